@@ -1,0 +1,79 @@
+"""One DQN update: Huber loss on an n-step, optionally double, bootstrapped target."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.dqn.config import DQNConfig
+from agents.dqn.network import DQN
+from agents.dqn.replay import Batch
+from rl_interp.core.device import bf16_pays
+from rl_interp.core.errors import UserError
+
+
+class DivergedError(UserError):
+    """Training produced a value that is not finite."""
+
+
+class Learner:
+    """The online and target networks with their optimiser."""
+
+    def __init__(self, agent: DQN, config: DQNConfig, device: torch.device):
+        self.agent, self.config, self.device = agent.to(device), config, device
+        self.target = copy.deepcopy(agent).requires_grad_(False)
+        self.optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
+        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and bf16_pays(device))
+        self.updates = 0
+
+    def update(self, batch: Batch) -> Tensor:
+        """Take one optimiser step and return the loss, a detached scalar on the device."""
+        obs, actions, returns, discounts, next_obs = (
+            torch.from_numpy(array).to(self.device, non_blocking=True)
+            for array in (batch.obs, batch.actions, batch.returns, batch.discounts, batch.next_obs)
+        )
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            target = bootstrap(self.agent, self.target, returns, discounts, next_obs, self.config.double)
+            q = self.agent.step(obs).preferences.float().gather(1, actions[:, None])[:, 0]
+        loss = F.smooth_l1_loss(q, target)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.agent.parameters(), self.config.max_grad_norm)
+        self.optimizer.step()
+        self.updates += 1
+        if self.updates % self.config.target_every == 0:
+            self.target.load_state_dict(self.agent.state_dict())
+        return loss.detach()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "updates": self.updates,
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+@torch.no_grad()
+def bootstrap(online: DQN, target: DQN, returns: Tensor, discounts: Tensor, next_obs: Tensor, double: bool) -> Tensor:
+    """`[B]`: R + discount · Q_target(s', a'), with a' the target's greedy action (Mnih et al. 2015) or, if
+    `double`, the online network's (van Hasselt et al. 2016, eq. 4)."""
+    q = target.step(next_obs).preferences.float()
+    chooser = online.step(next_obs).preferences if double else q
+    return returns + discounts * q.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
+
+
+def check_finite(loss: float, agent_steps: int) -> None:
+    """Raise `DivergedError` unless the loss is finite."""
+    if not np.isfinite(loss):
+        raise DivergedError(
+            f"the loss became {loss} at decision {agent_steps}; the last checkpoint is kept: lower learning_rate and "
+            "start a new run, or resume this one to see whether it happens again."
+        )

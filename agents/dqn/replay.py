@@ -1,0 +1,174 @@
+"""Replay memory that stores every frame once.
+
+An observation is four consecutive frames of one environment, so a transition stored as two stacks
+would hold each frame eight times. Here each environment's newest frame is one slot of a ring, and
+stacks are put together when a batch is drawn.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
+
+from rl_interp.core.errors import RunError, UserError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`n`-step transitions: `obs`, `next_obs` uint8 `[B, S, H, W]`, the rest `[B]`.
+
+    `returns` is the sum of `gamma^k r_k` up to the bootstrap; `discounts` multiplies the value of
+    `next_obs`, and is 0 where the episode (or life, if so configured) ended before.
+    """
+
+    obs: NDArray[np.uint8]
+    actions: NDArray[np.int64]
+    returns: NDArray[np.float32]
+    discounts: NDArray[np.float32]
+    next_obs: NDArray[np.uint8]
+
+
+class Replay:
+    """A ring of `capacity` slots over `num_envs` environments, on disk if given a directory.
+
+    A slot is one observation's newest frame and what followed it: action, reward, whether the value
+    after it is zero (`terminal`), whether it is a real transition (`valid`: false for an episode's
+    last observation, whose action only resets), and how many earlier frames belong to its episode.
+    `tick` numbers the writes of an environment; slots belong together only if their ticks are
+    consecutive, which alone keeps batches clear of the ring's seam and of gaps left by a resume.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        num_envs: int,
+        frame_shape: tuple[int, int] = (84, 84),
+        stack: int = 4,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        directory: Path | None = None,
+    ):
+        self.length = capacity // num_envs
+        if self.length <= stack + n_step:
+            raise UserError(
+                f"a replay of {capacity} slots over {num_envs} environments is too short for stacks of {stack} and "
+                f"{n_step}-step returns; give at least {(stack + n_step + 1) * num_envs}."
+            )
+        self.num_envs, self.stack, self.n_step, self.gamma = num_envs, stack, n_step, gamma
+        self.cursor = self.size = self.next_tick = 0
+        self._directory = directory
+        grid = (self.length, num_envs)
+        self.frames = self._array("frames", (*grid, *frame_shape), np.uint8)
+        self.action = self._array("action", grid, np.uint8)
+        self.reward = self._array("reward", grid, np.float32)
+        self.terminal = self._array("terminal", grid, np.bool_)
+        self.valid = self._array("valid", grid, np.bool_)
+        self.age = self._array("age", grid, np.uint8)
+        self.tick = self._array("tick", (self.length,), np.int64)
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
+        if self._directory is None:
+            return np.zeros(shape, dtype)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{name}.npy"
+        if not path.exists():
+            return open_memmap(path, "w+", dtype, shape)
+        array = open_memmap(path, "r+")
+        if array.shape != shape or array.dtype != dtype:
+            raise RunError(
+                f"{path} holds {array.dtype} {array.shape}, but this run needs {np.dtype(dtype)} {shape}: it belongs to "
+                "a run of another configuration; give the run another name."
+            )
+        return array
+
+    def add(
+        self,
+        frames: NDArray[np.uint8],
+        first: NDArray[np.bool_],
+        actions: NDArray[np.int64],
+        reward: NDArray[np.float32],
+        terminal: NDArray[np.bool_],
+        valid: NDArray[np.bool_],
+    ) -> None:
+        """Store one slot per environment: `frames [N, H, W]` is the newest frame of the observation acted on."""
+        at, before = self.cursor, self.cursor - 1
+        continued = np.minimum(self.age[before] + 1, self.stack - 1)
+        consecutive = self.next_tick > 0 and self.tick[before] == self.next_tick - 1
+        self.age[at] = np.where(first | (not consecutive), 0, continued)
+        self.frames[at] = frames
+        self.action[at] = actions
+        self.reward[at] = reward
+        self.terminal[at] = terminal
+        self.valid[at] = valid
+        self.tick[at] = self.next_tick
+        self.next_tick += 1
+        self.cursor = (at + 1) % self.length
+        self.size = min(self.size + 1, self.length)
+
+    def __len__(self) -> int:
+        return self.size * self.num_envs
+
+    def sample(self, batch: int, rng: np.random.Generator) -> Batch:
+        """Draw `batch` transitions uniformly, with replacement, from those whose window is complete."""
+        slots, envs = self._draw(batch, rng)
+        returns = np.zeros(batch, np.float32)
+        discount = np.ones(batch, np.float32)
+        ahead = np.zeros(batch, np.int64)
+        running = np.ones(batch, bool)
+        for k in range(self.n_step):
+            at = (slots + k) % self.length
+            running = running & self.valid[at, envs]
+            returns += np.where(running, discount * self.reward[at, envs], 0)
+            discount = np.where(running, discount * self.gamma * ~self.terminal[at, envs], discount)
+            ahead += running
+            running = running & ~self.terminal[at, envs]
+        return Batch(
+            self._stacks(slots, envs),
+            self.action[slots, envs].astype(np.int64),
+            returns,
+            discount.astype(np.float32),
+            self._stacks((slots + ahead) % self.length, envs),
+        )
+
+    def _draw(self, batch: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        slots = np.empty(0, np.int64)
+        envs = np.empty(0, np.int64)
+        for _ in range(1000):
+            s = rng.integers(self.size, size=batch)
+            e = rng.integers(self.num_envs, size=batch)
+            end = self.tick[(s + self.n_step) % self.length]
+            start = self.tick[(s - self.age[s, e]) % self.length]
+            whole = (end - self.tick[s] == self.n_step) & (self.tick[s] - start == self.age[s, e])
+            fit = whole & self.valid[s, e]
+            slots, envs = np.concatenate([slots, s[fit]]), np.concatenate([envs, e[fit]])
+            if len(slots) >= batch:
+                return slots[:batch], envs[:batch]
+        raise UserError(f"the replay holds {len(self)} slots but no complete transition; collect more before learning.")
+
+    def _stacks(self, slots: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray[np.uint8]:
+        back = np.arange(self.stack - 1, -1, -1)
+        frames = self.frames[(slots[:, None] - back) % self.length, envs[:, None]]
+        frames[back > self.age[slots, envs][:, None]] = 0
+        return frames
+
+    # -- resume ----------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, int]:
+        """The counters; the arrays are in the directory already."""
+        return {"cursor": self.cursor, "size": self.size, "next_tick": self.next_tick}
+
+    def restore(self, state: dict[str, int]) -> None:
+        """Go on from `state`. Slots written after it (by a run that was killed) stay usable, but a gap
+        in the ticks keeps every batch on one side of the seam."""
+        self.cursor, self.size = state["cursor"], state["size"]
+        self.next_tick = int(self.tick.max()) + self.length
+
+    def flush(self) -> None:
+        """Write dirty pages to the disk."""
+        for name in ("frames", "action", "reward", "terminal", "valid", "age", "tick"):
+            array = getattr(self, name)
+            if isinstance(array, np.memmap):
+                array.flush()

@@ -1,0 +1,169 @@
+"""Training a DQN: act, store, learn, and now and then evaluate and checkpoint."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.dqn.config import DQNConfig
+from agents.dqn.learner import Learner, check_finite
+from agents.dqn.network import DQN
+from agents.dqn.replay import Replay
+from rl_interp.core.device import pick_device
+from rl_interp.core.envs import make_vector
+from rl_interp.core.interrupt import Interrupted, graceful_stop
+from rl_interp.core.rollout import Actor, Episodes, evaluate
+from rl_interp.core.run import Run, load_into
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+class Training:
+    """The state of a run: everything that a checkpoint saves and a resume brings back."""
+
+    def __init__(self, config: DQNConfig, seed: int, directory: Path | None, device: str = "auto"):
+        torch.manual_seed(seed)
+        self.config, self.seed = config, seed
+        self.env = make_vector(config.env, config.num_envs, threads=config.env_threads)
+        self.agent = DQN(len(self.env.action_names), config.env.frame_stack)
+        self.learner = Learner(self.agent, config, pick_device(device))
+        self.replay = Replay(
+            config.replay_capacity,
+            config.num_envs,
+            stack=config.env.frame_stack,
+            n_step=config.n_step,
+            gamma=config.gamma,
+            directory=directory,
+        )
+        self.rng = np.random.default_rng(seed)
+        self.actor = Actor(self.agent, config.num_envs, self.rng)
+        self.agent_steps = 0
+        self.episode_returns: list[float] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start fresh episodes, seeded by how far training has come, so that a resume sees new ones."""
+        self._obs = self.env.reset(self.seed + self.agent_steps)
+        self._first = np.ones(self.config.num_envs, bool)
+        self._lives: np.ndarray | None = None
+        self._return = np.zeros(self.config.num_envs)
+
+    @property
+    def epsilon(self) -> float:
+        fraction = min(1.0, self.agent_steps / self.config.epsilon_steps)
+        return 1 + fraction * (self.config.epsilon_final - 1)
+
+    def advance(self) -> torch.Tensor | None:
+        """Take one decision in every environment and the updates that are due; return the last loss."""
+        config = self.config
+        actions = self.actor.act(self._obs, self._first, self.epsilon)
+        self.env.send(actions)
+        loss = self._learn()  # while the emulators step in their own threads
+        step = self.env.recv()
+        lives = step.info["lives"]
+        lost_life = np.zeros(config.num_envs, bool) if self._lives is None else lives < self._lives
+        terminal = step.terminated | (lost_life & config.life_loss_terminal)
+        reward = np.clip(step.reward, -1, 1) if config.clip_reward else step.reward
+        self.replay.add(self._obs[:, -1], self._first, actions, reward, terminal & ~step.first, ~step.first)
+        self._return += step.reward
+        for i in np.flatnonzero(step.done):
+            self.episode_returns.append(float(self._return[i]))
+            self._return[i] = 0
+        self._obs, self._first, self._lives = step.obs, step.first, lives
+        self.agent_steps += config.num_envs
+        return loss
+
+    def _learn(self) -> torch.Tensor | None:
+        config = self.config
+        if self.agent_steps < config.learning_starts:
+            return None
+        due = self.agent_steps // config.train_every - (self.agent_steps - config.num_envs) // config.train_every
+        loss = None
+        for _ in range(due):
+            loss = self.learner.update(self.replay.sample(config.batch_size, self.rng))
+        return loss
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "agent_steps": self.agent_steps,
+            "learner": self.learner.state(),
+            "replay": self.replay.state(),
+            "rng": self.rng.bit_generator.state,
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any], source: Path) -> None:
+        load_into(self.agent, weights, source)
+        self.learner.restore(state["learner"])
+        self.replay.restore(state["replay"])
+        self.rng.bit_generator.state = state["rng"]
+        torch.set_rng_state(state["torch_rng"])
+        self.agent_steps = state["agent_steps"]
+        self._begin()
+
+    def save(self, run: Run) -> Path:
+        self.replay.flush()
+        return run.save_checkpoint(self.agent_steps, self.agent.state_dict(), self.state())
+
+
+def train(config: DQNConfig, run: Run, seed: int, device: str = "auto", report: Report = lambda step, values: None) -> Episodes:
+    """Train `run` from its newest checkpoint, or from the start, until `config.agent_steps`.
+
+    `report(agent_steps, metrics)` is called at each logged line. Returns the final evaluation.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint written.
+        DivergedError: the loss is not finite; no checkpoint is written.
+    """
+    training = Training(config, seed, run.path / "replay", device)
+    if run.checkpoint_steps():
+        step = run.checkpoint_steps()[-1]
+        training.restore(run.load_weights(step), run.load_state(step), run.path)
+        run.rewind(step)
+    started, started_at = time.perf_counter(), training.agent_steps
+    with graceful_stop() as stop:
+        while training.agent_steps < config.agent_steps:
+            before = training.agent_steps
+            loss = training.advance()
+            if _passes(before, training.agent_steps, config.log_every):
+                values = {"epsilon": training.epsilon, "updates": training.learner.updates}
+                if loss is not None:
+                    check_finite(loss.item(), training.agent_steps)
+                    values["loss"] = loss.item()
+                if training.episode_returns:
+                    values["episode_return"] = float(np.mean(training.episode_returns))
+                    training.episode_returns.clear()
+                values["steps_per_second"] = (training.agent_steps - started_at) / (time.perf_counter() - started)
+                run.log(training.agent_steps, values)
+                report(training.agent_steps, values)
+            if _passes(before, training.agent_steps, config.eval_every):
+                scores = score(training.agent, config, config.eval_episodes, seed + 1)
+                run.log(training.agent_steps, {"eval_return": float(scores.returns.mean())})
+                report(training.agent_steps, {"eval_return": float(scores.returns.mean())})
+            if stop or _passes(before, training.agent_steps, config.checkpoint_every):
+                path = training.save(run)
+            if stop:
+                raise Interrupted(
+                    f"stopped at decision {training.agent_steps} of {config.agent_steps}, saved in {path}; run the same "
+                    "command again to go on."
+                )
+    if training.agent_steps not in run.checkpoint_steps():
+        training.save(run)
+    return score(training.agent, config, config.eval_episodes, seed + 1)
+
+
+def score(agent: DQN, config: DQNConfig, episodes: int, seed: int) -> Episodes:
+    """Evaluate on whole episodes, without clipping and without ending them at lost lives."""
+    env = make_vector(config.env, min(config.num_envs, episodes), threads=config.env_threads)
+    try:
+        return evaluate(agent, env, episodes, seed=seed, epsilon=config.eval_epsilon)
+    finally:
+        env.close()
+
+
+def _passes(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]; never for 0."""
+    return every > 0 and now // every > before // every

@@ -1,0 +1,110 @@
+"""Atari: the C++ vector environment for speed and one Gymnasium environment for looking inside.
+
+Both follow Machado et al. (2018, arXiv 1709.06009) with the usual preprocessing: 4-frame skip, the
+last two frames' maximum, greyscale, 84×84, a stack of 4 frames (zeros before the first), sticky actions.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.core.envs.vector import Step
+from rl_interp.core.errors import UserError, unknown
+
+
+@dataclass(frozen=True)
+class AtariConfig:
+    """Emulator conventions; they are part of every result."""
+
+    id: str = "ALE/MsPacman-v5"
+    """Gymnasium id."""
+    sticky_actions: float = 0.25
+    """Probability that a frame repeats the last action."""
+    frame_skip: int = 4
+    """Emulator frames per decision."""
+    frame_stack: int = 4
+    """Frames in an observation."""
+    noop_max: int = 30
+    """A random number of no-ops, from 1 to this, starts an episode; 0 for none."""
+    max_frames: int = 108_000
+    """Emulator frames after which an episode is truncated (30 minutes of play)."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sticky_actions < 1:
+            raise UserError(f"sticky_actions={self.sticky_actions} given; it is a probability in [0, 1).")
+        for name in ("frame_skip", "frame_stack", "max_frames"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}={getattr(self, name)} given; it must be at least 1.")
+
+
+def rom_name(env_id: str) -> str:
+    """The ROM of an `ALE/<Game>-v5` id, e.g. `ms_pacman`."""
+    import ale_py
+    import gymnasium
+
+    gymnasium.register_envs(ale_py)
+    if env_id not in gymnasium.registry:
+        raise UserError(unknown("environment", env_id, [i for i in gymnasium.registry if i.startswith("ALE/")]))
+    return gymnasium.spec(env_id).kwargs["game"]
+
+
+class AtariVector:
+    """`AtariVectorEnv` behind the suite's vector convention; `info["lives"]` counts lives left.
+
+    Its `episodic_life` option is not used: it restarts the game at each lost life, so later lives
+    would never be seen. Training reads `lives` instead.
+    """
+
+    def __init__(self, config: AtariConfig, num_envs: int, threads: int = 0):
+        from ale_py.vector_env import AtariVectorEnv
+
+        self.config = config
+        self.num_envs = num_envs
+        self._env = AtariVectorEnv(
+            rom_name(config.id),
+            num_envs,
+            num_threads=threads,
+            max_num_frames_per_episode=config.max_frames,
+            repeat_action_probability=config.sticky_actions,
+            stack_num=config.frame_stack,
+            frameskip=config.frame_skip,
+            noop_max=config.noop_max,
+            use_fire_reset=False,
+            reward_clipping=False,
+        )
+        self.observation_shape = (config.frame_stack, 84, 84)
+        self.action_names = action_names(config.id)
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        obs, _ = self._env.reset(seed=seed)
+        self._ended = np.zeros(self.num_envs, bool)
+        return np.array(obs)
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        self._env.send(actions)
+
+    def recv(self) -> Step:
+        obs, reward, terminated, truncated, info = self._env.recv()
+        first, self._ended = self._ended, terminated | truncated
+        return Step(
+            np.array(obs),
+            reward.astype(np.float32),
+            np.array(terminated),
+            np.array(truncated),
+            first,
+            {"lives": np.array(info["lives"])},
+        )
+
+    def close(self) -> None:
+        self._env.close()
+
+
+def action_names(env_id: str) -> tuple[str, ...]:
+    """Names of the game's minimal action set, in order, e.g. `("NOOP", "UP", ...)`."""
+    from ale_py import ALEInterface, roms
+
+    ale = ALEInterface()
+    ale.loadROM(roms.get_rom_path(rom_name(env_id)))
+    return tuple(action.name for action in ale.getMinimalActionSet())

@@ -1,0 +1,49 @@
+"""The suite's convention for many environments at once.
+
+`send` hands over the actions and returns at once where the environments run in threads or processes
+of their own, so that a learner works meanwhile; `recv` waits for the result. Autoreset is Gymnasium's
+NEXT_STEP: the step that ends an episode returns its last observation, and the next step ignores its
+action, resets, and returns the new episode's first observation with reward 0. That step is no
+transition; `Step.first` marks it.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of N environments gave; arrays are `[N, ...]` and not reused by later steps."""
+
+    obs: NDArray[Any]
+    reward: NDArray[np.float32]
+    terminated: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    first: NDArray[np.bool_]
+    """Whether this step was a reset: `obs` starts an episode, and the action was ignored."""
+    info: dict[str, NDArray[Any]]
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        return self.terminated | self.truncated
+
+
+class VectorEnv(Protocol):
+    """N environments stepped together, with NEXT_STEP autoreset."""
+
+    num_envs: int
+    observation_shape: tuple[int, ...]
+    action_names: tuple[str, ...]
+
+    def reset(self, seed: int) -> NDArray[Any]:
+        """Seed environment i with `seed + i`, start all, and return observations `[N, ...]`."""
+        ...
+
+    def send(self, actions: NDArray[np.int64]) -> None: ...
+
+    def recv(self) -> Step: ...
+
+    def close(self) -> None: ...

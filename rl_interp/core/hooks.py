@@ -1,0 +1,223 @@
+"""Reading and changing values inside an agent, by name.
+
+`run_with_cache` reads, `run_with_hooks` changes, `hooked` does either around code of your own. They
+place PyTorch forward hooks for the length of one call, so any module works unedited and an idle
+agent pays nothing.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
+from rl_interp.core.errors import HookError, unknown
+
+_PHASE: ContextVar[str] = ContextVar("phase", default="act")
+_MARK = "_rl_interp_hook"
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where and when a hook fires: the point's name, its `HookPoint`, the time index within the call
+    and the phase (`act`, `observe`, `imagine`). `time` counts a point's calls within each phase."""
+
+    name: str
+    point: HookPoint
+    time: int
+    phase: str
+
+
+Hook = Callable[[Tensor, Site], Tensor | None]
+"""`hook(value, site)` returns the value to go on with, or None to leave it as it is."""
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
+    """Declare, inside an agent, which phase the enclosed computation belongs to."""
+    token = _PHASE.set(name)
+    try:
+        yield
+    finally:
+        _PHASE.reset(token)
+
+
+class Cache(Mapping[str, Tensor]):
+    """What `run_with_cache` kept: `cache[name]`, or `cache[name, phase]` where a point fired in several.
+
+    A point called once gives its value; a recurrent point, or one called several times, gives the
+    values stacked along a new leading axis T, in order of `Site.time`.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, str], list[Tensor]] = {}
+        self._points: dict[str, HookPoint] = {}
+
+    def record(self, value: Tensor, site: Site) -> None:
+        self._points[site.name] = site.point
+        self._values.setdefault((site.name, site.phase), []).append(value)
+
+    def phases(self, name: str) -> list[str]:
+        """The phases in which the point fired."""
+        return [phase_name for point, phase_name in self._values if point == name]
+
+    def __getitem__(self, key: str | tuple[str, str]) -> Tensor:
+        name, asked = (key, None) if isinstance(key, str) else key
+        phases = self.phases(name)
+        if not phases or (asked is not None and asked not in phases):
+            raise KeyError(unknown("cached point", key, [f"{n} ({p})" for n, p in self._values]))
+        if asked is None and len(phases) > 1:
+            raise HookError(f"{name!r} fired in the phases {phases}; ask for one as cache[{name!r}, {phases[0]!r}].")
+        values = self._values[name, asked or phases[0]]
+        single = len(values) == 1 and self._points[name].kind != "recurrent"
+        return values[0] if single else torch.stack(values)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._points)
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+
+@contextmanager
+def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator[None]:
+    """Place hooks on an agent for the length of a `with` block; several hooks at a point compose in order.
+
+    Raises:
+        HookError: an unknown name, a point whose value is no tensor, a hook that changes shape, dtype
+            or device, or one that had not fired when the block ended.
+    """
+    modules = dict(agent.named_modules())
+    placed: list[_Placed] = []
+    try:
+        for name, given in hooks.items():
+            point = hook_point(agent, name)
+            if point.path not in modules:
+                raise HookError(f"hook point {name!r} names {point.path!r}, which is no submodule of the agent.")
+            chain = (given,) if callable(given) else tuple(given)
+            placed.append(_Placed(name, point, chain, modules[point.path]))
+        yield
+    except BaseException:
+        for each in placed:
+            each.remove()
+        raise
+    silent = [each.name for each in placed if not each.fired]
+    for each in placed:
+        each.remove()
+    if silent:
+        raise HookError(f"the hooks at {silent} never fired: the code that ran does not pass through these points.")
+
+
+def run_with_hooks(
+    agent: Agent,
+    obs: Tensor,
+    state: State = None,
+    *,
+    hooks: Mapping[str, Hook | Sequence[Hook]],
+    first: Tensor | None = None,
+    unroll: bool = False,
+) -> PolicyOutput:
+    """Run one `step` (`obs [B, ...]`) or, with `unroll=True`, a segment (`obs [T, B, ...]`) under hooks.
+
+    `state=None` starts from the agent's initial state. Raises as `hooked` does. Gradients follow the
+    caller's `torch.no_grad` or `torch.enable_grad`.
+    """
+    if state is None:
+        state = agent.initial_state(obs.shape[1] if unroll else obs.shape[0])
+    with hooked(agent, hooks):
+        return agent.unroll(obs, state, first) if unroll else agent.step(obs, state, first)
+
+
+def run_with_cache(
+    agent: Agent,
+    obs: Tensor,
+    state: State = None,
+    *,
+    names: Sequence[str],
+    hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
+    first: Tensor | None = None,
+    unroll: bool = False,
+) -> tuple[PolicyOutput, Cache]:
+    """Run as `run_with_hooks` does and keep the values at `names`, after any `hooks` at the same point.
+
+    Values are kept as they are, attached to the graph where gradients are on. `names` must not be
+    empty: nothing is cached by accident.
+    """
+    if isinstance(names, str) or not names:
+        raise HookError(f"names={names!r} given; name the points to keep as a list, from {sorted(agent.hook_points)}.")
+    cache = Cache()
+    chains = {name: (given,) if callable(given) else tuple(given) for name, given in (hooks or {}).items()}
+    for name in dict.fromkeys(names):
+        chains[name] = (*chains.get(name, ()), cache.record)
+    return run_with_hooks(agent, obs, state, hooks=chains, first=first, unroll=unroll), cache
+
+
+def hook_point(agent: Agent, name: str) -> HookPoint:
+    """The agent's hook point of that name, or a `HookError` that lists those there are."""
+    if name not in agent.hook_points:
+        raise HookError(unknown("hook point", name, agent.hook_points))
+    return agent.hook_points[name]
+
+
+def assert_unhooked(agent: nn.Module) -> None:
+    """Raise `HookError` if a hook of this suite was left behind on the agent."""
+    for path, module in agent.named_modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            if hasattr(hook, _MARK):
+                raise HookError(
+                    f"hook {getattr(hook, _MARK)!r} is still on {path or 'the agent'!r}: leave its `with` block first."
+                )
+
+
+class _Placed:
+    """A chain of hooks at one point, on the module that computes it."""
+
+    def __init__(self, name: str, point: HookPoint, chain: tuple[Hook, ...], module: nn.Module):
+        self.name, self.point, self.chain = name, point, chain
+        self.calls: dict[str, int] = {}
+        if point.side == "output":
+
+            def on_output(module, args, output):
+                return self.apply(output)
+
+            setattr(on_output, _MARK, name)
+            self.handle = module.register_forward_hook(on_output)
+        else:
+
+            def on_input(module, args):
+                return (self.apply(args[0]), *args[1:])
+
+            setattr(on_input, _MARK, name)
+            self.handle = module.register_forward_pre_hook(on_input)
+
+    @property
+    def fired(self) -> bool:
+        return bool(self.calls)
+
+    def apply(self, value: Tensor) -> Tensor:
+        if not isinstance(value, Tensor):
+            raise HookError(f"the value at {self.name!r} is a {type(value).__name__}; a hook point must be a tensor.")
+        now = _PHASE.get()
+        site = Site(self.name, self.point, self.calls.get(now, 0), now)
+        self.calls[now] = site.time + 1
+        for hook in self.chain:
+            new = hook(value, site)
+            if new is None:
+                continue
+            if (new.shape, new.dtype, new.device) != (value.shape, value.dtype, value.device):
+                raise HookError(
+                    f"the hook at {self.name!r} returned {_describe(new)} for {_describe(value)}; "
+                    "it must keep shape, dtype and device."
+                )
+            value = new
+        return value
+
+    def remove(self) -> None:
+        self.handle.remove()
+
+
+def _describe(value: Tensor) -> str:
+    return f"{value.dtype} {tuple(value.shape)} on {value.device}"

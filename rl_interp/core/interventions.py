@@ -1,0 +1,171 @@
+"""Interventions: named changes of the value at a hook point, composed in order.
+
+Each is a hook with a config, used alike by `run_with_hooks` on recorded states and by `evaluate` in
+closed loop. `units` limits an intervention to some indices of the point's feature axis (channels of
+a convolution, neurons of a layer); None means all of them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rl_interp.core.errors import HookError
+from rl_interp.core.hooks import Hook, Site
+
+Units = Sequence[int] | None
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Base class: `at` names the hook point; calling it with `(value, site)` returns the new value."""
+
+    at: str
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """Short description, e.g. `zero(fc.post)`."""
+        return f"{type(self).__name__.lower()}({self.at})"
+
+    def config(self) -> dict[str, Any]:
+        """Plain values that describe it; tensors are described by their shape."""
+        return {"kind": type(self).__name__.lower()} | {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+
+@dataclass(frozen=True)
+class Zero(Intervention):
+    """Set to zero."""
+
+    units: Units = None
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        return _replace(value, torch.zeros_like(value), self.units, site)
+
+
+@dataclass(frozen=True)
+class Mean(Intervention):
+    """Replace by a mean over a data set: `mean` has the value's shape without its batch axis, or `[features]`."""
+
+    mean: Tensor = field(kw_only=True)
+    units: Units = None
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        mean = self.mean if self.mean.shape == value.shape[1:] else _along_features(self.mean, value, site)
+        return _replace(value, mean.to(value).expand_as(value), self.units, site)
+
+
+@dataclass(frozen=True)
+class Resample(Intervention):
+    """Replace each sample by a random one of `bank [N, ...]`, drawn anew at each call from `generator`."""
+
+    bank: Tensor = field(kw_only=True)
+    generator: torch.Generator = field(kw_only=True)
+    units: Units = None
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        if self.bank.shape[1:] != value.shape[1:]:
+            raise HookError(
+                f"{self.name} has a bank of samples {tuple(self.bank.shape[1:])} for values "
+                f"{tuple(value.shape[1:])}; collect it at the same hook point."
+            )
+        drawn = torch.randint(len(self.bank), (len(value),), generator=self.generator)
+        return _replace(value, self.bank[drawn].to(value), self.units, site)
+
+
+@dataclass(frozen=True)
+class Clamp(Intervention):
+    """Set the given units to `value`, at every position."""
+
+    units: Units = field(kw_only=True)
+    value: float = field(kw_only=True)
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        return _replace(value, torch.full_like(value, self.value), self.units, site)
+
+
+@dataclass(frozen=True)
+class Add(Intervention):
+    """Add `scale · direction`, `direction [features]`, at every position."""
+
+    direction: Tensor = field(kw_only=True)
+    scale: float = 1.0
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        return value + self.scale * _along_features(self.direction, value, site)
+
+
+@dataclass(frozen=True)
+class Patch(Intervention):
+    """Replace by a value from another run, of the same shape."""
+
+    source: Tensor = field(kw_only=True)
+    units: Units = None
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        if self.source.shape != value.shape:
+            raise HookError(
+                f"{self.name} has a source {tuple(self.source.shape)} for a value {tuple(value.shape)}; "
+                "run both on batches of the same shape."
+            )
+        return _replace(value, self.source.to(value), self.units, site)
+
+
+@dataclass(frozen=True)
+class Splice(Intervention):
+    """Pass the features through `reconstruct [N, features] -> [N, features]`, e.g. a sparse autoencoder."""
+
+    reconstruct: Callable[[Tensor], Tensor] = field(kw_only=True)
+    label: str = "splice"
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}({self.at})"
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        features_last = value.movedim(site.point.feature_axis, -1)
+        flat = features_last.reshape(-1, features_last.shape[-1])
+        new = self.reconstruct(flat).to(value.dtype).reshape(features_last.shape)
+        return new.movedim(-1, site.point.feature_axis)
+
+
+def as_hooks(interventions: Sequence[Intervention]) -> dict[str, list[Hook]]:
+    """Group interventions by hook point, in order, for `run_with_hooks`."""
+    hooks: dict[str, list[Hook]] = {}
+    for intervention in interventions:
+        hooks.setdefault(intervention.at, []).append(intervention)
+    return hooks
+
+
+def _along_features(vector: Tensor, value: Tensor, site: Site) -> Tensor:
+    axis = site.point.feature_axis
+    if vector.shape != (value.shape[axis],):
+        raise HookError(
+            f"a vector {tuple(vector.shape)} was given for {site.name!r}, which has {value.shape[axis]} features."
+        )
+    shape = [1] * value.dim()
+    shape[axis] = -1
+    return vector.to(value).reshape(shape)
+
+
+def _replace(value: Tensor, new: Tensor, units: Units, site: Site) -> Tensor:
+    if units is None:
+        return new.clone()
+    axis, width = site.point.feature_axis, value.shape[site.point.feature_axis]
+    outside = [unit for unit in units if not 0 <= unit < width]
+    if outside:
+        raise HookError(f"units {outside} were given for {site.name!r}, which has units 0 to {width - 1}.")
+    index = torch.as_tensor(list(units), device=value.device)
+    return value.index_copy(axis, index, new.index_select(axis, index))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return f"tensor{tuple(value.shape)}"
+    if isinstance(value, str | int | float | None):
+        return value
+    return list(value) if isinstance(value, Sequence) else type(value).__name__
