@@ -1,6 +1,6 @@
 """Playing: choosing actions, and scoring whole episodes, with or without interventions."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,12 +54,14 @@ def evaluate(
     seed: int,
     epsilon: float = 0.001,
     interventions: Sequence[Intervention] = (),
+    progress: Callable[[int], None] = lambda finished: None,
 ) -> Episodes:
     """Play `episodes` whole episodes and return their extrinsic returns.
 
     Each environment plays an equal share (the first ones play the remainder), so short episodes are
     not counted more often than long ones. Two calls with the same `seed` start the same episodes and
-    draw the same exploration: returns with and without `interventions` are paired.
+    draw the same exploration: returns with and without `interventions` are paired. `progress` is
+    called with the number of episodes finished.
     """
     assert_unhooked(agent)
     share = np.full(env.num_envs, episodes // env.num_envs)
@@ -79,6 +81,7 @@ def evaluate(
                 if len(returns[i]) < share[i]:
                     returns[i].append(float(total[i]))
                     lengths[i].append(int(length[i]))
+                    progress(sum(map(len, returns)))
                 total[i], length[i] = 0, 0
             obs, first = step.obs, step.first
     return Episodes(np.concatenate(returns), np.concatenate(lengths).astype(np.int64))

@@ -11,12 +11,12 @@
 import importlib.metadata
 import json
 import os
+import pickle
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rl_interp.core.config import to_plain
 from rl_interp.core.errors import RunError, unknown
 from rl_interp.core.files import atomic_path, sha256, verify, write_json
 
@@ -57,8 +58,8 @@ class Run:
             raise RunError(f"{path} already holds a run; choose another name, or remove it to start again.")
         run.path.mkdir(parents=True, exist_ok=True)
         with atomic_path(run.path / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(_plain(config), sort_keys=False), encoding="utf-8")
-        write_json(run.path / "meta.json", {"kind": kind, "seed": seed, "parent": _plain(parent), **provenance()})
+            temporary.write_text(yaml.safe_dump(to_plain(config), sort_keys=False), encoding="utf-8")
+        write_json(run.path / "meta.json", {"kind": kind, "seed": seed, "parent": to_plain(parent), **provenance()})
         return run
 
     @classmethod
@@ -166,7 +167,13 @@ class Run:
         path = self.checkpoint(step) / "state.pt"
         if not path.is_file():
             raise RunError(f"{path.parent} holds weights only, so training can't resume from it; start a new run.")
-        return torch.load(path, weights_only=True, map_location="cpu")
+        try:
+            return torch.load(path, weights_only=True, map_location="cpu")
+        except pickle.UnpicklingError as error:
+            raise RunError(
+                f"{path} holds something that is not plain data and was not loaded ({str(error).splitlines()[0]}); it was "
+                "not written by this suite."
+            ) from None
 
 
 def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
@@ -223,12 +230,3 @@ def _git(*args: str) -> str | None:
         return None
     return done.stdout.strip()
 
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, tuple | list):
-        return [_plain(each) for each in value]
-    return str(value) if isinstance(value, Path) else value

@@ -5,9 +5,10 @@ last two frames' maximum, greyscale, 84×84, a stack of 4 frames (zeros before t
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+import tyro
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.vector import Step
@@ -18,7 +19,7 @@ from rl_interp.core.errors import UserError, unknown
 class AtariConfig:
     """Emulator conventions; they are part of every result."""
 
-    id: str = "ALE/MsPacman-v5"
+    id: Annotated[str, tyro.conf.arg(aliases=("--env",))] = "ALE/MsPacman-v5"
     """Gymnasium id."""
     sticky_actions: float = 0.25
     """Probability that a frame repeats the last action."""

@@ -1,0 +1,94 @@
+"""The command line: `rl-interp COMMAND ...`.
+
+Each command is a function whose arguments are its flags. It returns a JSON-ready dict, of which a
+person sees the figures and `--json` prints the whole.
+"""
+
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import tyro
+
+from rl_interp.app import commands
+from rl_interp.app.progress import console
+from rl_interp.core.errors import UserError
+from rl_interp.core.interrupt import Interrupted
+
+COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
+    "info": commands.info,
+    "demo": commands.demo,
+    "train dqn": commands.train_dqn,
+    "evaluate": commands.evaluate,
+    "collect": commands.collect,
+    "sae fit": commands.sae_fit,
+    "sae evaluate": commands.sae_evaluate,
+    "sae report": commands.sae_report,
+    "saliency": commands.saliency,
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, 1 for an error, 2 for bad usage, 130 when stopped."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json, debug = _take(arguments, "--json"), _take(arguments, "--debug")
+    if " ".join(arguments[:2]) in COMMANDS:
+        arguments[:2] = [" ".join(arguments[:2])]
+    signal.signal(signal.SIGTERM, _stopped)
+    try:
+        result = tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="rl-interp", description=_DESCRIPTION, args=arguments
+        )
+    except (KeyboardInterrupt, Interrupted) as error:
+        console.print(str(error) or "stopped; every file written so far is whole.", highlight=False)
+        return 130
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        console.print(f"[red]error:[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        return 1
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        _show(result)
+    return 0
+
+
+_DESCRIPTION = (
+    "Train reinforcement-learning agents, open their hidden layers, and test every claim by intervening. Every command "
+    "takes --json (the result as one JSON object on stdout) and --debug (the traceback of an error)."
+)
+
+
+def _take(arguments: list[str], flag: str) -> bool:
+    found = flag in arguments
+    if found:
+        arguments.remove(flag)
+    return found
+
+
+def _stopped(number: int, frame: FrameType | None) -> None:
+    raise Interrupted("stopped by SIGTERM; every file written so far is whole.")
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _show(result: dict[str, Any], indent: str = "") -> None:
+    for key, value in result.items():
+        if isinstance(value, dict):
+            print(f"{indent}{key}:")
+            _show(value, indent + "  ")
+        elif isinstance(value, list) and len(value) > 8:
+            print(f"{indent}{key}: {len(value)} values")
+        else:
+            print(f"{indent}{key}: {value:.4g}" if isinstance(value, float) else f"{indent}{key}: {value}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""From a run directory to the agent in it: the one place that knows which package made which kind of run."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl_interp.core.agent import Agent
+from rl_interp.core.device import pick_device
+from rl_interp.core.envs.atari import AtariConfig
+from rl_interp.core.errors import RunError
+from rl_interp.core.run import RUNS, Run
+
+AGENT_KINDS = {"dqn": "agents.dqn"}
+"""Run kind to the package that offers `load(run, step)` and `load_config(run)` for it."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An agent with the run, checkpoint and environment that it comes from."""
+
+    run: Run
+    step: int
+    agent: Agent
+    env: AtariConfig
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What a result made from this agent records as its parent."""
+        return {"run": str(self.run.path), "step": self.step}
+
+
+def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -> Loaded:
+    """Load the agent of a run, given as a path or a name under `runs/`.
+
+    Args:
+        step: of the checkpoint; by default the newest.
+
+    Raises:
+        RunError: no such run or checkpoint, a file that does not match its checksum, another
+            architecture, or a run that holds no agent.
+    """
+    opened = Run.open(run)
+    kind = opened.meta["kind"]
+    if kind not in AGENT_KINDS:
+        raise RunError(f"{opened.path} is a run of kind {kind!r}, which holds no agent; give a run of {list(AGENT_KINDS)}.")
+    package = importlib.import_module(AGENT_KINDS[kind])
+    chosen = int(opened.checkpoint(step).name)
+    agent = package.load(opened, chosen).to(pick_device(device))
+    return Loaded(opened, chosen, agent, package.load_config(opened).env)
+
+
+def new_run_path(name: str) -> Path:
+    """The directory of a new run: `name` as a path if it has a slash, else under `runs/`."""
+    return Path(name) if "/" in name else RUNS / name

@@ -1,0 +1,59 @@
+"""Progress bars on stderr, so that stdout stays for results."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+console = Console(stderr=True)
+
+
+class Update(Protocol):
+    """`update(done, note)`: how much is done, and figures to show beside the bar."""
+
+    def __call__(self, done: float, note: str = "") -> None: ...
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f} {task.fields['unit']}/s" if task.speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def progress_bar(title: str, total: float, unit: str) -> Iterator[Update]:
+    """A bar with rate and time left; where stderr is no terminal, a line now and then instead."""
+    if not console.is_terminal:
+        yield _Lines(title, total, unit)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+        _Rate(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", style="dim"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(title, total=total, unit=unit, note="")
+
+        def update(done: float, note: str = "") -> None:
+            progress.update(task, completed=done, **({"note": note} if note else {}))
+
+        yield update
+
+
+class _Lines:
+    """Ten lines a task, for logs."""
+
+    def __init__(self, title: str, total: float, unit: str):
+        self.title, self.total, self.unit, self.tenth = title, total, unit, -1
+
+    def __call__(self, done: float, note: str = "") -> None:
+        tenth = int(10 * done / self.total) if self.total else 10
+        if tenth > self.tenth:
+            self.tenth = tenth
+            console.print(f"{self.title}: {done:,.0f}/{self.total:,.0f} {self.unit}  {note}", highlight=False)

@@ -1,0 +1,178 @@
+"""The activation store: samples of one hook point on disk, beside an index that says where each came from.
+
+    <store>/shard-00000.npy ...   float32 (or float16) [rows, *sample_shape]
+            index.parquet         one row a sample: episode, step, action, value, reward, concept labels
+            manifest.json         hook, shapes, dtype, sha256 of every file, where the data came from
+
+Written by streaming and read by memory map: neither collecting nor fitting needs the data in memory.
+"""
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from rl_interp.core.errors import RunError, UserError, unknown
+from rl_interp.core.files import atomic_path, sha256, verify, write_json
+
+_RUN = 64
+"""Neighbouring rows that a shuffled read keeps together: long enough to read at the disk's speed."""
+
+
+class StoreWriter:
+    """Streams samples into a store; use as a context manager. The store appears whole on leaving the
+    block, or not at all if it was left by an exception."""
+
+    def __init__(
+        self, path: Path | str, hook: str, provenance: Mapping[str, Any], dtype: str = "float32", shard_rows: int = 16_384
+    ):
+        if dtype not in ("float32", "float16"):
+            raise UserError(f"dtype={dtype!r} given for an activation store; it is float32 or float16.")
+        self.path, self.hook, self.provenance = Path(path), hook, dict(provenance)
+        self.dtype, self.shard_rows = np.dtype(dtype), shard_rows
+        self._pending: list[NDArray[Any]] = []
+        self._columns: dict[str, list[NDArray[Any]]] = {}
+        self._shards: list[dict[str, Any]] = []
+        self._rows = 0
+
+    def __enter__(self) -> "StoreWriter":
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._directory = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        return self
+
+    def append(self, values: NDArray[np.floating], columns: Mapping[str, NDArray[Any]]) -> None:
+        """Add `values [N, *sample_shape]` and, for each column of the index, N entries."""
+        if self.dtype == np.float16 and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
+            raise UserError(f"an activation of {self.hook!r} exceeds float16's range (65,504); collect as float32.")
+        wrong = [name for name, column in columns.items() if len(column) != len(values)]
+        if wrong or (self._columns and columns.keys() != self._columns.keys()):
+            raise UserError(
+                f"the index columns {wrong or sorted(columns)} do not fit: every call must give the same columns, one "
+                "entry a sample."
+            )
+        self._pending.append(values.astype(self.dtype))
+        for name, column in columns.items():
+            self._columns.setdefault(name, []).append(np.asarray(column))
+        if sum(map(len, self._pending)) >= self.shard_rows:
+            self._write_shard()
+
+    def _write_shard(self) -> None:
+        values = np.concatenate(self._pending)
+        self._pending = []
+        name = f"shard-{len(self._shards):05d}.npy"
+        with atomic_path(self._directory / name) as temporary, open(temporary, "wb") as file:
+            np.save(file, values)
+        self._shards.append({"file": name, "rows": len(values)})
+        self._shape = values.shape[1:]
+        self._rows += len(values)
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _finish(self) -> None:
+        if self._pending:
+            self._write_shard()
+        if not self._rows:
+            raise UserError(f"no samples of {self.hook!r} were collected, so there is no store to write.")
+        table = pa.table({name: np.concatenate(parts) for name, parts in self._columns.items()})
+        with atomic_path(self._directory / "index.parquet") as temporary:
+            pq.write_table(table, temporary)
+        files = [shard["file"] for shard in self._shards] + ["index.parquet"]
+        manifest = {
+            "hook": self.hook,
+            "rows": self._rows,
+            "sample_shape": list(self._shape),
+            "dtype": self.dtype.name,
+            "shards": self._shards,
+            "files": {name: sha256(self._directory / name) for name in files},
+            "provenance": self.provenance,
+        }
+        with atomic_path(self.path) as temporary:
+            shutil.copytree(self._directory, temporary, copy_function=shutil.move)
+            write_json(temporary / "manifest.json", manifest)
+
+
+class ActivationStore:
+    """A store opened for reading, every file checked against its sha256.
+
+    Samples of a spatial point keep their `[C, H, W]`; the rows served for fitting are their positions,
+    `[C]` each, so that `len(store)` is samples times positions and `width` is C.
+    """
+
+    def __init__(self, path: Path | str):
+        self.path = Path(path)
+        if not (self.path / "manifest.json").is_file():
+            raise RunError(f"{path} is no activation store (it has no manifest.json); make one with `rl-interp collect`.")
+        self.manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
+        verify(self.path, self.manifest["files"])
+        self.hook: str = self.manifest["hook"]
+        self.samples: int = self.manifest["rows"]
+        self.sample_shape = tuple(self.manifest["sample_shape"])
+        self._shards = [np.load(self.path / shard["file"], mmap_mode="r") for shard in self.manifest["shards"]]
+        self._starts = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])])
+        self.positions = int(np.prod(self.sample_shape[1:]))
+        self.width = self.sample_shape[0]
+
+    def __len__(self) -> int:
+        return self.samples * self.positions
+
+    def columns(self) -> list[str]:
+        """Names of the index's columns."""
+        return pq.read_schema(self.path / "index.parquet").names
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One column of the index, `[samples]`."""
+        if name not in self.columns():
+            raise UserError(unknown("index column", name, self.columns()))
+        return pq.read_table(self.path / "index.parquet", columns=[name])[name].to_numpy()
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        """`[n, width]`: the given rows, in order."""
+        samples, position = np.divmod(np.asarray(rows), self.positions)
+        out = np.empty((len(samples), self.width), np.float32)
+        shard_of = np.searchsorted(self._starts, samples, side="right") - 1
+        for shard in np.unique(shard_of):
+            mine = np.flatnonzero(shard_of == shard)
+            flat = self._shards[shard].reshape(self._shards[shard].shape[0], self.width, self.positions)
+            out[mine] = flat[samples[mine] - self._starts[shard], :, position[mine]]
+        return out
+
+    def batches(
+        self, batch: int, rng: np.random.Generator | None = None, rows: NDArray[np.integer] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        """Batches `[batch, width]` of all rows, or of `rows`, in order or shuffled by `rng`.
+
+        Shuffling takes runs of 64 rows from all over the store and mixes those of a pool of at least
+        16 batches, so that a batch holds many episodes while the disk is read in runs and memory
+        stays bounded. The last batch may be short.
+        """
+        order = np.arange(len(self)) if rows is None else np.sort(np.asarray(rows))
+        if rng is None:
+            for start in range(0, len(order), batch):
+                yield self.read(order[start : start + batch])
+            return
+        runs = [order[start : start + _RUN] for start in range(0, len(order), _RUN)]
+        shuffled = rng.permutation(len(runs))
+        pool = max(1024, 16 * batch // _RUN)
+        left = np.empty((0, self.width), np.float32)
+        for start in range(0, len(runs), pool):
+            chosen = np.sort(np.concatenate([runs[i] for i in shuffled[start : start + pool]]))
+            values = np.concatenate([left, self.read(chosen)])
+            values = values[rng.permutation(len(values))]
+            whole = len(values) // batch * batch
+            for at in range(0, whole, batch):
+                yield values[at : at + batch]
+            left = values[whole:]
+        if len(left):
+            yield left

@@ -1,0 +1,117 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from agents.dqn import DQN, DQNConfig, Learner
+from agents.dqn.learner import DivergedError, bootstrap, check_finite
+from agents.dqn.replay import Batch
+from rl_interp import check_agent
+from rl_interp.core.device import bf16_pays
+from rl_interp.core.hooks import run_with_cache
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def frames():
+    return torch.randint(0, 256, (6, 4, 84, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def batch(frames):
+    rng = np.random.default_rng(0)
+    return Batch(
+        frames.numpy(),
+        rng.integers(9, size=6),
+        rng.normal(size=6).astype(np.float32),
+        np.array([0.97, 0.97, 0, 0.97, 0, 0.95], np.float32),
+        frames.flip(0).numpy().copy(),
+    )
+
+
+def network(seed: int = 0) -> DQN:
+    torch.manual_seed(seed)
+    return DQN(9)
+
+
+def test_the_network_has_the_published_size_and_keeps_the_contract(frames):
+    agent = network()
+    assert sum(p.numel() for p in agent.parameters()) == 867_465
+    check_agent(agent, frames)
+
+
+def test_every_hook_point_is_where_it_says(frames):
+    agent = network()
+    out, cache = run_with_cache(agent, frames, names=list(agent.hook_points))
+    shapes = {name: tuple(cache[name].shape[1:]) for name in cache}
+    assert shapes == {
+        "conv1.pre": (32, 20, 20), "conv1.post": (32, 20, 20), "conv2.pre": (64, 9, 9), "conv2.post": (64, 9, 9),
+        "conv3.pre": (32, 7, 7), "conv3.post": (32, 7, 7), "fc.pre": (512,), "fc.post": (512,), "q": (9,),
+    }  # fmt: skip
+    for layer in ("conv1", "conv2", "conv3", "fc"):
+        assert torch.equal(cache[f"{layer}.pre"].relu(), cache[f"{layer}.post"])
+    assert torch.equal(cache["q"], out.q_values)
+
+
+def test_float_observations_give_what_uint8_ones_give(frames):
+    agent = network()
+    torch.testing.assert_close(agent.step(frames.float()).q_values, agent.step(frames).q_values)
+
+
+def test_the_bootstrap_follows_both_papers(batch):
+    online, target = network(0), network(1)
+    returns, discounts, next_obs = (torch.from_numpy(a) for a in (batch.returns, batch.discounts, batch.next_obs))
+    with torch.no_grad():
+        q_online, q_target = online.step(next_obs).q_values, target.step(next_obs).q_values
+    for double in (False, True):
+        got = bootstrap(online, target, returns, discounts, next_obs, double)
+        for i in range(6):
+            action = (q_online if double else q_target)[i].argmax()
+            assert got[i].item() == pytest.approx(float(returns[i] + discounts[i] * q_target[i, action]), abs=1e-5)
+
+
+def test_an_update_is_one_adam_step_on_the_huber_loss(batch):
+    config = DQNConfig(double=True, max_grad_norm=0.01)
+    learner = Learner(network(), config, CPU)
+    reference = copy.deepcopy(learner.agent)
+    target = bootstrap(
+        reference, learner.target, *(torch.from_numpy(a) for a in (batch.returns, batch.discounts, batch.next_obs)), True
+    )
+    q = reference.step(torch.from_numpy(batch.obs)).q_values[torch.arange(6), torch.from_numpy(batch.actions)]
+    error = (q - target).abs()
+    loss = torch.where(error < 1, 0.5 * error**2, error - 0.5).mean()
+    gradients = torch.autograd.grad(loss, list(reference.parameters()))
+    norm = torch.sqrt(sum((g**2).sum() for g in gradients))
+    assert norm > 0.01, "the clip must matter here"
+    got = learner.update(batch)
+    torch.testing.assert_close(got, loss.detach())
+    for new, old, gradient in zip(learner.agent.parameters(), reference.parameters(), gradients, strict=True):
+        g = gradient * 0.01 / norm
+        step = config.learning_rate * g / (g.abs() + config.adam_eps)  # Adam's first step, bias-corrected
+        torch.testing.assert_close(new, old - step, rtol=1e-4, atol=2e-7)
+
+
+def test_the_target_is_copied_on_schedule(batch):
+    learner = Learner(network(), DQNConfig(target_every=2), CPU)
+    start = copy.deepcopy(learner.target.q.weight)
+    learner.update(batch)
+    assert torch.equal(learner.target.q.weight, start)
+    learner.update(batch)
+    assert torch.equal(learner.target.q.weight, learner.agent.q.weight)
+
+
+def test_auto_precision_uses_bf16_only_where_the_processor_multiplies_in_it():
+    assert Learner(network(), DQNConfig(), CPU).bf16 == bf16_pays(CPU)
+    assert Learner(network(), DQNConfig(precision="bf16"), CPU).bf16
+
+
+def test_bf16_updates_stay_close_to_fp32(batch):
+    losses = [Learner(network(), DQNConfig(precision=p), CPU).update(batch).item() for p in ("fp32", "bf16")]
+    assert losses[0] == pytest.approx(losses[1], rel=0.02)
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence():
+    with pytest.raises(DivergedError, match="the loss became nan at decision 7; the last checkpoint is kept"):
+        check_finite(float("nan"), 7)

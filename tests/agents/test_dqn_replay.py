@@ -1,0 +1,132 @@
+"""Replay against a plain record of everything that was added."""
+
+import numpy as np
+import pytest
+
+from agents.dqn.replay import Replay
+from rl_interp.core.errors import RunError, UserError
+
+GAMMA = 0.9
+
+
+class Record:
+    """A stream of fake episodes with NEXT_STEP autoreset, fed to a replay and remembered naively.
+
+    Frames encode environment, episode and step in their pixels, so that a stack says where it is from.
+    """
+
+    def __init__(self, replay: Replay, lengths: list[list[int]], lives: int = 7):
+        self.replay, self.lengths, self.lives = replay, lengths, lives
+        n = len(lengths)
+        self.episode, self.step = np.zeros(n, int), np.zeros(n, int)
+        self.rng = np.random.default_rng(0)
+        self.rewards: dict[tuple[int, int, int], float] = {}
+
+    def frame(self, env: int, episode: int, step: int) -> np.ndarray:
+        return np.full((2, 2), 1 + env * 100 + episode * 25 + step, np.uint8)
+
+    def add(self, count: int) -> None:
+        for _ in range(count):
+            n = len(self.lengths)
+            length = np.array([self.lengths[e][self.episode[e]] for e in range(n)])
+            ended = self.step == length  # the observation after the last action: its own action only resets
+            frames = np.stack([self.frame(e, self.episode[e], self.step[e]) for e in range(n)])
+            reward = np.where(ended, 0, self.rng.normal(size=n)).astype(np.float32)
+            terminal = (self.step == length - 1) | ((self.step % self.lives == self.lives - 1) & ~ended)
+            for e in range(n):
+                self.rewards[e, self.episode[e], self.step[e]] = reward[e]
+            self.replay.add(frames, self.step == 0, self.step % 5, reward, terminal, ~ended)
+            self.episode, self.step = np.where(ended, self.episode + 1, self.episode), np.where(ended, 0, self.step + 1)
+
+    def check(self, batch) -> set[tuple[int, int, int]]:
+        """Compare each transition with what the naive record gives for it."""
+        seen = set()
+        for i in range(len(batch.actions)):
+            code = int(batch.obs[i, -1, 0, 0]) - 1
+            env, episode, step = code // 100, code % 100 // 25, code % 25
+            seen.add((env, episode, step))
+            length = self.lengths[env][episode]
+            assert step < length, "an episode's last observation must not start a transition"
+            self.check_stack(batch.obs[i], env, episode, step)
+            returns, discount, at = 0.0, 1.0, step
+            for _ in range(self.replay.n_step):
+                returns += discount * self.rewards[env, episode, at]
+                discount *= GAMMA
+                at += 1
+                if at == length or at % self.lives == 0:
+                    discount = 0.0
+                    break
+            assert batch.actions[i] == step % 5
+            assert batch.returns[i] == pytest.approx(returns, abs=1e-5)
+            assert batch.discounts[i] == pytest.approx(discount, abs=1e-6)
+            self.check_stack(batch.next_obs[i], env, episode, at)
+        return seen
+
+    def check_stack(self, stack, env, episode, step):
+        wanted = [self.frame(env, episode, s) if s >= 0 else np.zeros((2, 2)) for s in range(step - 3, step + 1)]
+        np.testing.assert_array_equal(stack, np.stack(wanted))
+
+
+def make(capacity=80, n_step=3, directory=None):
+    return Replay(capacity, 2, (2, 2), stack=4, n_step=n_step, gamma=GAMMA, directory=directory)
+
+
+LENGTHS = [[9, 1, 24, 13], [20, 16, 3, 24]]
+
+
+@pytest.mark.parametrize("n_step", [1, 3, 5])
+def test_no_transition_leaks_across_an_episode_and_all_are_drawn(n_step):
+    record = Record(make(n_step=n_step), LENGTHS)
+    record.add(36)
+    seen = record.check(record.replay.sample(4000, np.random.default_rng(1)))
+    everything = {
+        (e, ep, s) for e in (0, 1) for ep, length in enumerate(LENGTHS[e]) for s in range(length)
+        if sum(n + 1 for n in LENGTHS[e][:ep]) + s < 36 - n_step
+    }
+    assert seen == everything
+
+
+def test_a_full_ring_serves_nothing_across_its_seam():
+    record = Record(make(capacity=60), LENGTHS)
+    record.add(47)
+    assert len(record.replay) == 60
+    record.check(record.replay.sample(4000, np.random.default_rng(1)))
+
+
+def test_a_frame_is_stored_once():
+    replay = Replay(1000, 4)
+    naive = 1000 * 4 * 84 * 84  # one stack of four per transition, even before the next observation
+    assert replay.frames.nbytes * 4 == naive
+
+
+def test_a_ring_on_disk_goes_on_after_a_resume_without_mixing_runs(tmp_path):
+    record = Record(make(directory=tmp_path), LENGTHS)
+    record.add(20)
+    state = record.replay.state()
+    record.add(10)  # written after the checkpoint, by a run that was then killed
+    record.replay.flush()
+    replay = make(directory=tmp_path)
+    replay.restore(state)
+    resumed = Record(replay, LENGTHS)
+    resumed.episode, resumed.step = np.array([3, 3]), np.array([0, 0])
+    resumed.rewards = record.rewards
+    resumed.add(12)
+    batch = replay.sample(4000, np.random.default_rng(1))
+    seen = resumed.check(batch)
+    assert {s for e, ep, s in seen if (e, ep) == (0, 3)} >= set(range(9))
+    assert any(ep == 0 for _, ep, _ in seen)
+
+
+def test_a_directory_of_another_shape_is_refused(tmp_path):
+    make(directory=tmp_path)
+    with pytest.raises(RunError, match=r"frames.npy holds uint8 \(40, 2, 2, 2\), but this run needs uint8 \(50, 2, 2, 2\)"):
+        make(capacity=100, directory=tmp_path)
+
+
+def test_too_little_data_is_refused():
+    with pytest.raises(UserError, match="too short for stacks of 4"):
+        make(capacity=10)
+    record = Record(make(), LENGTHS)
+    record.add(3)
+    with pytest.raises(UserError, match="no complete transition"):
+        record.replay.sample(4, np.random.default_rng(0))

@@ -1,0 +1,106 @@
+"""Training on the real game, small: schedules, resume, interruption, bad input."""
+
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from agents.dqn import DQNConfig, DivergedError, load, train
+from agents.dqn.training import Training
+from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.interrupt import Interrupted
+from rl_interp.core.run import Run
+
+SMALL = DQNConfig(
+    agent_steps=600, num_envs=4, env_threads=1, batch_size=8, train_every=8, learning_starts=200, replay_capacity=2000,
+    target_every=10, epsilon_steps=400, eval_every=0, eval_episodes=1, checkpoint_every=0, log_every=100,
+)  # fmt: skip
+
+
+def make(path, config=SMALL, seed=0):
+    return Run.create(path, "dqn", config, seed)
+
+
+@pytest.fixture(autouse=True)
+def short_final_evaluation(monkeypatch):
+    """The evaluation after training plays whole games; these tests are about the training before it."""
+    monkeypatch.setattr("agents.dqn.training.score", lambda *args: None)
+
+
+def test_training_counts_updates_and_logs(tmp_path):
+    run = make(tmp_path / "run")
+    train(SMALL, run, 0)
+    assert run.checkpoint_steps() == [600]
+    lines = run.metrics()
+    assert [line["step"] for line in lines] == [100, 200, 300, 400, 500, 600]
+    assert lines[-1]["updates"] == (600 - 200) // 8
+    assert lines[1]["epsilon"] == pytest.approx(1 - 0.99 * 200 / 400)
+    assert np.isfinite(lines[-1]["loss"])
+    assert load(run).q.weight.shape == (9, 512)
+
+
+def test_the_learner_resumes_exactly(tmp_path):
+    """From a checkpoint, the same batches in the same order give the same weights to the last bit."""
+    training = Training(SMALL, 0, tmp_path / "replay")
+    while training.agent_steps < 400:
+        training.advance()
+    run = make(tmp_path / "run")
+    training.save(run)
+    resumed = Training(SMALL, 0, tmp_path / "replay")
+    resumed.restore(run.load_weights(), run.load_state(), run.path)
+    assert resumed.agent_steps == 400
+    for each in (training, resumed):
+        for _ in range(5):
+            each.learner.update(each.replay.sample(8, each.rng))
+    for a, b in zip(training.agent.parameters(), resumed.agent.parameters(), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(training.learner.target.parameters(), resumed.learner.target.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_with_a_checkpoint_from_which_training_goes_on(tmp_path, number):
+    run = make(tmp_path / "run")
+
+    def stop_at(step, values):
+        if step >= 300:
+            os.kill(os.getpid(), number)
+
+    assert threading.current_thread() is threading.main_thread()
+    with pytest.raises(Interrupted, match=r"stopped at decision 30\d of 600, saved in .*; run the same command again"):
+        train(SMALL, run, 0, report=stop_at)
+    assert len(run.checkpoint_steps()) == 1
+    train(SMALL, run, 0)
+    assert run.checkpoint_steps()[-1] == 600
+    assert [line["step"] for line in run.metrics()] == [100, 200, 300, 400, 500, 600]
+
+
+def test_a_diverged_loss_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
+    run = make(tmp_path / "run")
+    monkeypatch.setattr("agents.dqn.training.Learner.update", lambda self, batch: torch.tensor(float("inf")))
+    with pytest.raises(DivergedError, match="the loss became inf at decision 300"):
+        train(SMALL, run, 0)
+    assert run.checkpoint_steps() == []
+
+
+def test_weights_of_another_stack_are_refused(tmp_path):
+    run = make(tmp_path / "run")
+    run.save_checkpoint(1, {k: v for k, v in Training(SMALL, 0, None).agent.state_dict().items() if k != "q.bias"})
+    with pytest.raises(RunError, match="of another architecture: 'q.bias' is nothing there"):
+        load(run)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_step": 0}, "n_step=0 given; it must be at least 1"),
+        ({"gamma": 1.5}, r"gamma=1.5 given; it must lie in \[0, 1\]"),
+        ({"learning_starts": 10}, "need more than"),
+    ],
+)
+def test_a_config_is_checked_at_construction(change, message):
+    with pytest.raises(UserError, match=message):
+        DQNConfig(**change)

@@ -1,0 +1,71 @@
+"""Shared fixtures: small agents, and a module-wide thread limit that keeps results the same everywhere."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
+
+torch.set_num_threads(2)
+
+
+class TinyConv(Agent):
+    """A convolution and a head on `[B, 2, 8, 8]` observations."""
+
+    hook_points = {
+        "conv.pre": HookPoint("conv", "B C H W", "spatial"),
+        "conv.post": HookPoint("relu", "B C H W", "spatial"),
+        "q.in": HookPoint("q", "B D", side="input"),
+        "q": HookPoint("q", "B D"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3)
+        self.relu = nn.ReLU()
+        self.q = nn.Linear(3 * 36, 4)
+
+    def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        return PolicyOutput(q_values=self.q(self.relu(self.conv(obs.to(self.q.weight.dtype))).flatten(1)))
+
+
+class TinyRecurrent(Agent):
+    """A GRU cell that is reset where `first` is set, and a head, on `[B, 5]` observations."""
+
+    hook_points = {
+        "gru": HookPoint("cell", "T B D", "recurrent"),
+        "pi": HookPoint("pi", "B D"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(5, 6)
+        self.pi = nn.Linear(6, 3)
+        self.v = nn.Linear(6, 1)
+
+    def initial_state(self, batch: int) -> State:
+        return (torch.zeros(batch, 6),)
+
+    def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        (hidden,) = state
+        if first is not None:
+            hidden = torch.where(first[:, None], torch.zeros_like(hidden), hidden)
+        hidden = self.cell(obs, hidden)
+        return PolicyOutput((hidden,), logits=self.pi(hidden), value=self.v(hidden)[:, 0])
+
+
+@pytest.fixture
+def conv_agent() -> TinyConv:
+    torch.manual_seed(0)
+    return TinyConv()
+
+
+@pytest.fixture
+def recurrent_agent() -> TinyRecurrent:
+    torch.manual_seed(0)
+    return TinyRecurrent()
+
+
+@pytest.fixture
+def conv_obs() -> Tensor:
+    return torch.randn(5, 2, 8, 8, generator=torch.Generator().manual_seed(1))

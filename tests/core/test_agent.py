@@ -1,0 +1,83 @@
+import pytest
+import torch
+from torch import nn
+
+from rl_interp import HookPoint, PolicyOutput, check_agent, run_with_cache, wrap
+from rl_interp.core.agent import Agent
+from rl_interp.core.contract import ContractError
+from rl_interp.core.errors import UserError
+
+
+def test_a_feed_forward_agent_unrolls_by_folding_time_into_the_batch(conv_agent, conv_obs):
+    segment = torch.stack([conv_obs, conv_obs.flip(0)])
+    out = conv_agent.unroll(segment)
+    assert out.q_values.shape == (2, 5, 4)
+    torch.testing.assert_close(out.q_values[1], conv_agent.step(conv_obs.flip(0)).q_values)
+
+
+def test_a_recurrent_agent_unrolls_as_it_steps(recurrent_agent):
+    obs = torch.randn(4, 2, 5)
+    first = torch.tensor([[True, True], [False, False], [False, True], [False, False]])
+    unrolled = recurrent_agent.unroll(obs, recurrent_agent.initial_state(2), first)
+    state, values = recurrent_agent.initial_state(2), []
+    for t in range(4):
+        out = recurrent_agent.step(obs[t], state, first[t])
+        state = out.state
+        values.append(out.value)
+    torch.testing.assert_close(unrolled.value, torch.stack(values))
+    torch.testing.assert_close(unrolled.state[0], state[0])
+
+
+def test_an_agent_that_only_unrolls_can_step():
+    class Unroller(Agent):
+        def unroll(self, obs, state=(), first=None):
+            return PolicyOutput((state[0] + obs.sum(0),), logits=obs.cumsum(0) + state[0])
+
+    obs = torch.ones(3, 2)
+    out = Unroller().step(obs, (torch.full((3, 2), 5.0),))
+    torch.testing.assert_close(out.logits, torch.full((3, 2), 6.0))
+    torch.testing.assert_close(out.state[0], torch.full((3, 2), 6.0))
+
+
+def test_both_kinds_of_agent_keep_the_contract(conv_agent, recurrent_agent, conv_obs):
+    check_agent(conv_agent, conv_obs)
+    check_agent(recurrent_agent, torch.randn(4, 5))
+
+
+def test_a_users_module_becomes_an_agent_without_editing_it(conv_obs):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(128, 7), nn.ReLU(), nn.Linear(7, 3))
+    agent = wrap(module, {"hidden": ("2", "B D")}, output="q_values")
+    check_agent(agent, conv_obs)
+    out, cache = run_with_cache(agent, conv_obs, names=["hidden"])
+    torch.testing.assert_close(out.q_values, module(conv_obs))
+    torch.testing.assert_close(cache["hidden"], module[:3](conv_obs))
+
+
+def test_wrap_names_the_submodules_when_a_path_is_wrong():
+    with pytest.raises(UserError, match=r"'hidden' has path '9', which is no submodule .* submodules: 0, 1"):
+        wrap(nn.Sequential(nn.Linear(2, 2), nn.ReLU()), {"hidden": ("9", "B D")})
+
+
+class _BatchNormed(nn.Module):
+    def forward(self, obs):
+        return obs.flatten(1)[:, :3] - obs.flatten(1)[:, :3].mean(0)
+
+
+@pytest.mark.parametrize(
+    ("module", "points", "message"),
+    [
+        (_BatchNormed(), {"x": HookPoint("", "B D")}, "a batch of one gave other preferences"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(128, 3)), {"x": ("1", "B C H W")}, r"declares axes 'B C H W'"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(128, 3)), {}, "no hook points"),
+        (nn.Sequential(nn.Linear(8, 3)), {"x": ("0", "B D")}, r"want \[B, A\]"),
+    ],
+)
+def test_check_agent_says_what_is_wrong(module, points, message, conv_obs):
+    with pytest.raises(ContractError, match=message):
+        check_agent(wrap(module, points), conv_obs)
+
+
+def test_check_agent_finds_a_state_that_first_does_not_reset(recurrent_agent):
+    recurrent_agent.step = lambda obs, state=(), first=None: type(recurrent_agent).step(recurrent_agent, obs, state)
+    with pytest.raises(ContractError, match="`first` on a used state"):
+        check_agent(recurrent_agent, torch.randn(4, 5))

@@ -1,0 +1,83 @@
+"""Playing on a scripted environment whose episodes are known."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rl_interp import wrap
+from rl_interp.core.envs.vector import Step
+from rl_interp.core.errors import HookError
+from rl_interp.core.hooks import hooked
+from rl_interp.core.interventions import Clamp, Zero
+from rl_interp.core.rollout import Actor, evaluate
+
+
+class Scripted:
+    """Environment i plays episodes of length 3 + i; action 1 pays 1. NEXT_STEP autoreset."""
+
+    observation_shape, action_names = (2,), ("STAY", "PAY")
+
+    def __init__(self, num_envs: int):
+        self.num_envs = num_envs
+
+    def reset(self, seed):
+        self.t, self.ended = np.zeros(self.num_envs, int), np.zeros(self.num_envs, bool)
+        return self._obs()
+
+    def _obs(self):
+        return np.stack([np.ones(self.num_envs), self.t], 1).astype(np.float32)
+
+    def send(self, actions):
+        self.actions = actions
+
+    def recv(self):
+        first = self.ended
+        self.t = np.where(first, 0, self.t + 1)
+        self.ended = ~first & (self.t == 3 + np.arange(self.num_envs))
+        reward = np.where(first, 0, self.actions == 1).astype(np.float32)
+        return Step(self._obs(), reward, self.ended, np.zeros_like(first), first, {})
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def pays():
+    """An agent that always prefers action 1, through a hidden unit that can be ablated."""
+    module = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 2))
+    with torch.no_grad():
+        module[0].weight.copy_(torch.tensor([[1.0, 0.0]]))
+        module[0].bias.zero_()
+        module[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
+        module[1].bias.copy_(torch.tensor([0.5, 0.0]))
+    return wrap(module, {"hidden": ("0", "B D")})
+
+
+def test_returns_and_lengths_are_those_of_whole_episodes(pays):
+    scores = evaluate(pays, Scripted(3), 7, seed=0, epsilon=0)
+    assert scores.returns.tolist() == [3, 3, 3, 4, 4, 5, 5]
+    assert scores.lengths.tolist() == [3, 3, 3, 4, 4, 5, 5]
+
+
+def test_interventions_act_in_closed_loop_and_are_gone_afterwards(pays):
+    assert evaluate(pays, Scripted(2), 4, seed=0, epsilon=0, interventions=[Zero("hidden")]).returns.sum() == 0
+    both = [Zero("hidden"), Clamp("hidden", units=[0], value=1.0)]
+    assert evaluate(pays, Scripted(2), 4, seed=0, epsilon=0, interventions=both).returns.sum() == 14
+    assert evaluate(pays, Scripted(2), 4, seed=0, epsilon=0).returns.sum() == 14
+
+
+def test_exploration_is_seeded_and_of_the_asked_share(pays):
+    actor = Actor(pays, 2000, np.random.default_rng(0))
+    obs, first = np.ones((2000, 2), np.float32), np.ones(2000, bool)
+    assert (actor.act(obs, first, 0.0) == 1).all()
+    assert (actor.act(obs, first, 0.4) == 0).mean() == pytest.approx(0.2, abs=0.03)
+    runs = [evaluate(pays, Scripted(2), 20, seed=5, epsilon=0.5).returns.tolist() for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+def test_an_agent_with_a_forgotten_hook_is_not_evaluated(pays):
+    left = hooked(pays, {"hidden": lambda value, site: None})
+    left.__enter__()
+    with pytest.raises(HookError, match="is still on"):
+        evaluate(pays, Scripted(1), 1, seed=0)

@@ -1,0 +1,124 @@
+import errno
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from rl_interp.core.errors import RunError
+from rl_interp.core.files import atomic_path
+from rl_interp.core.run import Run, load_into
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "made", "dqn", {"lr": 0.1, "sizes": (1, 2)}, seed=3, parent={"run": "other"})
+
+
+def save(run, step, value=1.0, state=None):
+    return run.save_checkpoint(step, {"w": torch.full((2,), value)}, state)
+
+
+def test_config_and_provenance_are_kept(run):
+    opened = Run.open(run.path)
+    assert opened.config == {"lr": 0.1, "sizes": [1, 2]}
+    assert opened.meta["seed"] == 3
+    assert opened.meta["parent"] == {"run": "other"}
+    assert {"torch", "numpy"} <= opened.meta["versions"].keys()
+    assert opened.meta["hardware"]["cores"] >= 1
+
+
+def test_a_name_is_looked_up_under_runs_and_a_wrong_one_gets_a_suggestion(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("rl_interp.core.run.RUNS", tmp_path)
+    assert Run.open("made").path == run.path
+    with pytest.raises(RunError, match=r"unknown run 'mde'; known: made. Did you mean 'made'"):
+        Run.open("mde")
+
+
+def test_a_second_run_does_not_overwrite_the_first(run):
+    with pytest.raises(RunError, match="already holds a run"):
+        Run.create(run.path, "dqn", {}, seed=0)
+
+
+def test_checkpoints_come_back_and_old_ones_go(run):
+    for step in (100, 20, 300):
+        save(run, step, step, {"optimizer": {"m": torch.ones(1)}, "rng": {"big": 2**120}, "n": [1, "a", None]})
+    assert run.checkpoint_steps() == [100, 300]
+    assert run.load_weights()["w"].tolist() == [300, 300]
+    assert run.load_weights(100)["w"].tolist() == [100, 100]
+    assert run.load_state()["rng"] == {"big": 2**120}
+    with pytest.raises(RunError, match=r"unknown checkpoint step of .* 20; known: 100, 300"):
+        run.load_weights(20)
+
+
+def test_half_precision_weights_come_back_as_float32(run):
+    run.save_checkpoint(1, {"w": torch.ones(2).half()})
+    assert run.load_weights()["w"].dtype == torch.float32
+
+
+@pytest.mark.parametrize("damage", ["truncate", "alter", "remove"])
+def test_a_damaged_checkpoint_is_refused(run, damage):
+    file = save(run, 1) / "model.safetensors"
+    data = file.read_bytes()
+    if damage == "remove":
+        file.unlink()
+    else:
+        file.write_bytes(data[:-1] if damage == "truncate" else data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(RunError, match=r"model.safetensors (does not match the sha256|is missing)"):
+        run.load_weights()
+
+
+def test_loading_a_checkpoint_runs_no_code_from_it(run, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return open, (str(tmp_path / "pwned"), "w")
+
+    path = save(run, 1, state={"n": 1})
+    torch.save({"n": Evil()}, path / "state.pt")
+    manifest = json.loads((path / "manifest.json").read_text())
+    from rl_interp.core.files import sha256
+
+    manifest["files"]["state.pt"] = sha256(path / "state.pt")
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match="holds something that is not plain data"):
+        run.load_state()
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_weights_of_another_architecture_are_refused_by_name():
+    with pytest.raises(RunError, match=r"'weight' is \(2, 4\) there and \(2, 3\) in Linear"):
+        load_into(nn.Linear(3, 2), {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, "runs/x")
+
+
+def test_metrics_after_the_checkpoint_are_dropped_on_resume(run):
+    for step in (1, 2, 3):
+        run.log(step, {"loss": step / 2})
+    run.close()
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 4, "lo')  # a crash in mid-line
+    run.rewind(2)
+    assert [line["step"] for line in run.metrics()] == [1, 2]
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_path(target) as temporary:
+        temporary.write_text("half")
+        _ = 1 / 0
+    assert target.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file.txt"]
+
+
+def test_a_directory_replaces_an_older_one_whole(tmp_path):
+    for content in ("a", "b"):
+        with atomic_path(tmp_path / "d") as temporary:
+            temporary.mkdir()
+            (temporary / content).write_text(content)
+    assert [p.name for p in (tmp_path / "d").iterdir()] == ["b"]
+
+
+def test_a_full_disk_is_one_sentence(tmp_path):
+    with pytest.raises(RunError, match="the disk is full: .* could not be written"), atomic_path(tmp_path / "x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
