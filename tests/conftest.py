@@ -1,4 +1,4 @@
-"""Shared fixtures: small agents, and a module-wide thread limit that keeps results the same everywhere."""
+"""Shared fixtures: small agents, and one thread, so that results are the same everywhere."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 
 class TinyConv(Agent):

@@ -23,27 +23,27 @@ class DQNConfig:
     """Whether a lost life ends the return that is learned (the episode always goes on)."""
     clip_reward: bool = True
     """Whether rewards are clipped to [-1, 1] for learning (reported returns never are)."""
-    batch_size: int = 32
+    batch_size: int = 16
     """Transitions per update."""
-    train_every: int = 16
+    train_every: int = 8
     """Decisions per update (4 in Mnih et al.)."""
     learning_starts: int = 20_000
     """Decisions before the first update."""
     replay_capacity: int = 500_000
     """Frames kept, each 7 kB on disk."""
-    n_step: int = 5
+    n_step: int = 3
     """Rewards summed before the value is bootstrapped (Sutton 1988; 1 in Mnih et al.)."""
     double: bool = False
     """Whether the online network chooses the bootstrap's action (van Hasselt et al. 2016)."""
     gamma: float = 0.99
     """Discount per decision."""
-    learning_rate: float = 2e-4
+    learning_rate: float = 1.5e-4
     """Adam's step size."""
     adam_eps: float = 1.5e-4
     """Adam's epsilon (Hessel et al. 2018)."""
     max_grad_norm: float = 10.0
     """Gradients are scaled down to this norm."""
-    target_every: int = 500
+    target_every: int = 1_000
     """Updates between copies of the online network into the target."""
     epsilon_final: float = 0.01
     """Probability of a random action after the schedule; it starts at 1."""

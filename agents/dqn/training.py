@@ -1,7 +1,9 @@
 """Training a DQN: act, store, learn, and now and then evaluate and checkpoint."""
 
+import copy
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from agents.dqn.config import DQNConfig
 from agents.dqn.learner import Learner, check_finite
 from agents.dqn.network import DQN
-from agents.dqn.replay import Replay
+from agents.dqn.replay import Batch, Replay
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import make_vector
 from rl_interp.core.interrupt import Interrupted, graceful_stop
@@ -22,7 +24,12 @@ Report = Callable[[int, dict[str, float]], None]
 
 
 class Training:
-    """The state of a run: everything that a checkpoint saves and a resume brings back."""
+    """The state of a run: everything that a checkpoint saves and a resume brings back.
+
+    Acting and learning overlap: while a thread takes the updates that are due, the actor decides with
+    the weights from before them and the emulators step. The two meet once per step, so a run is as
+    deterministic as one that takes turns.
+    """
 
     def __init__(self, config: DQNConfig, seed: int, directory: Path | None, device: str = "auto"):
         torch.manual_seed(seed)
@@ -39,9 +46,11 @@ class Training:
             directory=directory,
         )
         self.rng = np.random.default_rng(seed)
-        self.actor = Actor(self.agent, config.num_envs, self.rng)
+        self.actor = Actor(copy.deepcopy(self.agent).requires_grad_(False), config.num_envs, self.rng)
+        self._thread = ThreadPoolExecutor(1)
         self.agent_steps = 0
         self.episode_returns: list[float] = []
+        self.loss: torch.Tensor | None = None
         self._begin()
 
     def _begin(self) -> None:
@@ -56,12 +65,12 @@ class Training:
         fraction = min(1.0, self.agent_steps / self.config.epsilon_steps)
         return 1 + fraction * (self.config.epsilon_final - 1)
 
-    def advance(self) -> torch.Tensor | None:
-        """Take one decision in every environment and the updates that are due; return the last loss."""
+    def advance(self) -> None:
+        """Take one decision in every environment and the updates that are due."""
         config = self.config
+        learned = self._thread.submit(self._learn, self._due_batches())
         actions = self.actor.act(self._obs, self._first, self.epsilon)
         self.env.send(actions)
-        loss = self._learn()  # while the emulators step in their own threads
         step = self.env.recv()
         lives = step.info["lives"]
         lost_life = np.zeros(config.num_envs, bool) if self._lives is None else lives < self._lives
@@ -74,16 +83,20 @@ class Training:
             self._return[i] = 0
         self._obs, self._first, self._lives = step.obs, step.first, lives
         self.agent_steps += config.num_envs
-        return loss
+        self.loss = learned.result()
+        torch._foreach_copy_(list(self.actor.agent.parameters()), list(self.agent.parameters()))
 
-    def _learn(self) -> torch.Tensor | None:
-        config = self.config
-        if self.agent_steps < config.learning_starts:
-            return None
-        due = self.agent_steps // config.train_every - (self.agent_steps - config.num_envs) // config.train_every
-        loss = None
-        for _ in range(due):
-            loss = self.learner.update(self.replay.sample(config.batch_size, self.rng))
+    def _due_batches(self) -> list[Batch]:
+        config, now = self.config, self.agent_steps
+        if now < config.learning_starts:
+            return []
+        due = now // config.train_every - (now - config.num_envs) // config.train_every
+        return [self.replay.sample(config.batch_size, self.rng) for _ in range(due)]
+
+    def _learn(self, batches: list[Batch]) -> torch.Tensor | None:
+        loss = self.loss
+        for batch in batches:
+            loss = self.learner.update(batch)
         return loss
 
     def state(self) -> dict[str, Any]:
@@ -101,6 +114,7 @@ class Training:
         self.replay.restore(state["replay"])
         self.rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
+        self.actor.agent.load_state_dict(self.agent.state_dict())
         self.agent_steps = state["agent_steps"]
         self._begin()
 
@@ -127,12 +141,12 @@ def train(config: DQNConfig, run: Run, seed: int, device: str = "auto", report: 
     with graceful_stop() as stop:
         while training.agent_steps < config.agent_steps:
             before = training.agent_steps
-            loss = training.advance()
+            training.advance()
             if _passes(before, training.agent_steps, config.log_every):
                 values = {"epsilon": training.epsilon, "updates": training.learner.updates}
-                if loss is not None:
-                    check_finite(loss.item(), training.agent_steps)
-                    values["loss"] = loss.item()
+                if training.loss is not None:
+                    values["loss"] = training.loss.item()
+                    check_finite(values["loss"], training.agent_steps)
                 if training.episode_returns:
                     values["episode_return"] = float(np.mean(training.episode_returns))
                     training.episode_returns.clear()
