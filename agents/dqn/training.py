@@ -84,7 +84,8 @@ class Training:
         self._obs, self._first, self._lives = step.obs, step.first, lives
         self.agent_steps += config.num_envs
         self.loss = learned.result()
-        torch._foreach_copy_(list(self.actor.agent.parameters()), list(self.agent.parameters()))
+        with torch.no_grad():  # else each copy would extend the graph of the one before, and memory grow
+            torch._foreach_copy_(list(self.actor.agent.parameters()), list(self.agent.parameters()))
 
     def _due_batches(self) -> list[Batch]:
         config, now = self.config, self.agent_steps

@@ -1,6 +1,7 @@
 """Environments behind one vector convention, with their conventions explicit in a config."""
 
 from rl_interp.core.envs.atari import AtariConfig, AtariVector
+from rl_interp.core.envs.labelled import Concept, LabelledEnv
 from rl_interp.core.envs.vector import Step, VectorEnv
 
 
@@ -9,4 +10,11 @@ def make_vector(config: AtariConfig, num_envs: int, threads: int = 0) -> VectorE
     return AtariVector(config, num_envs, threads)
 
 
-__all__ = ["AtariConfig", "AtariVector", "Step", "VectorEnv", "make_vector"]
+def make_labelled(config: AtariConfig) -> LabelledEnv:
+    """Make one environment with ground-truth labels and a screen, equal to those of `make_vector`."""
+    from rl_interp.core.envs.atari_labelled import AtariLabelled
+
+    return AtariLabelled(config)
+
+
+__all__ = ["AtariConfig", "AtariVector", "Concept", "LabelledEnv", "Step", "VectorEnv", "make_labelled", "make_vector"]

@@ -28,7 +28,7 @@ class AtariConfig:
     frame_stack: int = 4
     """Frames in an observation."""
     noop_max: int = 30
-    """A random number of no-ops, from 1 to this, starts an episode; 0 for none."""
+    """An episode starts with a random number of no-op frames, from 0 to one less than this; 0 for none."""
     max_frames: int = 108_000
     """Emulator frames after which an episode is truncated (30 minutes of play)."""
 

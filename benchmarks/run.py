@@ -1,0 +1,53 @@
+"""Run every benchmark, write `results/<machine>.json` and the table in `docs/performance.md`."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.run import hardware
+
+HERE = Path(__file__).parent
+SCRIPTS = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "measure", "run"))
+
+
+def main() -> None:
+    results = []
+    for script in SCRIPTS:
+        print(f"{script} ...", file=sys.stderr, flush=True)
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{script}", "--json"], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{script} failed:\n{done.stderr}")
+        results.append(json.loads(done.stdout.splitlines()[-1]))
+    machine = hardware()
+    name = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']}-{machine['cores']}-cores-{machine['capability']}".lower()).strip("-")
+    write_json(HERE / "results" / f"{name}.json", results)
+    with atomic_path(HERE.parent / "docs" / "performance.md") as temporary:
+        temporary.write_text(page(results, machine), encoding="utf-8")
+
+
+def page(results: list[dict], machine: dict) -> str:
+    """The results as a Markdown page."""
+    lines = [
+        "# Performance",
+        "",
+        f"Measured by `make bench` on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}; larger is better.",
+        "Each row was measured in one run, peers beside ours; what is measured stands in the script's docstring.",
+        "",
+        "| benchmark | unit | ours | peers | ratio to the best peer | share of the limit |",
+        "|---|---|---|---|---|---|",
+    ]
+    for result in results:
+        peers = ", ".join(f"{peer} {figure:,.1f}" for peer, figure in result["peers"].items())
+        ratio = f"{result['ratio_to_best_peer']:.2f}" if result["ratio_to_best_peer"] else ""
+        share = f"{result['fraction_of_limit']:.0%}" if result["fraction_of_limit"] else ""
+        link = f"[{result['name']}](../benchmarks/{result['name']}.py)"
+        lines.append(f"| {link} | {result['unit']} | {result['ours']:,.1f} | {peers} | {ratio} | {share} |")
+    versions = sorted({f"{package} {version}" for result in results for package, version in result["versions"].items()})
+    return "\n".join([*lines, "", f"Versions: {', '.join(versions)}.", ""])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Collecting: an agent plays labelled environments, and what it computed goes into an activation store.
+
+Every row's index says which episode and step it comes from, by which seed that episode can be played
+again, what the agent did, and the ground-truth concepts of that moment.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rl_interp.core.agent import Agent
+from rl_interp.core.envs import LabelledEnv, make_labelled
+from rl_interp.core.envs.atari import AtariConfig
+from rl_interp.core.hooks import hook_point, run_with_cache
+from rl_interp.core.store import ActivationStore, StoreWriter
+
+
+class _Player:
+    """One environment, playing whole episodes with seeds of its own."""
+
+    def __init__(self, env: LabelledEnv, seeds: Callable[[], int]):
+        self.env, self._seeds = env, seeds
+        self.begin()
+
+    def begin(self) -> None:
+        self.seed = self._seeds()
+        self.obs, self.info = self.env.reset(seed=self.seed)
+        self.rows: dict[str, list[Any]] = {}
+        self.values: list[NDArray[np.float32]] = []
+        self.first = True
+        self.ended = False
+
+    def act(self, action: int, value: NDArray[np.float32], state_value: float) -> None:
+        labels = self.info["labels"]
+        self.values.append(value)
+        self.obs, reward, terminated, truncated, self.info = self.env.step(action)
+        row = {"action": action, "value": state_value, "reward": float(reward), "lives": self.info["lives"]} | labels
+        for name, entry in row.items():
+            self.rows.setdefault(name, []).append(entry)
+        self.first, self.ended = False, terminated or truncated
+
+
+@torch.no_grad()
+def collect(
+    agent: Agent,
+    config: AtariConfig,
+    hook: str,
+    samples: int,
+    path: Path | str,
+    *,
+    seed: int,
+    num_envs: int = 8,
+    epsilon: float = 0.01,
+    provenance: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    progress: Callable[[int], None] = lambda rows: None,
+) -> ActivationStore:
+    """Play whole episodes until at least `samples` decisions are stored, one row each.
+
+    Episodes under way when the number is reached are finished, not cut: cutting them would leave out
+    the long ones' ends. Episode i is played with seed `seed + i`.
+
+    Args:
+        epsilon: probability of a random action, so that the states are not one trajectory's.
+        provenance: what the store's manifest records beside the environment and the seeds.
+
+    Raises:
+        HookError: no such hook point.
+    """
+    hook_point(agent, hook)
+    device = next(agent.parameters()).device
+    rng = np.random.default_rng(seed)
+    next_seed = iter(range(seed, seed + samples + num_envs)).__next__
+    known = {"env": config, "seed": seed, "epsilon": epsilon, **(provenance or {})}
+    players = [_Player(make_labelled(config), next_seed) for _ in range(num_envs)]
+    stored = episode = 0
+    with StoreWriter(path, hook, known, dtype) as writer:
+        while players:
+            obs = torch.from_numpy(np.stack([player.obs for player in players])).to(device)
+            first = torch.tensor([player.first for player in players], device=device)
+            out, cache = run_with_cache(agent, obs, names=[hook], first=first)
+            values, state_values = cache[hook].cpu().numpy(), out.state_value.cpu().numpy()
+            actions = out.preferences.argmax(-1).cpu().numpy()
+            explore = rng.random(len(players)) < epsilon
+            actions = np.where(explore, rng.integers(out.preferences.shape[-1], size=len(players)), actions)
+            for player, action, value, state_value in zip(players, actions, values, state_values, strict=True):
+                player.act(int(action), value, float(state_value))
+                if player.ended:
+                    count = len(player.values)
+                    columns = {name: np.array(column) for name, column in player.rows.items()}
+                    columns |= player.env.hindsight(columns)
+                    columns |= {
+                        "episode": np.full(count, episode),
+                        "episode_seed": np.full(count, player.seed),
+                        "step": np.arange(count),
+                    }
+                    writer.append(np.stack(player.values), columns)
+                    stored, episode = stored + count, episode + 1
+                    progress(min(stored, samples))
+                    player.begin()
+            under_way = sum(len(player.values) for player in players)
+            if stored + under_way >= samples:
+                players = [player for player in players if player.values]
+    return ActivationStore(path)

@@ -1,0 +1,142 @@
+"""One Atari game with its labels and its screen, equal to `AtariVector` in every observation.
+
+Built on the emulator itself: the vector environment seeds it with the seed as given and draws no-op
+starts in its own way, where Gymnasium's wrappers do neither, so that only this gives the same episodes.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.core.envs import mspacman
+from rl_interp.core.envs.atari import AtariConfig, rom_name
+from rl_interp.core.envs.labelled import Concept
+
+LABELS = {"ms_pacman": mspacman}
+"""ROM to the module that knows its RAM: `CONCEPTS`, `labels(ram)` and `hindsight(columns)`."""
+
+
+class AtariLabelled(gymnasium.Env):
+    """A Gymnasium environment with observations uint8 `[stack, 84, 84]`, the newest frame last.
+
+    `info` holds `lives` and, for the games in `LABELS`, `labels`. `reset(seed=...)` makes the episode
+    reproducible; without a seed the emulator's randomness goes on, as in the vector environment.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}
+    render_mode = "rgb_array"
+
+    def __init__(self, config: AtariConfig):
+        from ale_py import ALEInterface, LoggerMode, roms
+
+        ALEInterface.setLoggerMode(LoggerMode.Error)
+        self.config = config
+        self._rom = rom_name(config.id)
+        self._path = roms.get_rom_path(self._rom)
+        self._ale = ALEInterface()
+        self._ale.setFloat("repeat_action_probability", config.sticky_actions)
+        self._ale.loadROM(self._path)
+        self._actions = self._ale.getMinimalActionSet()
+        self.action_names = tuple(action.name for action in self._actions)
+        self.action_space = gymnasium.spaces.Discrete(len(self._actions))
+        self.observation_space = gymnasium.spaces.Box(0, 255, (config.frame_stack, 84, 84), np.uint8)
+        self.concepts: Mapping[str, Concept] = LABELS[self._rom].CONCEPTS if self._rom in LABELS else {}
+        self._noops = _MersenneTwister(0)
+        self._screens = np.empty((2, 210, 160), np.uint8)
+        self._stack = np.zeros(self.observation_space.shape, np.uint8)
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        super().reset(seed=seed)
+        if seed is not None:
+            self._ale.setInt("random_seed", seed)
+            self._ale.loadROM(self._path)
+            self._noops = _MersenneTwister(seed)
+        self._ale.reset_game()
+        for _ in range(self._noops.below(self.config.noop_max)):
+            self._ale.act(self._actions[0])
+            if self._ale.game_over():
+                self._ale.reset_game()
+        self._frames = 0  # of play: the no-ops do not count
+        self._screens[1] = 0
+        self._ale.getScreenGrayscale(self._screens[0])
+        self._stack[:] = 0
+        self._see()
+        return self._stack.copy(), self._info()
+
+    def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        reward = self._advance(action, see=True)
+        self._see()
+        truncated = self._frames == self.config.max_frames
+        return self._stack.copy(), reward, self._ale.game_over(), truncated, self._info()
+
+    def _advance(self, action: int, see: bool) -> float:
+        """Repeat the action for the skipped frames, keeping the last two greyscale screens if `see`."""
+        move, skip, reward = self._actions[action], self.config.frame_skip, 0
+        for frame in range(skip):
+            reward += self._ale.act(move)
+            self._frames += 1
+            if self._ale.game_over() or self._frames == self.config.max_frames:
+                break
+            if see and frame >= skip - 2:
+                self._ale.getScreenGrayscale(self._screens[skip - 1 - frame])
+        return float(reward)
+
+    def _see(self) -> None:
+        """Push the two screens' maximum onto the stack. It stays in the first of them, the
+        newer: an episode that ends in mid-skip shows what was there before, as in the vector form."""
+        import cv2
+
+        np.maximum(self._screens[0], self._screens[1], out=self._screens[0])
+        self._stack[:-1] = self._stack[1:]
+        cv2.resize(self._screens[0], (84, 84), dst=self._stack[-1], interpolation=cv2.INTER_AREA)
+
+    def _info(self) -> dict[str, Any]:
+        info: dict[str, Any] = {"lives": self._ale.lives()}
+        info["labels"] = LABELS[self._rom].labels(self._ale.getRAM()) if self._rom in LABELS else {}
+        return info
+
+    def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The emulator's screen, uint8 RGB `[210, 160, 3]`."""
+        return self._ale.getScreenRGB()
+
+    def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        return LABELS[self._rom].hindsight(columns) if self._rom in LABELS else {}
+
+    def close(self) -> None:
+        pass
+
+
+def replay_screens(
+    config: AtariConfig, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
+) -> dict[int, NDArray[np.uint8]]:
+    """The screens `[210, 160, 3]` that the agent saw at some steps of a recorded episode.
+
+    Plays the episode again from its seed and actions, without preparing observations, so that no
+    frame needs to be stored.
+    """
+    env = AtariLabelled(config)
+    env.reset(seed=seed)
+    screens = {}
+    for step in range(max(steps) + 1):
+        if step in steps:
+            screens[step] = env.render()
+        env._advance(int(actions[step]), see=False)
+    return screens
+
+
+class _MersenneTwister:
+    """C++'s `std::mt19937` with `uniform_int_distribution`, which draws the vector environment's no-ops."""
+
+    def __init__(self, seed: int):
+        self._state = np.random.RandomState(seed)  # noqa: NPY002 - the same generator as C++'s
+
+    def below(self, bound: int) -> int:
+        """Uniform in [0, bound): the high half of a 32-bit draw times `bound` (Lemire 2019), 0 for no bound."""
+        if bound == 0:
+            return 0
+        return int(self._state.randint(0, 2**32, dtype=np.uint32)) * bound >> 32

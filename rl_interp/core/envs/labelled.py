@@ -1,0 +1,39 @@
+"""Environments to look inside: one at a time, with ground-truth labels and a rendered screen."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Concept:
+    """A ground-truth quantity of a state: what it means, and whether it is yes or no."""
+
+    meaning: str
+    kind: Literal["boolean", "number"] = "boolean"
+
+
+class LabelledEnv(Protocol):
+    """A Gymnasium environment with the same observations as its vector form, and ground truth beside them.
+
+    `info["labels"]` of `reset` and `step` maps each concept to a number. A seed given to `reset`
+    and the actions after it determine the episode.
+    """
+
+    concepts: Mapping[str, Concept]
+    action_names: tuple[str, ...]
+
+    def reset(self, *, seed: int | None = None) -> tuple[NDArray[Any], dict[str, Any]]: ...
+
+    def step(self, action: int) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]: ...
+
+    def render(self) -> NDArray[np.uint8]:
+        """The screen a person would see, uint8 `[H, W, 3]`."""
+        ...
+
+    def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Concepts that only the rest of the episode tells, from the columns `[steps]` of a whole one."""
+        ...

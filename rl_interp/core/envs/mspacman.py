@@ -1,0 +1,110 @@
+"""Ms. Pac-Man's ground truth, read from the console's 128 bytes of RAM.
+
+Positions, direction, dots, score and lives are the AtariARI set (Anand et al. 2019, arXiv 1906.08226).
+The edible ghosts and the power pills are not in that set; they were found by comparing the RAM before
+and after a pill or a ghost was eaten, and by writing the RAM and looking at the screen. The tests
+repeat every one of these checks against the emulator. Two of the set's bytes say less than their
+names: 19 ("number of ghosts") stays at 3 throughout, and 123 counts the lives left besides this one.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.core.envs.labelled import Concept
+
+GHOSTS = ("sue", "inky", "pinky", "blinky")
+"""In the order of RAM 6-9 (x), 12-15 (y) and 1-4 (bit 7: edible)."""
+
+X_OFFSET, Y_OFFSET = -8.4, 5.6
+"""A sprite's centre on the screen, in pixels, is its RAM position plus this."""
+
+NEAR = 24
+"""Pixels of city-block distance within which something is near: two tiles of the maze."""
+
+PILLS = {2: (150.0, 149.5), 3: (150.0, 17.5), 4: (10.0, 150.5), 5: (10.0, 18.5)}
+"""Bit of RAM 117 to the screen position of the power pill that it stands for."""
+
+HORIZON = 15
+"""Decisions of `dies_soon`: one second of play at frame skip 4."""
+
+_DIRECTIONS = ("up", "right", "down", "left")
+"""Of RAM 56, from 0."""
+
+CONCEPTS: dict[str, Concept] = {
+    "ghost_near": Concept(f"a ghost that is not edible within {NEAR} px"),
+    **{f"ghost_near_{side}": Concept(f"the nearest such ghost is near, and mostly {side}") for side in _DIRECTIONS},
+    **{f"{ghost}_near": Concept(f"{ghost.capitalize()}, edible or not, within {NEAR} px") for ghost in GHOSTS},
+    "ghost_edible": Concept("at least one ghost is edible"),
+    "edible_ghost_near": Concept(f"an edible ghost within {NEAR} px"),
+    "power_pill_near": Concept(f"a power pill that is left within {NEAR} px"),
+    "fruit_present": Concept("a fruit is in the maze"),
+    "left_half": Concept("the player is in the left half of the maze"),
+    "top_half": Concept("the player is in the top half of the maze"),
+    **{f"moving_{side}": Concept(f"the player faces {side}") for side in _DIRECTIONS},
+    "dies_soon": Concept(f"a life is lost within {HORIZON} decisions"),
+    "player_x": Concept("the player's column, px", "number"),
+    "player_y": Concept("the player's row, px", "number"),
+    "ghost_distance": Concept("city-block distance to the nearest ghost that is not edible, px", "number"),
+    "power_pills": Concept("power pills left, 0 to 4", "number"),
+    "dots_eaten": Concept("dots eaten in this maze", "number"),
+    "score": Concept("the score on the screen", "number"),
+}
+
+_FAR = 400.0
+"""Stands for the distance to a thing that is not there: more than the screen's width plus height."""
+
+
+def labels(ram: NDArray[np.uint8]) -> dict[str, float]:
+    """The concepts of one state, from its RAM uint8 `[128]`; booleans are 0 or 1."""
+    byte = ram.tolist()
+    x, y = byte[10] + X_OFFSET, byte[16] + Y_OFFSET
+    distance = [abs(byte[6 + i] - byte[10]) + abs(byte[12 + i] - byte[16]) for i in range(4)]
+    edible = [byte[1 + i] >> 7 for i in range(4)]
+    threat = min((i for i in range(4) if not edible[i]), key=distance.__getitem__, default=None)
+    ghost_distance = _FAR if threat is None else float(distance[threat])
+    near = ghost_distance <= NEAR
+    side = _side(byte[6 + threat] - byte[10], byte[12 + threat] - byte[16]) if near and threat is not None else None
+    pills = [place for bit, place in PILLS.items() if byte[117] >> bit & 1]
+    return {
+        "ghost_near": near,
+        **{f"ghost_near_{name}": side == name for name in _DIRECTIONS},
+        **{f"{ghost}_near": distance[i] <= NEAR for i, ghost in enumerate(GHOSTS)},
+        "ghost_edible": any(edible),
+        "edible_ghost_near": any(edible[i] and distance[i] <= NEAR for i in range(4)),
+        "power_pill_near": any(abs(px - x) + abs(py - y) <= NEAR for px, py in pills),
+        "fruit_present": byte[11] > 0,
+        "left_half": x < 80,
+        "top_half": y < 86,
+        **{f"moving_{name}": byte[56] & 3 == i for i, name in enumerate(_DIRECTIONS)},
+        "player_x": x,
+        "player_y": y,
+        "ghost_distance": ghost_distance,
+        "power_pills": float(len(pills)),
+        "dots_eaten": float(byte[119]),
+        "score": float(sum(_bcd(byte[120 + i]) * 100**i for i in range(3))),
+    }
+
+
+def hindsight(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.bool_]]:
+    """`dies_soon` for each step of a whole episode, from its column `lives` (after each decision).
+
+    The game's last life counts as lost at the last step.
+    """
+    lives = columns["lives"]
+    lost = np.diff(lives, prepend=lives[0]) < 0
+    lost[-1] = True
+    ahead = np.lib.stride_tricks.sliding_window_view(np.concatenate([lost, np.zeros(HORIZON - 1, bool)]), HORIZON)
+    return {"dies_soon": ahead.any(1)}
+
+
+def _side(dx: float, dy: float) -> str:
+    if abs(dx) >= abs(dy):
+        return "right" if dx > 0 else "left"
+    return "down" if dy > 0 else "up"
+
+
+def _bcd(byte: int) -> int:
+    return (byte >> 4) * 10 + (byte & 15)

@@ -1,0 +1,92 @@
+"""The two Atari environments against each other, and the vector convention against the emulator."""
+
+import numpy as np
+import pytest
+
+from rl_interp.core.envs import AtariConfig, make_labelled, make_vector
+from rl_interp.core.envs.atari_labelled import replay_screens
+from rl_interp.core.errors import UserError
+
+
+@pytest.mark.parametrize(
+    "config",
+    [AtariConfig(), AtariConfig(noop_max=0, sticky_actions=0.0), AtariConfig("ALE/Pong-v5", frame_skip=3, frame_stack=2)],
+)
+def test_the_labelled_environment_shows_what_the_vector_one_shows(config):
+    vector, single = make_vector(config, 1, threads=1), make_labelled(config)
+    rng = np.random.default_rng(0)
+    episodes, ended = 0, False
+    np.testing.assert_array_equal(vector.reset(seed=11)[0], single.reset(seed=11)[0])
+    for _ in range(2000):
+        action = int(rng.integers(len(vector.action_names)))
+        vector.send(np.array([action]))
+        step = vector.recv()
+        assert step.first[0] == ended
+        if ended:
+            obs, info = single.reset()
+            reward, ended = 0.0, False
+        else:
+            obs, reward, ended, truncated, info = single.step(action)
+            assert step.truncated[0] == truncated
+        np.testing.assert_array_equal(step.obs[0], obs)
+        assert (step.reward[0], step.terminated[0], step.info["lives"][0]) == (reward, ended, info["lives"])
+        episodes += ended
+    assert episodes >= (config.id == "ALE/MsPacman-v5")
+
+
+@pytest.mark.parametrize("max_frames", [200, 201, 202, 203])
+def test_both_truncate_at_the_same_frame_also_in_mid_skip(max_frames):
+    config = AtariConfig(max_frames=max_frames)
+    vector, single = make_vector(config, 1, threads=1), make_labelled(config)
+    rng = np.random.default_rng(max_frames)
+    vector.reset(seed=3)
+    single.reset(seed=3)
+    for decision in range(1, 60):
+        action = int(rng.integers(9))
+        vector.send(np.array([action]))
+        step = vector.recv()
+        obs, _, terminated, truncated, _ = single.step(action)
+        np.testing.assert_array_equal(step.obs[0], obs)
+        assert (step.terminated[0], step.truncated[0]) == (terminated, truncated)
+        if truncated:
+            assert decision == -(-max_frames // 4)
+            return
+    pytest.fail("the episode was never truncated")
+
+
+def test_a_lost_life_does_not_restart_the_game():
+    env = make_vector(AtariConfig(noop_max=0), 1, threads=1)
+    env.reset(seed=0)
+    lives, ends = [], []
+    for _ in range(900):
+        env.send(np.array([2]))
+        step = env.recv()
+        lives.append(int(step.info["lives"][0]))
+        ends.append(bool(step.done[0]))
+        if ends[-1]:
+            break
+    assert [n for n, before in zip(lives[1:], lives, strict=False) if n != before] == [2, 1, 0]
+    assert ends.count(True) == 1, "only the last life ends the episode"
+
+
+def test_an_episode_can_be_played_again_from_its_seed_and_actions():
+    config, rng = AtariConfig(), np.random.default_rng(0)
+    env = make_labelled(config)
+    env.reset(seed=4)
+    actions, screens = rng.integers(9, size=300), {}
+    for step, action in enumerate(actions):
+        screens[step] = env.render()
+        env.step(int(action))
+    for step, screen in replay_screens(config, 4, actions, {0, 150, 299}).items():
+        np.testing.assert_array_equal(screen, screens[step])
+
+
+@pytest.mark.parametrize("env_id", ["ALE/MsPacmann-v5", "Nothing-v0"])
+def test_an_unknown_game_is_refused(env_id):
+    with pytest.raises(UserError, match=f"unknown environment '{env_id}'"):
+        make_vector(AtariConfig(env_id), 1)
+
+
+def test_a_bad_convention_is_refused():
+    with pytest.raises(UserError, match="sticky_actions=1.5 given; it is a probability"):
+        AtariConfig(sticky_actions=1.5)
