@@ -43,6 +43,17 @@ class _Player:
             self.rows.setdefault(name, []).append(entry)
         self.first, self.ended = False, terminated or truncated
 
+    def columns(self, episode: int) -> dict[str, NDArray[Any]]:
+        """The index of the finished episode."""
+        count = len(self.values)
+        columns = {name: np.array(column) for name, column in self.rows.items()}
+        where = {
+            "episode": np.full(count, episode),
+            "episode_seed": np.full(count, self.seed),
+            "step": np.arange(count),
+        }
+        return where | columns | self.env.hindsight(columns)
+
 
 @torch.no_grad()
 def collect(
@@ -77,32 +88,26 @@ def collect(
     next_seed = iter(range(seed, seed + samples + num_envs)).__next__
     known = {"env": config, "seed": seed, "epsilon": epsilon, **(provenance or {})}
     players = [_Player(make_labelled(config), next_seed) for _ in range(num_envs)]
+    active, state = np.ones(num_envs, bool), agent.initial_state(num_envs)
     stored = episode = 0
     with StoreWriter(path, hook, known, dtype) as writer:
-        while players:
+        while active.any():
             obs = torch.from_numpy(np.stack([player.obs for player in players])).to(device)
             first = torch.tensor([player.first for player in players], device=device)
-            out, cache = run_with_cache(agent, obs, names=[hook], first=first)
-            values, state_values = cache[hook].cpu().numpy(), out.state_value.cpu().numpy()
-            actions = out.preferences.argmax(-1).cpu().numpy()
-            explore = rng.random(len(players)) < epsilon
-            actions = np.where(explore, rng.integers(out.preferences.shape[-1], size=len(players)), actions)
-            for player, action, value, state_value in zip(players, actions, values, state_values, strict=True):
-                player.act(int(action), value, float(state_value))
+            out, cache = run_with_cache(agent, obs, state, names=[hook], first=first)
+            state = out.state
+            values = cache[hook][-1] if agent.hook_points[hook].kind == "recurrent" else cache[hook]
+            values, state_values = values.cpu().numpy(), out.state_value.cpu().numpy()
+            explore, uniform = rng.random(num_envs) < epsilon, rng.integers(out.preferences.shape[-1], size=num_envs)
+            actions = np.where(explore, uniform, out.preferences.argmax(-1).cpu().numpy())
+            for i in np.flatnonzero(active):
+                player = players[i]
+                player.act(int(actions[i]), values[i], float(state_values[i]))
                 if player.ended:
-                    count = len(player.values)
-                    columns = {name: np.array(column) for name, column in player.rows.items()}
-                    columns |= player.env.hindsight(columns)
-                    columns |= {
-                        "episode": np.full(count, episode),
-                        "episode_seed": np.full(count, player.seed),
-                        "step": np.arange(count),
-                    }
-                    writer.append(np.stack(player.values), columns)
-                    stored, episode = stored + count, episode + 1
+                    writer.append(np.stack(player.values), player.columns(episode))
+                    stored, episode = stored + len(player.values), episode + 1
                     progress(min(stored, samples))
+                    under_way = sum(len(p.values) for p in players) - len(player.values)
+                    active[i] = stored + under_way < samples
                     player.begin()
-            under_way = sum(len(player.values) for player in players)
-            if stored + under_way >= samples:
-                players = [player for player in players if player.values]
     return ActivationStore(path)

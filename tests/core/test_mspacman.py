@@ -53,17 +53,15 @@ def play():
 
 @pytest.fixture(scope="module")
 def after_a_pill():
-    """The emulator some frames after a random player ate a power pill, with all ghosts out and edible."""
+    """The emulator some frames after the player, put beside the power pill at the bottom left, ate it."""
     ale, actions = emulator()
-    rng = np.random.default_rng(0)
-    for t in range(30_000):
-        if t % 12 == 0:
-            action = actions[rng.integers(1, 5)]
-        if ale.act(action) == 50:
-            for _ in range(4):
-                ale.act(actions[0])
-            return ale, actions, ale.cloneState()
-    pytest.fail("the random player ate no power pill")
+    x, y = PILLS[4]
+    ale.setRAM(10, round(x - X_OFFSET))
+    ale.setRAM(16, round(y - Y_OFFSET) - 8)
+    reward = sum(ale.act(actions[4]) for _ in range(16))  # down
+    assert reward >= 50
+    assert labels(ale.getRAM())["power_pills"] == 3
+    return ale, actions, ale.cloneState()
 
 
 @pytest.mark.parametrize("sprite", POSITION_BYTES)

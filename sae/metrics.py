@@ -1,0 +1,132 @@
+"""How good an autoencoder is: reconstruction, use of its latents, and what splicing it in does to the agent."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rl_interp.core.errors import UserError
+from rl_interp.core.stats import Interval, bootstrap
+from sae.data import Activations
+from sae.model import TopK
+
+ULTRA_RARE = 1e-4
+"""A latent that fires in a smaller share of the samples is ultra-rare (dead ones not counted)."""
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The active latents of some rows: `values [N, K]` (0 where unused) and `indices [N, K]`."""
+
+    values: NDArray[np.float32]
+    indices: NDArray[np.int32]
+    d_sae: int
+
+    def density(self) -> NDArray[np.float64]:
+        """`[F]`: share of the rows in which each latent fires."""
+        fired = self.indices[self.values > 0]
+        return np.bincount(fired, minlength=self.d_sae) / len(self.values)
+
+
+@torch.no_grad()
+def encode_rows(sae: TopK, data: Activations, rows: NDArray[np.integer], batch: int = 4096) -> Encoding:
+    """Encode `rows` of `data`, in order, a batch at a time; works on the device of the autoencoder."""
+    values = np.empty((len(rows), sae.k), np.float32)
+    indices = np.empty((len(rows), sae.k), np.int32)
+    for at, x in _batches(data, rows, batch):
+        v, i = sae.encode_sparse(x.to(sae.W_dec.device))
+        values[at : at + len(x)], indices[at : at + len(x)] = v.cpu().numpy(), i.cpu().numpy()
+    return Encoding(values, indices, sae.d_sae)
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Figures of an autoencoder on a set of rows."""
+
+    samples: int
+    fvu: float
+    """Fraction of variance unexplained: Σ‖x − x̂‖² / Σ‖x − mean(x)‖²."""
+    l0: float
+    """Latents active per sample, mean."""
+    dead_fraction: float
+    """Share of latents that fire in no sample."""
+    ultra_rare_fraction: float
+    """Share of latents that fire, but in fewer than one in 10,000 samples."""
+    dense_fraction: float
+    """Share of latents that fire in more than 10% of the samples."""
+    dense_50_fraction: float
+    """Share of latents that fire in more than half of the samples."""
+    decoder_cosine: float
+    """Mean, over latents, of the largest cosine with another latent's direction."""
+
+
+@torch.no_grad()
+def evaluate(sae: TopK, data: Activations, rows: NDArray[np.integer], batch: int = 4096) -> Metrics:
+    """The figures of `sae` on `rows` of `data`, in one streaming pass.
+
+    Raises:
+        UserError: the data's width is not the autoencoder's.
+    """
+    if data.width != sae.d_in:
+        raise UserError(f"the activations are {data.width} wide and the autoencoder {sae.d_in}: they are of different hooks.")
+    fired = np.zeros(sae.d_sae, np.int64)
+    total, squares, error, active = torch.zeros(sae.d_in, dtype=torch.float64), 0.0, 0.0, 0
+    for _, x in _batches(data, rows, batch):
+        values, indices = sae.encode_sparse(x)
+        error += (x - sae.decode_sparse(values, indices)).double().square().sum().item()
+        total += x.double().sum(0)
+        squares += x.double().square().sum().item()
+        active += int((values > 0).sum())
+        fired += np.bincount(indices[values > 0].numpy(), minlength=sae.d_sae)
+    count = len(rows)
+    density = fired / count
+    variance = squares - (total.square().sum() / count).item()
+    cosine = sae.W_dec @ sae.W_dec.T
+    cosine.fill_diagonal_(-1)
+    return Metrics(
+        samples=count,
+        fvu=error / variance,
+        l0=active / count,
+        dead_fraction=float((fired == 0).mean()),
+        ultra_rare_fraction=float(((fired > 0) & (density < ULTRA_RARE)).mean()),
+        dense_fraction=float((density > 0.1).mean()),
+        dense_50_fraction=float((density > 0.5).mean()),
+        decoder_cosine=cosine.amax(1).mean().item(),
+    )
+
+
+def policy_error(preferences: Tensor, spliced: Tensor) -> dict[str, float]:
+    """What the splice changes in `[N, A]` Q-values: `q_nmse`, Σ(q − q̂)² / Σ(q − mean(q))² with means per action, and
+    `action_agreement`, the share of states with the same greedy action."""
+    variance = (preferences - preferences.mean(0)).square().sum()
+    return {
+        "q_nmse": ((preferences - spliced).square().sum() / variance).item(),
+        "action_agreement": (preferences.argmax(-1) == spliced.argmax(-1)).float().mean().item(),
+    }
+
+
+def return_recovered(
+    original: NDArray[np.floating], spliced: NDArray[np.floating], ablated: NDArray[np.floating], seed: int = 0
+) -> tuple[float, Interval]:
+    """(spliced − ablated) / (original − ablated) of mean returns, with a bootstrap interval over episodes.
+
+    Each condition's episodes are resampled apart: sticky actions make episodes of the same seed differ
+    from their first different action on, so they are not paired.
+    """
+
+    def fraction(a: NDArray, b: NDArray, c: NDArray) -> float:
+        gap = a.mean() - c.mean()
+        return float((b.mean() - c.mean()) / gap) if gap else float("nan")
+
+    value = fraction(original, spliced, ablated)
+    if not np.isfinite(value):
+        raise UserError("the ablated agent scores as much as the original one, so there is no return to recover.")
+    return value, bootstrap([original, spliced, ablated], fraction, seed=seed)
+
+
+def _batches(data: Activations, rows: NDArray[np.integer], batch: int) -> Iterator[tuple[int, Tensor]]:
+    for start in range(0, len(rows), batch):
+        yield start, torch.from_numpy(data.read(rows[start : start + batch]))
