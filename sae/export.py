@@ -57,7 +57,12 @@ def load(directory: Path | str) -> TopK:
         if not (directory / name).is_file():
             raise RunError(f"{directory} holds no autoencoder: {name} is missing.")
     config = json.loads((directory / "cfg.json").read_text(encoding="utf-8"))
-    wanted = {"architecture": "topk", "normalize_activations": "none", "apply_b_dec_to_input": True}
+    wanted = {
+        "architecture": "topk",
+        "normalize_activations": "none",
+        "apply_b_dec_to_input": True,
+        "rescale_acts_by_decoder_norm": False,
+    }
     for key, value in wanted.items():
         if config.get(key, value) != value:
             raise RunError(f"{directory}/cfg.json has {key} = {config[key]!r}; only {value!r} can be read.")

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from rl_interp.core.config import to_plain
 from rl_interp.core.errors import RunError, UserError, unknown
 from rl_interp.core.files import atomic_path, sha256, verify, write_json
 
@@ -35,7 +36,7 @@ class StoreWriter:
     ):
         if dtype not in ("float32", "float16"):
             raise UserError(f"dtype={dtype!r} given for an activation store; it is float32 or float16.")
-        self.path, self.hook, self.provenance = Path(path), hook, dict(provenance)
+        self.path, self.hook, self.provenance = Path(path), hook, to_plain(provenance)
         self.dtype, self.shard_rows = np.dtype(dtype), shard_rows
         self._pending: list[NDArray[Any]] = []
         self._columns: dict[str, list[NDArray[Any]]] = {}

@@ -1,0 +1,180 @@
+"""Metrics, features, effects and the layout on disk, against closed forms and other implementations."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from rl_interp import run_with_hooks
+from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.interventions import Zero, as_hooks
+from sae import (
+    ArrayActivations, ClampFeature, Features, TopK, best_per_concept, clamp_effects, direct_effects, encode_rows, evaluate,
+    load, match_concepts, policy_error, return_recovered, save, splice, split_by_episode,
+)  # fmt: skip
+
+
+def make(d_in=6, d_sae=10, k=3, seed=0) -> TopK:
+    generator = torch.Generator().manual_seed(seed)
+    sae = TopK(d_in, d_sae, k)
+    with torch.no_grad():
+        sae.initialise(torch.randn(d_sae, d_in, generator=generator), torch.randn(40, d_in, generator=generator))
+        sae.b_enc.uniform_(-0.2, 0.2, generator=generator)
+        sae.b_dec.uniform_(-0.2, 0.2, generator=generator)
+    return sae.eval()
+
+
+@pytest.fixture
+def x():
+    return np.random.default_rng(0).normal(size=(400, 6)).astype(np.float32)
+
+
+def test_sparse_and_dense_encoding_agree(x):
+    sae, rows = make(), torch.from_numpy(x)
+    latents = sae.encode(rows)
+    assert ((latents > 0).sum(1) <= 3).all()
+    torch.testing.assert_close(sae.decode(latents), sae(rows))
+    pre = sae.pre_activations(rows)
+    for row in range(5):
+        kept = pre[row].argsort(descending=True)[:3]
+        wanted = torch.zeros(10).index_copy(0, kept, pre[row, kept].relu())
+        torch.testing.assert_close(latents[row], wanted)
+
+
+def test_metrics_are_their_definitions(x):
+    sae = make()
+    got = evaluate(sae, ArrayActivations(x), np.arange(400), batch=64)
+    latents = sae.encode(torch.from_numpy(x)).detach().numpy()
+    error = x - sae(torch.from_numpy(x)).detach().numpy()
+    density = (latents > 0).mean(0)
+    assert got.fvu == pytest.approx((error**2).sum() / ((x - x.mean(0)) ** 2).sum(), rel=1e-5)
+    assert got.l0 == pytest.approx((latents > 0).sum(1).mean())
+    assert got.dead_fraction == (density == 0).mean()
+    assert got.dense_fraction == pytest.approx((density > 0.1).mean())
+    assert got.dense_50_fraction == pytest.approx((density > 0.5).mean())
+    np.testing.assert_allclose(encode_rows(sae, ArrayActivations(x), np.arange(400)).density(), density)
+
+
+def test_policy_error_is_zero_for_the_same_and_one_for_the_mean():
+    q = torch.randn(50, 4)
+    assert policy_error(q, q) == {"q_nmse": 0.0, "action_agreement": 1.0}
+    assert policy_error(q, q.mean(0).expand(50, 4))["q_nmse"] == pytest.approx(1, rel=1e-5)
+
+
+def test_return_recovered_is_a_fraction_with_an_interval():
+    rng = np.random.default_rng(0)
+    original, spliced, zero = rng.normal(1000, 50, 40), rng.normal(900, 50, 40), rng.normal(200, 20, 40)
+    value, interval = return_recovered(original, spliced, zero)
+    assert value == pytest.approx((spliced.mean() - zero.mean()) / (original.mean() - zero.mean()))
+    assert interval.low < value < interval.high
+    with pytest.raises(UserError, match="no return to recover"):
+        return_recovered(zero, zero, zero)
+
+
+def test_episodes_are_split_whole():
+    episodes = np.repeat(np.arange(10), 7)
+    train, held_out = split_by_episode(episodes, 0.2, seed=0)
+    assert len(np.unique(episodes[held_out])) == 2
+    assert not set(episodes[train]) & set(episodes[held_out])
+    assert len(train) + len(held_out) == 70
+    with pytest.raises(UserError, match="too few to hold out"):
+        split_by_episode(np.zeros(9, int), 0.2, seed=0)
+
+
+def test_auroc_agrees_with_scikit_learn_ties_included(x):
+    sae = make()
+    encoding = encode_rows(sae, ArrayActivations(x), np.arange(400))
+    encoding.values.round(1, out=encoding.values)  # ties among the active ones too
+    dense = np.zeros((400, 10))
+    np.put_along_axis(dense, encoding.indices, encoding.values, 1)
+    labels = np.stack([x[:, 0] > 0, x[:, 1] > 1, np.ones(400, bool)], 1)
+    got = Features(encoding).auroc(labels)
+    for feature in range(10):
+        for concept in range(2):
+            assert got[feature, concept] == pytest.approx(roc_auc_score(labels[:, concept], dense[:, feature]), abs=1e-12)
+    assert np.isnan(got[:, 2]).all()
+    np.testing.assert_allclose(Features.dense(dense).auroc(labels[:, :2]), got[:, :2])
+
+
+def test_feature_statistics_and_top_rows_from_distinct_episodes(x):
+    encoding = encode_rows(make(), ArrayActivations(x), np.arange(400))
+    features, episodes = Features(encoding), np.arange(400) // 20
+    dense = np.zeros((400, 10))
+    np.put_along_axis(dense, encoding.indices, encoding.values, 1)
+    np.testing.assert_array_equal(features.counts(), (dense > 0).sum(0))
+    for feature in np.flatnonzero(features.counts()):
+        top = features.top(feature, episodes, 5)
+        assert len(set(episodes[top])) == len(top)
+        assert dense[top[0], feature] == dense[:, feature].max()
+        assert (np.diff(dense[top, feature]) <= 0).all()
+        counts, _ = features.histogram(feature)
+        assert counts.sum() == features.counts()[feature]
+
+
+def test_concepts_are_chosen_in_training_and_scored_held_out():
+    rng = np.random.default_rng(0)
+    labels = rng.random((600, 2)) < 0.3
+    activations = np.zeros((600, 3))
+    activations[:, 1] = labels[:, 0] * rng.uniform(1, 2, 600)  # tells concept a everywhere
+    activations[:400, 2] = labels[:400, 1]  # tells concept b in the training rows alone
+    train, held = Features.dense(activations[:400]), Features.dense(activations[400:])
+    matches = match_concepts(train, held, labels[:400], labels[400:], ["a", "b"], count=1)
+    assert matches[0] == []
+    assert (matches[1][0].concept, matches[1][0].auroc) == ("a", 1.0)
+    assert (matches[2][0].concept, matches[2][0].auroc) == ("b", 0.5)
+    np.testing.assert_allclose(best_per_concept(train, held, labels[:400], labels[400:]), [1.0, 0.5])
+
+
+def test_clamping_through_the_head_equals_clamping_by_hook(conv_agent, conv_obs):
+    sae = make(108, 40, 5)
+    from rl_interp import run_with_cache
+
+    out, cache = run_with_cache(conv_agent, conv_obs, names=["q.in"])
+    values = torch.full((40,), 30.0)
+    effects = clamp_effects(sae, cache["q.in"], conv_agent.q, values)
+    changes = set()
+    for feature in (0, 7, 39):
+        clamp = ClampFeature("q.in", sae=sae, feature=feature, value=30.0)
+        hooked = run_with_hooks(conv_agent, conv_obs, hooks=as_hooks([clamp])).q_values
+        changed = (hooked.argmax(1) != out.q_values.argmax(1)).float().mean().item()
+        assert effects[feature].changed == pytest.approx(changed)
+        assert sum(effects[feature].towards) == pytest.approx(0, abs=1e-6)
+        changes.add(changed)
+    assert changes != {0.0}
+
+
+def test_direct_effects_are_the_heads_answer_to_a_direction():
+    sae, head = make(), torch.nn.Linear(6, 4)
+    effects = direct_effects(sae, head.weight)
+    for feature in range(10):
+        torch.testing.assert_close(effects[feature], (head(sae.W_dec[feature]) - head.bias).detach())
+
+
+def test_splicing_reconstructs_inside_the_agent(conv_agent, conv_obs):
+    sae = make(108, 40, 5)
+    out = run_with_hooks(conv_agent, conv_obs, hooks=as_hooks([Zero("q.in"), splice(sae, "q.in")]))
+    wanted = conv_agent.q(sae(torch.zeros(5, 108)))
+    torch.testing.assert_close(out.q_values, wanted)
+    with pytest.raises(UserError, match="108 wide can't be spliced in at 'fc', which is 512 wide"):
+        splice(sae, "fc", 512)
+
+
+def test_an_autoencoder_comes_back_from_disk_and_misfits_are_named(tmp_path, x):
+    sae = make()
+    save(sae, tmp_path / "sae", {"hook_name": "fc.post"})
+    assert {p.name for p in (tmp_path / "sae").iterdir()} == {"cfg.json", "sae_weights.safetensors"}
+    loaded = load(tmp_path / "sae")
+    assert torch.equal(loaded(torch.from_numpy(x)), sae(torch.from_numpy(x)))
+    config = json.loads((tmp_path / "sae" / "cfg.json").read_text())
+    assert (config["architecture"], config["k"], config["metadata"]) == ("topk", 3, {"hook_name": "fc.post"})
+    for change, message in (
+        ({"architecture": "jumprelu"}, "architecture = 'jumprelu'; only 'topk'"),
+        ({"d_sae": 11}, r"W_enc is \(6, 10\), cfg.json says \(6, 11\)"),
+    ):
+        (tmp_path / "sae" / "cfg.json").write_text(json.dumps(config | change))
+        with pytest.raises(RunError, match=message):
+            load(tmp_path / "sae")
+    with pytest.raises(RunError, match=r"cfg.json is missing"):
+        load(tmp_path)
