@@ -22,7 +22,7 @@ class DQN(Agent):
             for when, path in (("pre", "conv"), ("post", "relu"))
         },
         "fc.pre": HookPoint("fc", "B D"),
-        "fc.post": HookPoint("relu4", "B D"),
+        "fc.post": HookPoint("relu4", "B D", head="q"),
         "q": HookPoint("q", "B D"),
     }
 

@@ -4,7 +4,7 @@ Shape letters: B batch, T time, A actions, C channels, H W image, D width.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -23,13 +23,15 @@ class HookPoint:
     """A place inside an agent whose value can be read and changed.
 
     `path` names the submodule (as in `named_modules`) and `side` which of its two values is meant;
-    `axes` names the dimensions of that value, e.g. "B C H W", "B D", "T B D", "B S K".
+    `axes` names the dimensions of that value, e.g. "B C H W", "B D", "T B D", "B S K". Where a linear
+    layer turns this value alone into the preferences, `head` is its path: effects are then exact.
     """
 
     path: str
     axes: str
     kind: Kind = "vector"
     side: Literal["input", "output"] = "output"
+    head: str | None = None
 
     @property
     def feature_axis(self) -> int:
@@ -166,5 +168,5 @@ def wrap(
                 f"submodules: {', '.join(p for p in paths if p)}."
             )
         prefix = "module." if point.path else "module"
-        points[name] = HookPoint(prefix + point.path, point.axes, point.kind, point.side)
+        points[name] = replace(point, path=prefix + point.path, head=point.head and f"module.{point.head}")
     return WrappedAgent(module, points, forward or (lambda m, obs: m(obs)), output)

@@ -46,6 +46,7 @@ class AtariLabelled(gymnasium.Env):
         self.concepts: Mapping[str, Concept] = LABELS[self._rom].CONCEPTS if self._rom in LABELS else {}
         self._noops = _MersenneTwister(0)
         self._screens = np.empty((2, 210, 160), np.uint8)
+        self._painted = np.zeros((210, 160, 3), np.uint8)
         self._stack = np.zeros(self.observation_space.shape, np.uint8)
 
     def reset(
@@ -62,6 +63,7 @@ class AtariLabelled(gymnasium.Env):
             if self._ale.game_over():
                 self._ale.reset_game()
         self._frames = 0  # of play: the no-ops do not count
+        self._painted[:] = 0
         self._screens[1] = 0
         self._ale.getScreenGrayscale(self._screens[0])
         self._stack[:] = 0
@@ -69,13 +71,14 @@ class AtariLabelled(gymnasium.Env):
         return self._stack.copy(), self._info()
 
     def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        reward = self._advance(action, see=True)
+        reward = self._advance(action)
         self._see()
         truncated = self._frames == self.config.max_frames
         return self._stack.copy(), reward, self._ale.game_over(), truncated, self._info()
 
-    def _advance(self, action: int, see: bool) -> float:
-        """Repeat the action for the skipped frames, keeping the last two greyscale screens if `see`."""
+    def _advance(self, action: int, see: bool = True, paint: bool = True) -> float:
+        """Repeat the action for the skipped frames. Keeps the last two greyscale screens if `see`, and the
+        last but one in colour if `paint`."""
         move, skip, reward = self._actions[action], self.config.frame_skip, 0
         for frame in range(skip):
             reward += self._ale.act(move)
@@ -84,6 +87,8 @@ class AtariLabelled(gymnasium.Env):
                 break
             if see and frame >= skip - 2:
                 self._ale.getScreenGrayscale(self._screens[skip - 1 - frame])
+            if paint and frame == skip - 2:
+                self._ale.getScreenRGB(self._painted)
         return float(reward)
 
     def _see(self) -> None:
@@ -101,8 +106,9 @@ class AtariLabelled(gymnasium.Env):
         return info
 
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The emulator's screen, uint8 RGB `[210, 160, 3]`."""
-        return self._ale.getScreenRGB()
+        """The last two screens' maximum in colour, uint8 RGB `[210, 160, 3]`: ghosts flicker, and a single
+        screen leaves out some that the agent sees."""
+        return np.maximum(self._painted, self._ale.getScreenRGB())
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return LABELS[self._rom].hindsight(columns) if self._rom in LABELS else {}
@@ -125,7 +131,7 @@ def replay_screens(
     for step in range(max(steps) + 1):
         if step in steps:
             screens[step] = env.render()
-        env._advance(int(actions[step]), see=False)
+        env._advance(int(actions[step]), see=False, paint=step + 1 in steps)
     return screens
 
 

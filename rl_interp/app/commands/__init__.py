@@ -1,0 +1,10 @@
+"""The commands: one function each, whose arguments are its flags and whose result is JSON-ready."""
+
+from rl_interp.app.commands.analyse import collect, saliency
+from rl_interp.app.commands.demo import demo
+from rl_interp.app.commands.evaluate import evaluate
+from rl_interp.app.commands.info import info
+from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report
+from rl_interp.app.commands.train import train_dqn
+
+__all__ = ["collect", "demo", "evaluate", "info", "sae_evaluate", "sae_fit", "sae_report", "saliency", "train_dqn"]

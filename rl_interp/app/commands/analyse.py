@@ -1,0 +1,85 @@
+"""`rl-interp collect` and `rl-interp saliency`."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from rl_interp.app.film import film
+from rl_interp.app.load import Loaded, load_agent
+from rl_interp.app.progress import progress_bar
+from rl_interp.core import collect as collecting
+from rl_interp.core.run import Run
+from rl_interp.core.store import ActivationStore
+
+
+def store_path(run: Run, hook: str) -> Path:
+    """Where the activations of a hook point are kept."""
+    return run.path / "activations" / hook
+
+
+def collect(
+    run: str,
+    hook: str = "fc.post",
+    samples: int = 60_000,
+    seed: int = 0,
+    epsilon: float = 0.01,
+    dtype: Literal["float32", "float16"] = "float32",
+    checkpoint: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Play whole episodes and store the activations of a hook point beside ground-truth labels.
+
+    Args:
+        run: Name under runs/ or a path.
+        hook: Name of the hook point.
+        samples: Decisions to store at least.
+        seed: Of the first episode; episode i gets seed + i.
+        epsilon: Probability of a random action.
+        dtype: Of the stored activations.
+        checkpoint: Step of the checkpoint; by default the newest.
+        device: auto, cpu or cuda.
+    """
+    loaded = load_agent(run, checkpoint, device)
+    store = collect_store(loaded, hook, samples, store_path(loaded.run, hook), seed, epsilon, dtype)
+    return loaded.source | {"store": str(store.path), "hook": hook, "samples": store.samples, "columns": store.columns()}
+
+
+def collect_store(
+    loaded: Loaded, hook: str, samples: int, path: Path, seed: int = 0, epsilon: float = 0.01, dtype: str = "float32"
+) -> ActivationStore:
+    """Collect with a progress bar."""
+    with progress_bar(f"Collecting {hook}", samples, "samples") as update:
+        return collecting.collect(
+            loaded.agent, loaded.env, hook, samples, path,
+            seed=seed, epsilon=epsilon, provenance=loaded.source, dtype=dtype, progress=update,
+        )  # fmt: skip
+
+
+def saliency(
+    run: str,
+    output: Path | None = None,
+    method: str = "perturbation",
+    target: str = "advantage",
+    decisions: int = 450,
+    skip: int = 0,
+    seed: int = 0,
+    checkpoint: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Film an episode with a saliency map on every frame, at the game's own pace.
+
+    Args:
+        run: Name under runs/ or a path.
+        output: The .mp4 to write; by default in the run's videos/.
+        method: perturbation, gradient or integrated-gradients.
+        target: What the map explains: chosen, advantage, value, or q:ACTION such as q:LEFT.
+        decisions: Length of the film; it ends earlier if the episode does.
+        skip: Decisions to play before the film starts.
+        seed: Of the episode.
+        checkpoint: Step of the checkpoint; by default the newest.
+        device: auto, cpu or cuda.
+    """
+    loaded = load_agent(run, checkpoint, device)
+    path = output or loaded.run.path / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
+    return loaded.source | film(loaded, path, method, target, decisions, skip, seed)
+
+

@@ -1,0 +1,80 @@
+"""A film of one episode: the game, the saliency map, and what the agent thinks of its actions."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rl_interp.app.load import Loaded
+from rl_interp.app.progress import progress_bar
+from rl_interp.core.envs import make_labelled
+from saliency import Frame, Panel, compose, parse_target, saliency_map, write_png, write_video
+
+
+@dataclass(frozen=True)
+class _Moment:
+    screen: NDArray[np.uint8]
+    obs: NDArray[np.uint8]
+    preferences: NDArray[np.float32]
+    action: int
+    episode_return: float
+    step: int
+
+
+def film(loaded: Loaded, path: Path, method: str, target: str, decisions: int, skip: int, seed: int) -> dict[str, Any]:
+    """Write the film and, beside it, a picture of the frame with the strongest map.
+
+    Colours are scaled by the 99.5th percentile of |map| over the film, bars by the range of preferences in it.
+    """
+    env = make_labelled(loaded.env)
+    explained = parse_target(target, env.action_names)
+    moments = list(_play(loaded, env, decisions, skip, seed))
+    device = next(loaded.agent.parameters()).device
+    maps = []
+    with progress_bar(f"Mapping {target}", len(moments), "frames") as update:
+        for moment in moments:
+            maps.append(saliency_map(loaded.agent, torch.from_numpy(moment.obs[None]).to(device), explained, method)[0])
+            update(len(maps))
+    scale = float(np.quantile(np.abs(np.stack(maps[:: max(1, len(maps) // 100)])), 0.995))
+    values = np.concatenate([moment.preferences for moment in moments])
+    padding = 0.05 * float(np.ptp(values))
+    limits = float(values.min()) - padding, float(values.max()) + padding
+    panel = Panel(env.action_names, explained.name, method, scale, limits)
+    frames = [
+        Frame(m.screen, saliency, m.preferences, m.action, m.episode_return, m.step)
+        for m, saliency in zip(moments, maps, strict=True)
+    ]
+    with progress_bar("Writing video", len(frames), "frames") as update:
+        write_video(path, _composed(frames, panel, update))
+    strongest = int(np.argmax([np.abs(each).mean() for each in maps]))
+    still = write_png(path.with_suffix(".png"), compose(frames[strongest], panel))
+    return {"video": str(path), "still": str(still), "frames": len(frames), "method": method, "target": target, "seed": seed}
+
+
+def _composed(frames: list[Frame], panel: Panel, update) -> Iterator[NDArray[np.uint8]]:
+    for i, frame in enumerate(frames):
+        yield compose(frame, panel)
+        update(i + 1)
+
+
+@torch.no_grad()
+def _play(loaded: Loaded, env, decisions: int, skip: int, seed: int) -> Iterator[_Moment]:
+    """The moments of a greedy episode, from decision `skip` on."""
+    device = next(loaded.agent.parameters()).device
+    obs, _ = env.reset(seed=seed)
+    state, first, total = loaded.agent.initial_state(1), True, 0.0
+    for step in range(skip + decisions):
+        out = loaded.agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([first], device=device))
+        state, first = out.state, False
+        preferences = out.preferences[0].float().cpu().numpy()
+        action = int(preferences.argmax())
+        if step >= skip:
+            yield _Moment(env.render(), obs, preferences, action, total, step)
+        obs, reward, terminated, truncated, _ = env.step(action)
+        total += reward
+        if terminated or truncated:
+            return

@@ -1,0 +1,58 @@
+"""The saliency methods by name, and the controls that stand beside their maps."""
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from torch import Tensor
+
+from rl_interp.core.agent import Agent, State
+from rl_interp.core.errors import UserError, unknown
+from saliency.gradients import Gradient, IntegratedGradients
+from saliency.perturbation import Perturbation
+from saliency.targets import Target
+
+Method = Callable[..., np.ndarray]
+"""`method(agent, obs [B, C, H, W], target, state=None) -> [B, H, W]` float32."""
+
+METHODS: dict[str, Method] = {
+    "perturbation": Perturbation(),
+    "gradient": Gradient(),
+    "integrated-gradients": IntegratedGradients(),
+}
+
+
+def saliency_map(agent: Agent, obs: Tensor, target: Target, method: str = "perturbation", state: State = None) -> np.ndarray:
+    """`[B, H, W]` float32: how much each pixel matters to the target, by a method of `METHODS`.
+
+    Raises:
+        UserError: unknown method, or observations that are no images.
+    """
+    if method not in METHODS:
+        raise UserError(unknown("saliency method", method, METHODS))
+    if obs.dim() != 4:
+        raise UserError(f"observations {tuple(obs.shape)} given; saliency maps need images [B, C, H, W].")
+    return METHODS[method](agent, obs, target, state)
+
+
+def randomised(agent: Agent, seed: int = 0) -> Agent:
+    """A copy with every weight matrix and filter shuffled: the same values, nothing learned."""
+    generator = torch.Generator().manual_seed(seed)
+    other = copy.deepcopy(agent)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            flat = parameter.flatten()[torch.randperm(parameter.numel(), generator=generator)]
+            parameter.copy_(flat.reshape(parameter.shape))
+    return other
+
+
+def randomisation_check(agent: Agent, obs: Tensor, target: Target, method: str, seed: int = 0) -> np.ndarray:
+    """`[B]`: Spearman correlation of each |map| with that of the randomised agent (Adebayo et al. 2018, arXiv 1810.03292).
+
+    Near 1, the map shows the picture rather than what the agent has learned.
+    """
+    maps = np.abs(saliency_map(agent, obs, target, method))
+    controls = np.abs(saliency_map(randomised(agent, seed), obs, target, method))
+    return np.array([spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(maps, controls, strict=True)])

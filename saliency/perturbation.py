@@ -1,0 +1,89 @@
+"""Perturbation saliency: how much a target changes when a small region is blurred.
+
+Greydanus et al. 2018, "Visualizing and Understanding Atari Agents", arXiv 1711.00138, eq. 1-3. All
+masks of a frame go through the agent in one batch.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rl_interp.core.agent import Agent, State, tree_map
+from rl_interp.core.errors import UserError
+from saliency.targets import Target, evaluate, prepare
+
+_CHUNK = 64
+"""Perturbed observations per forward: more would leave the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Perturbation:
+    """Masks of width `sigma` px, one every `stride` px: 17×17 of them on 84×84 pixels."""
+
+    sigma: float = 5.0
+    """Standard deviation of a mask and of the blur, px."""
+    stride: int = 5
+    """Distance between masks, px."""
+
+    def __post_init__(self) -> None:
+        if self.sigma <= 0 or self.stride < 1:
+            raise UserError(f"sigma={self.sigma}, stride={self.stride} given; both must be positive.")
+
+    def masks(self, height: int, width: int) -> Tensor:
+        """`[rows · columns, H, W]` in [0, 1]: Gaussians of peak 1, and exactly 0 beyond four sigma."""
+        ys, xs = torch.arange(0, height, self.stride), torch.arange(0, width, self.stride)
+
+        def profile(centres: Tensor, length: int) -> Tensor:
+            distance = torch.arange(length)[None] - centres[:, None]
+            bell = torch.exp(-0.5 * (distance / self.sigma) ** 2)
+            return torch.where(distance.abs() <= 4 * self.sigma, bell, 0.0)
+
+        rows, columns = profile(ys, height), profile(xs, width)
+        return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(0, 1)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of masks."""
+        return len(range(0, height, self.stride)), len(range(0, width, self.stride))
+
+    def blur(self, obs: Tensor) -> Tensor:
+        """`obs [B, C, H, W]` float, blurred by a Gaussian of width `sigma`, edges reflected."""
+        radius = min(int(4 * self.sigma), min(obs.shape[-2:]) - 1)
+        offsets = torch.arange(-radius, radius + 1, dtype=obs.dtype, device=obs.device)
+        kernel = torch.exp(-0.5 * (offsets / self.sigma) ** 2)
+        kernel = kernel / kernel.sum()
+        flat = F.pad(obs.flatten(0, 1)[:, None], (radius,) * 4, mode="reflect")
+        return F.conv2d(F.conv2d(flat, kernel[None, None, None]), kernel[None, None, :, None]).reshape(obs.shape)
+
+    @torch.no_grad()
+    def scores(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
+        """`[B, rows, columns]`: the target's drop, target(obs) − target(perturbed), for each mask.
+
+        `obs [B, C, H, W]`; `state` is the agent's, one entry an observation. Positive where the target
+        needs what is there.
+        """
+        height, width = obs.shape[-2:]
+        masks = self.masks(height, width).to(obs.device)[:, None].contiguous(memory_format=torch.channels_last)
+        state = agent.initial_state(len(obs)) if state is None else state
+        out = torch.empty(len(obs), len(masks))
+        for i in range(len(obs)):
+            one = tree_map(lambda leaf, i=i: leaf[i : i + 1], state)
+            original = obs[i : i + 1]
+            score = prepare(agent, original, one, target)
+            base = evaluate(agent, original, one, target, score)
+            image = original.float().contiguous(memory_format=torch.channels_last)
+            change = (self.blur(original.float()) - image).contiguous(memory_format=torch.channels_last)
+            for start in range(0, len(masks), _CHUNK):
+                part = masks[start : start + _CHUNK]
+                perturbed = torch.addcmul(image, part, change)
+                many = tree_map(lambda leaf, n=len(part): leaf.expand(n, *leaf.shape[1:]), one)
+                out[i, start : start + len(part)] = (base - evaluate(agent, perturbed, many, target, score)).cpu()
+        return out.unflatten(1, self.grid(height, width))
+
+    def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
+        """`[B, H, W]` float32: `scores`, interpolated bilinearly to the observation's size."""
+        scores = self.scores(agent, obs, target, state)
+        size = (obs.shape[-2], obs.shape[-1])
+        return F.interpolate(scores[:, None], size, mode="bilinear", align_corners=True)[:, 0].numpy()

@@ -1,0 +1,123 @@
+"""Pictures of saliency: the screen with the map on it, beside what the agent thinks of each action."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from rl_interp.core.files import atomic_path
+
+HEIGHT = 640
+"""Pixels of every picture, from top to bottom."""
+_PANEL = 360
+_MARGIN = 24
+_BACKGROUND, _INK, _FAINT = (18, 20, 24), (236, 238, 240), (140, 146, 154)
+_BAR, _CHOSEN = (86, 96, 112), (255, 176, 59)
+_FOR, _AGAINST = (255, 64, 48), (64, 156, 255)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What stays the same over a video."""
+
+    action_names: Sequence[str]
+    target: str
+    method: str
+    scale: float
+    """The map's value at full colour: one for the whole video, so that frames can be compared."""
+    preference_range: tuple[float, float]
+    """Q-values (or logits) at the two ends of the bars."""
+    preference: str = "Q"
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What one decision shows."""
+
+    screen: NDArray[np.uint8]
+    """RGB `[H, W, 3]`, of any size."""
+    saliency: NDArray[np.float32]
+    """`[h, w]`, signed, stretched over the whole screen."""
+    preferences: NDArray[np.float32]
+    """`[A]`."""
+    action: int
+    episode_return: float
+    step: int
+    notes: Sequence[str] = field(default_factory=tuple)
+    """Further lines for the panel."""
+
+
+def compose(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
+    """The picture, uint8 RGB `[HEIGHT, width, 3]`, width even, set by the screen's shape."""
+    screen_height, screen_width = frame.screen.shape[:2]
+    width = 2 * round(HEIGHT * screen_width / screen_height / 2)
+    canvas = np.empty((HEIGHT, width + _PANEL, 3), np.uint8)
+    canvas[:, :width] = overlay(frame.screen, frame.saliency, panel.scale, (HEIGHT, width))
+    canvas[:, width:] = _BACKGROUND
+    image = Image.fromarray(canvas)
+    _draw_panel(ImageDraw.Draw(image), width + _MARGIN, frame, panel)
+    return np.asarray(image)
+
+
+def overlay(
+    screen: NDArray[np.uint8], saliency: NDArray[np.float32], scale: float, size: tuple[int, int]
+) -> NDArray[np.uint8]:
+    """The screen, enlarged to `size` (height, width), with the map in red (for the target) and blue (against)."""
+    shape = (size[1], size[0])
+    large = cv2.resize(screen, shape, interpolation=cv2.INTER_NEAREST).astype(np.float32)
+    strength = np.clip(cv2.resize(saliency / max(scale, 1e-12), shape, interpolation=cv2.INTER_LINEAR), -1, 1)
+    colour = np.where(strength[..., None] > 0, np.float32(_FOR), np.float32(_AGAINST))
+    weight = 0.85 * np.abs(strength)[..., None]
+    # A dimmed screen, so that red on a red ghost can still be told from no map at all.
+    return (0.6 * large * (1 - weight) + colour * weight).astype(np.uint8)
+
+
+def write_png(path: Path | str, picture: NDArray[np.uint8]) -> Path:
+    """Write an RGB picture; it appears whole or not at all."""
+    with atomic_path(path) as temporary:
+        Image.fromarray(picture).save(temporary, format="PNG")
+    return Path(path)
+
+
+def _draw_panel(draw: ImageDraw.ImageDraw, left: int, frame: Frame, panel: Panel) -> None:
+    right = left + _PANEL - 2 * _MARGIN
+    y = _MARGIN
+    for text, size, colour in (
+        (f"return {frame.episode_return:,.0f}", 26, _INK),
+        (f"decision {frame.step:,}", 16, _FAINT),
+        (f"{panel.method} of {panel.target}", 16, _FAINT),
+        *((note, 16, _FAINT) for note in frame.notes),
+    ):
+        draw.text((left, y), text, colour, _font(size))
+        y += round(1.45 * size)
+    for colour, text in ((_FOR, "raises it"), (_AGAINST, "lowers it")):
+        draw.rectangle((left, y + 4, left + 14, y + 18), fill=colour)
+        draw.text((left + 22, y), text, _FAINT, _font(16))
+        left += 140
+    left -= 280
+    y += 40
+    row = min(46, (HEIGHT - y - _MARGIN) // len(panel.action_names))
+    name_width = 116
+    low, high = panel.preference_range
+    for i, (name, preference) in enumerate(zip(panel.action_names, frame.preferences, strict=True)):
+        top = y + i * row
+        colour = _CHOSEN if i == frame.action else _BAR
+        share = float(np.clip((preference - low) / (high - low or 1), 0, 1))
+        start, end = left + name_width, right - 58
+        draw.text((left, top), name, _CHOSEN if i == frame.action else _INK, _font(15))
+        draw.rectangle((start, top + 2, end, top + 18), outline=_BAR)
+        draw.rectangle((start, top + 2, start + share * (end - start), top + 18), fill=colour)
+        draw.text((right, top), f"{preference:.2f}", _FAINT, _font(15), anchor="ra")
+
+
+@lru_cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with Matplotlib, so that pictures look the same everywhere."""
+    import matplotlib
+
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

@@ -1,0 +1,133 @@
+"""What a saliency map explains: one number per state, chosen explicitly.
+
+A target is prepared on the unperturbed observations, where "the chosen action" is decided once, and
+then evaluated on as many perturbed ones as needed.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from rl_interp.core.agent import Agent, PolicyOutput, State
+from rl_interp.core.errors import UserError, unknown
+from rl_interp.core.hooks import run_with_cache
+
+Score = Callable[[PolicyOutput, Tensor | None], Tensor]
+"""`(output, value at the target's hook point) -> [B]`."""
+
+
+class Target(Protocol):
+    """`prepare` sees the output on the unperturbed observations and returns how to score others."""
+
+    at: str | None
+    """Hook point whose value the score needs, if any."""
+
+    @property
+    def name(self) -> str: ...
+
+    def prepare(self, output: PolicyOutput) -> Score: ...
+
+
+@dataclass(frozen=True)
+class Preference:
+    """The Q-value (or logit) of one action."""
+
+    action: int
+    label: str = ""
+    at: str | None = None
+
+    @property
+    def name(self) -> str:
+        return f"Q({self.label or self.action})"
+
+    def prepare(self, output: PolicyOutput) -> Score:
+        return lambda out, value: out.preferences[..., self.action]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The Q-value (or logit) of the action that is greedy on the unperturbed observation."""
+
+    at: str | None = None
+    name: str = "Q(chosen)"
+
+    def prepare(self, output: PolicyOutput) -> Score:
+        chosen = output.preferences.argmax(-1, keepdim=True)
+        return lambda out, value: out.preferences.gather(-1, chosen.expand(*out.preferences.shape[:-1], 1))[..., 0]
+
+
+@dataclass(frozen=True)
+class Advantage:
+    """The chosen action's Q-value (or logit) less the mean over actions: what speaks for it, not for the state."""
+
+    at: str | None = None
+    name: str = "advantage"
+
+    def prepare(self, output: PolicyOutput) -> Score:
+        score = Chosen().prepare(output)
+        return lambda out, value: score(out, value) - out.preferences.mean(-1)
+
+
+@dataclass(frozen=True)
+class Value:
+    """The state's value: the value head, or max_a Q(s, a)."""
+
+    at: str | None = None
+    name: str = "value"
+
+    def prepare(self, output: PolicyOutput) -> Score:
+        return lambda out, value: out.state_value
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One feature of the value at a hook point, e.g. of a sparse autoencoder's `encode`."""
+
+    at: str
+    encode: Callable[[Tensor], Tensor] = field(repr=False)
+    index: int
+
+    @property
+    def name(self) -> str:
+        return f"feature {self.index}"
+
+    def prepare(self, output: PolicyOutput) -> Score:
+        def score(out: PolicyOutput, value: Tensor | None) -> Tensor:
+            assert value is not None
+            return self.encode(value)[..., self.index]
+
+        return score
+
+
+def parse_target(text: str, action_names: Sequence[str]) -> Target:
+    """`chosen`, `advantage`, `value`, or `q:ACTION` with an action's name.
+
+    Raises:
+        UserError: it is none of these, or there is no such action.
+    """
+    simple: dict[str, Target] = {"chosen": Chosen(), "advantage": Advantage(), "value": Value()}
+    if text in simple:
+        return simple[text]
+    kind, _, action = text.partition(":")
+    if kind != "q":
+        raise UserError(unknown("saliency target", text, [*simple, "q:ACTION"]))
+    if action not in action_names:
+        raise UserError(unknown("action", action, action_names))
+    return Preference(list(action_names).index(action), action)
+
+
+def evaluate(agent: Agent, obs: Tensor, state: State, target: Target, score: Score) -> Tensor:
+    """`[B]`: a prepared target on observations `[B, ...]`."""
+    if target.at is None:
+        return score(agent.step(obs, state), None)
+    out, cache = run_with_cache(agent, obs, state, names=[target.at])
+    return score(out, cache[target.at])
+
+
+@torch.no_grad()
+def prepare(agent: Agent, obs: Tensor, state: State, target: Target) -> Score:
+    """Decide the target's choices on the unperturbed `obs [B, ...]`."""
+    return target.prepare(agent.step(obs, state))
