@@ -20,7 +20,13 @@ from benchmarks.measure import Result, main
 
 DECISIONS = 4_000
 CONFIG = DQNConfig(
-    batch_size=32, train_every=4, learning_starts=1_000, replay_capacity=20_000, n_step=1, double=False, precision="auto"
+    batch_size=32,
+    train_every=4,
+    learning_starts=1_000,
+    replay_capacity=20_000,
+    n_step=1,
+    double=False,
+    precision="auto",
 )
 
 
@@ -64,7 +70,9 @@ def stable_baselines3() -> float:
             return True
 
     gymnasium.register_envs(ale_py)
-    env = make_atari_env("ALE/MsPacman-v5", n_envs=4, seed=0, env_kwargs={"repeat_action_probability": 0.25, "frameskip": 1})
+    env = make_atari_env(
+        "ALE/MsPacman-v5", n_envs=4, seed=0, env_kwargs={"repeat_action_probability": 0.25, "frameskip": 1}
+    )
     model = SB3DQN(
         "CnnPolicy", VecFrameStack(env, 4), batch_size=32, train_freq=1, gradient_steps=1, buffer_size=20_000,
         learning_starts=CONFIG.learning_starts, target_update_interval=1_000, exploration_fraction=0.5,

@@ -22,7 +22,9 @@ def main() -> None:
             sys.exit(f"{script} failed:\n{done.stderr}")
         results.append(json.loads(done.stdout.splitlines()[-1]))
     machine = hardware()
-    name = re.sub(r"[^a-z0-9]+", "-", f"{machine['cpu']}-{machine['cores']}-cores-{machine['capability']}".lower()).strip("-")
+    name = re.sub(
+        r"[^a-z0-9]+", "-", f"{machine['cpu']}-{machine['cores']}-cores-{machine['capability']}".lower()
+    ).strip("-")
     write_json(HERE / "results" / f"{name}.json", results)
     with atomic_path(HERE.parent / "docs" / "performance.md") as temporary:
         temporary.write_text(page(results, machine), encoding="utf-8")
@@ -33,7 +35,8 @@ def page(results: list[dict], machine: dict) -> str:
     lines = [
         "# Performance",
         "",
-        f"Measured by `make bench` on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}; larger is better.",
+        f"Measured by `make bench` on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}. Larger is",
+        "better."
         "Each row was measured in one run, peers beside ours; what is measured stands in the script's docstring.",
         "",
         "| benchmark | unit | ours | peers | ratio to the best peer | share of the limit |",

@@ -1,8 +1,8 @@
 """What has a reinforcement-learning agent learned? Train it, open its hidden layers, intervene.
 
-    import rl_interp
-    loaded = rl_interp.load_agent("dqn-mspacman")
-    out, cache = rl_interp.run_with_cache(loaded.agent, obs, names=["fc.post"])
+import rl_interp
+loaded = rl_interp.load_agent("dqn-mspacman")
+out, cache = rl_interp.run_with_cache(loaded.agent, obs, names=["fc.post"])
 """
 
 import importlib.util
@@ -20,8 +20,8 @@ def _check_siblings() -> None:
         origin = Path(spec.origin).parent.parent if spec and spec.origin else None
         if origin != home:
             raise ImportError(
-                f"the package {name!r} on this Python's path is {spec.origin if spec else 'missing'}, not the one beside "
-                f"rl_interp in {home}: another distribution shadows it; use a virtual environment of its own."
+                f"the package {name!r} on this Python's path is {spec.origin if spec else 'missing'}, not the one "
+                f"beside rl_interp in {home}: another distribution shadows it; use a virtual environment of its own."
             )
 
 

@@ -49,7 +49,9 @@ class SAEConfig:
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} given; it must be at least 1.")
         if self.k > self.latents:
-            raise UserError(f"k={self.k} given with latents={self.latents}; at most all latents can be active: lower k.")
+            raise UserError(
+                f"k={self.k} given with latents={self.latents}; at most all latents can be active: lower k."
+            )
         if self.epochs <= 0 or self.learning_rate <= 0 or self.dead_after <= 0:
             raise UserError("epochs, learning_rate and dead_after must be positive.")
         if not 0 <= self.held_out < 1 or self.aux_k < 0 or not 0 <= self.warmup + self.decay <= 1:

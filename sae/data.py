@@ -57,8 +57,8 @@ def check_finite(batch: NDArray[np.float32], first_row: int) -> None:
     bad = ~np.isfinite(batch).all(1)
     if bad.any():
         raise UserError(
-            f"activation row {first_row + int(np.argmax(bad))} holds NaN or infinity; collect the store again from an agent "
-            "whose weights are finite."
+            f"activation row {first_row + int(np.argmax(bad))} holds NaN or infinity; collect the store again from "
+            "an agent whose weights are finite."
         )
 
 

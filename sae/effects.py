@@ -40,7 +40,9 @@ class ClampFeature(Intervention):
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         features_last = value.movedim(site.point.feature_axis, -1)
         if features_last.shape[-1] != self.sae.d_in:
-            raise HookError(f"{self.name}: the autoencoder is {self.sae.d_in} wide, {site.name!r} {features_last.shape[-1]}.")
+            raise HookError(
+                f"{self.name}: the autoencoder is {self.sae.d_in} wide, {site.name!r} {features_last.shape[-1]}."
+            )
         active = self.sae.encode(features_last.reshape(-1, self.sae.d_in))[:, self.feature]
         change = (self.value - active)[:, None] * self.sae.W_dec[self.feature]
         return (features_last + change.reshape(features_last.shape)).movedim(-1, site.point.feature_axis)

@@ -41,7 +41,8 @@ def save(sae: TopK, directory: Path | str, metadata: dict[str, Any] | None = Non
         temporary.mkdir()
         write_json(temporary / "cfg.json", config)
         save_file(
-            {name: getattr(sae, name).detach().cpu().contiguous() for name in _WEIGHTS}, temporary / "sae_weights.safetensors"
+            {name: getattr(sae, name).detach().cpu().contiguous() for name in _WEIGHTS},
+            temporary / "sae_weights.safetensors",
         )
     return directory
 
@@ -70,7 +71,8 @@ def load(directory: Path | str) -> TopK:
     weights = load_file(directory / "sae_weights.safetensors")
     for name in _WEIGHTS:
         have = tuple(weights[name].shape) if name in weights else "missing"
-        if have != tuple(getattr(sae, name).shape):
-            raise RunError(f"{directory}/sae_weights.safetensors: {name} is {have}, cfg.json says {tuple(getattr(sae, name).shape)}.")
+        want = tuple(getattr(sae, name).shape)
+        if have != want:
+            raise RunError(f"{directory}/sae_weights.safetensors: {name} is {have}, cfg.json says {want}.")
     sae.load_state_dict({name: weights[name].float() for name in _WEIGHTS})
     return sae.eval()

@@ -41,7 +41,9 @@ class Features:
 
     def quantile(self, q: float) -> NDArray[np.float32]:
         """`[F]`: a quantile of each feature's positive activations, 0 for one that never fires."""
-        return np.array([np.quantile(self.values(f), q) if len(self.values(f)) else 0 for f in range(self.d_sae)], np.float32)
+        return np.array(
+            [np.quantile(self.values(f), q) if len(self.values(f)) else 0 for f in range(self.d_sae)], np.float32
+        )
 
     def histogram(self, feature: int, bins: int = 20) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Counts and edges of a feature's positive activations, from 0."""
@@ -95,9 +97,13 @@ class ConceptMatch:
 
 
 def match_concepts(
-    train: Features, held_out: Features, train_labels: NDArray[np.bool_], held_out_labels: NDArray[np.bool_], names: list[str],
+    train: Features,
+    held_out: Features,
+    train_labels: NDArray[np.bool_],
+    held_out_labels: NDArray[np.bool_],
+    names: list[str],
     count: int = 3,
-) -> list[list[ConceptMatch]]:  # fmt: skip
+) -> list[list[ConceptMatch]]:
     """For each feature its `count` best concepts by training AUROC, each with its held-out AUROC.
 
     Features that fire in no training sample, and concepts that a split lacks, get no match.

@@ -71,7 +71,9 @@ def evaluate(sae: TopK, data: Activations, rows: NDArray[np.integer], batch: int
         UserError: the data's width is not the autoencoder's.
     """
     if data.width != sae.d_in:
-        raise UserError(f"the activations are {data.width} wide and the autoencoder {sae.d_in}: they are of different hooks.")
+        raise UserError(
+            f"the activations are {data.width} wide and the autoencoder {sae.d_in}: they are of different hooks."
+        )
     fired = np.zeros(sae.d_sae, np.int64)
     total, squares, error, active = torch.zeros(sae.d_in, dtype=torch.float64), 0.0, 0.0, 0
     for _, x in _batches(data, rows, batch):

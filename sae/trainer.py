@@ -68,7 +68,9 @@ class Trainer:
         mean = values.mean(0) if self.config.centre else np.zeros(values.shape[1], np.float32)
         spread = float(np.sqrt(((values - values.mean(0)) ** 2).mean()))
         if spread == 0:
-            raise UserError("every activation is the same, so there is nothing to decompose; choose another hook point.")
+            raise UserError(
+                "every activation is the same, so there is nothing to decompose; choose another hook point."
+            )
         return torch.from_numpy(mean), spread if self.config.scale else 1.0
 
     def _directions(self) -> Tensor:
@@ -89,7 +91,9 @@ class Trainer:
             if self._batches is None:
                 shuffle = np.random.default_rng()
                 shuffle.bit_generator.state = self._epoch_rng
-                self._batches = self.data.batches(self.config.batch_size, shuffle if self.config.shuffle else None, self.rows)
+                self._batches = self.data.batches(
+                    self.config.batch_size, shuffle if self.config.shuffle else None, self.rows
+                )
                 for _ in range(self._epoch_batches):
                     next(self._batches)
             batch = next(self._batches, None)
@@ -204,8 +208,8 @@ def fit(
         if trainer.updates % every == 0 or trainer.updates == trainer.total_updates:
             fvu = losses["fvu"].item()
             if not np.isfinite(fvu):
-                raise UserError(f"the loss became {fvu} at update {trainer.updates}; lower learning_rate and fit again.")
+                raise UserError(
+                    f"the loss became {fvu} at update {trainer.updates}; lower learning_rate and fit again."
+                )
             progress(trainer.updates, trainer.total_updates, {"fvu": fvu, "dead": len(trainer.dead_latents)})
     return trainer
-
-

@@ -24,7 +24,9 @@ METHODS: dict[str, Method] = {
 }
 
 
-def saliency_map(agent: Agent, obs: Tensor, target: Target, method: str = "perturbation", state: State = None) -> np.ndarray:
+def saliency_map(
+    agent: Agent, obs: Tensor, target: Target, method: str = "perturbation", state: State = None
+) -> np.ndarray:
     """`[B, H, W]` float32: how much each pixel matters to the target, by a method of `METHODS`.
 
     Raises:
@@ -49,10 +51,11 @@ def randomised(agent: Agent, seed: int = 0) -> Agent:
 
 
 def randomisation_check(agent: Agent, obs: Tensor, target: Target, method: str, seed: int = 0) -> np.ndarray:
-    """`[B]`: Spearman correlation of each |map| with that of the randomised agent (Adebayo et al. 2018, arXiv 1810.03292).
+    """`[B]`: Spearman correlation of each |map| with that of the randomised agent (Adebayo et al. 2018,
+    arXiv 1810.03292).
 
     Near 1, the map shows the picture rather than what the agent has learned.
     """
     maps = np.abs(saliency_map(agent, obs, target, method))
     controls = np.abs(saliency_map(randomised(agent, seed), obs, target, method))
-    return np.array([spearmanr(a.ravel(), b.ravel()).statistic for a, b in zip(maps, controls, strict=True)])
+    return np.array([spearmanr(a.ravel(), b.ravel())[0] for a, b in zip(maps, controls, strict=True)])

@@ -78,7 +78,8 @@ class Perturbation:
             for start in range(0, len(masks), _CHUNK):
                 part = masks[start : start + _CHUNK]
                 perturbed = torch.addcmul(image, part, change)
-                many = tree_map(lambda leaf, n=len(part): leaf.expand(n, *leaf.shape[1:]), one)
+                count = len(part)
+                many = tree_map(lambda leaf, n=count: leaf.expand(n, *leaf.shape[1:]), one)
                 out[i, start : start + len(part)] = (base - evaluate(agent, perturbed, many, target, score)).cpu()
         return out.unflatten(1, self.grid(height, width))
 

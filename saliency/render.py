@@ -71,7 +71,7 @@ def overlay(
     shape = (size[1], size[0])
     large = cv2.resize(screen, shape, interpolation=cv2.INTER_NEAREST).astype(np.float32)
     strength = np.clip(cv2.resize(saliency / max(scale, 1e-12), shape, interpolation=cv2.INTER_LINEAR), -1, 1)
-    colour = np.where(strength[..., None] > 0, np.float32(_FOR), np.float32(_AGAINST))
+    colour = np.where(strength[..., None] > 0, np.array(_FOR, np.float32), np.array(_AGAINST, np.float32))
     weight = 0.85 * np.abs(strength)[..., None]
     # A dimmed screen, so that red on a red ghost can still be told from no map at all.
     return (0.6 * large * (1 - weight) + colour * weight).astype(np.uint8)

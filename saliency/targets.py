@@ -22,8 +22,10 @@ Score = Callable[[PolicyOutput, Tensor | None], Tensor]
 class Target(Protocol):
     """`prepare` sees the output on the unperturbed observations and returns how to score others."""
 
-    at: str | None
-    """Hook point whose value the score needs, if any."""
+    @property
+    def at(self) -> str | None:
+        """Hook point whose value the score needs, if any."""
+        ...
 
     @property
     def name(self) -> str: ...

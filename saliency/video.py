@@ -13,7 +13,7 @@ GAME_FPS = 15
 """Decisions a second at frame skip 4 of a 60 Hz console: the game's own pace."""
 
 
-def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: float = GAME_FPS) -> Path:
+def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: int = GAME_FPS) -> Path:
     """Write RGB frames `[H, W, 3]`, H and W even, to `path` (.mp4); it appears whole or not at all.
 
     Raises:
@@ -52,7 +52,9 @@ def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: floa
             writer.send(np.ascontiguousarray(first))
             for frame in frames:
                 if frame.shape != first.shape:
-                    raise UserError(f"a frame of shape {frame.shape} came after ones of {first.shape}; all must be equal.")
+                    raise UserError(
+                        f"a frame of shape {frame.shape} came after ones of {first.shape}; all must be equal."
+                    )
                 writer.send(np.ascontiguousarray(frame))
         except OSError as error:
             raise UserError(f"ffmpeg stopped while writing {path}: {str(error).splitlines()[-1]}.") from None

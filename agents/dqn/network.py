@@ -38,7 +38,7 @@ class DQN(Agent):
         self.relu4 = nn.ReLU()
         self.q = nn.Linear(512, num_actions)
         # Channels last is the layout that CPU and tensor-core convolutions compute in.
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
         x = (obs.to(self.q.weight.dtype) * (1 / 255)).contiguous(memory_format=torch.channels_last)

@@ -79,8 +79,8 @@ class Replay:
         array = open_memmap(path, "r+")
         if array.shape != shape or array.dtype != dtype:
             raise RunError(
-                f"{path} holds {array.dtype} {array.shape}, but this run needs {np.dtype(dtype)} {shape}: it belongs to "
-                "a run of another configuration; give the run another name."
+                f"{path} holds {array.dtype} {array.shape}, but this run needs {np.dtype(dtype)} {shape}: it belongs "
+                "to a run of another configuration; give the run another name."
             )
         return array
 

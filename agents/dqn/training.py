@@ -85,7 +85,8 @@ class Training:
         self.agent_steps += config.num_envs
         self.loss = learned.result()
         with torch.no_grad():  # else each copy would extend the graph of the one before, and memory grow
-            torch._foreach_copy_(list(self.actor.agent.parameters()), list(self.agent.parameters()))
+            for mine, learned_weight in zip(self.actor.agent.parameters(), self.agent.parameters(), strict=True):
+                mine.copy_(learned_weight)
 
     def _due_batches(self) -> list[Batch]:
         config, now = self.config, self.agent_steps
@@ -124,7 +125,9 @@ class Training:
         return run.save_checkpoint(self.agent_steps, self.agent.state_dict(), self.state())
 
 
-def train(config: DQNConfig, run: Run, seed: int, device: str = "auto", report: Report = lambda step, values: None) -> Episodes:
+def train(
+    config: DQNConfig, run: Run, seed: int, device: str = "auto", report: Report = lambda step, values: None
+) -> Episodes:
     """Train `run` from its newest checkpoint, or from the start, until `config.agent_steps`.
 
     `report(agent_steps, metrics)` is called at each logged line. Returns the final evaluation.
@@ -162,8 +165,8 @@ def train(config: DQNConfig, run: Run, seed: int, device: str = "auto", report: 
                 path = training.save(run)
             if stop:
                 raise Interrupted(
-                    f"stopped at decision {training.agent_steps} of {config.agent_steps}, saved in {path}; run the same "
-                    "command again to go on."
+                    f"stopped at decision {training.agent_steps} of {config.agent_steps}, saved in {path}; run the "
+                    "same command again to go on."
                 )
     if training.agent_steps not in run.checkpoint_steps():
         training.save(run)

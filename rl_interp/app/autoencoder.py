@@ -53,7 +53,9 @@ def load_sae(path: Path | str) -> LoadedSAE:
     weights = run.load_weights()
     sae = TopK(weights["W_dec"].shape[1], weights["W_dec"].shape[0], config.k)
     sae.load_state_dict(weights)
-    rows = sae_package.split_by_episode(np.repeat(store.column("episode"), store.positions), config.held_out, config.seed)
+    rows = sae_package.split_by_episode(
+        np.repeat(store.column("episode"), store.positions), config.held_out, config.seed
+    )
     return LoadedSAE(run, sae.eval(), agent, parent["hook"], store, *rows)
 
 
@@ -64,8 +66,14 @@ def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Pat
     parent = loaded.source | {"hook": store.hook, "store": str(store.path)}
     if (path / "meta.json").exists():
         opened = Run.open(path)
-        if opened.meta["kind"] != "sae" or opened.config != to_plain(config) or opened.meta["parent"] != to_plain(parent):
-            raise RunError(f"{path} already holds a run of another kind, parent or configuration; give another name with --as.")
+        if (
+            opened.meta["kind"] != "sae"
+            or opened.config != to_plain(config)
+            or opened.meta["parent"] != to_plain(parent)
+        ):
+            raise RunError(
+                f"{path} already holds a run of another kind, parent or configuration; give another name with --as."
+            )
     else:
         opened = Run.create(path, "sae", config, config.seed, parent)
     state = opened.load_state() if opened.checkpoint_steps() else None
@@ -78,15 +86,13 @@ def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Pat
             opened.log(updates, metrics)
             update(updates / total, f"FVU {metrics['fvu']:.3f}  dead {metrics['dead']}")
 
-        trainer = sae_package.fit(
-            store, config, rows, state=state, progress=progress, should_stop=lambda: bool(stop)
-        )
+        trainer = sae_package.fit(store, config, rows, state=state, progress=progress, should_stop=lambda: bool(stop))
         _save(opened, trainer, store)
         opened.close()
         if trainer.updates < trainer.total_updates:
             raise Interrupted(
-                f"stopped at update {trainer.updates} of {trainer.total_updates}, saved in {path}; run the same command "
-                "again to go on."
+                f"stopped at update {trainer.updates} of {trainer.total_updates}, saved in {path}; run the same "
+                "command again to go on."
             )
     return trainer, time.perf_counter() - started
 
@@ -104,7 +110,7 @@ def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
     everywhere = sae_package.evaluate(fitted.sae, fitted.store, np.arange(len(fitted.store)))
     return {
         **{name: value for name, value in asdict(held_out).items() if name != "samples"},
-        "dead_fraction": everywhere.dead_fraction,  # of all the data: what fires in no held-out sample may fire elsewhere
+        "dead_fraction": everywhere.dead_fraction,  # of all the data, so that a rare feature is not called dead
         "train_fvu": sae_package.evaluate(fitted.sae, fitted.store, fitted.train_rows).fvu,
         **_policy_error(fitted),
     }

@@ -52,7 +52,14 @@ def film(loaded: Loaded, path: Path, method: str, target: str, decisions: int, s
         write_video(path, _composed(frames, panel, update))
     strongest = int(np.argmax([np.abs(each).mean() for each in maps]))
     still = write_png(path.with_suffix(".png"), compose(frames[strongest], panel))
-    return {"video": str(path), "still": str(still), "frames": len(frames), "method": method, "target": target, "seed": seed}
+    return {
+        "video": str(path),
+        "still": str(still),
+        "frames": len(frames),
+        "method": method,
+        "target": target,
+        "seed": seed,
+    }
 
 
 def _composed(frames: list[Frame], panel: Panel, update) -> Iterator[NDArray[np.uint8]]:

@@ -43,7 +43,9 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
     opened = Run.open(run)
     kind = opened.meta["kind"]
     if kind not in AGENT_KINDS:
-        raise RunError(f"{opened.path} is a run of kind {kind!r}, which holds no agent; give a run of {list(AGENT_KINDS)}.")
+        raise RunError(
+            f"{opened.path} is a run of kind {kind!r}, which holds no agent; give a run of {list(AGENT_KINDS)}."
+        )
     package = importlib.import_module(AGENT_KINDS[kind])
     chosen = int(opened.checkpoint(step).name)
     agent = package.load(opened, chosen).to(pick_device(device))

@@ -41,7 +41,9 @@ def progress_bar(title: str, total: float, unit: str) -> Iterator[Update]:
         task = progress.add_task(title, total=total, unit=unit, note="")
 
         def update(done: float, note: str = "") -> None:
-            progress.update(task, completed=done, **({"note": note} if note else {}))
+            progress.update(task, completed=done)
+            if note:
+                progress.update(task, note=note)
 
         yield update
 

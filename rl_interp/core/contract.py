@@ -45,7 +45,9 @@ def _check_output(out: PolicyOutput, batch: int) -> None:
     if not isinstance(out, PolicyOutput):
         raise ContractError(f"step returned a {type(out).__name__}; it must return a PolicyOutput.")
     if out.preferences.dim() != 2 or len(out.preferences) != batch:
-        raise ContractError(f"step returned preferences {tuple(out.preferences.shape)} for {batch} observations; want [B, A].")
+        raise ContractError(
+            f"step returned preferences {tuple(out.preferences.shape)} for {batch} observations; want [B, A]."
+        )
     if out.value is not None and out.value.shape != (batch,):
         raise ContractError(f"step returned a value {tuple(out.value.shape)} for {batch} observations; want [B].")
 
@@ -69,7 +71,9 @@ def _check_hook_points(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutp
         for phase in cache.phases(name):
             shape, axes = cache[name, phase].shape, point.axes.split()
             if len(shape) != len(axes):
-                raise ContractError(f"hook point {name!r} declares axes {point.axes!r} but its value is {tuple(shape)}.")
+                raise ContractError(
+                    f"hook point {name!r} declares axes {point.axes!r} but its value is {tuple(shape)}."
+                )
 
 
 def _check_independence(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutput) -> None:
@@ -84,7 +88,12 @@ def _check_reset(agent: Agent, obs: Tensor, out: PolicyOutput) -> None:
     fresh = agent.step(obs, agent.initial_state(len(obs)), torch.ones(len(obs), dtype=torch.bool, device=obs.device))
     _same("`first` on a used state", reset.preferences, fresh.preferences)
     shapes: list[torch.Size] = []
-    tree_map(lambda leaf: shapes.append(leaf.shape), out.state)
+
+    def note(leaf: Tensor) -> Tensor:
+        shapes.append(leaf.shape)
+        return leaf
+
+    tree_map(note, out.state)
     if any(shape[0] != len(obs) for shape in shapes):
         raise ContractError(f"the state's leaves are {[tuple(s) for s in shapes]}; each must lead with B = {len(obs)}.")
 
@@ -93,5 +102,3 @@ def _same(what: str, got: Tensor, want: Tensor) -> None:
     if not torch.allclose(got, want, rtol=1e-4, atol=1e-5):
         gap = (got - want).abs().max().item()
         raise ContractError(f"{what} gave other preferences than a plain step (largest difference {gap:.3g}).")
-
-

@@ -13,7 +13,9 @@ def pick_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device {name!r} is not usable here ({str(error).splitlines()[0]}); give cpu or auto.") from None
+        raise UserError(
+            f"device {name!r} is not usable here ({str(error).splitlines()[0]}); give cpu or auto."
+        ) from None
     return device
 
 

@@ -1,11 +1,11 @@
 """Run directories: everything a run was made with and gave, readable without running any code from it.
 
-    runs/<name>/config.yaml           the frozen config
-                meta.json             kind, versions, git commit, hardware, seed, parent run, command
-                metrics.jsonl         one object a line
-                tb/                   TensorBoard events
-                checkpoints/<step>/   model.safetensors, state.pt, manifest.json (sha256 of each)
-                activations/ videos/ analyses/
+runs/<name>/config.yaml           the frozen config
+            meta.json             kind, versions, git commit, hardware, seed, parent run, command
+            metrics.jsonl         one object a line
+            tb/                   TensorBoard events
+            checkpoints/<step>/   model.safetensors, state.pt, manifest.json (sha256 of each)
+            activations/ videos/ analyses/
 """
 
 import importlib.metadata
@@ -131,7 +131,9 @@ class Run:
         target = self.path / "checkpoints" / str(step)
         with atomic_path(target) as temporary:
             temporary.mkdir()
-            save_file({name: w.detach().cpu().contiguous() for name, w in weights.items()}, temporary / "model.safetensors")
+            save_file(
+                {name: w.detach().cpu().contiguous() for name, w in weights.items()}, temporary / "model.safetensors"
+            )
             if state is not None:
                 torch.save(dict(state), temporary / "state.pt")
             files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
@@ -153,7 +155,9 @@ class Run:
         try:
             manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
         except ValueError as error:
-            raise RunError(f"{path}/manifest.json is no JSON ({error}); restore it, or use another checkpoint.") from None
+            raise RunError(
+                f"{path}/manifest.json is no JSON ({error}); restore it, or use another checkpoint."
+            ) from None
         verify(path, manifest["files"])
         return path
 
@@ -171,8 +175,8 @@ class Run:
             return torch.load(path, weights_only=True, map_location="cpu")
         except pickle.UnpicklingError as error:
             raise RunError(
-                f"{path} holds something that is not plain data and was not loaded ({str(error).splitlines()[0]}); it was "
-                "not written by this suite."
+                f"{path} holds something that is not plain data and was not loaded ({str(error).splitlines()[0]}); it "
+                "was not written by this suite."
             ) from None
 
 
@@ -229,4 +233,3 @@ def _git(*args: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-

@@ -18,12 +18,12 @@ Statistic = Callable[[NDArray[np.float64]], float]
 
 def iqm(scores: ArrayLike) -> float:
     """Interquartile mean: the mean of the middle half of all scores, whatever their shape."""
-    return float(stats.trim_mean(np.asarray(scores, np.float64), 0.25, axis=None))
+    return float(stats.trim_mean(np.asarray(scores, np.float64).ravel(), 0.25))
 
 
 def mean(scores: ArrayLike) -> float:
     """The plain mean of all scores."""
-    return float(np.mean(scores))
+    return float(np.asarray(scores, np.float64).mean())
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,12 @@ class StoreWriter:
     block, or not at all if it was left by an exception."""
 
     def __init__(
-        self, path: Path | str, hook: str, provenance: Mapping[str, Any], dtype: str = "float32", shard_rows: int = 16_384
+        self,
+        path: Path | str,
+        hook: str,
+        provenance: Mapping[str, Any],
+        dtype: str = "float32",
+        shard_rows: int = 16_384,
     ):
         if dtype not in ("float32", "float16"):
             raise UserError(f"dtype={dtype!r} given for an activation store; it is float32 or float16.")
@@ -114,7 +119,9 @@ class ActivationStore:
     def __init__(self, path: Path | str):
         self.path = Path(path)
         if not (self.path / "manifest.json").is_file():
-            raise RunError(f"{path} is no activation store (it has no manifest.json); make one with `rl-interp collect`.")
+            raise RunError(
+                f"{path} is no activation store (it has no manifest.json); make one with `rl-interp collect`."
+            )
         self.manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
         verify(self.path, self.manifest["files"])
         self.hook: str = self.manifest["hook"]

@@ -77,7 +77,10 @@ def test_an_update_is_one_adam_step_on_the_huber_loss(batch):
     learner = Learner(network(), config, CPU)
     reference = copy.deepcopy(learner.agent)
     target = bootstrap(
-        reference, learner.target, *(torch.from_numpy(a) for a in (batch.returns, batch.discounts, batch.next_obs)), True
+        reference,
+        learner.target,
+        *(torch.from_numpy(a) for a in (batch.returns, batch.discounts, batch.next_obs)),
+        True,
     )
     q = reference.step(torch.from_numpy(batch.obs)).q_values[torch.arange(6), torch.from_numpy(batch.actions)]
     error = (q - target).abs()

@@ -80,7 +80,10 @@ def test_no_transition_leaks_across_an_episode_and_all_are_drawn(n_step):
     record.add(36)
     seen = record.check(record.replay.sample(4000, np.random.default_rng(1)))
     everything = {
-        (e, ep, s) for e in (0, 1) for ep, length in enumerate(LENGTHS[e]) for s in range(length)
+        (e, ep, s)
+        for e in (0, 1)
+        for ep, length in enumerate(LENGTHS[e])
+        for s in range(length)
         if sum(n + 1 for n in LENGTHS[e][:ep]) + s < 36 - n_step
     }
     assert seen == everything
@@ -119,7 +122,9 @@ def test_a_ring_on_disk_goes_on_after_a_resume_without_mixing_runs(tmp_path):
 
 def test_a_directory_of_another_shape_is_refused(tmp_path):
     make(directory=tmp_path)
-    with pytest.raises(RunError, match=r"frames.npy holds uint8 \(40, 2, 2, 2\), but this run needs uint8 \(50, 2, 2, 2\)"):
+    with pytest.raises(
+        RunError, match=r"frames.npy holds uint8 \(40, 2, 2, 2\), but this run needs uint8 \(50, 2, 2, 2\)"
+    ):
         make(capacity=100, directory=tmp_path)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.dqn import DQNConfig, DivergedError, load, train
+from agents.dqn import DivergedError, DQNConfig, load, train
 from agents.dqn.training import Training
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interrupt import Interrupted

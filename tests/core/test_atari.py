@@ -10,7 +10,11 @@ from rl_interp.core.errors import UserError
 
 @pytest.mark.parametrize(
     "config",
-    [AtariConfig(), AtariConfig(noop_max=0, sticky_actions=0.0), AtariConfig("ALE/Pong-v5", frame_skip=3, frame_stack=2)],
+    [
+        AtariConfig(),
+        AtariConfig(noop_max=0, sticky_actions=0.0),
+        AtariConfig("ALE/Pong-v5", frame_skip=3, frame_stack=2),
+    ],
 )
 def test_the_labelled_environment_shows_what_the_vector_one_shows(config):
     vector, single = make_vector(config, 1, threads=1), make_labelled(config)

@@ -18,9 +18,7 @@ def plain(conv_agent, conv_obs):
 
 def test_zero_clamp_and_mean_touch_only_their_units(conv_agent, conv_obs, plain):
     value = plain["conv.post"]
-    changed = after(
-        conv_agent, conv_obs, Zero("conv.post", units=[0]), Clamp("conv.post", units=[2], value=5.0)
-    )
+    changed = after(conv_agent, conv_obs, Zero("conv.post", units=[0]), Clamp("conv.post", units=[2], value=5.0))
     assert (changed[:, 0] == 0).all()
     assert (changed[:, 2] == 5).all()
     assert torch.equal(changed[:, 1], value[:, 1])

@@ -11,8 +11,22 @@ from rl_interp import run_with_hooks
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interventions import Zero, as_hooks
 from sae import (
-    ArrayActivations, ClampFeature, Features, TopK, best_per_concept, clamp_effects, direct_effects, encode_rows, evaluate,
-    load, match_concepts, policy_error, return_recovered, save, splice, split_by_episode,
+    ArrayActivations,
+    ClampFeature,
+    Features,
+    TopK,
+    best_per_concept,
+    clamp_effects,
+    direct_effects,
+    encode_rows,
+    evaluate,
+    load,
+    match_concepts,
+    policy_error,
+    return_recovered,
+    save,
+    splice,
+    split_by_episode,
 )  # fmt: skip
 
 
@@ -93,7 +107,9 @@ def test_auroc_agrees_with_scikit_learn_ties_included(x):
     got = Features(encoding).auroc(labels)
     for feature in range(10):
         for concept in range(2):
-            assert got[feature, concept] == pytest.approx(roc_auc_score(labels[:, concept], dense[:, feature]), abs=1e-12)
+            assert got[feature, concept] == pytest.approx(
+                roc_auc_score(labels[:, concept], dense[:, feature]), abs=1e-12
+            )
     assert np.isnan(got[:, 2]).all()
     np.testing.assert_allclose(Features.dense(dense).auroc(labels[:, :2]), got[:, :2])
 

@@ -33,7 +33,12 @@ def dense_losses(trainer: Trainer, x: torch.Tensor) -> torch.Tensor:
         kept = torch.zeros_like(latents, dtype=torch.bool)
         kept.scatter_(1, latents.topk(min(trainer.config.aux_k, len(dead)), dim=1).indices, True)
         left = error.detach()
-        loss = loss + trainer.config.aux_coefficient * (left - latents * kept @ m.W_dec[dead]).square().sum() / left.square().sum()
+        loss = (
+            loss
+            + trainer.config.aux_coefficient
+            * (left - latents * kept @ m.W_dec[dead]).square().sum()
+            / left.square().sum()
+        )
     return loss
 
 

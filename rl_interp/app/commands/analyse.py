@@ -40,7 +40,12 @@ def collect(
     """
     loaded = load_agent(run, checkpoint, device)
     store = collect_store(loaded, hook, samples, store_path(loaded.run, hook), seed, epsilon, dtype)
-    return loaded.source | {"store": str(store.path), "hook": hook, "samples": store.samples, "columns": store.columns()}
+    return loaded.source | {
+        "store": str(store.path),
+        "hook": hook,
+        "samples": store.samples,
+        "columns": store.columns(),
+    }
 
 
 def collect_store(
@@ -81,5 +86,3 @@ def saliency(
     loaded = load_agent(run, checkpoint, device)
     path = output or loaded.run.path / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
     return loaded.source | film(loaded, path, method, target, decisions, skip, seed)
-
-

@@ -12,7 +12,12 @@ from rl_interp.core.stats import bootstrap, iqm
 
 
 def evaluate(
-    run: str, episodes: int = 30, seed: int = 1_000, epsilon: float = 0.001, checkpoint: int | None = None, device: str = "auto"
+    run: str,
+    episodes: int = 30,
+    seed: int = 1_000,
+    epsilon: float = 0.001,
+    checkpoint: int | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Play whole episodes and report extrinsic returns with their interquartile mean and interval.
 
@@ -42,5 +47,11 @@ def scores_json(scores: Episodes, env: AtariConfig, seed: int, epsilon: float) -
         "iqm": iqm(scores.returns),
         "interval": [interval.low, interval.high],
         "length_mean": float(scores.lengths.mean()),
-        "protocol": {**asdict(env), "epsilon": epsilon, "seed": seed, "autoreset": "next_step", "reward_clipping": False},
+        "protocol": {
+            **asdict(env),
+            "epsilon": epsilon,
+            "seed": seed,
+            "autoreset": "next_step",
+            "reward_clipping": False,
+        },
     }

@@ -58,7 +58,7 @@ def _open_or_create(path, config: DQNConfig, seed: int) -> Run:
     opened = Run.open(path)
     if opened.meta["kind"] != "dqn" or load_config(opened) != config or opened.meta["seed"] != seed:
         raise RunError(
-            f"{path} already holds a run of another kind, seed or configuration (see its config.yaml); repeat that one's "
-            "flags to resume it, or give another --run."
+            f"{path} already holds a run of another kind, seed or configuration (see its config.yaml); repeat that "
+            "one's flags to resume it, or give another --run."
         )
     return opened

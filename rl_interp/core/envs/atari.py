@@ -51,6 +51,13 @@ def rom_name(env_id: str) -> str:
     return gymnasium.spec(env_id).kwargs["game"]
 
 
+def rom_path(env_id: str) -> str:
+    """The file of the ROM, which ale-py brings along."""
+    from ale_py import roms
+
+    return str(roms.get_rom_path(rom_name(env_id)))
+
+
 class AtariVector:
     """`AtariVectorEnv` behind the suite's vector convention; `info["lives"]` counts lives left.
 
@@ -104,8 +111,8 @@ class AtariVector:
 
 def action_names(env_id: str) -> tuple[str, ...]:
     """Names of the game's minimal action set, in order, e.g. `("NOOP", "UP", ...)`."""
-    from ale_py import ALEInterface, roms
+    from ale_py import ALEInterface
 
     ale = ALEInterface()
-    ale.loadROM(roms.get_rom_path(rom_name(env_id)))
+    ale.loadROM(rom_path(env_id))
     return tuple(action.name for action in ale.getMinimalActionSet())

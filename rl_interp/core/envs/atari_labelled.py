@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.envs import mspacman
-from rl_interp.core.envs.atari import AtariConfig, rom_name
+from rl_interp.core.envs.atari import AtariConfig, rom_name, rom_path
 from rl_interp.core.envs.labelled import Concept
 
 LABELS = {"ms_pacman": mspacman}
@@ -30,12 +30,12 @@ class AtariLabelled(gymnasium.Env):
     render_mode = "rgb_array"
 
     def __init__(self, config: AtariConfig):
-        from ale_py import ALEInterface, LoggerMode, roms
+        from ale_py import ALEInterface, LoggerMode
 
         ALEInterface.setLoggerMode(LoggerMode.Error)
         self.config = config
         self._rom = rom_name(config.id)
-        self._path = roms.get_rom_path(self._rom)
+        self._path = rom_path(config.id)
         self._ale = ALEInterface()
         self._ale.setFloat("repeat_action_probability", config.sticky_actions)
         self._ale.loadROM(self._path)
@@ -139,7 +139,7 @@ class _MersenneTwister:
     """C++'s `std::mt19937` with `uniform_int_distribution`, which draws the vector environment's no-ops."""
 
     def __init__(self, seed: int):
-        self._state = np.random.RandomState(seed)  # noqa: NPY002 - the same generator as C++'s
+        self._state = np.random.RandomState(seed)
 
     def below(self, bound: int) -> int:
         """Uniform in [0, bound): the high half of a 32-bit draw times `bound` (Lemire 2019), 0 for no bound."""

@@ -97,7 +97,7 @@ def hindsight(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.bool_
     lost = np.diff(lives, prepend=lives[0]) < 0
     lost[-1] = True
     ahead = np.lib.stride_tricks.sliding_window_view(np.concatenate([lost, np.zeros(HORIZON - 1, bool)]), HORIZON)
-    return {"dies_soon": ahead.any(1)}
+    return {"dies_soon": np.asarray(ahead.any(1))}
 
 
 def _side(dx: float, dy: float) -> str:

@@ -1,0 +1,73 @@
+"""`rl-interp demo`: the main job, end to end, on the reference agent."""
+
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from rl_interp.app.autoencoder import fit_run, load_sae, metrics_json, play_spliced
+from rl_interp.app.commands.analyse import collect_store
+from rl_interp.app.commands.evaluate import scores_json
+from rl_interp.app.film import film
+from rl_interp.app.load import load_agent
+from rl_interp.app.progress import progress_bar
+from rl_interp.app.report import build, write_report
+from rl_interp.core.envs import make_vector
+from rl_interp.core.files import write_json
+from rl_interp.core.rollout import evaluate
+from sae import SAEConfig
+
+REFERENCE = "dqn-mspacman"
+
+
+def demo(
+    run: str = REFERENCE,
+    output: Path = Path("runs/demo"),
+    episodes: int = 30,
+    samples: int = 60_000,
+    config: SAEConfig = SAEConfig(),  # noqa: B008 - frozen
+    decisions: int = 300,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score the reference agent, decompose its hidden layer, film its saliency, and write the report.
+
+    Args:
+        run: The agent's run.
+        output: Directory to write to; its earlier contents are replaced.
+        episodes: Whole episodes per condition.
+        samples: Activations to collect.
+        config: Of the autoencoder.
+        decisions: Length of the video.
+        seed: Of everything.
+    """
+    import shutil
+
+    started = time.perf_counter()
+    loaded = load_agent(run)
+    shutil.rmtree(output, ignore_errors=True)
+    env = make_vector(loaded.env, min(episodes, 16))
+    with progress_bar("Playing", episodes, "episodes") as update:
+        scores = evaluate(loaded.agent, env, episodes, seed=1_000 + seed, progress=update)
+    env.close()
+    store = collect_store(loaded, "fc.post", samples, output / "activations" / "fc.post", seed)
+    trainer, seconds = fit_run(loaded, store, config, output / "sae")
+    fitted = load_sae(output / "sae")
+    measured = metrics_json(fitted) | play_spliced(fitted, episodes, 1_000 + seed, 0.001)
+    write_json(output / "sae" / "analyses" / "evaluation.json", measured)
+    video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", decisions, 75, seed)
+    report = write_report(build(fitted), output / "report.html")
+    result = {
+        "agent": loaded.source | scores_json(scores, loaded.env, 1_000 + seed, 0.001),
+        "sae": {
+            "run": str(fitted.run.path),
+            "samples": trainer.samples,
+            "samples_per_second": trainer.samples / seconds,
+        }
+        | measured,
+        "saliency": video,
+        "paths": {"report": str(report), "video": video["video"]},
+        "seconds": time.perf_counter() - started,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    write_json(output / "result.json", result)
+    return result

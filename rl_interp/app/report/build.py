@@ -1,0 +1,192 @@
+"""What the report says, computed from an autoencoder's run."""
+
+import base64
+import io
+import json
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+import sae as sae_package
+from rl_interp.app.autoencoder import LoadedSAE, head_of, metrics_json
+from rl_interp.app.progress import progress_bar
+from rl_interp.core.envs import make_labelled
+from rl_interp.core.envs.atari_labelled import replay_screens
+from rl_interp.core.errors import UserError
+from rl_interp.core.stats import bootstrap, iqm
+from sae import Features, TopK
+
+CLAMP_STATES = 512
+"""Held-out states on which each feature is clamped."""
+CLAMP_QUANTILE = 0.99
+"""Of a feature's positive activations: the value it is clamped to."""
+
+
+def build(fitted: LoadedSAE, top: int = 4) -> dict[str, Any]:
+    """The report as plain values: summary, controls, concepts and every feature.
+
+    Args:
+        top: top frames per feature, each from another episode.
+
+    Raises:
+        UserError: the store has no one row per decision, or no labels.
+    """
+    store = fitted.store
+    if store.positions > 1:
+        raise UserError(f"{fitted.hook!r} has positions; reports are made for vector hook points so far.")
+    env = make_labelled(fitted.agent.env)
+    names = [name for name, concept in env.concepts.items() if concept.kind == "boolean" and name in store.columns()]
+    if not names:
+        raise UserError(f"{store.path} has no concept labels, which the report needs; collect it from a labelled game.")
+    labels = np.stack([store.column(name) for name in names], 1).astype(bool)
+    train, held_out = fitted.train_rows, fitted.held_out_rows
+    everywhere = Features(sae_package.encode_rows(fitted.sae, store, np.arange(len(store))))
+    in_train, in_held_out = (Features(sae_package.encode_rows(fitted.sae, store, rows)) for rows in (train, held_out))
+    matches = sae_package.match_concepts(in_train, in_held_out, labels[train], labels[held_out], names)
+    tops = [everywhere.top(f, store.column("episode"), top) for f in range(everywhere.d_sae)]
+    frames = _frames(fitted, np.unique(np.concatenate(tops)).astype(np.int64))
+    return {
+        "title": f"{store.hook} of {fitted.agent.run.path.name}",
+        "source": fitted.agent.source | {"sae": str(fitted.run.path), "command": fitted.run.meta["command"]},
+        "config": fitted.run.config,
+        "samples": store.samples,
+        "episodes": int(store.column("episode").max()) + 1,
+        "actions": list(env.action_names),
+        "metrics": metrics_json(fitted),
+        "evaluation": _evaluation(fitted),
+        "concepts": _concepts(fitted, names, labels, {name: env.concepts[name].meaning for name in names}),
+        "features": _features(fitted, everywhere, matches, tops),
+        "frames": frames,
+    }
+
+
+def _evaluation(fitted: LoadedSAE) -> dict[str, Any] | None:
+    """Returns by condition with their intervals, if `sae evaluate` has measured them."""
+    path = fitted.run.path / "analyses" / "evaluation.json"
+    if not path.is_file():
+        return None
+    measured = json.loads(path.read_text(encoding="utf-8"))
+    conditions = {}
+    for condition, returns in measured["returns"].items():
+        interval = bootstrap([returns])
+        conditions[condition] = {
+            "episodes": len(returns), "mean": float(np.mean(returns)), "iqm": iqm(returns),
+            "interval": [interval.low, interval.high],
+        }  # fmt: skip
+    recovered = {"value": measured["return_recovered"], "interval": measured["return_recovered_interval"]}
+    return {"conditions": conditions, "recovered": recovered}
+
+
+def _concepts(fitted: LoadedSAE, names: list[str], labels: NDArray[np.bool_], meanings: dict[str, str]) -> list[dict]:
+    """Each concept's best detector, chosen in training and scored held out: a feature, and the controls."""
+    store, train, held_out = fitted.store, fitted.train_rows, fitted.held_out_rows
+
+    def best(sae: TopK | None) -> NDArray[np.float64]:
+        def features(rows: NDArray[np.int64]) -> Features:
+            if sae is None:
+                return Features.dense(store.read(rows))
+            return Features(sae_package.encode_rows(sae, store, rows))
+
+        return sae_package.best_per_concept(features(train), features(held_out), labels[train], labels[held_out])
+
+    columns = {"feature": best(fitted.sae), "neuron": best(None), "random": best(random_dictionary(fitted))}
+    return [
+        {
+            "name": name,
+            "meaning": meanings[name],
+            "rate": float(labels[:, c].mean()),
+            **{kind: _number(scores[c]) for kind, scores in columns.items()},
+        }
+        for c, name in enumerate(names)
+    ]
+
+
+def random_dictionary(fitted: LoadedSAE) -> TopK:
+    """An autoencoder of the same size with random directions around the data's mean: the control."""
+    sae = fitted.sae
+    sample = torch.from_numpy(fitted.store.read(fitted.train_rows[:: max(1, len(fitted.train_rows) // 4096)]))
+    control = TopK(sae.d_in, sae.d_sae, sae.k)
+    with torch.no_grad():
+        control.b_dec.copy_(sample.mean(0))
+        directions = torch.randn(sae.d_sae, sae.d_in, generator=torch.Generator().manual_seed(0))
+        control.initialise(directions, sample)
+    return control.eval()
+
+
+def _features(
+    fitted: LoadedSAE, features: Features, matches: list, tops: list[NDArray[np.int64]]
+) -> list[dict[str, Any]]:
+    sae, store = fitted.sae, fitted.store
+    point = fitted.agent.agent.hook_points[fitted.hook]
+    head = head_of(fitted.agent, fitted.hook)
+    effects = None
+    if point.head is not None:
+        weight = fitted.agent.agent.get_submodule(point.head).weight
+        assert isinstance(weight, torch.Tensor)
+        effects = sae_package.direct_effects(sae, weight).numpy()
+    states = fitted.held_out_rows[:: max(1, len(fitted.held_out_rows) // CLAMP_STATES)]
+    levels = features.quantile(CLAMP_QUANTILE)
+    with progress_bar("Clamping features", 1, "pass"):
+        clamps = sae_package.clamp_effects(sae, torch.from_numpy(store.read(states)), head, torch.from_numpy(levels))
+    counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step", "action")}
+    described = []
+    for f in range(features.d_sae):
+        values, rows = features.values(f), features.rows(f)
+        strength = dict(zip(rows.tolist(), values.tolist(), strict=True))
+        described.append(
+            {
+                "density": counts[f] / features.samples,
+                "max": float(values.max(initial=0)),
+                "histogram": features.histogram(f, 16)[0].tolist(),
+                "effects": None if effects is None else _rounded(effects[f]),
+                "concepts": [asdict(match) for match in matches[f]],
+                "clamp": {"level": float(levels[f]), **_rounded_all(asdict(clamps[f]))} if counts[f] else None,
+                "top": [
+                    {"frame": int(r), "activation": strength[int(r)]} | {k: int(c[r]) for k, c in columns.items()}
+                    for r in tops[f]
+                ],
+            }
+        )
+    return described
+
+
+def _frames(fitted: LoadedSAE, rows: NDArray[np.int64]) -> dict[str, str]:
+    """Row to the screen that the agent saw there, as a PNG in base64, by playing the episodes again."""
+    store = fitted.store
+    columns = {name: store.column(name) for name in ("episode", "step", "action", "episode_seed")}
+    frames = {}
+    episodes = np.unique(columns["episode"][rows])
+    with progress_bar("Playing top frames again", len(episodes), "episodes") as update:
+        for done, episode in enumerate(episodes):
+            whole = np.flatnonzero(columns["episode"] == episode)
+            wanted = rows[columns["episode"][rows] == episode]
+            steps = set(columns["step"][wanted].tolist())
+            seed = int(columns["episode_seed"][whole[0]])
+            screens = replay_screens(fitted.agent.env, seed, columns["action"][whole], steps)
+            frames |= {str(row): _png(screens[int(columns["step"][row])]) for row in wanted}
+            update(done + 1)
+    return frames
+
+
+def _png(screen: NDArray[np.uint8]) -> str:
+    """A console's screen has few colours, so a palette keeps it small."""
+    image = Image.fromarray(screen).quantize(32, dither=Image.Dither.NONE)
+    file = io.BytesIO()
+    image.save(file, format="PNG", optimize=False, compress_level=9)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(float(value), 4) for value in values]
+
+
+def _rounded_all(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _rounded(v) if isinstance(v, list) else round(v, 4) for name, v in values.items()}
