@@ -161,6 +161,18 @@ class Run:
         verify(path, manifest["files"])
         return path
 
+    def share(self, target: Path | str, step: int | None = None) -> "Run":
+        """Copy what others need to use the run, without what resuming needs: config, provenance, metrics, and the
+        weights of one checkpoint (the newest, or that of `step`)."""
+        source = self.checkpoint(step)
+        with atomic_path(target) as temporary:
+            temporary.mkdir()
+            for name in ("config.yaml", "meta.json", "metrics.jsonl"):
+                if (self.path / name).is_file():
+                    shutil.copy(self.path / name, temporary / name)
+            Run(temporary).save_checkpoint(int(source.name), load_file(source / "model.safetensors"))
+        return Run(Path(target))
+
     def load_weights(self, step: int | None = None) -> dict[str, Tensor]:
         """The checkpoint's weights; half-precision ones come back as float32."""
         weights = load_file(self.checkpoint(step) / "model.safetensors")

@@ -85,6 +85,17 @@ def test_loading_a_checkpoint_runs_no_code_from_it(run, tmp_path):
     assert not (tmp_path / "pwned").exists()
 
 
+def test_a_shared_run_holds_the_weights_but_not_the_training_state(run, tmp_path):
+    run.log(5, {"loss": 1.0})
+    run.close()
+    save(run, 5, 2.0, {"optimizer": 1})
+    shared = run.share(tmp_path / "shared")
+    assert shared.load_weights()["w"].tolist() == [2, 2]
+    assert (shared.config, shared.meta, shared.metrics()) == (run.config, run.meta, run.metrics())
+    with pytest.raises(RunError, match="holds weights only, so training can't resume"):
+        shared.load_state()
+
+
 def test_weights_of_another_architecture_are_refused_by_name():
     with pytest.raises(RunError, match=r"'weight' is \(2, 4\) there and \(2, 3\) in Linear"):
         load_into(nn.Linear(3, 2), {"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, "runs/x")
