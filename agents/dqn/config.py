@@ -23,7 +23,7 @@ class DQNConfig:
     """Whether a lost life ends the return that is learned (the episode always goes on)."""
     clip_reward: bool = True
     """Whether rewards are clipped to [-1, 1] for learning (reported returns never are)."""
-    batch_size: int = 16
+    batch_size: int = 32
     """Transitions per update."""
     train_every: int = 8
     """Decisions per update (4 in Mnih et al.)."""
@@ -69,6 +69,11 @@ class DQNConfig:
         for name in ("gamma", "epsilon_final", "eval_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
+        if self.learning_starts > self.replay_capacity:
+            raise UserError(
+                f"learning_starts={self.learning_starts} given with replay_capacity={self.replay_capacity}; learning "
+                "would never start: raise replay_capacity."
+            )
         if self.learning_starts <= self.num_envs * (self.n_step + self.env.frame_stack):
             raise UserError(
                 f"learning_starts={self.learning_starts} given; {self.num_envs} environments and {self.n_step}-step "

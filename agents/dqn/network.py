@@ -41,7 +41,10 @@ class DQN(Agent):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
-        x = (obs.to(self.q.weight.dtype) * (1 / 255)).contiguous(memory_format=torch.channels_last)
+        kind = obs.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.q.weight.dtype
+        # Laid out while the pixels are bytes, and straight to the type computed in: the least memory touched.
+        x = obs.contiguous(memory_format=torch.channels_last).to(dtype) * (1 / 255)
         x = self.relu1(self.conv1(x))
         x = self.relu2(self.conv2(x))
         x = self.relu3(self.conv3(x))

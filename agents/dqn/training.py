@@ -90,7 +90,7 @@ class Training:
 
     def _due_batches(self) -> list[Batch]:
         config, now = self.config, self.agent_steps
-        if now < config.learning_starts:
+        if len(self.replay) < config.learning_starts:
             return []
         due = now // config.train_every - (now - config.num_envs) // config.train_every
         return [self.replay.sample(config.batch_size, self.rng) for _ in range(due)]
@@ -120,6 +120,14 @@ class Training:
         self.agent_steps = state["agent_steps"]
         self._begin()
 
+    def continue_from(self, weights: dict[str, torch.Tensor], agent_steps: int, source: Path) -> None:
+        """Go on from weights alone: the optimiser starts afresh and the replay fills before learning does."""
+        load_into(self.agent, weights, source)
+        for copied in (self.learner.target, self.actor.agent):
+            copied.load_state_dict(self.agent.state_dict())
+        self.agent_steps = agent_steps
+        self._begin()
+
     def save(self, run: Run) -> Path:
         self.replay.flush()
         return run.save_checkpoint(self.agent_steps, self.agent.state_dict(), self.state())
@@ -130,6 +138,9 @@ def train(
 ) -> Episodes:
     """Train `run` from its newest checkpoint, or from the start, until `config.agent_steps`.
 
+    A checkpoint that was shared without its training state gives the weights only; `metrics.jsonl` then
+    says `restarted_from_weights` at its step.
+
     `report(agent_steps, metrics)` is called at each logged line. Returns the final evaluation.
 
     Raises:
@@ -139,8 +150,12 @@ def train(
     training = Training(config, seed, run.path / "replay", device)
     if run.checkpoint_steps():
         step = run.checkpoint_steps()[-1]
-        training.restore(run.load_weights(step), run.load_state(step), run.path)
         run.rewind(step)
+        if run.has_state(step):
+            training.restore(run.load_weights(step), run.load_state(step), run.path)
+        else:
+            training.continue_from(run.load_weights(step), step, run.path)
+            run.log(step, {"restarted_from_weights": 1})
     started, started_at = time.perf_counter(), training.agent_steps
     with graceful_stop() as stop:
         while training.agent_steps < config.agent_steps:

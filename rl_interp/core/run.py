@@ -178,6 +178,10 @@ class Run:
         weights = load_file(self.checkpoint(step) / "model.safetensors")
         return {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
 
+    def has_state(self, step: int) -> bool:
+        """Whether the checkpoint holds the training state; one that was shared holds the weights only."""
+        return (self.path / "checkpoints" / str(step) / "state.pt").is_file()
+
     def load_state(self, step: int | None = None) -> dict[str, Any]:
         """The checkpoint's training state, read without executing anything from it."""
         path = self.checkpoint(step) / "state.pt"

@@ -73,7 +73,7 @@ def test_the_bootstrap_follows_both_papers(batch):
 
 
 def test_an_update_is_one_adam_step_on_the_huber_loss(batch):
-    config = DQNConfig(double=True, max_grad_norm=0.01)
+    config = DQNConfig(double=True, max_grad_norm=0.01, precision="fp32")
     learner = Learner(network(), config, CPU)
     reference = copy.deepcopy(learner.agent)
     target = bootstrap(
