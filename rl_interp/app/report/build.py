@@ -118,7 +118,7 @@ def random_dictionary(fitted: LoadedSAE) -> TopK:
 
 
 def _features(
-    fitted: LoadedSAE, features: Features, matches: list, tops: list[NDArray[np.int64]]
+    fitted: LoadedSAE, features: Features, matches: list, tops: list[NDArray[np.int32]]
 ) -> list[dict[str, Any]]:
     sae, store = fitted.sae, fitted.store
     point = fitted.agent.agent.hook_points[fitted.hook]
