@@ -1,6 +1,7 @@
 """The configuration of a fit."""
 
 from dataclasses import dataclass
+from math import inf
 
 from rl_interp.core.errors import UserError
 
@@ -13,7 +14,7 @@ class SAEConfig:
     """Width of the dictionary, d_sae."""
     k: int = 32
     """Latents that may be active in one sample."""
-    epochs: float = 16.0
+    epochs: float = 8.0
     """Passes over the data."""
     batch_size: int = 1024
     """Samples per update."""
@@ -30,15 +31,16 @@ class SAEConfig:
     dead_after: float = 0.25
     """Passes over the data without firing after which a latent counts as dead during the fit. Relative
     to the data: a window of millions of samples would never trigger on a small store."""
+    revive: bool = True
+    """Whether dead latents start again, each window of `dead_after`, as samples that are reconstructed
+    badly (Bricken et al. 2023, "Neuron Resampling"), besides what the auxiliary loss does."""
     centre: bool = True
     """Whether the data's mean is removed before the fit (it is folded into the weights)."""
-    scale: bool = True
-    """Whether the data is scaled to unit variance (one factor, folded into the weights)."""
+    ridge: float = 1.0
+    """The data is whitened with this share of its mean variance added to each principal component's
+    (and that is folded into the weights): 0 evens them all out, inf scales all by one factor."""
     shuffle: bool = True
     """Whether samples are mixed across episodes."""
-    data_init: bool = True
-    """Whether the dictionary starts as data samples' directions, so that every latent points into the
-    subspace that the activations use; else as random directions."""
     held_out: float = 0.2
     """Share of the episodes kept for evaluation."""
     seed: int = 0
@@ -46,13 +48,22 @@ class SAEConfig:
 
     def __post_init__(self) -> None:
         for name in ("latents", "k", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} given; it must be at least 1.")
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("epochs", "learning_rate", "dead_after"):
+            self._require(name, 0 < getattr(self, name) < inf, "positive and finite")
+        for name in ("aux_k", "aux_coefficient"):
+            self._require(name, 0 <= getattr(self, name) < inf, "at least 0 and finite")
+        self._require("ridge", self.ridge >= 0, "at least 0")
+        for name in ("warmup", "decay"):
+            self._require(name, 0 <= getattr(self, name) <= 1, "a share, from 0 to 1")
+        self._require("held_out", 0 <= self.held_out < 1, "a share, at least 0 and below 1")
         if self.k > self.latents:
             raise UserError(
                 f"k={self.k} given with latents={self.latents}; at most all latents can be active: lower k."
             )
-        if self.epochs <= 0 or self.learning_rate <= 0 or self.dead_after <= 0:
-            raise UserError("epochs, learning_rate and dead_after must be positive.")
-        if not 0 <= self.held_out < 1 or self.aux_k < 0 or not 0 <= self.warmup + self.decay <= 1:
-            raise UserError("held_out lies in [0, 1), aux_k is at least 0, and warmup + decay at most 1.")
+        if self.warmup + self.decay > 1:
+            raise UserError(f"warmup={self.warmup} and decay={self.decay} given; together they are at most 1.")
+
+    def _require(self, name: str, fine: bool, wanted: str) -> None:
+        if not fine:  # NaN is not fine either: every comparison with it is false
+            raise UserError(f"{name}={getattr(self, name)} given; it must be {wanted}.")

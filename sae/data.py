@@ -52,14 +52,17 @@ class ArrayActivations:
             yield self.array[order[start : start + batch]]
 
 
-def check_finite(batch: NDArray[np.float32], first_row: int) -> None:
-    """Raise `UserError` that names the first row with a NaN or infinity."""
-    bad = ~np.isfinite(batch).all(1)
-    if bad.any():
-        raise UserError(
-            f"activation row {first_row + int(np.argmax(bad))} holds NaN or infinity; collect the store again from "
-            "an agent whose weights are finite."
-        )
+def check_finite(data: Activations, rows: NDArray[np.integer], batch: int = 8192) -> None:
+    """Read `rows` of `data` and raise a `UserError` that names the first with a NaN or infinity."""
+    order = np.sort(rows)
+    for start in range(0, len(order), batch):
+        chosen = order[start : start + batch]
+        bad = ~np.isfinite(data.read(chosen)).all(1)
+        if bad.any():
+            raise UserError(
+                f"activation row {chosen[np.argmax(bad)]} holds NaN or infinity; collect the store again from an agent "
+                "whose weights are finite."
+            )
 
 
 def split_by_episode(

@@ -63,6 +63,12 @@ class ClampEffect:
     """The same for the random direction."""
     towards: list[float]
     """`[A]`: change in each action's share of greedy choices."""
+    new_actions: list[float]
+    """`[A]`: each action's share among the states whose greedy action changes; zeros if none does."""
+    preference_change: list[float]
+    """`[A]`: mean change of each action's preference (Q-value or logit)."""
+    preference_change_control: list[float]
+    """The same for the random direction."""
 
 
 @torch.no_grad()
@@ -71,26 +77,42 @@ def clamp_effects(
 ) -> list[ClampEffect]:
     """Clamp each feature to `values [F]` on the states whose activations are `x [N, D]`.
 
-    `head` maps activations `[N, D]` to preferences `[N, A]`, such as the agent's last layer. The
-    control moves each state by the same distance along one random direction.
+    `head` maps activations `[N, D]` to preferences `[N, A]`, such as the agent's last layer. A linear one
+    is evaluated in closed form: `Q' = Q + (value − f(x)) d Wᵀ`. The control moves each state by the same
+    distance along one random direction.
     """
-    preferences = head(x)
-    actions, before = preferences.shape[1], preferences.argmax(1)
-    share_before = torch.bincount(before, minlength=actions) / len(x)
+    before = head(x)
     active = sae.encode(x)
     noise = torch.randn(sae.d_sae, sae.d_in, generator=torch.Generator().manual_seed(seed)).to(x)
-    noise /= noise.norm(dim=1, keepdim=True)
+    noise *= (sae.W_dec.norm(dim=1) / noise.norm(dim=1))[:, None]
+    move, move_control = _mover(head, x, before, sae.W_dec), _mover(head, x, before, noise)
     effects = []
     for feature in range(sae.d_sae):
         distance = (values[feature] - active[:, feature])[:, None]
-        after = head(x + distance * sae.W_dec[feature]).argmax(1)
-        control = head(x + distance * noise[feature]).argmax(1)
-        share = torch.bincount(after, minlength=actions) / len(x)
-        effects.append(
-            ClampEffect(
-                (after != before).float().mean().item(),
-                (control != before).float().mean().item(),
-                (share - share_before).tolist(),
-            )
-        )
+        effects.append(_compare(before, move(feature, distance), move_control(feature, distance)))
     return effects
+
+
+def _mover(
+    head: Callable[[Tensor], Tensor], x: Tensor, before: Tensor, directions: Tensor
+) -> Callable[[int, Tensor], Tensor]:
+    """`(feature, distance [N, 1]) -> preferences [N, A]` after the move along that feature's direction."""
+    if isinstance(head, torch.nn.Linear):
+        shift = directions @ head.weight.T
+        return lambda feature, distance: before + distance * shift[feature]
+    return lambda feature, distance: head(x + distance * directions[feature])
+
+
+def _compare(before: Tensor, after: Tensor, control: Tensor) -> ClampEffect:
+    states, actions = before.shape
+    old, new = before.argmax(1), after.argmax(1)
+    changed = new != old
+    share = torch.bincount(new, minlength=actions) - torch.bincount(old, minlength=actions)
+    return ClampEffect(
+        changed=changed.float().mean().item(),
+        changed_control=(control.argmax(1) != old).float().mean().item(),
+        towards=(share / states).tolist(),
+        new_actions=(torch.bincount(new[changed], minlength=actions) / changed.sum().clamp(min=1)).tolist(),
+        preference_change=(after - before).mean(0).tolist(),
+        preference_change_control=(control - before).mean(0).tolist(),
+    )

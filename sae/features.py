@@ -1,10 +1,13 @@
 """What each feature responds to: its statistics, its strongest moments, and the concepts it tells."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
+from rl_interp.core.errors import UserError
 from sae.metrics import Encoding
 
 
@@ -20,16 +23,27 @@ class Features:
         sample, slot = np.nonzero(encoding.values > 0)
         feature = encoding.indices[sample, slot]
         order = np.argsort(feature, kind="stable")
-        self._sample, self._value = sample[order], encoding.values[sample, slot][order]
+        self._sample, self._value = sample[order].astype(np.int32), encoding.values[sample, slot][order]
         self._start = np.searchsorted(feature[order], np.arange(self.d_sae + 1))
 
     @classmethod
     def dense(cls, activations: NDArray[np.floating]) -> "Features":
-        """The same of a dense, non-negative `[N, F]`, such as raw neurons, as a control."""
-        index = np.broadcast_to(np.arange(activations.shape[1], dtype=np.int32), activations.shape)
-        return cls(Encoding(activations.astype(np.float32), index, activations.shape[1]))
+        """The same of a dense `[N, F]`, such as raw neurons, as a control. Negative values are kept: there
+        a feature "fires" wherever it is not 0."""
+        features = cls.__new__(cls)
+        features.samples, features.d_sae = activations.shape
+        counts = np.count_nonzero(activations, axis=0)
+        features._start = np.concatenate([[0], np.cumsum(counts)])
+        features._sample = np.empty(counts.sum(), np.int32)
+        features._value = np.empty(counts.sum(), np.float32)
+        # Column by column: np.nonzero of all would take sixteen bytes an entry on the way.
+        for feature, (start, end) in enumerate(pairwise(features._start)):
+            column = activations[:, feature]
+            features._sample[start:end] = rows = np.flatnonzero(column)
+            features._value[start:end] = column[rows]
+        return features
 
-    def rows(self, feature: int) -> NDArray[np.int64]:
+    def rows(self, feature: int) -> NDArray[np.int32]:
         return self._sample[self._start[feature] : self._start[feature + 1]]
 
     def values(self, feature: int) -> NDArray[np.float32]:
@@ -50,7 +64,7 @@ class Features:
         values = self.values(feature)
         return np.histogram(values, bins, (0, float(values.max(initial=1e-9))))
 
-    def top(self, feature: int, episodes: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    def top(self, feature: int, episodes: NDArray[np.integer], count: int) -> NDArray[np.int32]:
         """The rows of its strongest activations, at most one an episode, strongest first."""
         rows = self.rows(feature)
         strongest = rows[np.argsort(-self.values(feature), kind="stable")]
@@ -63,29 +77,38 @@ class Features:
         `labels [N, C]`. Ties, the samples in which it does not fire among them, count half, as in the
         Mann-Whitney statistic. NaN for a concept that all or no samples have.
         """
+        if len(labels) != self.samples:
+            raise UserError(f"{len(labels)} labels given for {self.samples} samples; give one row of labels a sample.")
+        # The rank-sum form: ranks of the silent samples, all tied, are the base, so that only the others are summed.
+        ranks, silent_rank = self._ranks()
         positives = labels.sum(0).astype(np.float64)
         negatives = len(labels) - positives
-        scores = np.empty((self.d_sae, labels.shape[1]))
-        for feature in range(self.d_sae):
-            scores[feature] = self._mann_whitney(feature, labels, positives, negatives)
+        matrix = csr_array((ranks, self._sample, self._start), shape=(self.d_sae, self.samples))
+        rank_sum = matrix @ labels.astype(np.float64) + silent_rank[:, None] * positives
         with np.errstate(invalid="ignore", divide="ignore"):
-            return scores / (positives * negatives)
+            return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
-    def _mann_whitney(
-        self, feature: int, labels: NDArray[np.bool_], positives: NDArray[np.float64], negatives: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        values = self.values(feature)
-        order = np.argsort(values, kind="stable")
-        has = labels[self.rows(feature)[order]].astype(np.float64)
-        starts = np.flatnonzero(np.diff(values[order], prepend=-1.0))
-        tied_positive = np.add.reduceat(has, starts) if len(has) else np.zeros((0, labels.shape[1]))
-        size = np.diff(np.append(starts, len(has)))[:, None]
-        tied_negative = size - tied_positive
-        silent_negative = negatives - tied_negative.sum(0)
-        silent_positive = positives - tied_positive.sum(0)
-        below = silent_negative + np.cumsum(tied_negative, 0) - tied_negative
-        wins = (tied_positive * (below + 0.5 * tied_negative)).sum(0)
-        return wins + 0.5 * silent_positive * silent_negative
+    def _ranks(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mid-ranks among all samples of the entries, less that of the silent samples, and that `[F]`."""
+        ranks, silent_rank = np.empty(len(self._value)), np.empty(self.d_sae)
+        for feature, (start, end) in enumerate(pairwise(self._start)):
+            values = self._value[start:end]
+            silent = self.samples - len(values)
+            silent_rank[feature] = (values < 0).sum() + (silent + 1) / 2
+            own = _mid_ranks(values) + np.where(values > 0, silent, 0)
+            ranks[start:end] = own - silent_rank[feature]
+        return ranks, silent_rank
+
+
+def _mid_ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Ranks from 1, ties sharing their mean."""
+    order = np.argsort(values)
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(values)])
+    sizes = np.diff(np.append(starts, len(values)))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes)
+    return ranks
 
 
 @dataclass(frozen=True)

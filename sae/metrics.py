@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from rl_interp.core.errors import UserError
 from rl_interp.core.stats import Interval, bootstrap
@@ -68,25 +69,31 @@ def evaluate(sae: TopK, data: Activations, rows: NDArray[np.integer], batch: int
     """The figures of `sae` on `rows` of `data`, in one streaming pass.
 
     Raises:
-        UserError: the data's width is not the autoencoder's.
+        UserError: no rows, rows that are all the same, or data of another width than the autoencoder's.
     """
+    if not len(rows):
+        raise UserError("no rows given to measure on; hold out some episodes (held_out) or give the training rows.")
     if data.width != sae.d_in:
         raise UserError(
             f"the activations are {data.width} wide and the autoencoder {sae.d_in}: they are of different hooks."
         )
+    device = sae.W_dec.device
     fired = np.zeros(sae.d_sae, np.int64)
     total, squares, error, active = torch.zeros(sae.d_in, dtype=torch.float64), 0.0, 0.0, 0
     for _, x in _batches(data, rows, batch):
-        values, indices = sae.encode_sparse(x)
-        error += (x - sae.decode_sparse(values, indices)).double().square().sum().item()
+        values, indices = sae.encode_sparse(x.to(device))
+        error += (x.to(device) - sae.decode_sparse(values, indices)).double().square().sum().item()
         total += x.double().sum(0)
         squares += x.double().square().sum().item()
         active += int((values > 0).sum())
-        fired += np.bincount(indices[values > 0].numpy(), minlength=sae.d_sae)
+        fired += np.bincount(indices[values > 0].cpu().numpy(), minlength=sae.d_sae)
     count = len(rows)
     density = fired / count
     variance = squares - (total.square().sum() / count).item()
-    cosine = sae.W_dec @ sae.W_dec.T
+    if variance <= 0:
+        raise UserError(f"the {count} activations are all the same, so no share of their variance can be explained.")
+    directions = normalize(sae.W_dec, dim=1)
+    cosine = directions @ directions.T
     cosine.fill_diagonal_(-1)
     return Metrics(
         samples=count,

@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sae.sparse import encode_topk
+from sae.whiten import Whitening
+
 
 class TopK(nn.Module):
     """`f = relu(topk((x − b_dec) W_enc + b_enc))`, `x̂ = f W_dec + b_dec` (Gao et al. 2024, eq. 5).
 
-    `W_enc [D, F]`, `b_enc [F]`, `W_dec [F, D]` with rows of unit norm, `b_dec [D]`. Takes raw activations:
-    what the fit removed from them (mean and scale) is folded into the weights.
+    `W_enc [D, F]`, `b_enc [F]`, `W_dec [F, D]`, `b_dec [D]`. A fitted one takes raw activations: what the fit
+    did to them beforehand (centring, whitening) is folded into the weights.
     """
 
     def __init__(self, d_in: int, d_sae: int, k: int):
@@ -32,16 +35,18 @@ class TopK(nn.Module):
         return self.W_dec.shape[0]
 
     @torch.no_grad()
-    def initialise(self, directions: Tensor, x: Tensor) -> None:
+    def initialise(self, directions: Tensor, x: Tensor) -> float:
         """Make `directions [F, D]`, normalised, the dictionary, and the encoder its transpose.
 
         The encoder is scaled by the one factor that fits samples `x [N, D]` best: K correlated
-        directions together would overshoot.
+        directions together would overshoot. Returns that factor.
         """
         self.W_dec.copy_(F.normalize(directions, dim=1))
         self.W_enc.copy_(self.W_dec.T)
         fit = self(x) - self.b_dec
-        self.W_enc.mul_((fit * (x - self.b_dec)).sum() / fit.square().sum())
+        gain = (fit * (x - self.b_dec)).sum() / fit.square().sum()
+        self.W_enc.mul_(gain)
+        return gain.item()
 
     def pre_activations(self, x: Tensor) -> Tensor:
         """`[N, F]`, before selection."""
@@ -50,7 +55,7 @@ class TopK(nn.Module):
     def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The K selected latents of each sample: values `[N, K]` (zero where the K-th is not positive) and
         indices `[N, K]`, in no order."""
-        values, indices = self.pre_activations(x).topk(self.k, dim=-1, sorted=False)
+        values, indices = encode_topk(x, self.W_enc, self.b_enc, self.b_dec, self.k)
         return values.relu(), indices
 
     def encode(self, x: Tensor) -> Tensor:
@@ -71,14 +76,15 @@ class TopK(nn.Module):
         return self.decode_sparse(*self.encode_sparse(x))
 
     @torch.no_grad()
-    def folded(self, mean: Tensor, scale: float) -> "TopK":
-        """The same autoencoder for raw activations x, given one for z = (x − mean) / scale.
+    def folded(self, whitening: Whitening) -> "TopK":
+        """The same autoencoder for raw activations, given one for whitened ones.
 
-        Latents are measured in the raw activations' units: they are `scale` times those of z.
+        Latents keep their values, and so their ranks: rows of the raw `W_dec` are what one unit of a latent
+        adds to the raw activations, and have unit norm only where `ridge` is infinite and one factor scales all.
         """
-        raw = TopK(self.d_in, self.d_sae, self.k)
-        raw.W_enc.copy_(self.W_enc)
-        raw.b_enc.copy_(scale * self.b_enc)
-        raw.W_dec.copy_(self.W_dec)
-        raw.b_dec.copy_(mean + scale * self.b_dec)
+        raw = TopK(whitening.to.shape[0], self.d_sae, self.k)
+        raw.W_enc.copy_(whitening.to @ self.W_enc)
+        raw.b_enc.copy_(self.b_enc)
+        raw.W_dec.copy_(self.W_dec @ whitening.back)
+        raw.b_dec.copy_(whitening.mean + self.b_dec @ whitening.back)
         return raw

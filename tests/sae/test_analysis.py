@@ -184,7 +184,7 @@ def test_an_autoencoder_comes_back_from_disk_and_misfits_are_named(tmp_path, x):
     loaded = load(tmp_path / "sae")
     assert torch.equal(loaded(torch.from_numpy(x)), sae(torch.from_numpy(x)))
     config = json.loads((tmp_path / "sae" / "cfg.json").read_text())
-    assert (config["architecture"], config["k"], config["metadata"]) == ("topk", 3, {"hook_name": "fc.post"})
+    assert (config["architecture"], config["k"], config["metadata"]["hook_name"]) == ("topk", 3, "fc.post")
     for change, message in (
         ({"architecture": "jumprelu"}, "architecture = 'jumprelu'; only 'topk'"),
         ({"d_sae": 11}, r"W_enc is \(6, 10\), cfg.json says \(6, 11\)"),

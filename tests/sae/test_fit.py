@@ -1,11 +1,15 @@
 """Fitting: gradients, planted truth, dead latents, folding, exact resume, bad input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from rl_interp.core.errors import UserError
 from sae import ArrayActivations, SAEConfig, TopK, Trainer, evaluate, fit
+from sae.whiten import Whitening
 
 SMALL = SAEConfig(latents=64, k=4, epochs=40, batch_size=256, learning_rate=3e-3, aux_k=32)
 
@@ -26,7 +30,7 @@ def dense_losses(trainer: Trainer, x: torch.Tensor) -> torch.Tensor:
     pre = (x - m.b_dec) @ m.W_enc + m.b_enc
     kept = torch.zeros_like(pre, dtype=torch.bool).scatter(1, pre.topk(m.k, dim=1).indices, True)
     error = x - (torch.relu(pre) * kept @ m.W_dec + m.b_dec)
-    loss = error.square().sum() / (x - x.mean(0)).square().sum()
+    loss = error.square().sum() / (len(x) * trainer.whitening.variance)
     dead = trainer.dead_latents
     if len(dead):
         latents = torch.relu(pre[:, dead])
@@ -52,9 +56,9 @@ def test_losses_and_gradients_are_those_of_the_dense_definition(dead):
         trainer.model.b_enc += 0.05 * torch.randn(64, generator=torch.Generator().manual_seed(0))
     if dead:
         trainer.silent[:20] = 10**9
-    x = (torch.from_numpy(data[:200]).double() - trainer.mean) / trainer.scale
+    x = torch.from_numpy(trainer.whitening.apply(data[:200])).double()
     parameters = list(trainer.model.parameters())
-    losses, _ = trainer.losses(x)
+    losses, _, _ = trainer.losses(x)
     ours = torch.autograd.grad(losses["loss"], parameters)
     reference = dense_losses(trainer, x)
     torch.testing.assert_close(losses["loss"], reference, rtol=1e-10, atol=0)
@@ -76,10 +80,11 @@ def test_planted_features_are_found_and_none_dies():
 def test_the_fold_is_exact():
     data, _ = planted(500)
     trainer = fit(ArrayActivations(data), SMALL, should_stop=iter([False] * 20 + [True]).__next__)
-    x = torch.from_numpy(data[:50])
-    normalised = (x - trainer.mean) / trainer.scale
-    wanted = trainer.model(normalised) * trainer.scale + trainer.mean
-    torch.testing.assert_close(trainer.sae()(x), wanted, rtol=1e-5, atol=1e-3)
+    x, whitening = torch.from_numpy(data[:50]), trainer.whitening
+    whitened = torch.from_numpy(whitening.apply(data[:50]))
+    wanted = trainer.model(whitened) @ whitening.back + whitening.mean
+    torch.testing.assert_close(trainer.sae()(x), wanted, rtol=1e-4, atol=1e-2)  # values are about 300
+    torch.testing.assert_close(trainer.sae().encode(x), trainer.model.encode(whitened), rtol=1e-3, atol=1e-3)
 
 
 def test_decoder_rows_keep_unit_norm_and_the_parallel_gradient_is_gone():
@@ -92,6 +97,61 @@ def test_decoder_rows_keep_unit_norm_and_the_parallel_gradient_is_gone():
     trainer._remove_parallel_gradient()
     along = (trainer.model.W_dec.grad * trainer.model.W_dec).sum(1)
     assert along.abs().max() < 1e-7
+
+
+def test_one_direction_of_large_variance_leaves_no_latent_dead():
+    """What an agent's value does to its hidden layer, and what it did to dictionaries of raw activations."""
+    data, _ = planted(4000)
+    rng = np.random.default_rng(1)
+    loud = rng.normal(size=32)
+    data += (1000 * rng.normal(size=(4000, 1)) * loud / np.linalg.norm(loud)).astype(np.float32)
+    config = SAEConfig(latents=256, k=8, batch_size=256, epochs=8, dead_after=0.5)
+
+    def dead(**changes) -> float:
+        sae = fit(ArrayActivations(data), replace(config, **changes)).sae()
+        return evaluate(sae, ArrayActivations(data), np.arange(len(data))).dead_fraction
+
+    assert dead() < 0.02
+    assert dead(ridge=float("inf"), revive=False) > 0.2
+
+
+def test_dead_latents_start_again_as_samples_that_are_reconstructed_badly():
+    data, _ = planted(2000)
+    trainer = Trainer(ArrayActivations(data), SMALL)
+    for _ in range(3):
+        trainer.step()
+    x = trainer._next_batch()
+    trainer.silent[:5] = 10**9
+    error = torch.zeros(len(x))
+    error[[7, 9, 20, 21, 22]] = torch.tensor([1e6, 1.0, 1.0, 1.0, 1.0])
+    trainer._revive(x, error)
+    assert not len(trainer.dead_latents)
+    cosine = F.normalize(x[[7, 9, 20, 21, 22]] - trainer.model.b_dec, dim=1) @ trainer.model.W_dec[:5].T
+    torch.testing.assert_close(cosine.amax(0), torch.ones(5))
+    assert (trainer.model.encode(x[[7]])[0, :5] > 0).any()
+    assert not trainer.optimizer.state[trainer.model.W_enc]["exp_avg"][:, :5].any()
+
+
+def test_whitening_evens_out_the_components_and_undoes_itself():
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(5000, 6)) * [100, 10, 3, 1, 1, 0] @ np.linalg.qr(rng.normal(size=(6, 6)))[0] + 50).astype(
+        np.float32
+    )
+    white = Whitening.of(x, ridge=0)
+    z = white.apply(x)
+    np.testing.assert_allclose(np.cov(z.T, bias=True), np.eye(5), atol=1e-3)  # the sixth neuron never varies
+    np.testing.assert_allclose(z @ white.back.numpy() + white.mean.numpy(), x, atol=1e-2)
+    one_factor = Whitening.of(x, ridge=float("inf"))
+    assert one_factor.variance == pytest.approx(6)
+    variance = x.var(0, dtype=np.float64).mean()
+    z, raw = one_factor.apply(x[:20]), x[:20] - x.mean(0, dtype=np.float64)
+    np.testing.assert_allclose(z @ z.T, raw @ raw.T / variance, atol=1e-2)
+    between = Whitening.of(x, ridge=0.5)
+    np.testing.assert_allclose(
+        between.apply(x).var(0),
+        (v := np.linalg.eigvalsh(np.cov(x.T, bias=True))[:0:-1]) / (v + 0.5 * variance),
+        atol=1e-3,
+    )
 
 
 def test_a_resumed_fit_equals_the_uninterrupted_one_to_the_last_bit():
@@ -110,8 +170,8 @@ def test_samples_are_mixed_across_the_data_only_if_asked():
     data = np.random.default_rng(0).normal(size=(1000, 8)).astype(np.float32)
     data[:, 0] = np.arange(1000)
     for shuffle in (True, False):
-        config = SAEConfig(latents=8, k=2, batch_size=100, shuffle=shuffle, centre=False, scale=False)
-        first = Trainer(ArrayActivations(data), config)._next_batch()[:, 0]
+        trainer = Trainer(ArrayActivations(data), SAEConfig(latents=8, k=2, batch_size=100, shuffle=shuffle))
+        first = (trainer._next_batch() @ trainer.whitening.back)[:, 0]
         assert (np.ptp(first.numpy()) > 800) == shuffle
 
 

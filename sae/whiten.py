@@ -1,0 +1,87 @@
+"""Whitening: the linear map that an autoencoder is fitted behind, and that is folded into its weights."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rl_interp.core.errors import UserError
+from sae.data import Activations
+
+_NEGLIGIBLE = 1e-7
+"""Principal components below this share of the largest one's variance are rounding errors, and left out."""
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """`z = (x − mean) to`, and back `x = mean + z back`; shape letters: D = d_in, R components kept.
+
+    `mean [D]`, `to [D, R]`, `back [R, D]`, with `back to = 1`. `variance` is that of z, summed over R.
+    """
+
+    mean: Tensor
+    to: Tensor
+    back: Tensor
+    variance: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float32], ridge: float, centre: bool = True) -> "Whitening":
+        """From samples `values [N, D]`: principal components divided by `sqrt(variance + ridge · mean variance)`.
+
+        An agent's hidden layer often varies a hundred times more along one direction (how well the game
+        goes) than along those that tell the actions apart. Unwhitened, all K latents of a sample go to that
+        direction, and the rest of the dictionary dies. With `ridge = inf` one factor scales all.
+
+        Raises:
+            UserError: all samples are the same.
+        """
+        # In float64: in float32 a constant neuron's mean is not quite its value, and it would seem to vary.
+        mean = values.mean(0, dtype=np.float64)
+        centred = values - mean
+        variances, components = np.linalg.eigh(centred.T @ centred / len(values))
+        if not np.any(values != values[0]):
+            raise UserError(
+                "every activation is the same, so there is nothing to decompose; choose another hook point."
+            )
+        kept = variances > _NEGLIGIBLE * variances[-1]
+        variances, components = variances[kept][::-1], components[:, kept][:, ::-1]
+        average = variances.sum() / values.shape[1]
+        factor = (variances + ridge * average) ** -0.5 if np.isfinite(ridge) else np.full(len(variances), average**-0.5)
+        return cls(
+            _tensor(mean if centre else np.zeros_like(mean)),
+            _tensor(components * factor),
+            _tensor((components / factor).T),
+            float((variances * factor**2).sum()),
+        )
+
+    def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`[N, R]` from `[N, D]`."""
+        return ((torch.from_numpy(x) - self.mean) @ self.to).numpy()
+
+    def state_dict(self) -> dict[str, Tensor | float]:
+        return {"mean": self.mean, "to": self.to, "back": self.back, "variance": self.variance}
+
+
+class Whitened:
+    """A view of activations, whitened as they are read."""
+
+    def __init__(self, data: Activations, whitening: Whitening):
+        self.data, self.whitening, self.width = data, whitening, whitening.to.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        return self.whitening.apply(self.data.read(rows))
+
+    def batches(
+        self, batch: int, rng: np.random.Generator | None = None, rows: NDArray[np.integer] | None = None
+    ) -> Iterator[NDArray[np.float32]]:
+        return (self.whitening.apply(values) for values in self.data.batches(batch, rng, rows))
+
+
+def _tensor(array: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, np.float32))
