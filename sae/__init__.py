@@ -8,6 +8,7 @@ from sae.features import ConceptMatch, Features, best_per_concept, match_concept
 from sae.metrics import Encoding, Metrics, encode_rows, evaluate, policy_error, return_recovered
 from sae.model import TopK
 from sae.trainer import Trainer, fit
+from sae.whiten import Whitened, Whitening
 
 __all__ = [
     "Activations",
@@ -21,6 +22,8 @@ __all__ = [
     "SAEConfig",
     "TopK",
     "Trainer",
+    "Whitened",
+    "Whitening",
     "best_per_concept",
     "clamp_effects",
     "direct_effects",

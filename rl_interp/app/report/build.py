@@ -14,11 +14,12 @@ from PIL import Image
 import sae as sae_package
 from rl_interp.app.autoencoder import LoadedSAE, head_of, metrics_json
 from rl_interp.app.progress import progress_bar
+from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.envs.atari_labelled import replay_screens
 from rl_interp.core.errors import UserError
 from rl_interp.core.stats import bootstrap, iqm
-from sae import Features, TopK
+from sae import Features, SAEConfig, TopK, Whitening
 
 CLAMP_STATES = 512
 """Held-out states on which each feature is clamped."""
@@ -106,15 +107,14 @@ def _concepts(fitted: LoadedSAE, names: list[str], labels: NDArray[np.bool_], me
 
 
 def random_dictionary(fitted: LoadedSAE) -> TopK:
-    """An autoencoder of the same size with random directions around the data's mean: the control."""
-    sae = fitted.sae
-    sample = torch.from_numpy(fitted.store.read(fitted.train_rows[:: max(1, len(fitted.train_rows) // 4096)]))
-    control = TopK(sae.d_in, sae.d_sae, sae.k)
-    with torch.no_grad():
-        control.b_dec.copy_(sample.mean(0))
-        directions = torch.randn(sae.d_sae, sae.d_in, generator=torch.Generator().manual_seed(0))
-        control.initialise(directions, sample)
-    return control.eval()
+    """An autoencoder of the same size behind the same whitening, with random directions: the control."""
+    sae, config = fitted.sae, from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
+    sample = fitted.store.read(fitted.train_rows[:: max(1, len(fitted.train_rows) // 4096)])
+    whitening = Whitening.of(sample, config.ridge, config.centre)
+    whitened = torch.from_numpy(whitening.apply(sample))
+    control = TopK(whitened.shape[1], sae.d_sae, sae.k)
+    control.initialise(torch.randn(sae.d_sae, control.d_in, generator=torch.Generator().manual_seed(0)), whitened)
+    return control.folded(whitening).eval()
 
 
 def _features(
@@ -142,7 +142,7 @@ def _features(
                 "density": counts[f] / features.samples,
                 "max": float(values.max(initial=0)),
                 "histogram": features.histogram(f, 16)[0].tolist(),
-                "effects": None if effects is None else _rounded(effects[f]),
+                "effects": None if effects is None else _rounded(levels[f] * effects[f]),
                 "concepts": [asdict(match) for match in matches[f]],
                 "clamp": {"level": float(levels[f]), **_rounded_all(asdict(clamps[f]))} if counts[f] else None,
                 "top": [

@@ -5,7 +5,7 @@ last two frames' maximum, greyscale, 84×84, a stack of 4 frames (zeros before t
 """
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import tyro
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from ale_py import ALEInterface
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,14 @@ def rom_path(env_id: str) -> str:
     from ale_py import roms
 
     return str(roms.get_rom_path(rom_name(env_id)))
+
+
+def emulator() -> "ALEInterface":
+    """An emulator without a game, which prints errors only."""
+    from ale_py import ALEInterface, LoggerMode
+
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    return ALEInterface()
 
 
 class AtariVector:
@@ -111,8 +122,6 @@ class AtariVector:
 
 def action_names(env_id: str) -> tuple[str, ...]:
     """Names of the game's minimal action set, in order, e.g. `("NOOP", "UP", ...)`."""
-    from ale_py import ALEInterface
-
-    ale = ALEInterface()
+    ale = emulator()
     ale.loadROM(rom_path(env_id))
     return tuple(action.name for action in ale.getMinimalActionSet())

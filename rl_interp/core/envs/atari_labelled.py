@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.envs import mspacman
-from rl_interp.core.envs.atari import AtariConfig, rom_name, rom_path
+from rl_interp.core.envs.atari import AtariConfig, emulator, rom_name, rom_path
 from rl_interp.core.envs.labelled import Concept
 
 LABELS = {"ms_pacman": mspacman}
@@ -30,13 +30,10 @@ class AtariLabelled(gymnasium.Env):
     render_mode = "rgb_array"
 
     def __init__(self, config: AtariConfig):
-        from ale_py import ALEInterface, LoggerMode
-
-        ALEInterface.setLoggerMode(LoggerMode.Error)
         self.config = config
         self._rom = rom_name(config.id)
         self._path = rom_path(config.id)
-        self._ale = ALEInterface()
+        self._ale = emulator()
         self._ale.setFloat("repeat_action_probability", config.sticky_actions)
         self._ale.loadROM(self._path)
         self._actions = self._ale.getMinimalActionSet()
