@@ -15,7 +15,7 @@ from rl_interp.core.agent import Agent, State, tree_map
 from rl_interp.core.errors import UserError
 from saliency.targets import Target, evaluate, prepare
 
-_CHUNK = 64
+CHUNK = 64
 """Perturbed observations per forward: more would leave the processor's cache."""
 
 
@@ -75,8 +75,8 @@ class Perturbation:
             base = evaluate(agent, original, one, target, score)
             image = original.float().contiguous(memory_format=torch.channels_last)
             change = (self.blur(original.float()) - image).contiguous(memory_format=torch.channels_last)
-            for start in range(0, len(masks), _CHUNK):
-                part = masks[start : start + _CHUNK]
+            for start in range(0, len(masks), CHUNK):
+                part = masks[start : start + CHUNK]
                 perturbed = torch.addcmul(image, part, change)
                 count = len(part)
                 many = tree_map(lambda leaf, n=count: leaf.expand(n, *leaf.shape[1:]), one)

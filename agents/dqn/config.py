@@ -18,7 +18,7 @@ class DQNConfig:
     num_envs: int = 16
     """Environments stepped together."""
     env_threads: int = 2
-    """Threads that step them, beside the learner's."""
+    """Threads that step them, while the main one learns."""
     life_loss_terminal: bool = True
     """Whether a lost life ends the return that is learned (the episode always goes on)."""
     clip_reward: bool = True

@@ -1,9 +1,7 @@
 """Training a DQN: act, store, learn, and now and then evaluate and checkpoint."""
 
-import copy
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ import torch
 from agents.dqn.config import DQNConfig
 from agents.dqn.learner import Learner, check_finite
 from agents.dqn.network import DQN
-from agents.dqn.replay import Batch, Replay
+from agents.dqn.replay import Replay
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import make_vector
 from rl_interp.core.interrupt import Interrupted, graceful_stop
@@ -26,9 +24,8 @@ Report = Callable[[int, dict[str, float]], None]
 class Training:
     """The state of a run: everything that a checkpoint saves and a resume brings back.
 
-    Acting and learning overlap: while a thread takes the updates that are due, the actor decides with
-    the weights from before them and the emulators step. The two meet once per step, so a run is as
-    deterministic as one that takes turns.
+    The updates that are due are taken while the emulators step, in threads of their own; what they give
+    is the same as if the two took turns.
     """
 
     def __init__(self, config: DQNConfig, seed: int, directory: Path | None, device: str = "auto"):
@@ -46,8 +43,7 @@ class Training:
             directory=directory,
         )
         self.rng = np.random.default_rng(seed)
-        self.actor = Actor(copy.deepcopy(self.agent).requires_grad_(False), config.num_envs, self.rng)
-        self._thread = ThreadPoolExecutor(1)
+        self.actor = Actor(self.agent, config.num_envs, self.rng)
         self.agent_steps = 0
         self.episode_returns: list[float] = []
         self.loss: torch.Tensor | None = None
@@ -68,9 +64,9 @@ class Training:
     def advance(self) -> None:
         """Take one decision in every environment and the updates that are due."""
         config = self.config
-        learned = self._thread.submit(self._learn, self._due_batches())
         actions = self.actor.act(self._obs, self._first, self.epsilon)
         self.env.send(actions)
+        self._learn()
         step = self.env.recv()
         lives = step.info["lives"]
         lost_life = np.zeros(config.num_envs, bool) if self._lives is None else lives < self._lives
@@ -83,23 +79,13 @@ class Training:
             self._return[i] = 0
         self._obs, self._first, self._lives = step.obs, step.first, lives
         self.agent_steps += config.num_envs
-        self.loss = learned.result()
-        with torch.no_grad():  # else each copy would extend the graph of the one before, and memory grow
-            for mine, learned_weight in zip(self.actor.agent.parameters(), self.agent.parameters(), strict=True):
-                mine.copy_(learned_weight)
 
-    def _due_batches(self) -> list[Batch]:
+    def _learn(self) -> None:
+        """Take the updates that are due by now."""
         config, now = self.config, self.agent_steps
-        if len(self.replay) < config.learning_starts:
-            return []
-        due = now // config.train_every - (now - config.num_envs) // config.train_every
-        return [self.replay.sample(config.batch_size, self.rng) for _ in range(due)]
-
-    def _learn(self, batches: list[Batch]) -> torch.Tensor | None:
-        loss = self.loss
-        for batch in batches:
-            loss = self.learner.update(batch)
-        return loss
+        if len(self.replay) >= config.learning_starts:
+            for _ in range(now // config.train_every - (now - config.num_envs) // config.train_every):
+                self.loss = self.learner.update(self.replay.sample(config.batch_size, self.rng))
 
     def state(self) -> dict[str, Any]:
         return {
@@ -116,15 +102,13 @@ class Training:
         self.replay.restore(state["replay"])
         self.rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
-        self.actor.agent.load_state_dict(self.agent.state_dict())
         self.agent_steps = state["agent_steps"]
         self._begin()
 
     def continue_from(self, weights: dict[str, torch.Tensor], agent_steps: int, source: Path) -> None:
         """Go on from weights alone: the optimiser starts afresh and the replay fills before learning does."""
         load_into(self.agent, weights, source)
-        for copied in (self.learner.target, self.actor.agent):
-            copied.load_state_dict(self.agent.state_dict())
+        self.learner.target.load_state_dict(self.agent.state_dict())
         self.agent_steps = agent_steps
         self._begin()
 
