@@ -5,6 +5,7 @@ masks of a frame go through the agent in one batch.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -64,8 +65,7 @@ class Perturbation:
         `obs [B, C, H, W]`; `state` is the agent's, one entry an observation. Positive where the target
         needs what is there.
         """
-        height, width = obs.shape[-2:]
-        masks = self.masks(height, width).to(obs.device)[:, None].contiguous(memory_format=torch.channels_last)
+        masks = _masks_per_channel(self, obs.shape[1:], obs.device)
         state = agent.initial_state(len(obs)) if state is None else state
         out = torch.empty(len(obs), len(masks))
         for i in range(len(obs)):
@@ -81,10 +81,18 @@ class Perturbation:
                 count = len(part)
                 many = tree_map(lambda leaf, n=count: leaf.expand(n, *leaf.shape[1:]), one)
                 out[i, start : start + len(part)] = (base - evaluate(agent, perturbed, many, target, score)).cpu()
-        return out.unflatten(1, self.grid(height, width))
+        return out.unflatten(1, self.grid(*obs.shape[-2:]))
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
         """`[B, H, W]` float32: `scores`, interpolated bilinearly to the observation's size."""
         scores = self.scores(agent, obs, target, state)
         size = (obs.shape[-2], obs.shape[-1])
         return F.interpolate(scores[:, None], size, mode="bilinear", align_corners=True)[:, 0].numpy()
+
+
+@lru_cache(maxsize=1)
+def _masks_per_channel(settings: Perturbation, shape: torch.Size, device: torch.device) -> Tensor:
+    """`[masks, C, H, W]`, channels last: repeated per channel, so that perturbing runs along whole vectors, and
+    kept from frame to frame."""
+    masks = settings.masks(*shape[1:]).to(device)[:, None].expand(-1, shape[0], -1, -1)
+    return masks.contiguous(memory_format=torch.channels_last)
