@@ -180,6 +180,29 @@ class Trainer:
         falling = (1 - done) / self.config.decay if self.config.decay else 1.0
         return min(1.0, rising, falling)
 
+    def run(
+        self,
+        progress: Progress = lambda updates, total, metrics: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Update until `config.epochs` passes over the rows are done, or `should_stop()` is true.
+
+        `progress` is called now and then with updates done, their total, and `fvu` and `dead`.
+
+        Raises:
+            UserError: the loss is not finite.
+        """
+        every = max(1, self.total_updates // 100)
+        while self.updates < self.total_updates and not should_stop():
+            losses = self.step()
+            if self.updates % every == 0 or self.updates == self.total_updates:
+                fvu = losses["fvu"].item()
+                if not np.isfinite(fvu):
+                    raise UserError(
+                        f"the loss became {fvu} at update {self.updates}; lower learning_rate and fit again."
+                    )
+                progress(self.updates, self.total_updates, {"fvu": fvu, "dead": len(self.dead_latents)})
+
     def sae(self) -> TopK:
         """The autoencoder as it stands, for raw activations."""
         return self.model.folded(self.whitening)
@@ -218,39 +241,15 @@ class Trainer:
         self._epoch, self._epoch_batches, self._batches = state["epoch"], state["epoch_batches"], None
 
 
-def fit(
-    data: Activations,
-    config: SAEConfig,
-    rows: NDArray[np.integer] | None = None,
-    *,
-    state: dict[str, Any] | None = None,
-    progress: Progress = lambda updates, total, metrics: None,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Trainer:
-    """Fit until `config.epochs` passes over the rows are done, or `should_stop()` is true.
-
-    Args:
-        rows: the rows to fit on; by default all.
-        state: of a `Trainer` to go on from, bit for bit.
-        progress: called now and then with updates done, their total, and `fvu` and `dead`.
+def fit(data: Activations, config: SAEConfig, rows: NDArray[np.integer] | None = None) -> TopK:
+    """Fit to `rows` (by default all) of `data` and return the autoencoder, for raw activations.
 
     Raises:
         UserError: too few samples, NaN or infinity in them, or a loss that is not finite.
     """
     trainer = Trainer(data, config, rows)
-    if state is not None:
-        trainer.load_state_dict(state)
-    every = max(1, trainer.total_updates // 100)
-    while trainer.updates < trainer.total_updates and not should_stop():
-        losses = trainer.step()
-        if trainer.updates % every == 0 or trainer.updates == trainer.total_updates:
-            fvu = losses["fvu"].item()
-            if not np.isfinite(fvu):
-                raise UserError(
-                    f"the loss became {fvu} at update {trainer.updates}; lower learning_rate and fit again."
-                )
-            progress(trainer.updates, trainer.total_updates, {"fvu": fvu, "dead": len(trainer.dead_latents)})
-    return trainer
+    trainer.run()
+    return trainer.sae()
 
 
 def _draw(data: Activations, rows: NDArray[np.integer], rng: np.random.Generator, count: int) -> NDArray[np.float32]:

@@ -5,7 +5,7 @@ from saliency.methods import METHODS, randomisation_check, randomised, saliency_
 from saliency.perturbation import Perturbation
 from saliency.render import Frame, Panel, compose, write_png
 from saliency.targets import Advantage, Chosen, Feature, Preference, Target, Value, parse_target
-from saliency.video import write_video
+from saliency.video import check_video, write_video
 
 __all__ = [
     "METHODS",
@@ -20,6 +20,7 @@ __all__ = [
     "Preference",
     "Target",
     "Value",
+    "check_video",
     "compose",
     "parse_target",
     "randomisation_check",

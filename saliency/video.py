@@ -1,5 +1,6 @@
 """Videos that browsers play: H.264 in MP4, yuv420p, the index in front."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,8 +23,7 @@ def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: int 
     import imageio_ffmpeg
 
     path = Path(path)
-    if path.suffix != ".mp4":
-        raise UserError(f"{path} given for a video; its name must end in .mp4.")
+    check_video(path)
     frames = iter(frames)
     first = next(frames, None)
     if first is None:
@@ -31,12 +31,6 @@ def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: int 
     height, width = first.shape[:2]
     if height % 2 or width % 2:
         raise UserError(f"frames of {width}×{height} px given; H.264 needs an even width and height.")
-    try:
-        imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError:
-        raise UserError(
-            "no ffmpeg was found to write the video with; reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one."
-        ) from None
     with atomic_path(path) as temporary:
         writer = imageio_ffmpeg.write_frames(
             str(temporary),
@@ -63,3 +57,19 @@ def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: int 
         if not temporary.is_file() or not temporary.stat().st_size:
             raise UserError(f"ffmpeg wrote nothing to {path}; set IMAGEIO_FFMPEG_EXE to one that has libx264.")
     return path
+
+
+def check_video(path: Path | str) -> None:
+    """Raise a `UserError` unless `path` ends in .mp4 and there is an ffmpeg: better before the frames are made."""
+    import imageio_ffmpeg
+
+    if Path(path).suffix != ".mp4":
+        raise UserError(f"{path} given for a video; its name must end in .mp4.")
+    try:
+        found = shutil.which(imageio_ffmpeg.get_ffmpeg_exe())
+    except RuntimeError:
+        found = None
+    if not found:
+        raise UserError(
+            "no ffmpeg was found to write the video with; reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one."
+        )

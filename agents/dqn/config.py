@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rl_interp.core.envs.atari import AtariConfig
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import UserError, at_least_one
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,9 @@ class DQNConfig:
     """bf16 autocast for updates; `auto` uses it where the processor multiplies in it."""
 
     def __post_init__(self) -> None:
-        for name in ("agent_steps", "num_envs", "batch_size", "train_every", "n_step", "target_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} given; it must be at least 1.")
+        counts = ("agent_steps", "num_envs", "batch_size", "train_every", "n_step", "target_every", "log_every")
+        for name in (*counts, "eval_episodes"):
+            at_least_one(**{name: getattr(self, name)})
         for name in ("gamma", "epsilon_final", "eval_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")

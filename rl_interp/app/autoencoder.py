@@ -63,6 +63,9 @@ def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Pat
     """Fit into the run at `path`, from its newest checkpoint if it has one; returns the seconds spent."""
     if store.hook not in loaded.agent.hook_points:
         raise UserError(f"{store.path} holds {store.hook!r}, which is no hook point of the agent in {loaded.run.path}.")
+    episodes = np.repeat(store.column("episode"), store.positions)
+    rows, _ = sae_package.split_by_episode(episodes, config.held_out, config.seed)
+    trainer = Trainer(store, config, rows)
     parent = loaded.source | {"hook": store.hook, "store": str(store.path)}
     if (path / "meta.json").exists():
         opened = Run.open(path)
@@ -76,9 +79,8 @@ def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Pat
             )
     else:
         opened = Run.create(path, "sae", config, config.seed, parent)
-    state = opened.load_state() if opened.checkpoint_steps() else None
-    episodes = np.repeat(store.column("episode"), store.positions)
-    rows, _ = sae_package.split_by_episode(episodes, config.held_out, config.seed)
+    if opened.checkpoint_steps():
+        trainer.load_state_dict(opened.load_state())
     started = time.perf_counter()
     with graceful_stop() as stop, progress_bar(f"Fitting {config.latents} latents", 1, "fit") as update:
 
@@ -86,7 +88,7 @@ def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Pat
             opened.log(updates, metrics)
             update(updates / total, f"FVU {metrics['fvu']:.3f}  dead {metrics['dead']}")
 
-        trainer = sae_package.fit(store, config, rows, state=state, progress=progress, should_stop=lambda: bool(stop))
+        trainer.run(progress, should_stop=lambda: bool(stop))
         _save(opened, trainer, store)
         opened.close()
         if trainer.updates < trainer.total_updates:

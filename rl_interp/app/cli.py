@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except (KeyboardInterrupt, Interrupted) as error:
         console.print(str(error) or "stopped; every file written so far is whole.", highlight=False)
         return 130
-    except UserError as error:
+    except (UserError, OSError) as error:
         if debug:
             traceback.print_exc()
         console.print(f"[red]error:[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)

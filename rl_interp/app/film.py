@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from rl_interp.app.load import Loaded
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.envs import make_labelled
-from saliency import Frame, Panel, compose, parse_target, saliency_map, write_png, write_video
+from rl_interp.core.errors import at_least_one
+from saliency import Frame, Panel, check_video, compose, parse_target, saliency_map, write_png, write_video
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ def film(loaded: Loaded, path: Path, method: str, target: str, decisions: int, s
 
     Colours are scaled by the 99.5th percentile of |map| over the film, bars by the range of preferences in it.
     """
+    at_least_one(decisions=decisions)
+    check_video(path)
     env = make_labelled(loaded.env)
     explained = parse_target(target, env.action_names)
     moments = list(_play(loaded, env, decisions, skip, seed))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.envs.atari import AtariConfig
+from rl_interp.core.errors import at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
 from rl_interp.core.store import ActivationStore, StoreWriter
 
@@ -81,8 +82,10 @@ def collect(
 
     Raises:
         HookError: no such hook point.
+        UserError: no samples asked for.
     """
     hook_point(agent, hook)
+    at_least_one(samples=samples, num_envs=num_envs)
     device = next(agent.parameters()).device
     rng = np.random.default_rng(seed)
     next_seed = iter(range(seed, seed + samples + num_envs)).__next__

@@ -22,3 +22,10 @@ def unknown(what: str, given: object, known: Iterable[object]) -> str:
     near = difflib.get_close_matches(str(given), names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return f"unknown {what} {given!r}; known: {', '.join(names) or 'none'}.{hint}"
+
+
+def at_least_one(**numbers: int) -> None:
+    """Raise a `UserError` that names the first of `numbers` below 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise UserError(f"{name}={number} given; it must be at least 1.")

@@ -68,7 +68,7 @@ def test_losses_and_gradients_are_those_of_the_dense_definition(dead):
 
 def test_planted_features_are_found_and_none_dies():
     data, directions = planted()
-    sae = fit(ArrayActivations(data), SMALL).sae()
+    sae = fit(ArrayActivations(data), SMALL)
     cosine = directions @ sae.W_dec.detach().numpy().T
     assert (cosine.max(1) > 0.9).mean() > 0.9
     metrics = evaluate(sae, ArrayActivations(data), np.arange(len(data)))
@@ -79,7 +79,8 @@ def test_planted_features_are_found_and_none_dies():
 
 def test_the_fold_is_exact():
     data, _ = planted(500)
-    trainer = fit(ArrayActivations(data), SMALL, should_stop=iter([False] * 20 + [True]).__next__)
+    trainer = Trainer(ArrayActivations(data), SMALL)
+    trainer.run(should_stop=lambda: trainer.updates == 20)
     x, whitening = torch.from_numpy(data[:50]), trainer.whitening
     whitened = torch.from_numpy(whitening.apply(data[:50]))
     wanted = trainer.model(whitened) @ whitening.back + whitening.mean
@@ -108,7 +109,7 @@ def test_one_direction_of_large_variance_leaves_no_latent_dead():
     config = SAEConfig(latents=256, k=8, batch_size=256, epochs=8, dead_after=0.5)
 
     def dead(**changes) -> float:
-        sae = fit(ArrayActivations(data), replace(config, **changes)).sae()
+        sae = fit(ArrayActivations(data), replace(config, **changes))
         return evaluate(sae, ArrayActivations(data), np.arange(len(data))).dead_fraction
 
     assert dead() < 0.02
@@ -157,10 +158,12 @@ def test_whitening_evens_out_the_components_and_undoes_itself():
 def test_a_resumed_fit_equals_the_uninterrupted_one_to_the_last_bit():
     data = ArrayActivations(planted(2000)[0])
     config = SAEConfig(latents=64, k=4, epochs=3, batch_size=256, dead_after=0.3)
-    whole = fit(data, config)
-    part = fit(data, config, should_stop=iter([False] * 11 + [True]).__next__)
+    whole, part, resumed = (Trainer(data, config) for _ in range(3))
+    whole.run()
+    part.run(should_stop=lambda: part.updates == 11)
     assert 0 < part.updates < whole.updates
-    resumed = fit(data, config, state=part.state_dict())
+    resumed.load_state_dict(part.state_dict())
+    resumed.run()
     for (name, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert torch.equal(whole.silent, resumed.silent)

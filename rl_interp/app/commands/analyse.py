@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import tyro
+
 from rl_interp.app.film import film
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar
@@ -17,7 +19,7 @@ def store_path(run: Run, hook: str) -> Path:
 
 
 def collect(
-    run: str,
+    run: tyro.conf.Positional[str],
     hook: str = "fc.post",
     samples: int = 60_000,
     seed: int = 0,
@@ -60,7 +62,7 @@ def collect_store(
 
 
 def saliency(
-    run: str,
+    run: tyro.conf.Positional[str],
     output: Path | None = None,
     method: str = "perturbation",
     target: str = "advantage",

@@ -3,16 +3,19 @@
 from dataclasses import asdict
 from typing import Any
 
+import tyro
+
 from rl_interp.app.load import load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.envs import AtariConfig, make_vector
+from rl_interp.core.errors import at_least_one
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.rollout import evaluate as play
 from rl_interp.core.stats import bootstrap, iqm
 
 
 def evaluate(
-    run: str,
+    run: tyro.conf.Positional[str],
     episodes: int = 30,
     seed: int = 1_000,
     epsilon: float = 0.001,
@@ -29,6 +32,7 @@ def evaluate(
         checkpoint: Step of the checkpoint; by default the newest.
         device: auto, cpu or cuda.
     """
+    at_least_one(episodes=episodes)
     loaded = load_agent(run, checkpoint, device)
     env = make_vector(loaded.env, min(episodes, 16))
     with progress_bar("Playing", episodes, "episodes") as update:

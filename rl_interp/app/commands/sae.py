@@ -9,13 +9,14 @@ from rl_interp.app.autoencoder import fit_run, load_sae, metrics_json, play_spli
 from rl_interp.app.commands.analyse import store_path
 from rl_interp.app.load import load_agent, new_run_path
 from rl_interp.app.report import build, write_report
+from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import write_json
 from rl_interp.core.store import ActivationStore
 from sae import SAEConfig
 
 
 def sae_fit(
-    run: str,
+    run: tyro.conf.Positional[str],
     hook: str = "fc.post",
     config: Annotated[SAEConfig, tyro.conf.arg(name="")] = SAEConfig(),  # noqa: B008 - frozen
     name: Annotated[str | None, tyro.conf.arg(name="as")] = None,
@@ -40,7 +41,9 @@ def sae_fit(
     return {"run": str(path), "samples": trainer.samples, "samples_per_second": trainer.samples / seconds, **metrics}
 
 
-def sae_evaluate(run: str, episodes: int = 30, seed: int = 1_000, epsilon: float = 0.001) -> dict[str, Any]:
+def sae_evaluate(
+    run: tyro.conf.Positional[str], episodes: int = 30, seed: int = 1_000, epsilon: float = 0.001
+) -> dict[str, Any]:
     """Measure an autoencoder: reconstruction, latents, policy, and the return of episodes played through it.
 
     Args:
@@ -49,13 +52,14 @@ def sae_evaluate(run: str, episodes: int = 30, seed: int = 1_000, epsilon: float
         seed: Of the episodes.
         epsilon: Probability of a random action.
     """
+    at_least_one(episodes=episodes)
     fitted = load_sae(run)
     result = {"run": str(fitted.run.path), **metrics_json(fitted), **play_spliced(fitted, episodes, seed, epsilon)}
     write_json(fitted.run.path / "analyses" / "evaluation.json", result)
     return result
 
 
-def sae_report(run: str, output: Path | None = None, top: int = 4) -> dict[str, Any]:
+def sae_report(run: tyro.conf.Positional[str], output: Path | None = None, top: int = 4) -> dict[str, Any]:
     """Write the autoencoder's report: one HTML file that needs nothing else.
 
     Args:
@@ -63,6 +67,7 @@ def sae_report(run: str, output: Path | None = None, top: int = 4) -> dict[str, 
         output: The file; by default report.html in the run.
         top: Top frames per feature, each from another episode.
     """
+    at_least_one(top=top)
     fitted = load_sae(run)
     path = output or fitted.run.path / "report.html"
     write_report(build(fitted, top), path)

@@ -1,6 +1,7 @@
 """`rl-interp train dqn`."""
 
 import time
+from dataclasses import replace
 from typing import Annotated, Any
 
 import tyro
@@ -9,12 +10,14 @@ from agents.dqn import DQNConfig, load_config, train
 from rl_interp.app.commands.evaluate import scores_json
 from rl_interp.app.load import new_run_path
 from rl_interp.app.progress import progress_bar
+from rl_interp.core.envs.atari import rom_name
 from rl_interp.core.errors import RunError
 from rl_interp.core.run import Run
 
 
 def train_dqn(
     config: Annotated[DQNConfig, tyro.conf.arg(name="")] = DQNConfig(),  # noqa: B008 - frozen
+    env: str | None = None,
     seed: int = 0,
     run: str | None = None,
     device: str = "auto",
@@ -23,10 +26,14 @@ def train_dqn(
 
     Args:
         config: See the fields.
+        env: Gymnasium id, short for --env.id.
         seed: Of weights, exploration, replay sampling and environments.
         run: Name under runs/ or a path; by default made of agent, game and seed.
         device: auto, cpu or cuda.
     """
+    if env is not None:
+        config = replace(config, env=replace(config.env, id=env))
+    rom_name(config.env.id)  # an unknown game is refused before a run is made for it
     game = config.env.id.removeprefix("ALE/").removesuffix("-v5").lower()
     path = new_run_path(run or f"dqn-{game}-seed{seed}")
     opened = _open_or_create(path, config, seed)

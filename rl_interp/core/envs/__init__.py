@@ -3,10 +3,12 @@
 from rl_interp.core.envs.atari import AtariConfig, AtariVector
 from rl_interp.core.envs.labelled import Concept, LabelledEnv
 from rl_interp.core.envs.vector import Step, VectorEnv
+from rl_interp.core.errors import at_least_one
 
 
 def make_vector(config: AtariConfig, num_envs: int, threads: int = 0) -> VectorEnv:
     """Make `num_envs` environments stepped together, in `threads` threads (0: one per core)."""
+    at_least_one(num_envs=num_envs)
     return AtariVector(config, num_envs, threads)
 
 

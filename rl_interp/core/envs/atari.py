@@ -5,10 +5,9 @@ last two frames' maximum, greyscale, 84×84, a stack of 4 frames (zeros before t
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tyro
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.vector import Step
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class AtariConfig:
     """Emulator conventions; they are part of every result."""
 
-    id: Annotated[str, tyro.conf.arg(aliases=("--env",))] = "ALE/MsPacman-v5"
+    id: str = "ALE/MsPacman-v5"
     """Gymnasium id."""
     sticky_actions: float = 0.25
     """Probability that a frame repeats the last action."""

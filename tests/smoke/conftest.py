@@ -1,0 +1,58 @@
+"""A small agent, trained through the command line once, that the commands are tried on."""
+
+import json
+import shutil
+
+import pytest
+
+from rl_interp.app import cli
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory, session_mp):
+    """A directory with `runs/tiny` (an agent, its activations) and `runs/tiny-sae`."""
+    path = tmp_path_factory.mktemp("home")
+    session_mp.chdir(path)
+    for command in (
+        "train dqn --run tiny --agent-steps 600 --num-envs 4 --env-threads 1 --batch-size 8 --learning-starts 200 "
+        "--replay-capacity 2000 --eval-episodes 1 --log-every 100",
+        "collect tiny --samples 1200",
+        "sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --as tiny-sae",
+    ):
+        assert cli.main([*command.split(), "--json"]) == 0
+    return path
+
+
+@pytest.fixture(scope="session")
+def session_mp():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+@pytest.fixture(autouse=True)
+def _at_home(home, monkeypatch):
+    monkeypatch.chdir(home)
+
+
+@pytest.fixture
+def place(home, tmp_path, monkeypatch):
+    """A copy of `home` that a test may spoil, as the working directory."""
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(home, capsys):
+    """`run("evaluate tiny ...") -> (status, JSON result or None, stderr)`."""
+
+    def call(command: str):
+        capsys.readouterr()
+        try:
+            status = cli.main([*command.split(), "--json"])
+        except SystemExit as exit:  # the argument parser's own errors
+            status = exit.code
+        out, err = capsys.readouterr()
+        return status, json.loads(out.splitlines()[-1]) if status == 0 else None, " ".join(err.split())
+
+    return call

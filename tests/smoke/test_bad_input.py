@@ -1,0 +1,197 @@
+"""Bad input: one sentence that says what was given, what was wanted and what to do, and no half-written file."""
+
+import errno
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rl_interp.app.progress import _Lines
+from rl_interp.core.files import sha256, write_json
+
+TRAIN = (
+    "train dqn --run new --num-envs 4 --env-threads 1 --batch-size 8 --learning-starts 200 --replay-capacity 2000 "
+    "--eval-episodes 1 --log-every 100"
+)
+
+
+def newest(name: str) -> Path:
+    return max(Path(f"runs/{name}/checkpoints").iterdir(), key=lambda path: int(path.name))
+
+
+def files() -> set[str]:
+    return {str(path) for path in Path(".").rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        (f"{TRAIN} --env ALE/MsPackman-v5", "unknown environment 'ALE/MsPackman-v5'.*Did you mean 'ALE/MsPacman-v5'"),
+        ("evaluate tinny", "unknown run 'tinny'; known: tiny"),
+        ("evaluate tiny --checkpoint 5", "unknown checkpoint step of .*tiny 5; known: 600"),
+        ("evaluate tiny-sae", "is a run of kind 'sae', which holds no agent"),
+        ("evaluate tiny --episodes 0", "episodes=0 given"),
+        ("collect tiny --hook fc.past", "unknown hook point.*'fc.past'.*Did you mean 'fc.post'"),
+        ("collect tiny --samples 0", "samples=0 given"),
+        ("sae fit tiny --hook conv1.post", "is no activation store.*rl-interp collect"),
+        ("sae fit tiny --latents 16 --k 17", "k=17 given with latents=16"),
+        ("sae fit tiny --latents 100000", "samples given for 100000 latents"),
+        ("sae evaluate tiny", "is a run of kind 'dqn'; give a run that `rl-interp sae fit` made"),
+        ("saliency tiny --target q:LEFTT", "unknown action 'LEFTT'.*Did you mean 'LEFT'"),
+        ("saliency tiny --target best", "unknown saliency target 'best'"),
+        ("saliency tiny --method lime", "unknown saliency method 'lime'; known: perturbation"),
+        ("saliency tiny --output film.avi", "its name must end in .mp4"),
+        ("evaluate tiny --device cuda:9", "device 'cuda:9' is not usable here"),
+    ],
+)
+def test_a_sentence_names_what_was_wrong(run, place, command, sentence):
+    before = files()
+    status, _, err = run(command)
+    assert status == 1
+    assert re.search(sentence, err), err
+    assert "Traceback" not in err
+    assert files() == before
+
+
+def test_an_altered_or_truncated_checkpoint_is_refused(run, place):
+    weights = newest("tiny") / "model.safetensors"
+    whole = weights.read_bytes()
+    for spoiled in (whole[:-7], whole[:-1] + bytes([whole[-1] ^ 1])):
+        weights.write_bytes(spoiled)
+        status, _, err = run("evaluate tiny")
+        assert status == 1
+        assert "does not match the sha256 in its manifest: the file is truncated or was altered" in err
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(run, place):
+    config = Path("runs/tiny/config.yaml")
+    values = yaml.safe_load(config.read_text())
+    values["env"]["id"] = "ALE/Breakout-v5"  # four actions instead of nine
+    config.write_text(yaml.safe_dump(values))
+    status, _, err = run("evaluate tiny")
+    assert status == 1
+    assert re.search(r"is of another architecture: 'q.\w+' is \(9.*\) there and \(4.*\) in DQN", err)
+
+
+def test_a_checkpoint_cannot_run_code(run, place):
+    class Bomb:
+        def __reduce__(self):
+            return os.system, ("touch exploded",)
+
+    import torch
+
+    state = newest("tiny") / "state.pt"
+    torch.save({"learner": Bomb()}, state)
+    digests = {name: sha256(newest("tiny") / name) for name in ("state.pt", "model.safetensors")}
+    write_json(newest("tiny") / "manifest.json", {"step": 600, "files": digests})
+    status, _, err = run(TRAIN.replace("--run new", "--run tiny") + " --agent-steps 600")
+    assert status == 1
+    assert "holds something that is not plain data and was not loaded" in err
+    assert not Path("exploded").exists()
+
+
+def test_a_run_is_not_continued_with_another_configuration(run, place):
+    status, _, err = run("train dqn --run tiny --gamma 0.5")
+    assert status == 1
+    assert "already holds a run of another kind, seed or configuration" in err
+
+
+def test_a_loss_that_is_not_finite_stops_training(run, place):
+    status, _, err = run(f"{TRAIN} --agent-steps 2000 --learning-rate 1e30 --max-grad-norm 1e30")
+    assert status == 1
+    assert re.search(r"the loss became (nan|inf) at decision \d+; the last checkpoint is kept: lower learning", err)
+
+
+def test_a_store_with_a_missing_or_altered_shard_is_refused(run, place):
+    shard = next(Path("runs/tiny/activations/fc.post").glob("shard-*.npy"))
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    status, _, err = run("sae fit tiny --latents 16 --k 2")
+    assert status == 1
+    assert f"{shard.name} does not match the sha256" in err
+    shard.unlink()
+    status, _, err = run("sae fit tiny --latents 16 --k 2")
+    assert status == 1
+    assert f"{shard.name} is missing" in err
+
+
+def test_without_ffmpeg_the_film_says_so(run, place, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nonexistent/ffmpeg")
+    status, _, err = run("saliency tiny --decisions 2 --method gradient --output film.mp4")
+    assert status == 1
+    assert "ffmpeg" in err
+    assert "IMAGEIO_FFMPEG_EXE" in err
+    assert not Path("film.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    "command", [f"{TRAIN} --agent-steps 400", "collect tiny --samples 300 --hook fc.pre", "sae report tiny-sae"]
+)
+def test_a_full_disk_is_named_and_leaves_no_half_file(run, place, monkeypatch, command):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = run(command)
+    assert status == 1
+    assert "the disk is full: " in err
+    assert not [path for path in Path(".").rglob(".*") if path.name not in (".", "..")]
+    assert not list(Path(".").rglob("report.html"))
+
+
+LONG = {
+    "train": f"{TRAIN} --agent-steps 1000000 --run stopped",
+    "evaluate": "evaluate tiny --episodes 1000",
+    "collect": "collect tiny --hook fc.pre --samples 100000",
+    "sae fit": "sae fit tiny --latents 64 --k 4 --epochs 2000 --as stopped",
+    "sae evaluate": "sae evaluate tiny-sae --episodes 1000",
+    "sae report": "sae report tiny-sae",
+    "saliency": "saliency tiny --decisions 200 --output film.mp4",
+    "demo": "demo --run tiny --episodes 1000",
+}
+
+
+@pytest.fixture
+def interrupt(monkeypatch):
+    """Sends a signal to this process when a progress bar moves for the first time."""
+
+    def at_first_progress(number: int) -> None:
+        def progress(bar, done, note=""):
+            if done:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(_Lines, "__call__", progress)
+
+    yield at_first_progress
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("name", LONG)
+def test_a_long_command_stops_cleanly(run, place, interrupt, name, number):
+    before = files()
+    interrupt(number)
+    status, _, err = run(LONG[name])
+    assert status == 130
+    assert "stopped" in err
+    assert "Traceback" not in err
+    assert not {path for path in files() - before if not path.startswith("runs/stopped/")}
+    if name in ("train", "sae fit"):
+        assert "run the same command again to go on" in err
+        assert not list(Path("runs/stopped").rglob(".*"))
+
+
+def test_a_stopped_fit_goes_on(run, place, interrupt):
+    interrupt(signal.SIGINT)
+    steps = []
+    for _ in range(2):
+        assert run(LONG["sae fit"])[0] == 130
+        steps.append(int(newest("stopped").name))
+    assert 0 < steps[0] < steps[1]
+
+
+def test_nothing_temporary_is_left_over(home):
+    assert not list((home / "runs").rglob(".*"))

@@ -1,0 +1,104 @@
+"""Every command of `rl-interp`, with the JSON that the design promises."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from rl_interp.app import cli
+
+SAE_KEYS = {
+    "run", "fvu", "l0", "dead_fraction", "ultra_rare_fraction", "dense_fraction", "dense_50_fraction",
+    "action_agreement", "q_nmse",
+}  # fmt: skip
+
+
+def test_training_gives_its_json_and_resumes_as_a_finished_run(run, place):
+    command = (
+        "train dqn --env ALE/MsPacman-v5 --run fresh --agent-steps 400 --num-envs 4 --env-threads 1 --batch-size 8 "
+        "--learning-starts 200 --replay-capacity 2000 --eval-episodes 1"
+    )
+    status, result, _ = run(command)
+    assert status == 0
+    assert set(result) == {"run", "agent_steps", "env_frames", "updates", "steps_per_second", "evaluation"}
+    assert (result["agent_steps"], result["env_frames"]) == (400, 1600)
+    before = load_file("runs/fresh/checkpoints/400/model.safetensors")
+    status, again, _ = run(command)
+    assert status == 0
+    assert again["evaluation"] == result["evaluation"]
+    after = load_file("runs/fresh/checkpoints/400/model.safetensors")
+    assert all((before[name] == after[name]).all() for name in before)
+
+
+def test_evaluating_tells_the_protocol(run):
+    status, result, _ = run("evaluate tiny --episodes 2 --seed 7")
+    assert status == 0
+    assert set(result) >= {"episodes", "returns", "mean", "iqm", "interval", "length_mean", "protocol"}
+    assert result["mean"] == pytest.approx(np.mean(result["returns"]))
+    wanted = {"sticky_actions": 0.25, "frame_skip": 4, "noop_max": 30, "seed": 7, "reward_clipping": False}
+    assert wanted.items() <= result["protocol"].items()
+    assert run("evaluate tiny --episodes 2 --seed 7")[1]["returns"] == result["returns"]
+
+
+def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
+    status, fitted, _ = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --as other")
+    assert status == 0
+    assert set(fitted) >= SAE_KEYS | {"samples", "samples_per_second"}
+    status, measured, _ = run("sae evaluate other --episodes 2")
+    assert status == 0
+    assert set(measured) >= SAE_KEYS | {"return_recovered", "controls"}
+    assert set(measured["controls"]) == {"original", "spliced", "zero", "mean"}
+    assert measured["fvu"] == fitted["fvu"]
+    status, reported, _ = run("sae report other --top 2")
+    assert status == 0
+    page = Path(reported["report"]).read_text()
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the report must need no network"
+    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S).group(1))
+    assert len(data["features"]) == 64
+    living = [feature for feature in data["features"] if feature["density"] > 0]
+    assert all(len(set(t["episode"] for t in f["top"])) == len(f["top"]) for f in living)
+    assert all(len(f["effects"]) == 9 and len(f["clamp"]["towards"]) == 9 for f in living)
+    assert {"feature", "neuron", "random"} <= set(data["concepts"][0])
+    assert data["evaluation"]["recovered"]["value"] == measured["return_recovered"]
+
+
+def test_a_fit_exports_to_saelens_layout(home):
+    names = {path.name for path in (home / "runs/tiny-sae/sae_lens").iterdir()}
+    assert names == {"cfg.json", "sae_weights.safetensors"}
+
+
+@pytest.mark.parametrize("method", ["perturbation", "gradient", "integrated-gradients"])
+def test_a_saliency_film_has_the_games_pace_and_a_format_browsers_play(run, place, method):
+    import imageio_ffmpeg
+
+    status, result, _ = run(f"saliency tiny --method {method} --target q:LEFT --decisions 6 --output film.mp4")
+    assert status == 0
+    assert result["frames"] == 6
+    meta = next(imageio_ffmpeg.read_frames("film.mp4"))
+    assert meta["fps"] == 15
+    assert meta["codec"] == "h264"
+    assert meta["pix_fmt"].startswith("yuv420p")
+    assert Path(result["still"]).stat().st_size > 5_000
+
+
+def test_info_names_versions_and_hardware(run):
+    status, result, _ = run("info")
+    assert status == 0
+    assert "torch" in json.dumps(result)
+
+
+def test_without_json_a_person_reads_figures(home, capsys):
+    assert cli.main(["evaluate", "tiny", "--episodes", "1"]) == 0
+    assert re.search(r"^mean: \d+", capsys.readouterr().out, re.M)
+
+
+def test_importing_the_suite_brings_nothing_heavy():
+    heavy = {"ale_py", "captum", "cv2", "gymnasium", "matplotlib", "pyarrow", "rich", "scipy", "sklearn", "tyro"}
+    code = f"import torch, sys; before = set(sys.modules); import rl_interp; print({heavy} & set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
