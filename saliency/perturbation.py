@@ -84,10 +84,16 @@ class Perturbation:
         return out.unflatten(1, self.grid(*obs.shape[-2:]))
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
-        """`[B, H, W]` float32: `scores`, interpolated bilinearly to the observation's size."""
+        """`[B, H, W]` float32: `scores` at the masks' centres, bilinear between them."""
         scores = self.scores(agent, obs, target, state)
-        size = (obs.shape[-2], obs.shape[-1])
-        return F.interpolate(scores[:, None], size, mode="bilinear", align_corners=True)[:, 0].numpy()
+        rows, columns = (self._between_centres(length) for length in obs.shape[-2:])
+        return (rows @ scores @ columns.T).numpy()
+
+    def _between_centres(self, length: int) -> Tensor:
+        """`[length, masks]`: each pixel's weights of the two nearest centres; beyond the last one, that alone."""
+        centres = len(range(0, length, self.stride))
+        position = (torch.arange(length) / self.stride).clamp(max=centres - 1)
+        return (1 - (position[:, None] - torch.arange(centres)).abs()).clamp(min=0)
 
 
 @lru_cache(maxsize=1)

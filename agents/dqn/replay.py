@@ -5,6 +5,7 @@ would hold each frame eight times. Here each environment's newest frame is one s
 stacks are put together when a batch is drawn.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ class Replay:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{name}.npy"
         if not path.exists():
-            return open_memmap(path, "w+", dtype, shape)
+            return _reserved(path, dtype, shape)
         array = open_memmap(path, "r+")
         if array.shape != shape or array.dtype != dtype:
             raise RunError(
@@ -172,3 +173,20 @@ class Replay:
             array = getattr(self, name)
             if isinstance(array, np.memmap):
                 array.flush()
+
+
+def _reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A new memory map whose blocks are on disk already: where they are found missing later, writing to it would
+    kill the process."""
+    array = open_memmap(path, "w+", dtype, shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "rb+") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                path.unlink()
+                raise RunError(
+                    f"the replay's {path.name} needs {array.nbytes / 2**20:,.0f} MiB in {path.parent} "
+                    f"({error.strerror}); free some space or lower replay_capacity."
+                ) from error
+    return array

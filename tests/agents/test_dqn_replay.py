@@ -1,5 +1,7 @@
 """Replay against a plain record of everything that was added."""
 
+import subprocess
+
 import numpy as np
 import pytest
 
@@ -135,3 +137,16 @@ def test_too_little_data_is_refused():
     record.add(3)
     with pytest.raises(UserError, match="no complete transition"):
         record.replay.sample(4, np.random.default_rng(0))
+
+
+def test_a_disk_too_small_for_the_replay_is_named_before_it_is_written_to(tmp_path):
+    """On a real file system of 4 MiB, where mounting one is allowed."""
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", tmp_path], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(RunError, match=r"needs 7 MiB in .* lower replay_capacity"):
+            Replay(1000, 2, directory=tmp_path / "replay")
+        assert not (tmp_path / "replay" / "frames.npy").exists()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

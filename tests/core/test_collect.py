@@ -1,0 +1,75 @@
+"""Collection on the real game: every row can be played again, and says what the agent computed there."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.dqn import DQN
+from rl_interp.core.collect import collect
+from rl_interp.core.envs import AtariConfig, make_labelled
+from rl_interp.core.errors import HookError
+from rl_interp.core.hooks import assert_unhooked, run_with_cache
+
+CONFIG = AtariConfig(max_frames=600)
+
+
+@pytest.fixture(scope="module")
+def agent():
+    torch.manual_seed(0)
+    return DQN(9).eval()
+
+
+@pytest.fixture(scope="module")
+def store(agent, tmp_path_factory):
+    path = tmp_path_factory.mktemp("collected") / "store"
+    return collect(agent, CONFIG, "fc.post", 500, path, seed=11, num_envs=3, epsilon=0.3, provenance={"run": "x"})
+
+
+def test_rows_are_whole_episodes_in_order(store):
+    episode, step = store.column("episode"), store.column("step")
+    assert len(store) >= 500
+    for e in np.unique(episode):
+        steps = step[episode == e]
+        assert (steps == np.arange(len(steps))).all()
+        assert (np.diff(np.flatnonzero(episode == e)) == 1).all()
+    seeds = store.column("episode_seed")
+    assert len({*zip(episode.tolist(), seeds.tolist(), strict=True)}) == len(np.unique(episode))
+    assert len(np.unique(seeds)) == len(np.unique(episode))
+
+
+@torch.no_grad()
+def test_playing_an_episode_again_gives_its_labels_rewards_and_activations(store, agent):
+    rows = np.flatnonzero(store.column("episode") == 1)
+    env = make_labelled(CONFIG)
+    obs, info = env.reset(seed=int(store.column("episode_seed")[rows[0]]))
+    columns = {name: store.column(name)[rows] for name in ("action", "reward", "value", "lives", *info["labels"])}
+    values = store.read(rows)
+    for i in range(len(rows)):
+        assert all(columns[name][i] == value for name, value in info["labels"].items())
+        assert columns["lives"][i] == info["lives"]
+        out, cache = run_with_cache(agent, torch.from_numpy(obs[None]), names=["fc.post"])
+        np.testing.assert_allclose(values[i], cache["fc.post"][0].numpy(), atol=1e-5)
+        assert columns["value"][i] == pytest.approx(out.q_values.max().item(), abs=1e-5)
+        obs, reward, terminated, truncated, info = env.step(int(columns["action"][i]))
+        assert columns["reward"][i] == reward
+    assert terminated or truncated
+
+
+def test_most_actions_are_greedy_and_some_are_not(store, agent):
+    with torch.no_grad():
+        greedy = agent.q(torch.from_numpy(store.read(np.arange(len(store))))).argmax(1).numpy()
+    share = (greedy == store.column("action")).mean()
+    assert 0.6 < share < 0.85  # epsilon 0.3 leaves 0.7 + 0.3 / 9
+
+
+def test_the_store_says_where_it_comes_from(store):
+    known = store.manifest["provenance"]
+    assert (known["run"], known["seed"], known["epsilon"]) == ("x", 11, 0.3)
+    assert known["env"]["sticky_actions"] == 0.25
+
+
+def test_an_unknown_hook_point_is_refused_and_no_hook_is_left(agent, tmp_path):
+    with pytest.raises(HookError, match=r"unknown hook point.*'fc.p'"):
+        collect(agent, CONFIG, "fc.p", 10, tmp_path / "store", seed=0)
+    assert not list(tmp_path.iterdir())
+    assert_unhooked(agent)
