@@ -112,7 +112,7 @@ def test_every_method_finds_the_only_spot_that_matters(method):
     obs[:, :, 19:22, 29:32] = 255
     found = np.abs(saliency_map(agent, obs, Preference(0), method)[0])
     assert np.hypot(*(np.array(np.unravel_index(found.argmax(), found.shape)) - [20, 30])) <= 2
-    assert found[:10].max() < 1e-6
+    assert found[:10].max() < 0.2 * found.max()
 
 
 def test_gradients_agree_with_finite_differences(agent, obs):
