@@ -88,6 +88,18 @@ class Features:
         with np.errstate(invalid="ignore", divide="ignore"):
             return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 
+    def precision(self, labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """`[F, C]`: share of the samples in which each feature fires that have each concept; NaN if it never fires.
+
+        What AUROC hides for a sparse feature: one that fires in a hundredth of the samples with a concept, and
+        nowhere else, has an AUROC near 0.5 and a precision of 1.
+        """
+        fired = csr_array(
+            (np.ones(len(self._sample), np.float32), self._sample, self._start), shape=(self.d_sae, self.samples)
+        )
+        with np.errstate(invalid="ignore"):
+            return (fired @ labels.astype(np.float32)) / self.counts()[:, None]
+
     def _ranks(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Mid-ranks among all samples of the entries, less that of the silent samples, and that `[F]`."""
         ranks, silent_rank = np.empty(len(self._value)), np.empty(self.d_sae)
@@ -117,6 +129,8 @@ class ConceptMatch:
 
     concept: str
     auroc: float
+    precision: float | None
+    """Share of the held-out samples in which the feature fires that have the concept; None if it fires in none."""
 
 
 def match_concepts(
@@ -132,13 +146,16 @@ def match_concepts(
     Features that fire in no training sample, and concepts that a split lacks, get no match.
     """
     chosen, scored = train.auroc(train_labels), held_out.auroc(held_out_labels)
+    precision = held_out.precision(held_out_labels)
     usable = np.isfinite(chosen) & np.isfinite(scored)
     ranked = np.argsort(np.where(usable, -chosen, np.inf), axis=1, kind="stable")
     fires = train.counts() > 0
-    return [
-        [ConceptMatch(names[c], float(scored[f, c])) for c in ranked[f, :count] if usable[f, c]] if fires[f] else []
-        for f in range(train.d_sae)
-    ]
+
+    def match(f: int, c: int) -> ConceptMatch:
+        share = float(precision[f, c])
+        return ConceptMatch(names[c], float(scored[f, c]), share if np.isfinite(share) else None)
+
+    return [[match(f, c) for c in ranked[f, :count] if usable[f, c]] if fires[f] else [] for f in range(train.d_sae)]
 
 
 def best_per_concept(

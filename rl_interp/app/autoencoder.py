@@ -147,17 +147,22 @@ def head_of(loaded: Loaded, hook: str) -> Head:
     return head
 
 
-def play_spliced(fitted: LoadedSAE, episodes: int, seed: int, epsilon: float) -> dict[str, Any]:
-    """Returns of whole episodes: as trained, with the autoencoder spliced in, and with the layer ablated."""
+def play_spliced(
+    fitted: LoadedSAE, episodes: int, seed: int, epsilon: float, original: np.ndarray | None = None
+) -> dict[str, Any]:
+    """Returns of whole episodes: as trained, with the autoencoder spliced in, and with the layer ablated.
+
+    `original` spares the first, if its returns were measured already under the same seed and epsilon.
+    """
     mean = torch.from_numpy(fitted.store.read(fitted.train_rows).mean(0))
-    conditions: dict[str, list[Intervention]] = {
-        "original": [],
+    conditions: dict[str, list[Intervention]] = {} if original is not None else {"original": []}
+    conditions |= {
         "spliced": [sae_package.splice(fitted.sae, fitted.hook, fitted.store.width)],
         "zero": [Zero(fitted.hook)],
         "mean": [Mean(fitted.hook, mean=mean)],
     }
     env = make_vector(fitted.agent.env, min(episodes, 16))
-    returns = {}
+    returns = {} if original is None else {"original": original}
     with progress_bar("Playing spliced and ablated", len(conditions) * episodes, "episodes") as update:
         for i, (condition, interventions) in enumerate(conditions.items()):
             returns[condition] = evaluate(

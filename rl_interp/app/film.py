@@ -1,6 +1,6 @@
 """A film of one episode: the game, the saliency map, and what the agent thinks of its actions."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rl_interp.app.autoencoder import LoadedSAE
 from rl_interp.app.load import Loaded
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.envs import make_labelled
-from rl_interp.core.errors import at_least_one
-from saliency import Frame, Panel, check_video, compose, parse_target, saliency_map, write_png, write_video
+from rl_interp.core.errors import UserError, at_least_one
+from saliency import (
+    Feature,
+    Frame,
+    Panel,
+    Target,
+    check_video,
+    compose,
+    parse_target,
+    saliency_map,
+    write_png,
+    write_video,
+)
 
 
 @dataclass(frozen=True)
@@ -26,7 +38,16 @@ class _Moment:
     step: int
 
 
-def film(loaded: Loaded, path: Path, method: str, target: str, decisions: int, skip: int, seed: int) -> dict[str, Any]:
+def film(
+    loaded: Loaded,
+    path: Path,
+    method: str,
+    target: str,
+    decisions: int,
+    skip: int,
+    seed: int,
+    sae: LoadedSAE | None = None,
+) -> dict[str, Any]:
     """Write the film and, beside it, a picture of the frame with the strongest map.
 
     Colours are scaled by the 99.5th percentile of |map| over the film, bars by the range of preferences in it.
@@ -34,7 +55,7 @@ def film(loaded: Loaded, path: Path, method: str, target: str, decisions: int, s
     at_least_one(decisions=decisions)
     check_video(path)
     env = make_labelled(loaded.env)
-    explained = parse_target(target, env.action_names)
+    explained = _target(target, env.action_names, sae)
     moments = list(_play(loaded, env, decisions, skip, seed))
     device = next(loaded.agent.parameters()).device
     maps = []
@@ -88,3 +109,15 @@ def _play(loaded: Loaded, env, decisions: int, skip: int, seed: int) -> Iterator
         total += reward
         if terminated or truncated:
             return
+
+
+def _target(text: str, action_names: Sequence[str], sae: LoadedSAE | None) -> Target:
+    """`feature:N` of an autoencoder, or what `parse_target` knows."""
+    kind, _, number = text.partition(":")
+    if kind != "feature":
+        return parse_target(text, action_names)
+    if sae is None:
+        raise UserError(f"target {text!r} given without an autoencoder; say which one with --sae.")
+    if not number.isdigit() or int(number) >= sae.sae.d_sae:
+        raise UserError(f"target {text!r} given; {sae.run.path} has features 0 to {sae.sae.d_sae - 1}.")
+    return Feature(sae.hook, sae.sae.encode, int(number))

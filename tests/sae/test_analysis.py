@@ -13,6 +13,7 @@ from rl_interp.core.interventions import Zero, as_hooks
 from sae import (
     ArrayActivations,
     ClampFeature,
+    ConceptMatch,
     Features,
     TopK,
     best_per_concept,
@@ -138,8 +139,9 @@ def test_concepts_are_chosen_in_training_and_scored_held_out():
     train, held = Features.dense(activations[:400]), Features.dense(activations[400:])
     matches = match_concepts(train, held, labels[:400], labels[400:], ["a", "b"], count=1)
     assert matches[0] == []
-    assert (matches[1][0].concept, matches[1][0].auroc) == ("a", 1.0)
-    assert (matches[2][0].concept, matches[2][0].auroc) == ("b", 0.5)
+    assert matches[1] == [ConceptMatch("a", auroc=1.0, precision=1.0)]
+    assert matches[2] == [ConceptMatch("b", auroc=0.5, precision=None)]
+    assert train.precision(labels[:400])[1, 1] == pytest.approx(labels[:400, 1][labels[:400, 0]].mean())
     np.testing.assert_allclose(best_per_concept(train, held, labels[:400], labels[400:]), [1.0, 0.5])
 
 

@@ -86,6 +86,13 @@ def test_a_saliency_film_has_the_games_pace_and_a_format_browsers_play(run, plac
     assert Path(result["still"]).stat().st_size > 5_000
 
 
+def test_a_film_can_explain_a_feature(run, place):
+    status, result, _ = run("saliency tiny --target feature:3 --sae tiny-sae --decisions 2 --output film.mp4")
+    assert status == 0
+    assert result["target"] == "feature:3"
+    assert Path("film.mp4").stat().st_size > 1_000
+
+
 def test_info_names_versions_and_hardware(run):
     status, result, _ = run("info")
     assert status == 0

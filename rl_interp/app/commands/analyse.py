@@ -5,10 +5,12 @@ from typing import Any, Literal
 
 import tyro
 
+from rl_interp.app.autoencoder import load_sae
 from rl_interp.app.film import film
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.core import collect as collecting
+from rl_interp.core.errors import UserError
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 
@@ -69,6 +71,7 @@ def saliency(
     decisions: int = 450,
     skip: int = 0,
     seed: int = 0,
+    sae: str | None = None,
     checkpoint: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -78,13 +81,17 @@ def saliency(
         run: Name under runs/ or a path.
         output: The .mp4 to write; by default in the run's videos/.
         method: perturbation, gradient or integrated-gradients.
-        target: What the map explains: chosen, advantage, value, or q:ACTION such as q:LEFT.
+        target: What the map explains: chosen, advantage, value, q:ACTION such as q:LEFT, or feature:N of --sae.
         decisions: Length of the film; it ends earlier if the episode does.
         skip: Decisions to play before the film starts.
         seed: Of the episode.
+        sae: Run of an autoencoder on this agent, for feature:N.
         checkpoint: Step of the checkpoint; by default the newest.
         device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint, device)
     path = output or loaded.run.path / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
-    return loaded.source | film(loaded, path, method, target, decisions, skip, seed)
+    fitted = load_sae(sae) if sae else None
+    if fitted and fitted.agent.source != loaded.source:
+        raise UserError(f"{sae} is an autoencoder on {fitted.agent.source}, not on {loaded.source}.")
+    return loaded.source | film(loaded, path, method, target, decisions, skip, seed, fitted)

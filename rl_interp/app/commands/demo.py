@@ -1,6 +1,7 @@
 """`rl-interp demo`: the main job, end to end, on the reference agent."""
 
 import resource
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ from rl_interp.app.load import load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.app.report import build, write_report
 from rl_interp.core.envs import make_vector
+from rl_interp.core.errors import RunError, at_least_one
 from rl_interp.core.files import write_json
 from rl_interp.core.rollout import evaluate
+from rl_interp.core.run import provenance
 from sae import SAEConfig
 
 REFERENCE = "dqn-mspacman"
+EPSILON = 0.001
+_MARK = "demo.json"
 
 
 def demo(
@@ -40,24 +45,23 @@ def demo(
         decisions: Length of the video.
         seed: Of everything.
     """
-    import shutil
-
+    at_least_one(episodes=episodes, samples=samples, decisions=decisions)
     started = time.perf_counter()
     loaded = load_agent(run)
-    shutil.rmtree(output, ignore_errors=True)
+    _clear(output)
     env = make_vector(loaded.env, min(episodes, 16))
     with progress_bar("Playing", episodes, "episodes") as update:
-        scores = evaluate(loaded.agent, env, episodes, seed=1_000 + seed, progress=update)
+        scores = evaluate(loaded.agent, env, episodes, seed=1_000 + seed, epsilon=EPSILON, progress=update)
     env.close()
     store = collect_store(loaded, "fc.post", samples, output / "activations" / "fc.post", seed)
     trainer, seconds = fit_run(loaded, store, config, output / "sae")
     fitted = load_sae(output / "sae")
-    measured = metrics_json(fitted) | play_spliced(fitted, episodes, 1_000 + seed, 0.001)
+    measured = metrics_json(fitted) | play_spliced(fitted, episodes, 1_000 + seed, EPSILON, scores.returns)
     write_json(output / "sae" / "analyses" / "evaluation.json", measured)
     video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", decisions, 75, seed)
     report = write_report(build(fitted), output / "report.html")
     result = {
-        "agent": loaded.source | scores_json(scores, loaded.env, 1_000 + seed, 0.001),
+        "agent": loaded.source | scores_json(scores, loaded.env, 1_000 + seed, EPSILON),
         "sae": {
             "run": str(fitted.run.path),
             "samples": trainer.samples,
@@ -71,3 +75,12 @@ def demo(
     }
     write_json(output / "result.json", result)
     return result
+
+
+def _clear(output: Path) -> None:
+    """Empty the directory of an earlier demo, and no other."""
+    if output.exists() and any(output.iterdir()):
+        if not (output / _MARK).is_file():
+            raise RunError(f"{output} holds other things than a demo, which would be lost; give another --output.")
+        shutil.rmtree(output)
+    write_json(output / _MARK, provenance())
