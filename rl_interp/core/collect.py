@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from rl_interp.core.agent import Agent
+from rl_interp.core.agent import Agent, PolicyOutput
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.envs.atari import AtariConfig
 from rl_interp.core.errors import at_least_one
@@ -100,7 +101,7 @@ def collect(
             out, cache = run_with_cache(agent, obs, state, names=[hook], first=first)
             state = out.state
             values = cache[hook][-1] if agent.hook_points[hook].kind == "recurrent" else cache[hook]
-            values, state_values = values.cpu().numpy(), out.state_value.cpu().numpy()
+            values, state_values = values.cpu().numpy(), _state_values(out).cpu().numpy()
             explore, uniform = rng.random(num_envs) < epsilon, rng.integers(out.preferences.shape[-1], size=num_envs)
             actions = np.where(explore, uniform, out.preferences.argmax(-1).cpu().numpy())
             for i in np.flatnonzero(active):
@@ -114,3 +115,10 @@ def collect(
                     active[i] = stored + under_way < samples
                     player.begin()
     return ActivationStore(path)
+
+
+def _state_values(out: PolicyOutput) -> Tensor:
+    """`[N]`, NaN for an agent that has only a policy."""
+    if out.value is None and out.q_values is None:
+        return torch.full(out.preferences.shape[:-1], torch.nan)
+    return out.state_value
