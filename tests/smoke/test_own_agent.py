@@ -45,7 +45,7 @@ def test_it_keeps_the_contract(agent):
 
 
 def test_its_activations_are_collected_and_decomposed(agent, store):
-    fitted = sae.fit(store, sae.SAEConfig(latents=32, k=4, epochs=6, batch_size=64))
+    fitted = sae.fit(store, sae.SAEConfig(latents=64, k=8, epochs=10, batch_size=64))
     rows = np.arange(len(store))
     assert sae.evaluate(fitted, store, rows).fvu < 0.5
     assert len(store.column("ghost_near")) == len(store)
