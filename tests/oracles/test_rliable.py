@@ -1,12 +1,11 @@
-"""IQM and its stratified bootstrap against rliable, the reference implementation (extra `bench`)."""
+"""IQM and its stratified bootstrap against rliable, the reference implementation."""
 
 import numpy as np
 import pytest
+from rliable import library as rliable_library
+from rliable import metrics as rliable_metrics
 
 from rl_interp.core.stats import bootstrap, iqm
-
-rliable_metrics = pytest.importorskip("rliable.metrics", reason="needs the extra `bench`")
-rliable_library = pytest.importorskip("rliable.library", reason="needs the extra `bench`")
 
 
 def test_iqm_and_interval_agree_with_rliable():

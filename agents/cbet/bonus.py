@@ -1,0 +1,134 @@
+"""The bonus: rare states and rare changes are worth seeing."""
+
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.cbet.counts import CountTable, ExactKey, SimHash
+from rl_interp.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class CBETConfig:
+    """How states and changes are counted, and what they are worth."""
+
+    coefficient: float = 0.005
+    """Factor of the bonus."""
+    form: Literal["sum", "root"] = "sum"
+    """`sum`: coefficient / (N(s') + N(c)), the paper's; `root`: coefficient / sqrt(N(s') · N(c))."""
+    key: Literal["exact", "simhash"] = "exact"
+    """Which observations count as the same: equal ones, or those of equal SimHash."""
+    bits: int = 32
+    """Length of a SimHash."""
+    shared: bool = True
+    """Whether all environments count in one table, or each in its own."""
+    width: int = 1 << 20
+    """Counters per row of a table, of which there are four, 4 bytes each: 16 MiB a table, whatever is seen."""
+    reset_probability: float = 0.001
+    """Chance, per environment step, that a table is cleared; states and changes apart. For pre-training, where
+    nothing else keeps the bonus from running dry; 0 elsewhere."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.coefficient < inf:
+            raise UserError(f"coefficient={self.coefficient} given; it must be at least 0 and finite.")
+        if not 0 <= self.reset_probability <= 1:
+            raise UserError(f"reset_probability={self.reset_probability} given; it is a probability.")
+        if not 1 <= self.bits <= 64:
+            raise UserError(f"bits={self.bits} given; a SimHash has 1 to 64.")
+        if self.width < 1 or self.width & (self.width - 1):
+            raise UserError(f"width={self.width} given; it must be a power of two.")
+        for name, known in (("form", ("sum", "root")), ("key", ("exact", "simhash"))):
+            if getattr(self, name) not in known:
+                raise UserError(f"{name}={getattr(self, name)!r} given; it is one of {', '.join(known)}.")
+
+
+class CBET:
+    """The counts of N environments, and the bonus of each of their steps.
+
+    Args:
+        state_shape: of the egocentric observation s.
+        scene_shape: of what changes are taken of: in MiniGrid the panorama, in Crafter the frame.
+        seed: of the hashes and of the resets.
+    """
+
+    def __init__(
+        self, config: CBETConfig, num_envs: int, state_shape: tuple[int, ...], scene_shape: tuple[int, ...], seed: int
+    ):
+        self.config, self.num_envs = config, num_envs
+        hashes, resets = np.random.SeedSequence(seed).spawn(2)
+        state_seed, change_seed = (int(word) for word in hashes.generate_state(2, np.uint64))
+        self._state_key = _key(config, int(np.prod(state_shape)), state_seed)
+        self._change_key = _key(config, int(np.prod(scene_shape)), change_seed)
+        self._rng = np.random.default_rng(resets)
+        tables = 1 if config.shared else num_envs
+        self.states, self.changes = ([CountTable(config.width) for _ in range(tables)] for _ in range(2))
+
+    def __call__(
+        self,
+        states: NDArray[np.integer],
+        scenes_before: NDArray[np.integer],
+        scenes: NDArray[np.integer],
+        first: NDArray[np.bool_],
+    ) -> NDArray[np.float32]:
+        """The bonus `[N]` of one step in every environment; it counts what the step led to.
+
+        Args:
+            states: s', `[N, *state_shape]`.
+            scenes_before: scenes that the step started from, `[N, *scene_shape]`.
+            scenes: scenes that it led to.
+            first: `[N]`, whether the step only reset its environment: no change happened there, so nothing is
+                counted and the bonus is 0.
+        """
+        self._clear_at_random()
+        bonus = np.zeros(self.num_envs, np.float32)
+        real = np.flatnonzero(~first)
+        if not len(real):
+            return bonus
+        # Signed, and wide enough: a difference of bytes would wrap around and make different changes one.
+        change = scenes[real].astype(np.int16) - scenes_before[real].astype(np.int16)
+        state_keys, change_keys = self._state_key(states[real]), self._change_key(change)
+        if self.config.shared:
+            n_states, n_changes = self.states[0].add(state_keys), self.changes[0].add(change_keys)
+        else:
+            n_states = np.array([self.states[e].add(state_keys[[i]])[0] for i, e in enumerate(real)])
+            n_changes = np.array([self.changes[e].add(change_keys[[i]])[0] for i, e in enumerate(real)])
+        n_states, n_changes = n_states.astype(np.float64), n_changes.astype(np.float64)
+        worth = n_states + n_changes if self.config.form == "sum" else np.sqrt(n_states * n_changes)
+        bonus[real] = self.config.coefficient / worth
+        return bonus
+
+    def _clear_at_random(self) -> None:
+        if not self.config.reset_probability:
+            return
+        for tables in (self.states, self.changes):
+            drawn = self._rng.random(self.num_envs) < self.config.reset_probability
+            for i, table in enumerate(tables):
+                if drawn.any() if self.config.shared else drawn[i]:
+                    table.clear()
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs; the hashes follow from the seed."""
+        return {
+            "states": [torch.from_numpy(table.counts.astype(np.int64)) for table in self.states],
+            "changes": [torch.from_numpy(table.counts.astype(np.int64)) for table in self.changes],
+            "rng": self._rng.bit_generator.state,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for tables, saved in ((self.states, state["states"]), (self.changes, state["changes"])):
+            if len(tables) != len(saved) or tables[0].counts.shape != tuple(saved[0].shape):
+                raise UserError(
+                    f"the checkpoint holds {len(saved)} count tables of {tuple(saved[0].shape)} and this run needs "
+                    f"{len(tables)} of {tables[0].counts.shape}; resume with the configuration that it was made with."
+                )
+            for table, counts in zip(tables, saved, strict=True):
+                table.counts[:] = counts.numpy()
+        self._rng.bit_generator.state = state["rng"]
+
+
+def _key(config: CBETConfig, size: int, seed: int) -> ExactKey | SimHash:
+    return ExactKey(size, seed) if config.key == "exact" else SimHash(size, seed, config.bits)
