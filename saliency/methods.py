@@ -54,8 +54,12 @@ def randomisation_check(agent: Agent, obs: Tensor, target: Target, method: str, 
     """`[B]`: Spearman correlation of each |map| with that of the randomised agent (Adebayo et al. 2018,
     arXiv 1810.03292).
 
-    Near 1, the map shows the picture rather than what the agent has learned.
+    Near 1, the map shows the picture rather than what the agent has learned. NaN where a map is all zero.
     """
     maps = np.abs(saliency_map(agent, obs, target, method))
     controls = np.abs(saliency_map(randomised(agent, seed), obs, target, method))
-    return np.array([spearmanr(a.ravel(), b.ravel())[0] for a, b in zip(maps, controls, strict=True)])
+    return np.array([_spearman(a.ravel(), b.ravel()) for a, b in zip(maps, controls, strict=True)])
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    return float(spearmanr(a, b)[0]) if np.ptp(a) and np.ptp(b) else np.nan

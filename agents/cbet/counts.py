@@ -52,7 +52,7 @@ class CountTable:
         self._mask = np.uint64(width - 1)
 
     def add(self, keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        """Count `keys [N]`, one after another where some are equal; returns each one's count, itself included, `[N]`."""
+        """Count `keys [N]`, equal ones one after another; returns each one's count, itself included, `[N]`."""
         cells = (_mixed(keys[None] + self._shifts) & self._mask).astype(np.int64)
         rows = np.arange(_ROWS)[:, None]
         counts = self.counts[rows, cells].min(0) + _occurrence(keys)

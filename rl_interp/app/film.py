@@ -22,10 +22,14 @@ from saliency import (
     check_video,
     compose,
     parse_target,
+    randomisation_check,
     saliency_map,
     write_png,
     write_video,
 )
+
+CONTROL_FRAMES = 8
+"""Frames whose maps are compared with those of a network of shuffled weights."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,9 @@ def film(
 ) -> dict[str, Any]:
     """Write the film and, beside it, a picture of the frame with the strongest map.
 
-    Colours are scaled by the 99.5th percentile of |map| over the film, bars by the range of preferences in it.
+    Colours are scaled by the 99.5th percentile of |map| over the film, bars by the range of preferences in it. The
+    result's control, `spearman_with_shuffled_weights`, is near 1 if the maps show the picture rather than what the
+    agent has learned; None where a map is all zero.
     """
     at_least_one(decisions=decisions)
     check_video(path)
@@ -63,6 +69,10 @@ def film(
         for moment in moments:
             maps.append(saliency_map(loaded.agent, torch.from_numpy(moment.obs[None]).to(device), explained, method)[0])
             update(len(maps))
+    some = moments[:: max(1, len(moments) // CONTROL_FRAMES)][:CONTROL_FRAMES]
+    control = randomisation_check(
+        loaded.agent, torch.from_numpy(np.stack([m.obs for m in some])).to(device), explained, method
+    )
     scale = float(np.quantile(np.abs(np.stack(maps[:: max(1, len(maps) // 100)])), 0.995))
     values = np.concatenate([moment.preferences for moment in moments])
     padding = 0.05 * float(np.ptp(values))
@@ -83,6 +93,7 @@ def film(
         "method": method,
         "target": target,
         "seed": seed,
+        "spearman_with_shuffled_weights": float(control.mean()) if np.isfinite(control).all() else None,
     }
 
 

@@ -79,6 +79,7 @@ def test_a_saliency_film_has_the_games_pace_and_a_format_browsers_play(run, plac
     status, result, _ = run(f"saliency tiny --method {method} --target q:LEFT --decisions 6 --output film.mp4")
     assert status == 0
     assert result["frames"] == 6
+    assert abs(result["spearman_with_shuffled_weights"]) <= 1
     meta = next(imageio_ffmpeg.read_frames("film.mp4"))
     assert meta["fps"] == 15
     assert meta["codec"] == "h264"
