@@ -62,4 +62,4 @@ def randomisation_check(agent: Agent, obs: Tensor, target: Target, method: str, 
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    return float(spearmanr(a, b)[0]) if np.ptp(a) and np.ptp(b) else np.nan
+    return float(np.asarray(spearmanr(a, b))[0]) if np.ptp(a) and np.ptp(b) else np.nan
