@@ -37,10 +37,8 @@ class Trainer:
             )
         check_finite(data, rows)
         rng = np.random.default_rng(config.seed)
-        self.whitening = Whitening.of(_draw(data, rows, rng, _STATISTICS_ROWS), config.ridge, config.centre)
-        self.data, self.rows = Whitened(data, self.whitening), rows
-        if len(rows) * self.data.width * 4 <= _IN_MEMORY_BYTES:
-            self.data, self.rows = ArrayActivations(self.data.read(rows)), np.arange(len(rows))
+        self._raw = data, rows
+        self._whiten(Whitening.of(_draw(data, rows, rng, _STATISTICS_ROWS), config.ridge, config.centre))
         self.model = TopK(self.data.width, config.latents, config.k)
         gain = self.model.initialise(self._directions(rng), torch.from_numpy(self._draw(rng, config.batch_size)))
         self.optimizer = self._optimizer(config.learning_rate, gain)
@@ -50,6 +48,13 @@ class Trainer:
         """Samples since each latent last fired, `[F]`."""
         self._epoch, self._epoch_batches = 0, 0
         self._batches: Iterator[NDArray[np.float32]] | None = None
+
+    def _whiten(self, whitening: Whitening) -> None:
+        """Serve the data through `whitening`, from memory if it fits there."""
+        data, rows = self._raw
+        self.whitening, self.data, self.rows = whitening, Whitened(data, whitening), rows
+        if len(rows) * self.data.width * 4 <= _IN_MEMORY_BYTES:
+            self.data, self.rows = ArrayActivations(self.data.read(rows)), np.arange(len(rows))
 
     @property
     def total_updates(self) -> int:
@@ -236,7 +241,7 @@ class Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.whitening = Whitening(**state["whitening"])
+        self._whiten(Whitening(**state["whitening"]))  # another machine's may differ by the signs of its components
         self.samples, self.updates, self.silent = state["samples"], state["updates"], state["silent"]
         self._epoch, self._epoch_batches, self._batches = state["epoch"], state["epoch_batches"], None
 
