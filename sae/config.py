@@ -14,11 +14,11 @@ class SAEConfig:
     """Width of the dictionary, d_sae."""
     k: int = 32
     """Latents that may be active in one sample."""
-    epochs: float = 8.0
+    epochs: float = 12.0
     """Passes over the data."""
     batch_size: int = 1024
     """Samples per update."""
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-2
     """Adam's step size at its highest."""
     warmup: float = 0.02
     """Share of the updates over which the step size rises from 0."""
@@ -36,7 +36,7 @@ class SAEConfig:
     badly (Bricken et al. 2023, "Neuron Resampling"), besides what the auxiliary loss does."""
     centre: bool = True
     """Whether the data's mean is removed before the fit (it is folded into the weights)."""
-    ridge: float = 1.0
+    ridge: float = 0.3
     """The data is whitened with this share of its mean variance added to each principal component's
     (and that is folded into the weights): 0 evens them all out, inf scales all by one factor."""
     shuffle: bool = True

@@ -52,7 +52,7 @@ def film(
     seed: int,
     sae: LoadedSAE | None = None,
 ) -> dict[str, Any]:
-    """Write the film and, beside it, a picture of the frame with the strongest map.
+    """Write the film and, beside it, a picture of a frame with a strong map (the 90th percentile of mean |map|).
 
     Colours are scaled by the 99.5th percentile of |map| over the film, bars by the range of preferences in it. The
     result's control, `spearman_with_shuffled_weights`, is near 1 if the maps show the picture rather than what the
@@ -84,8 +84,8 @@ def film(
     ]
     with progress_bar("Writing video", len(frames), "frames") as update:
         write_video(path, _composed(frames, panel, update))
-    strongest = int(np.argmax([np.abs(each).mean() for each in maps]))
-    still = write_png(path.with_suffix(".png"), compose(frames[strongest], panel))
+    clear = np.argsort([np.abs(each).mean() for each in maps])[int(0.9 * (len(maps) - 1))]
+    still = write_png(path.with_suffix(".png"), compose(frames[clear], panel))
     return {
         "video": str(path),
         "still": str(still),
