@@ -16,9 +16,9 @@ class SAEConfig:
     """Latents that may be active in one sample."""
     epochs: float = 12.0
     """Passes over the data."""
-    batch_size: int = 1024
+    batch_size: int = 512
     """Samples per update."""
-    learning_rate: float = 2e-2
+    learning_rate: float = 3e-2
     """Adam's step size at its highest."""
     warmup: float = 0.02
     """Share of the updates over which the step size rises from 0."""
