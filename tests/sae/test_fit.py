@@ -106,7 +106,7 @@ def test_one_direction_of_large_variance_leaves_no_latent_dead():
     rng = np.random.default_rng(1)
     loud = rng.normal(size=32)
     data += (1000 * rng.normal(size=(4000, 1)) * loud / np.linalg.norm(loud)).astype(np.float32)
-    config = SAEConfig(latents=256, k=8, batch_size=256, epochs=8, dead_after=0.5)
+    config = SAEConfig(latents=256, k=8, batch_size=256, epochs=8, dead_after=0.5, learning_rate=3e-3)
 
     def dead(**changes) -> float:
         sae = fit(ArrayActivations(data), replace(config, **changes))
