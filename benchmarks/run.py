@@ -36,7 +36,7 @@ def page(results: list[dict], machine: dict) -> str:
         "# Performance",
         "",
         f"Measured by `make bench` on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}. Larger is",
-        "better. Each row was measured in one run, peers beside ours; what is measured stands in the script's docstring.",
+        "better. Each row was measured in one run, peers beside ours; the script's docstring says what is measured.",
         "",
         "| benchmark | unit | ours | peers | ratio to the best peer | share of the limit |",
         "|---|---|---|---|---|---|",
