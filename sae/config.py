@@ -19,7 +19,7 @@ class SAEConfig:
     batch_size: int = 512
     """Samples per update."""
     learning_rate: float = 3e-2
-    """Adam's step size at its highest."""
+    """Adam's step size at its highest. Chosen for a DQN's layer; lower it where latents die or the loss jumps."""
     warmup: float = 0.02
     """Share of the updates over which the step size rises from 0."""
     decay: float = 0.3

@@ -28,9 +28,9 @@ class CBETConfig:
     """Whether all environments count in one table, or each in its own."""
     width: int = 1 << 20
     """Counters per row of a table, of which there are four, 4 bytes each: 16 MiB a table, whatever is seen."""
-    reset_probability: float = 0.001
-    """Chance, per environment step, that a table is cleared; states and changes apart. For pre-training, where
-    nothing else keeps the bonus from running dry; 0 elsewhere."""
+    reset_probability: float = 0.0
+    """Chance, per environment step, that a table is cleared; states and changes apart. For pre-training (0.001 in
+    the paper), where nothing else keeps the bonus from running dry."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.coefficient < inf:

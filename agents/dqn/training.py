@@ -139,7 +139,8 @@ def train(
             training.restore(run.load_weights(step), run.load_state(step), run.path)
         else:
             training.continue_from(run.load_weights(step), step, run.path)
-            run.log(step, {"restarted_from_weights": 1})
+            if step < config.agent_steps:
+                run.log(step, {"restarted_from_weights": 1})
     started, started_at = time.perf_counter(), training.agent_steps
     with graceful_stop() as stop:
         while training.agent_steps < config.agent_steps:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,6 +60,21 @@ def test_the_learner_resumes_exactly(tmp_path):
         assert torch.equal(a, b)
     for a, b in zip(training.learner.target.parameters(), resumed.learner.target.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_run_shared_without_its_training_state_is_trained_on_from_its_weights(tmp_path):
+    run = make(tmp_path / "run")
+    train(SMALL, run, 0)
+    shared = run.share(tmp_path / "shared")
+    assert not shared.has_state(600)
+    train(SMALL, shared, 0)  # it is finished: nothing to do, and nothing to say
+    assert shared.metrics() == run.metrics()
+    further = replace(SMALL, agent_steps=1200)
+    train(further, shared, 0)
+    assert {"step": 600, "restarted_from_weights": 1} in shared.metrics()
+    assert shared.has_state(1200)
+    first_update = next(line["step"] for line in shared.metrics() if line["step"] > 600 and line["updates"])
+    assert first_update > 600 + SMALL.learning_starts, "the replay fills before learning goes on"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -71,7 +71,7 @@ def obs() -> Tensor:
 
 
 def score(agent: Agent, image: np.ndarray, chosen: int) -> float:
-    q = agent.step(torch.from_numpy(image[None])).q_values[0]
+    q = agent.step(torch.from_numpy(image[None])).q_values[0].detach()
     return float(q[chosen] - q.mean())
 
 

@@ -49,11 +49,13 @@ def train_dqn(
         final = train(config, opened, seed, device, report)
     opened.close()
     seconds = time.perf_counter() - started
+    newest = opened.checkpoint_steps()[-1]
     return {
         "run": str(path),
         "agent_steps": config.agent_steps,
         "env_frames": config.agent_steps * config.env.frame_skip,
-        "updates": opened.load_state()["learner"]["updates"],
+        # A run shared without its training state does not say how many there were.
+        "updates": opened.load_state(newest)["learner"]["updates"] if opened.has_state(newest) else None,
         "steps_per_second": (config.agent_steps - before[0]) / seconds,
         "evaluation": scores_json(final, config.env, seed + 1, config.eval_epsilon),
     }
