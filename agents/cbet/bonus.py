@@ -1,11 +1,11 @@
 """The bonus: rare states and rare changes are worth seeing."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from agents.cbet.counts import CountTable, ExactKey, SimHash
@@ -25,7 +25,7 @@ class CBETConfig:
     bits: int = 32
     """Length of a SimHash."""
     shared: bool = True
-    """Whether all environments count in one table, or each in its own."""
+    """Whether all actors count in one table, or each in its own."""
     width: int = 1 << 20
     """Counters per row of a table, of which there are four, 4 bytes each: 16 MiB a table, whatever is seen."""
     reset_probability: float = 0.0
@@ -47,7 +47,7 @@ class CBETConfig:
 
 
 class CBET:
-    """The counts of N environments, and the bonus of each of their steps.
+    """The counts of N environments, in one table for states and one for changes, and the bonus of each step.
 
     Args:
         state_shape: of the egocentric observation s.
@@ -64,8 +64,7 @@ class CBET:
         self._state_key = _key(config, int(np.prod(state_shape)), state_seed)
         self._change_key = _key(config, int(np.prod(scene_shape)), change_seed)
         self._rng = np.random.default_rng(resets)
-        tables = 1 if config.shared else num_envs
-        self.states, self.changes = ([CountTable(config.width) for _ in range(tables)] for _ in range(2))
+        self.states, self.changes = CountTable(config.width), CountTable(config.width)
 
     def __call__(
         self,
@@ -91,11 +90,7 @@ class CBET:
         # Signed, and wide enough: a difference of bytes would wrap around and make different changes one.
         change = scenes[real].astype(np.int16) - scenes_before[real].astype(np.int16)
         state_keys, change_keys = self._state_key(states[real]), self._change_key(change)
-        if self.config.shared:
-            n_states, n_changes = self.states[0].add(state_keys), self.changes[0].add(change_keys)
-        else:
-            n_states = np.array([self.states[e].add(state_keys[[i]])[0] for i, e in enumerate(real)])
-            n_changes = np.array([self.changes[e].add(change_keys[[i]])[0] for i, e in enumerate(real)])
+        n_states, n_changes = self.states.add(state_keys), self.changes.add(change_keys)
         n_states, n_changes = n_states.astype(np.float64), n_changes.astype(np.float64)
         worth = n_states + n_changes if self.config.form == "sum" else np.sqrt(n_states * n_changes)
         bonus[real] = self.config.coefficient / worth
@@ -104,29 +99,21 @@ class CBET:
     def _clear_at_random(self) -> None:
         if not self.config.reset_probability:
             return
-        for tables in (self.states, self.changes):
-            drawn = self._rng.random(self.num_envs) < self.config.reset_probability
-            for i, table in enumerate(tables):
-                if drawn.any() if self.config.shared else drawn[i]:
-                    table.clear()
+        for table in (self.states, self.changes):
+            if (self._rng.random(self.num_envs) < self.config.reset_probability).any():
+                table.clear()
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs; the hashes follow from the seed."""
         return {
-            "states": [torch.from_numpy(table.counts.astype(np.int64)) for table in self.states],
-            "changes": [torch.from_numpy(table.counts.astype(np.int64)) for table in self.changes],
+            "states": self.states.state(),
+            "changes": self.changes.state(),
             "rng": self._rng.bit_generator.state,
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        for tables, saved in ((self.states, state["states"]), (self.changes, state["changes"])):
-            if len(tables) != len(saved) or tables[0].counts.shape != tuple(saved[0].shape):
-                raise UserError(
-                    f"the checkpoint holds {len(saved)} count tables of {tuple(saved[0].shape)} and this run needs "
-                    f"{len(tables)} of {tables[0].counts.shape}; resume with the configuration that it was made with."
-                )
-            for table, counts in zip(tables, saved, strict=True):
-                table.counts[:] = counts.numpy()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.states.restore(state["states"])
+        self.changes.restore(state["changes"])
         self._rng.bit_generator.state = state["rng"]
 
 

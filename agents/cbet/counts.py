@@ -1,7 +1,13 @@
 """Counting observations in bounded memory: keys of 64 bits, and a table of a fixed size."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from rl_interp.core.errors import UserError
 
 _ROWS = 4
 
@@ -61,6 +67,21 @@ class CountTable:
 
     def clear(self) -> None:
         self.counts[:] = 0
+
+    def state(self) -> dict[str, Any]:
+        """The counters that are not 0, for a checkpoint."""
+        used = np.flatnonzero(self.counts)
+        counts = self.counts.reshape(-1)[used].astype(np.int64)
+        return {"size": self.counts.size, "used": torch.from_numpy(used), "counts": torch.from_numpy(counts)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        if state["size"] != self.counts.size:
+            raise UserError(
+                f"the checkpoint holds a count table of {state['size']} counters and this run needs one of "
+                f"{self.counts.size}; resume with the configuration that it was made with."
+            )
+        self.clear()
+        self.counts.reshape(-1)[state["used"].numpy()] = state["counts"].numpy()
 
 
 def _occurrence(keys: NDArray[np.uint64]) -> NDArray[np.uint32]:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from agents.dqn.config import DQNConfig
-from agents.dqn.learner import DivergedError, Learner
+from agents.dqn.config import DQNConfig, default_config
+from agents.dqn.learner import Learner
 from agents.dqn.network import DQN
 from agents.dqn.replay import Batch, Replay
-from agents.dqn.training import score, train
+from agents.dqn.training import train
+from agents.loop import DivergedError
 from rl_interp.core.config import from_plain
-from rl_interp.core.envs.atari import action_names
 from rl_interp.core.run import Run, load_into
 
 
@@ -20,7 +20,7 @@ def load_config(run: Run) -> DQNConfig:
 def load(run: Run, step: int | None = None) -> DQN:
     """The agent of a run's newest checkpoint, or of the one at `step`, in evaluation mode."""
     config = load_config(run)
-    agent = DQN(len(action_names(config.env.id)), config.env.frame_stack)
+    agent = DQN(len(config.env.action_names), config.env.frame_stack)
     load_into(agent, run.load_weights(step), Path(run.path))
     return agent.eval()
 
@@ -32,8 +32,8 @@ __all__ = [
     "DivergedError",
     "Learner",
     "Replay",
+    "default_config",
     "load",
     "load_config",
-    "score",
     "train",
 ]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rl_interp.core.envs.atari import AtariConfig
+from rl_interp.core.envs import AtariConfig, env_config
 from rl_interp.core.errors import UserError, at_least_one
 
 
@@ -79,3 +79,15 @@ class DQNConfig:
                 f"learning_starts={self.learning_starts} given; {self.num_envs} environments and {self.n_step}-step "
                 f"returns need more than {self.num_envs * (self.n_step + self.env.frame_stack)}."
             )
+
+
+def default_config(env_id: str) -> DQNConfig:
+    """The configuration for a game.
+
+    Raises:
+        UserError: the environment is no Atari game.
+    """
+    env = env_config(env_id)
+    if not isinstance(env, AtariConfig):
+        raise UserError(f"environment {env_id!r} given; this DQN plays Atari games, such as ALE/MsPacman-v5.")
+    return DQNConfig(env=env)

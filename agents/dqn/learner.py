@@ -3,7 +3,6 @@
 import copy
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,11 +11,6 @@ from agents.dqn.config import DQNConfig
 from agents.dqn.network import DQN
 from agents.dqn.replay import Batch
 from rl_interp.core.device import bf16_pays
-from rl_interp.core.errors import UserError
-
-
-class DivergedError(UserError):
-    """Training produced a value that is not finite."""
 
 
 class Learner:
@@ -68,12 +62,3 @@ def bootstrap(online: DQN, target: DQN, returns: Tensor, discounts: Tensor, next
     q = target.step(next_obs).preferences.float()
     chooser = online.step(next_obs).preferences if double else q
     return returns + discounts * q.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
-
-
-def check_finite(loss: float, agent_steps: int) -> None:
-    """Raise `DivergedError` unless the loss is finite."""
-    if not np.isfinite(loss):
-        raise DivergedError(
-            f"the loss became {loss} at decision {agent_steps}; the last checkpoint is kept: lower learning_rate and "
-            "start a new run, or resume this one to see whether it happens again."
-        )

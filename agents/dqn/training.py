@@ -1,7 +1,6 @@
-"""Training a DQN: act, store, learn, and now and then evaluate and checkpoint."""
+"""Training a DQN: act, store, learn."""
 
-import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +8,14 @@ import numpy as np
 import torch
 
 from agents.dqn.config import DQNConfig
-from agents.dqn.learner import Learner, check_finite
+from agents.dqn.learner import Learner
 from agents.dqn.network import DQN
 from agents.dqn.replay import Replay
+from agents.loop import Report, check_finite, train_run
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import make_vector
-from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.rollout import Actor, Episodes, evaluate
 from rl_interp.core.run import Run, load_into
-
-Report = Callable[[int, dict[str, float]], None]
 
 
 class Training:
@@ -31,7 +28,7 @@ class Training:
     def __init__(self, config: DQNConfig, seed: int, directory: Path | None, device: str = "auto"):
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
-        self.env = make_vector(config.env, config.num_envs, threads=config.env_threads)
+        self.env = make_vector(config.env, config.num_envs, workers=config.env_threads)
         self.agent = DQN(len(self.env.action_names), config.env.frame_stack)
         self.learner = Learner(self.agent, config, pick_device(device))
         self.replay = Replay(
@@ -88,6 +85,7 @@ class Training:
                 self.loss = self.learner.update(self.replay.sample(config.batch_size, self.rng))
 
     def state(self) -> dict[str, Any]:
+        self.replay.flush()
         return {
             "agent_steps": self.agent_steps,
             "learner": self.learner.state(),
@@ -96,7 +94,7 @@ class Training:
             "torch_rng": torch.get_rng_state(),
         }
 
-    def restore(self, weights: dict[str, torch.Tensor], state: dict[str, Any], source: Path) -> None:
+    def restore(self, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any], source: Path) -> None:
         load_into(self.agent, weights, source)
         self.learner.restore(state["learner"])
         self.replay.restore(state["replay"])
@@ -105,83 +103,38 @@ class Training:
         self.agent_steps = state["agent_steps"]
         self._begin()
 
-    def continue_from(self, weights: dict[str, torch.Tensor], agent_steps: int, source: Path) -> None:
+    def continue_from(self, weights: Mapping[str, torch.Tensor], agent_steps: int, source: Path) -> None:
         """Go on from weights alone: the optimiser starts afresh and the replay fills before learning does."""
         load_into(self.agent, weights, source)
         self.learner.target.load_state_dict(self.agent.state_dict())
         self.agent_steps = agent_steps
         self._begin()
 
-    def save(self, run: Run) -> Path:
-        self.replay.flush()
-        return run.save_checkpoint(self.agent_steps, self.agent.state_dict(), self.state())
+    def metrics(self) -> dict[str, float]:
+        values = {"epsilon": self.epsilon, "updates": self.learner.updates}
+        if self.loss is not None:
+            values["loss"] = self.loss.item()
+            check_finite(values["loss"], self.agent_steps)
+        if self.episode_returns:
+            values["episode_return"] = float(np.mean(self.episode_returns))
+            self.episode_returns.clear()
+        return values
+
+    def score(self) -> Episodes:
+        """Evaluate on whole episodes, without clipping and without ending them at lost lives."""
+        config = self.config
+        env = make_vector(config.env, min(config.num_envs, config.eval_episodes), workers=config.env_threads)
+        try:
+            return evaluate(self.agent, env, config.eval_episodes, seed=self.seed + 1, epsilon=config.eval_epsilon)
+        finally:
+            env.close()
+
+    def close(self) -> None:
+        self.env.close()
 
 
 def train(
     config: DQNConfig, run: Run, seed: int, device: str = "auto", report: Report = lambda step, values: None
 ) -> Episodes:
-    """Train `run` from its newest checkpoint, or from the start, until `config.agent_steps`.
-
-    A checkpoint that was shared without its training state gives the weights only; `metrics.jsonl` then
-    says `restarted_from_weights` at its step.
-
-    `report(agent_steps, metrics)` is called at each logged line. Returns the final evaluation.
-
-    Raises:
-        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint written.
-        DivergedError: the loss is not finite; no checkpoint is written.
-    """
-    training = Training(config, seed, run.path / "replay", device)
-    if run.checkpoint_steps():
-        step = run.checkpoint_steps()[-1]
-        run.rewind(step)
-        if run.has_state(step):
-            training.restore(run.load_weights(step), run.load_state(step), run.path)
-        else:
-            training.continue_from(run.load_weights(step), step, run.path)
-            if step < config.agent_steps:
-                run.log(step, {"restarted_from_weights": 1})
-    started, started_at = time.perf_counter(), training.agent_steps
-    with graceful_stop() as stop:
-        while training.agent_steps < config.agent_steps:
-            before = training.agent_steps
-            training.advance()
-            if _passes(before, training.agent_steps, config.log_every):
-                values = {"epsilon": training.epsilon, "updates": training.learner.updates}
-                if training.loss is not None:
-                    values["loss"] = training.loss.item()
-                    check_finite(values["loss"], training.agent_steps)
-                if training.episode_returns:
-                    values["episode_return"] = float(np.mean(training.episode_returns))
-                    training.episode_returns.clear()
-                values["steps_per_second"] = (training.agent_steps - started_at) / (time.perf_counter() - started)
-                run.log(training.agent_steps, values)
-                report(training.agent_steps, values)
-            if _passes(before, training.agent_steps, config.eval_every):
-                scores = score(training.agent, config, config.eval_episodes, seed + 1)
-                run.log(training.agent_steps, {"eval_return": float(scores.returns.mean())})
-                report(training.agent_steps, {"eval_return": float(scores.returns.mean())})
-            if stop or _passes(before, training.agent_steps, config.checkpoint_every):
-                path = training.save(run)
-            if stop:
-                raise Interrupted(
-                    f"stopped at decision {training.agent_steps} of {config.agent_steps}, saved in {path}; run the "
-                    "same command again to go on."
-                )
-    if training.agent_steps not in run.checkpoint_steps():
-        training.save(run)
-    return score(training.agent, config, config.eval_episodes, seed + 1)
-
-
-def score(agent: DQN, config: DQNConfig, episodes: int, seed: int) -> Episodes:
-    """Evaluate on whole episodes, without clipping and without ending them at lost lives."""
-    env = make_vector(config.env, min(config.num_envs, episodes), threads=config.env_threads)
-    try:
-        return evaluate(agent, env, episodes, seed=seed, epsilon=config.eval_epsilon)
-    finally:
-        env.close()
-
-
-def _passes(before: int, now: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, now]; never for 0."""
-    return every > 0 and now // every > before // every
+    """Train a DQN's run to its end, from wherever it stands; see `agents.loop.train_run`."""
+    return train_run(Training(config, seed, run.path / "replay", device), config, run, report)

@@ -22,7 +22,6 @@ from rl_interp.core.interrupt import Interrupted
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "info": commands.info,
     "demo": commands.demo,
-    "train dqn": commands.train_dqn,
     "evaluate": commands.evaluate,
     "collect": commands.collect,
     "sae fit": commands.sae_fit,
@@ -30,18 +29,18 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sae report": commands.sae_report,
     "saliency": commands.saliency,
 }
+TRAINING = {"train dqn": commands.dqn_command, "train impala": commands.impala_command}
+"""Commands whose defaults depend on the environment: makers of them, from its id and whether there is a bonus."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for an error, 2 for bad usage, 130 when stopped."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json, debug = _take(arguments, "--json"), _take(arguments, "--debug")
-    if " ".join(arguments[:2]) in COMMANDS:
-        arguments[:2] = [" ".join(arguments[:2])]
     signal.signal(signal.SIGTERM, _stopped)
     try:
         result = tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="rl-interp", description=_DESCRIPTION, args=arguments
+            _commands(arguments), prog="rl-interp", description=_DESCRIPTION, args=arguments
         )
     except (KeyboardInterrupt, Interrupted) as error:
         console.print(str(error) or "stopped; every file written so far is whole.", highlight=False)
@@ -62,6 +61,31 @@ _DESCRIPTION = (
     "Train reinforcement-learning agents, open their hidden layers, and test every claim by intervening. Every command "
     "takes --json (the result as one JSON object on stdout) and --debug (the traceback of an error)."
 )
+
+
+def _commands(arguments: list[str]) -> dict[str, Callable[..., dict[str, Any]]]:
+    """The commands, those that train with the defaults for the environment that `arguments` name.
+
+    Takes `--env ID` and `--cbet` out of the arguments, and joins a command's two words.
+    """
+    commands_there = COMMANDS | {name: make() for name, make in TRAINING.items()}
+    name = " ".join(arguments[:2])
+    if name in commands_there:
+        arguments[:2] = [name]
+    if name in TRAINING:
+        cbet = _take(arguments, "--cbet") or any(each.startswith("--cbet.") for each in arguments)
+        commands_there[name] = TRAINING[name](_take_value(arguments, "--env"), cbet)
+    return commands_there
+
+
+def _take_value(arguments: list[str], flag: str) -> str | None:
+    for i, argument in enumerate(arguments):
+        if argument.startswith(f"{flag}="):
+            return arguments.pop(i).partition("=")[2]
+        if argument == flag and i + 1 < len(arguments):
+            del arguments[i]
+            return arguments.pop(i)
+    return None
 
 
 def _take(arguments: list[str], flag: str) -> bool:

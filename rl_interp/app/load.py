@@ -7,11 +7,11 @@ from typing import Any
 
 from rl_interp.core.agent import Agent
 from rl_interp.core.device import pick_device
-from rl_interp.core.envs.atari import AtariConfig
+from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import RunError
 from rl_interp.core.run import RUNS, Run
 
-AGENT_KINDS = {"dqn": "agents.dqn"}
+AGENT_KINDS = {"dqn": "agents.dqn", "impala": "agents.impala"}
 """Run kind to the package that offers `load(run, step)` and `load_config(run)` for it."""
 
 
@@ -22,7 +22,7 @@ class Loaded:
     run: Run
     step: int
     agent: Agent
-    env: AtariConfig
+    env: EnvConfig
 
     @property
     def source(self) -> dict[str, Any]:
@@ -46,10 +46,15 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
         raise RunError(
             f"{opened.path} is a run of kind {kind!r}, which holds no agent; give a run of {list(AGENT_KINDS)}."
         )
-    package = importlib.import_module(AGENT_KINDS[kind])
+    package = agent_package(kind)
     chosen = int(opened.checkpoint(step).name)
     agent = package.load(opened, chosen).to(pick_device(device))
     return Loaded(opened, chosen, agent, package.load_config(opened).env)
+
+
+def agent_package(kind: str) -> Any:
+    """The package that made runs of a kind of `AGENT_KINDS`."""
+    return importlib.import_module(AGENT_KINDS[kind])
 
 
 def new_run_path(name: str) -> Path:

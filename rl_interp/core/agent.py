@@ -35,9 +35,10 @@ class HookPoint:
 
     @property
     def feature_axis(self) -> int:
-        """Index of the axis that counts features: C of a spatial point, else the last."""
+        """The axis that counts features, from the end: C of a spatial point, else the last. So it also holds for
+        one time step of a recurrent point, whose value has no T."""
         names = self.axes.split()
-        return names.index("C") if "C" in names else len(names) - 1
+        return names.index("C") - len(names) if "C" in names else -1
 
 
 @dataclass(frozen=True)

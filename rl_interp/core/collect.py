@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.core.agent import Agent, PolicyOutput
-from rl_interp.core.envs import LabelledEnv, make_labelled
-from rl_interp.core.envs.atari import AtariConfig
+from rl_interp.core.envs import EnvConfig, LabelledEnv, make_labelled
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
+from rl_interp.core.rollout import choose
 from rl_interp.core.store import ActivationStore, StoreWriter
 
 
@@ -40,7 +40,8 @@ class _Player:
         labels = self.info["labels"]
         self.values.append(value)
         self.obs, reward, terminated, truncated, self.info = self.env.step(action)
-        row = {"action": action, "value": state_value, "reward": float(reward), "lives": self.info["lives"]} | labels
+        scalars = {name: value for name, value in self.info.items() if isinstance(value, int | float)}
+        row = {"action": action, "value": state_value, "reward": float(reward)} | scalars | labels
         for name, entry in row.items():
             self.rows.setdefault(name, []).append(entry)
         self.first, self.ended = False, terminated or truncated
@@ -60,7 +61,7 @@ class _Player:
 @torch.no_grad()
 def collect(
     agent: Agent,
-    config: AtariConfig,
+    config: EnvConfig,
     hook: str,
     samples: int,
     path: Path | str,
@@ -102,8 +103,7 @@ def collect(
             state = out.state
             values = cache[hook][-1] if agent.hook_points[hook].kind == "recurrent" else cache[hook]
             values, state_values = values.cpu().numpy(), _state_values(out).cpu().numpy()
-            explore, uniform = rng.random(num_envs) < epsilon, rng.integers(out.preferences.shape[-1], size=num_envs)
-            actions = np.where(explore, uniform, out.preferences.argmax(-1).cpu().numpy())
+            actions = choose(out, rng, epsilon)
             for i in np.flatnonzero(active):
                 player = players[i]
                 player.act(int(actions[i]), values[i], float(state_values[i]))

@@ -34,6 +34,18 @@ def from_plain(cls: type[T], values: Mapping[str, Any], source: Path | str) -> T
     for name, value in values.items():
         if name not in names:
             raise RunError(f"{source}: {unknown(f'{cls.__name__} field', name, names)}")
-        nested = isinstance(hints[name], type) and is_dataclass(hints[name])
-        arguments[name] = from_plain(hints[name], value, source) if nested else value
+        arguments[name] = _field(hints[name], value, source)
     return cls(**arguments)
+
+
+def _field(hint: Any, value: Any, source: Path | str) -> Any:
+    """A field's value: of a dataclass, of one of its subclasses (`hint.concrete(values)` says which), or plain."""
+    kinds = [kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type)]
+    for kind in kinds:
+        if isinstance(value, Mapping) and hasattr(kind, "concrete"):
+            kind = kind.concrete(value)
+        if isinstance(value, Mapping) and is_dataclass(kind):
+            return from_plain(typing.cast(type, kind), value, source)
+        if isinstance(value, list) and typing.get_origin(hint) is tuple:
+            return tuple(value)
+    return value

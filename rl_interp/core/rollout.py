@@ -1,15 +1,15 @@
 """Playing: choosing actions, and scoring whole episodes, with or without interventions."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from rl_interp.core.agent import Agent, State
-from rl_interp.core.envs.vector import VectorEnv
+from rl_interp.core.agent import Agent, PolicyOutput, State
+from rl_interp.core.envs.vector import EnvConfig, VectorEnv
 from rl_interp.core.hooks import assert_unhooked, hooked
 from rl_interp.core.interventions import Intervention, as_hooks
 
@@ -20,10 +20,16 @@ class Episodes:
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
+    last: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """The `Step.info` that each episode ended with, `[N, ...]`."""
+
+    def summary(self, env: EnvConfig) -> dict[str, Any]:
+        """The environment's own scores."""
+        return env.summary(self.returns, self.last)
 
 
 class Actor:
-    """An agent playing N environments epsilon-greedily, keeping its recurrent state between calls."""
+    """An agent playing N environments, keeping its recurrent state between calls."""
 
     def __init__(self, agent: Agent, num_envs: int, rng: np.random.Generator):
         self.agent, self.rng = agent, rng
@@ -32,18 +38,24 @@ class Actor:
 
     @torch.no_grad()
     def act(self, obs: NDArray, first: NDArray[np.bool_], epsilon: float) -> NDArray[np.int64]:
-        """Greedy actions `[N]`, each replaced by a uniform one with probability `epsilon`."""
-        preferences, self.state = self._decide(obs, first)
-        greedy = preferences.argmax(-1).cpu().numpy()
-        explore = self.rng.random(len(greedy)) < epsilon
-        uniform = self.rng.integers(preferences.shape[-1], size=len(greedy))
-        return np.where(explore, uniform, greedy)
-
-    def _decide(self, obs: NDArray, first: NDArray[np.bool_]) -> tuple[Tensor, State]:
+        """Actions `[N]`, by `choose`."""
         out = self.agent.step(
             torch.from_numpy(obs).to(self.device), self.state, torch.from_numpy(first).to(self.device)
         )
-        return out.preferences, out.state
+        self.state = out.state
+        return choose(out, self.rng, epsilon)
+
+
+def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> NDArray[np.int64]:
+    """Actions `[N]` as the agent means them: the greedy one of Q-values, a sample of a policy's logits. Each is
+    replaced by a uniform one with probability `epsilon`."""
+    preferences = out.preferences.float().cpu().numpy()
+    if out.q_values is None:
+        preferences = preferences + rng.gumbel(size=preferences.shape)  # the maximum is a sample of the softmax
+    chosen = preferences.argmax(-1)
+    explore = rng.random(len(chosen)) < epsilon
+    uniform = rng.integers(preferences.shape[-1], size=len(chosen))
+    return np.where(explore, uniform, chosen)
 
 
 def evaluate(
@@ -69,6 +81,7 @@ def evaluate(
     actor = Actor(agent, env.num_envs, np.random.default_rng(seed))
     returns: list[list[float]] = [[] for _ in range(env.num_envs)]
     lengths: list[list[int]] = [[] for _ in range(env.num_envs)]
+    infos: list[list[dict[str, Any]]] = [[] for _ in range(env.num_envs)]
     total, length = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     obs, first = env.reset(seed), np.ones(env.num_envs, bool)
     with hooked(agent, as_hooks(interventions)):
@@ -81,7 +94,10 @@ def evaluate(
                 if len(returns[i]) < share[i]:
                     returns[i].append(float(total[i]))
                     lengths[i].append(int(length[i]))
+                    infos[i].append({name: values[i] for name, values in step.info.items()})
                     progress(sum(map(len, returns)))
                 total[i], length[i] = 0, 0
             obs, first = step.obs, step.first
-    return Episodes(np.concatenate(returns), np.concatenate(lengths).astype(np.int64))
+    ended = [info for of_one in infos for info in of_one]
+    last = {name: np.stack([info[name] for info in ended]) for name in ended[0]}
+    return Episodes(np.concatenate(returns), np.concatenate(lengths).astype(np.int64), last)

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from rl_interp.core.envs import AtariConfig, make_labelled, make_vector
-from rl_interp.core.envs.atari_labelled import replay_screens
 from rl_interp.core.errors import UserError
 
 
@@ -17,7 +16,7 @@ from rl_interp.core.errors import UserError
     ],
 )
 def test_the_labelled_environment_shows_what_the_vector_one_shows(config):
-    vector, single = make_vector(config, 1, threads=1), make_labelled(config)
+    vector, single = make_vector(config, 1, workers=1), make_labelled(config)
     rng = np.random.default_rng(0)
     episodes, ended = 0, False
     np.testing.assert_array_equal(vector.reset(seed=11)[0], single.reset(seed=11)[0])
@@ -41,7 +40,7 @@ def test_the_labelled_environment_shows_what_the_vector_one_shows(config):
 @pytest.mark.parametrize("max_frames", [200, 201, 202, 203])
 def test_both_truncate_at_the_same_frame_also_in_mid_skip(max_frames):
     config = AtariConfig(max_frames=max_frames)
-    vector, single = make_vector(config, 1, threads=1), make_labelled(config)
+    vector, single = make_vector(config, 1, workers=1), make_labelled(config)
     rng = np.random.default_rng(max_frames)
     vector.reset(seed=3)
     single.reset(seed=3)
@@ -59,7 +58,7 @@ def test_both_truncate_at_the_same_frame_also_in_mid_skip(max_frames):
 
 
 def test_a_lost_life_does_not_restart_the_game():
-    env = make_vector(AtariConfig(noop_max=0), 1, threads=1)
+    env = make_vector(AtariConfig(noop_max=0), 1, workers=1)
     env.reset(seed=0)
     lives, ends = [], []
     for _ in range(900):
@@ -81,7 +80,7 @@ def test_an_episode_can_be_played_again_from_its_seed_and_actions():
     for step, action in enumerate(actions):
         screens[step] = env.render()
         env.step(int(action))
-    for step, screen in replay_screens(config, 4, actions, {0, 150, 299}).items():
+    for step, screen in make_labelled(config).replay(4, actions, {0, 150, 299}).items():
         np.testing.assert_array_equal(screen, screens[step])
 
 

@@ -5,8 +5,8 @@ import pytest
 from scipy import ndimage
 
 from rl_interp.core.envs import AtariConfig
-from rl_interp.core.envs.atari_labelled import AtariLabelled
-from rl_interp.core.envs.mspacman import CONCEPTS, GHOSTS, HORIZON, PILLS, X_OFFSET, Y_OFFSET, hindsight, labels
+from rl_interp.core.envs.atari.labelled import AtariLabelled
+from rl_interp.core.envs.atari.mspacman import CONCEPTS, GHOSTS, HORIZON, PILLS, X_OFFSET, Y_OFFSET, hindsight, labels
 
 COLOURS = {
     "sue": (180, 122, 48),

@@ -5,6 +5,17 @@ from rl_interp.app.commands.demo import demo
 from rl_interp.app.commands.evaluate import evaluate
 from rl_interp.app.commands.info import info
 from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report
-from rl_interp.app.commands.train import train_dqn
+from rl_interp.app.commands.train import dqn_command, impala_command
 
-__all__ = ["collect", "demo", "evaluate", "info", "sae_evaluate", "sae_fit", "sae_report", "saliency", "train_dqn"]
+__all__ = [
+    "collect",
+    "demo",
+    "dqn_command",
+    "evaluate",
+    "impala_command",
+    "info",
+    "sae_evaluate",
+    "sae_fit",
+    "sae_report",
+    "saliency",
+]

@@ -1,13 +1,13 @@
 """`rl-interp evaluate`, and the JSON form of scores that other commands share."""
 
-from dataclasses import asdict
 from typing import Any
 
 import tyro
 
 from rl_interp.app.load import load_agent
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.envs import AtariConfig, make_vector
+from rl_interp.core.config import to_plain
+from rl_interp.core.envs import EnvConfig, make_vector
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.rollout import evaluate as play
@@ -41,7 +41,7 @@ def evaluate(
     return loaded.source | scores_json(scores, loaded.env, seed, epsilon)
 
 
-def scores_json(scores: Episodes, env: AtariConfig, seed: int, epsilon: float) -> dict[str, Any]:
+def scores_json(scores: Episodes, env: EnvConfig, seed: int, epsilon: float) -> dict[str, Any]:
     """Returns with mean, IQM, 95% bootstrap interval of the IQM, and the protocol they were played under."""
     interval = bootstrap([scores.returns])
     return {
@@ -51,8 +51,9 @@ def scores_json(scores: Episodes, env: AtariConfig, seed: int, epsilon: float) -
         "iqm": iqm(scores.returns),
         "interval": [interval.low, interval.high],
         "length_mean": float(scores.lengths.mean()),
+        **scores.summary(env),
         "protocol": {
-            **asdict(env),
+            **to_plain(env),
             "epsilon": epsilon,
             "seed": seed,
             "autoreset": "next_step",

@@ -1,43 +1,96 @@
-"""`rl-interp train dqn`."""
+"""`rl-interp train dqn` and `rl-interp train impala`."""
 
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from agents.dqn import DQNConfig, load_config, train
+from agents import dqn, impala
+from agents.cbet import CBETConfig
+from agents.dqn import DQNConfig
+from agents.impala import IMPALAConfig
+from agents.loop import Report, TrainConfig
 from rl_interp.app.commands.evaluate import scores_json
-from rl_interp.app.load import new_run_path
-from rl_interp.app.progress import progress_bar
-from rl_interp.core.envs.atari import rom_name
-from rl_interp.core.errors import RunError
+from rl_interp.app.load import agent_package, new_run_path
+from rl_interp.app.progress import console, progress_bar
+from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
 
+Command = Callable[..., dict[str, Any]]
 
-def train_dqn(
-    config: Annotated[DQNConfig, tyro.conf.arg(name="")] = DQNConfig(),  # noqa: B008 - frozen
-    env: str | None = None,
-    seed: int = 0,
-    run: str | None = None,
-    device: str = "auto",
+
+def dqn_command(env: str | None = None, cbet: bool = False) -> Command:
+    """`train dqn` with the defaults for an environment."""
+    default = DQNConfig() if env is None else dqn.default_config(env)
+    if cbet:
+        raise UserError("--cbet given to train dqn, which has no bonus; train impala with it.")
+
+    def train_dqn(
+        config: Annotated[DQNConfig, tyro.conf.arg(name="")] = default,
+        seed: int = 0,
+        run: str | None = None,
+        device: str = "auto",
+    ) -> dict[str, Any]:
+        """Train a DQN on an Atari game; the same command again resumes it. --env ID is short for --env.id.
+
+        Args:
+            config: See the fields.
+            seed: Of weights, exploration, replay sampling and environments.
+            run: Name under runs/ or a path; by default made of agent, game and seed.
+            device: auto, cpu or cuda.
+        """
+        return train_agent(
+            "dqn", config, seed, run, lambda opened, report: dqn.train(config, opened, seed, device, report)
+        )
+
+    return train_dqn
+
+
+def impala_command(env: str | None = None, cbet: bool = False) -> Command:
+    """`train impala` with the defaults for an environment, and the bonus's flags where it is asked for."""
+    default = impala.default_config(env or IMPALAConfig().env.id, cbet=CBETConfig() if cbet else None)
+
+    def train_impala(
+        config: Annotated[IMPALAConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = default,
+        seed: int = 0,
+        run: str | None = None,
+        actors: int | None = None,
+        ray: str | None = None,
+        device: str = "auto",
+    ) -> dict[str, Any]:
+        """Train an IMPALA agent; the same command again resumes it.
+
+        --env ID chooses the environment and the defaults that suit it; --cbet adds the exploration bonus, whose own
+        flags (--cbet.coefficient and so on) then appear here.
+
+        Args:
+            config: See the fields.
+            seed: Of weights, exploration, counts and environments.
+            run: Name under runs/ or a path; by default made of agent, environment and seed.
+            actors: Processes that play: by default one less than there are cores; 0 for none but this one, which is
+                slower and reproducible bit for bit.
+            ray: Address of a Ray cluster for the actors ("local" starts one here); needs the extra distributed.
+            device: auto, cpu or cuda; of the learner.
+        """
+        return train_agent(
+            "impala", config, seed, run,
+            lambda opened, report: impala.train(config, opened, seed, device, report, actors, ray, _warn),
+        )  # fmt: skip
+
+    return train_impala
+
+
+def train_agent(
+    kind: str, config: TrainConfig, seed: int, name: str | None, train: Callable[[Run, Report], Episodes]
 ) -> dict[str, Any]:
-    """Train a DQN; the same command again resumes it.
-
-    Args:
-        config: See the fields.
-        env: Gymnasium id, short for --env.id.
-        seed: Of weights, exploration, replay sampling and environments.
-        run: Name under runs/ or a path; by default made of agent, game and seed.
-        device: auto, cpu or cuda.
-    """
-    if env is not None:
-        config = replace(config, env=replace(config.env, id=env))
-    rom_name(config.env.id)  # an unknown game is refused before a run is made for it
-    game = config.env.id.removeprefix("ALE/").removesuffix("-v5").lower()
-    path = new_run_path(run or f"dqn-{game}-seed{seed}")
-    opened = _open_or_create(path, config, seed)
-    started = time.perf_counter()
+    """Make or resume the run, train it with a progress bar, and say how it went."""
+    _ = config.env.action_names  # an unknown environment is refused before a run is made for it
+    path = new_run_path(name or default_name(kind, config, seed))
+    opened = _open_or_create(path, kind, config, seed)
+    started, before = time.perf_counter(), (opened.checkpoint_steps()[-1:] or [0])[0]
     with progress_bar(f"Training {path.name}", config.agent_steps, "decisions") as update:
         shown: dict[str, float] = {}
 
@@ -45,29 +98,41 @@ def train_dqn(
             shown.update({k: v for k, v in values.items() if k in ("episode_return", "eval_return", "loss")})
             update(step, "  ".join(f"{name} {value:.3g}" for name, value in shown.items()))
 
-        before = opened.checkpoint_steps()[-1:] or [0]
-        final = train(config, opened, seed, device, report)
+        final = train(opened, report)
     opened.close()
-    seconds = time.perf_counter() - started
     newest = opened.checkpoint_steps()[-1]
     return {
         "run": str(path),
-        "agent_steps": config.agent_steps,
-        "env_frames": config.agent_steps * config.env.frame_skip,
+        "agent_steps": newest,
+        "env_frames": newest * config.env.frames_per_step,
         # A run shared without its training state does not say how many there were.
         "updates": opened.load_state(newest)["learner"]["updates"] if opened.has_state(newest) else None,
-        "steps_per_second": (config.agent_steps - before[0]) / seconds,
+        "steps_per_second": (newest - before) / (time.perf_counter() - started),
         "evaluation": scores_json(final, config.env, seed + 1, config.eval_epsilon),
     }
 
 
-def _open_or_create(path, config: DQNConfig, seed: int) -> Run:
+def default_name(kind: str, config: TrainConfig, seed: int) -> str:
+    """e.g. `dqn-mspacman-seed0`, `impala-minigrid-unlock-cbet-seed3`."""
+    task = config.env.id.removeprefix("ALE/").lower().replace(",", "+")
+    for suffix in ("-v0", "-v1", "-v5"):
+        task = task.replace(suffix, "")
+    kinds = [word for word in ("cbet", "pretrain", "explorer") if getattr(config, word, None)]
+    return "-".join([kind, task, *kinds, f"seed{seed}"])
+
+
+def _open_or_create(path: Path, kind: str, config: TrainConfig, seed: int) -> Run:
     if not (path / "meta.json").exists():
-        return Run.create(path, "dqn", config, seed)
+        return Run.create(path, kind, config, seed)
     opened = Run.open(path)
-    if opened.meta["kind"] != "dqn" or load_config(opened) != config or opened.meta["seed"] != seed:
+    same = opened.meta["kind"] == kind and opened.meta["seed"] == seed
+    if not same or agent_package(kind).load_config(opened) != config:
         raise RunError(
             f"{path} already holds a run of another kind, seed or configuration (see its config.yaml); repeat that "
             "one's flags to resume it, or give another --run."
         )
     return opened
+
+
+def _warn(message: str) -> None:
+    console.print(f"[yellow]warning:[/yellow] {message}", highlight=False)

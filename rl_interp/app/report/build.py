@@ -16,7 +16,6 @@ from rl_interp.app.autoencoder import LoadedSAE, head_of, metrics_json
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled
-from rl_interp.core.envs.atari_labelled import replay_screens
 from rl_interp.core.errors import UserError
 from rl_interp.core.stats import bootstrap, iqm
 from sae import Features, SAEConfig, TopK, Whitening
@@ -158,7 +157,7 @@ def _frames(fitted: LoadedSAE, rows: NDArray[np.int64]) -> dict[str, str]:
     """Row to the screen that the agent saw there, as a PNG in base64, by playing the episodes again."""
     store = fitted.store
     columns = {name: store.column(name) for name in ("episode", "step", "action", "episode_seed")}
-    frames = {}
+    frames, env = {}, make_labelled(fitted.agent.env)
     episodes = np.unique(columns["episode"][rows])
     with progress_bar("Playing top frames again", len(episodes), "episodes") as update:
         for done, episode in enumerate(episodes):
@@ -166,7 +165,7 @@ def _frames(fitted: LoadedSAE, rows: NDArray[np.int64]) -> dict[str, str]:
             wanted = rows[columns["episode"][rows] == episode]
             steps = set(columns["step"][wanted].tolist())
             seed = int(columns["episode_seed"][whole[0]])
-            screens = replay_screens(fitted.agent.env, seed, columns["action"][whole], steps)
+            screens = env.replay(seed, columns["action"][whole], steps)
             frames |= {str(row): _png(screens[int(columns["step"][row])]) for row in wanted}
             update(done + 1)
     return frames

@@ -1,6 +1,6 @@
 """Environments to look inside: one at a time, with ground-truth labels and a rendered screen."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -23,7 +23,9 @@ class LabelledEnv(Protocol):
     and the actions after it determine the episode.
     """
 
-    concepts: Mapping[str, Concept]
+    @property
+    def concepts(self) -> Mapping[str, Concept]: ...
+
     action_names: tuple[str, ...]
 
     def reset(self, *, seed: int | None = None) -> tuple[NDArray[Any], dict[str, Any]]: ...
@@ -32,6 +34,13 @@ class LabelledEnv(Protocol):
 
     def render(self) -> NDArray[np.uint8]:
         """The screen a person would see, uint8 `[H, W, 3]`."""
+        ...
+
+    def replay(
+        self, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
+    ) -> dict[int, NDArray[np.uint8]]:
+        """The screens at some steps of a recorded episode, played again from its seed and actions: no frame needs
+        to be stored."""
         ...
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""The suite's convention for many environments at once.
+"""The suite's convention for many environments at once, and for the configs that make them.
 
 `send` hands over the actions and returns at once where the environments run in threads or processes
 of their own, so that a learner works meanwhile; `recv` waits for the result. Autoreset is Gymnasium's
@@ -7,11 +7,15 @@ action, resets, and returns the new episode's first observation with reward 0. T
 transition; `Step.first` marks it.
 """
 
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from rl_interp.core.envs.labelled import LabelledEnv
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,67 @@ class VectorEnv(Protocol):
     action_names: tuple[str, ...]
 
     def reset(self, seed: int) -> NDArray[Any]:
-        """Seed environment i with `seed + i`, start all, and return observations `[N, ...]`."""
+        """Seed every environment from `seed`, each differently, start all, and return observations `[N, ...]`."""
         ...
 
     def send(self, actions: NDArray[np.int64]) -> None: ...
 
     def recv(self) -> Step: ...
 
+    def scene(self) -> NDArray[np.integer]:
+        """`[N, *scene_shape]`: what a change is taken of, now (CBET): MiniGrid's panorama, elsewhere the frame."""
+        ...
+
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class EnvConfig(ABC):
+    """An environment and its conventions. They are part of every result."""
+
+    id: str
+    """Gymnasium id."""
+
+    @property
+    def observation_kind(self) -> Literal["pixels", "symbols"]:
+        """Whether an observation's bytes are intensities or categories."""
+        return "pixels"
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames of the emulator per decision."""
+        return 1
+
+    @property
+    @abstractmethod
+    def action_names(self) -> tuple[str, ...]:
+        """The actions, in order; raises `UserError` for an unknown `id`."""
+
+    @property
+    @abstractmethod
+    def observation_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def scene_shape(self) -> tuple[int, ...]:
+        """Shape of `VectorEnv.scene`."""
+        return self.observation_shape
+
+    @abstractmethod
+    def vector(self, num_envs: int, workers: int) -> VectorEnv:
+        """Make `num_envs` of it, in `workers` threads or processes (0: as many as pay)."""
+
+    @abstractmethod
+    def labelled(self) -> LabelledEnv:
+        """Make one, with ground truth and a screen, equal to those of `vector`."""
+
+    def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """The environment's own scores of whole episodes: from their returns `[N]` and the `Step.info` that each
+        ended with, `[N, ...]`."""
+        return {}
+
+    @classmethod
+    def concrete(cls, values: Mapping[str, Any]) -> type["EnvConfig"]:
+        """The class of a config saved as plain values."""
+        from rl_interp.core.envs import env_config
+
+        return type(env_config(values["id"]))

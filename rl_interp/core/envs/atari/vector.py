@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.vector import Step
+from rl_interp.core.envs.labelled import LabelledEnv
+from rl_interp.core.envs.vector import EnvConfig, Step
 from rl_interp.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AtariConfig:
+class AtariConfig(EnvConfig):
     """Emulator conventions; they are part of every result."""
 
     id: str = "ALE/MsPacman-v5"
@@ -40,6 +41,33 @@ class AtariConfig:
         for name in ("frame_skip", "frame_stack", "max_frames"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} given; it must be at least 1.")
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        """Names of the game's minimal action set, in order, e.g. `("NOOP", "UP", ...)`."""
+        ale = emulator()
+        ale.loadROM(rom_path(self.id))
+        return tuple(action.name for action in ale.getMinimalActionSet())
+
+    @property
+    def frames_per_step(self) -> int:
+        return self.frame_skip
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (self.frame_stack, 84, 84)
+
+    @property
+    def scene_shape(self) -> tuple[int, ...]:
+        return (84, 84)
+
+    def vector(self, num_envs: int, workers: int) -> "AtariVector":
+        return AtariVector(self, num_envs, workers)
+
+    def labelled(self) -> LabelledEnv:
+        from rl_interp.core.envs.atari.labelled import AtariLabelled
+
+        return AtariLabelled(self)
 
 
 def rom_name(env_id: str) -> str:
@@ -92,22 +120,24 @@ class AtariVector:
             use_fire_reset=False,
             reward_clipping=False,
         )
-        self.observation_shape = (config.frame_stack, 84, 84)
-        self.action_names = action_names(config.id)
+        self.observation_shape = config.observation_shape
+        self.action_names = config.action_names
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         obs, _ = self._env.reset(seed=seed)
         self._ended = np.zeros(self.num_envs, bool)
-        return np.array(obs)
+        self._frames = np.array(obs)
+        return self._frames
 
     def send(self, actions: NDArray[np.int64]) -> None:
         self._env.send(actions)
 
     def recv(self) -> Step:
         obs, reward, terminated, truncated, info = self._env.recv()
+        self._frames = np.array(obs)
         first, self._ended = self._ended, terminated | truncated
         return Step(
-            np.array(obs),
+            self._frames,
             reward.astype(np.float32),
             np.array(terminated),
             np.array(truncated),
@@ -115,12 +145,8 @@ class AtariVector:
             {"lives": np.array(info["lives"])},
         )
 
+    def scene(self) -> NDArray[np.uint8]:
+        return self._frames[:, -1]
+
     def close(self) -> None:
         self._env.close()
-
-
-def action_names(env_id: str) -> tuple[str, ...]:
-    """Names of the game's minimal action set, in order, e.g. `("NOOP", "UP", ...)`."""
-    ale = emulator()
-    ale.loadROM(rom_path(env_id))
-    return tuple(action.name for action in ale.getMinimalActionSet())

@@ -11,8 +11,8 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs import mspacman
-from rl_interp.core.envs.atari import AtariConfig, emulator, rom_name, rom_path
+from rl_interp.core.envs.atari import mspacman
+from rl_interp.core.envs.atari.vector import AtariConfig, emulator, rom_name, rom_path
 from rl_interp.core.envs.labelled import Concept
 
 LABELS = {"ms_pacman": mspacman}
@@ -107,29 +107,23 @@ class AtariLabelled(gymnasium.Env):
         screen leaves out some that the agent sees."""
         return np.maximum(self._painted, self._ale.getScreenRGB())
 
+    def replay(
+        self, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
+    ) -> dict[int, NDArray[np.uint8]]:
+        """The screens `[210, 160, 3]`, without preparing observations on the way."""
+        self.reset(seed=seed)
+        screens = {}
+        for step in range(max(steps) + 1):
+            if step in steps:
+                screens[step] = self.render()
+            self._advance(int(actions[step]), see=False, paint=step + 1 in steps)
+        return screens
+
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return LABELS[self._rom].hindsight(columns) if self._rom in LABELS else {}
 
     def close(self) -> None:
         pass
-
-
-def replay_screens(
-    config: AtariConfig, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
-) -> dict[int, NDArray[np.uint8]]:
-    """The screens `[210, 160, 3]` that the agent saw at some steps of a recorded episode.
-
-    Plays the episode again from its seed and actions, without preparing observations, so that no
-    frame needs to be stored.
-    """
-    env = AtariLabelled(config)
-    env.reset(seed=seed)
-    screens = {}
-    for step in range(max(steps) + 1):
-        if step in steps:
-            screens[step] = env.render()
-        env._advance(int(actions[step]), see=False, paint=step + 1 in steps)
-    return screens
 
 
 class _MersenneTwister:

@@ -1,0 +1,33 @@
+"""IMPALA: network, actors, learner and training loop, with CBET and transfer."""
+
+from agents.impala.config import IMPALAConfig, default_config
+from agents.impala.network import IMPALA
+from agents.impala.training import Training, train
+from agents.impala.transfer import Transfer, make_agent
+from rl_interp.core.config import from_plain
+from rl_interp.core.run import Run, load_into
+
+
+def load_config(run: Run) -> IMPALAConfig:
+    """The configuration that an IMPALA run was made with."""
+    return from_plain(IMPALAConfig, run.config, run.path / "config.yaml")
+
+
+def load(run: Run, step: int | None = None) -> IMPALA | Transfer:
+    """The agent of a run's newest checkpoint, or of the one at `step`, in evaluation mode."""
+    agent = make_agent(load_config(run))
+    load_into(agent, run.load_weights(step), run.path)
+    return agent.eval()
+
+
+__all__ = [
+    "IMPALA",
+    "IMPALAConfig",
+    "Training",
+    "Transfer",
+    "default_config",
+    "load",
+    "load_config",
+    "make_agent",
+    "train",
+]

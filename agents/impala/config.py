@@ -1,0 +1,83 @@
+"""IMPALA's configuration."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agents.cbet import CBETConfig
+from rl_interp.core.envs import EnvConfig, MiniGridConfig, env_config
+from rl_interp.core.errors import UserError, at_least_one
+
+
+@dataclass(frozen=True)
+class IMPALAConfig:
+    """Everything an IMPALA run depends on besides its seed."""
+
+    env: EnvConfig = field(default_factory=MiniGridConfig)
+    """The environment and its conventions."""
+    agent_steps: int = 3_000_000
+    """Decisions to train for, over all actors."""
+    num_envs: int = 64
+    """Environments of an actor; its unrolls of them are a batch."""
+    unroll: int = 20
+    """Decisions per unroll: the length that V-trace and the LSTM see."""
+    channels: tuple[int, ...] = (16, 32, 32)
+    """Channels of the ResNet's sections, for pixels."""
+    hidden: int = 128
+    """Width of the fully connected layer."""
+    lstm: int = 128
+    """Width of the LSTM."""
+    gamma: float = 0.99
+    """Discount per decision."""
+    learning_rate: float = 1e-3
+    """Adam's step size at the start; it falls linearly to 0 at `agent_steps`."""
+    adam_eps: float = 1e-5
+    """Adam's epsilon."""
+    max_grad_norm: float = 0.5
+    """Gradients are scaled down to this norm."""
+    entropy_cost: float = 0.01
+    """Weight of the policy's entropy in the loss."""
+    baseline_cost: float = 0.5
+    """Weight of the value's squared error in the loss."""
+    reward_scale: float = 1.0
+    """Factor of the extrinsic reward in learning."""
+    cbet: CBETConfig | None = None
+    """The exploration bonus; none by default."""
+    pretrain: bool = False
+    """Pre-training of an exploration policy: the bonus alone is learned from, and no state is terminal."""
+    explorer: str | None = None
+    """Transfer: the run of a pre-trained policy, whose frozen logits are added to the learned ones."""
+    eval_every: int = 0
+    """Decisions between evaluations; 0 for none but the last."""
+    eval_episodes: int = 30
+    """Full episodes per evaluation."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in evaluation; otherwise actions are samples of the policy."""
+    checkpoint_every: int = 500_000
+    """Decisions between checkpoints."""
+    log_every: int = 20_000
+    """Decisions between lines of metrics."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 autocast; `auto` uses it where the processor multiplies in it."""
+
+    def __post_init__(self) -> None:
+        for name in ("agent_steps", "num_envs", "unroll", "hidden", "lstm", "eval_episodes", "log_every"):
+            at_least_one(**{name: getattr(self, name)})
+        for name in ("gamma", "eval_epsilon"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
+        if self.pretrain and self.cbet is None:
+            raise UserError("pretrain given without a bonus to learn from; give --cbet too.")
+        if self.pretrain and self.explorer:
+            raise UserError("pretrain and explorer given; pre-train first, then transfer in a run of its own.")
+
+
+def default_config(env_id: str, **overrides: object) -> IMPALAConfig:
+    """The configuration that suits an environment: by its family, the sizes and costs that the results pages use."""
+    env = env_config(env_id)
+    if env.observation_kind == "pixels":
+        values: dict[str, object] = dict(
+            agent_steps=1_000_000, num_envs=32, hidden=256, lstm=256, learning_rate=4e-4, checkpoint_every=100_000
+        )
+    else:
+        values = {}
+    return IMPALAConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,151 @@
+"""The IMPALA agent: a torso for pixels or for symbols, an LSTM, a policy and a value.
+
+Espeholt et al. 2018, arXiv 1802.01561, figure 3 (right): the deep residual network. The observation is all that
+the agent is given; the paper's last reward and last action are left out, so that a state is what is seen.
+"""
+
+import itertools
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from agents.impala.lstm import HookedLSTM, LSTMState, lstm_hook_points
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
+
+SYMBOLS = (11, 6, 4)
+"""How many objects, colours and states a cell of MiniGrid can have."""
+
+
+class IMPALA(Agent):
+    """Logits `[T, B, A]` and values `[T, B]` from uint8 observations `[T, B, 3, H, W]`.
+
+    Args:
+        observation: whether bytes are intensities (`pixels`, the deep ResNet) or categories (`symbols`, a smaller
+            network on embedded cells).
+        shape: of an observation, `(C, H, W)`.
+        channels: of the ResNet's sections.
+    """
+
+    def __init__(
+        self,
+        num_actions: int,
+        shape: tuple[int, ...],
+        observation: Literal["pixels", "symbols"] = "pixels",
+        channels: tuple[int, ...] = (16, 32, 32),
+        hidden: int = 256,
+        lstm: int = 256,
+    ):
+        super().__init__()
+        self.observation = observation
+        self.torso = ResNet(shape, channels) if observation == "pixels" else SymbolNet(shape)
+        with torch.no_grad():
+            features = self.torso(torch.zeros(1, *shape, dtype=torch.uint8)).numel()
+        self.fc, self.relu = nn.Linear(features, hidden), nn.ReLU()
+        self.lstm = HookedLSTM(hidden, lstm)
+        self.policy, self.baseline = nn.Linear(lstm, num_actions), nn.Linear(lstm, 1)
+        self.hook_points = {
+            **{name: HookPoint(f"torso.{point.path}", point.axes, point.kind) for name, point in self.torso.points},
+            "fc.pre": HookPoint("fc", "B D"),
+            "fc.post": HookPoint("relu", "B D"),
+            **lstm_hook_points("lstm"),
+            "policy": HookPoint("policy", "B D"),
+            "value": HookPoint("baseline", "B D"),
+        }
+        self.hook_points["lstm.h"] = HookPoint("lstm.hidden", "T B D", "recurrent", head="policy")
+
+    def initial_state(self, batch: int) -> State:
+        zeros = torch.zeros(batch, self.lstm.width, device=self.policy.weight.device)
+        return (zeros, zeros.clone())
+
+    def unroll(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        time, batch = obs.shape[:2]
+        given: LSTMState = state or self.initial_state(batch)
+        x = self.relu(self.fc(self.torso(obs.flatten(0, 1)).flatten(1)))
+        h, new = self.lstm(x.float().unflatten(0, (time, batch)), given, first)
+        flat = h.flatten(0, 1)
+        logits, values = self.policy(flat).float(), self.baseline(flat).float()
+        return PolicyOutput(new, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
+
+
+class ResNet(nn.Module):
+    """Sections of a convolution, a max-pool and two residual blocks."""
+
+    def __init__(self, shape: tuple[int, ...], channels: tuple[int, ...]):
+        super().__init__()
+        widths = [shape[0], *channels]
+        self.sections = nn.ModuleList(_Section(a, b) for a, b in itertools.pairwise(widths))
+        self.relu = nn.ReLU()
+        self.points = [
+            (f"block{s + 1}.{name}", HookPoint(f"sections.{s}.{path}", "B C H W", "spatial"))
+            for s in range(len(channels))
+            for name, path in (("conv", "conv"), ("pool", "pool"), *_Residual.points(1), *_Residual.points(2))
+        ]
+        self.points.append(("torso.post", HookPoint("relu", "B C H W", "spatial")))
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """`[B, C, H, W]`, bytes or floats on the same 0-255 scale, to the last section's `[B, C', H', W']`."""
+        kind = obs.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        x = obs.contiguous(memory_format=torch.channels_last).to(dtype) * (1 / 255)
+        for section in self.sections:
+            x = section(x)
+        return self.relu(x)
+
+
+class _Section(nn.Module):
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.res1, self.res2 = _Residual(outputs), _Residual(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.res2(self.res1(self.pool(self.conv(x))))
+
+
+class _Residual(nn.Module):
+    """x + conv(relu(conv(relu(x))))."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.relu1, self.conv1 = nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+        self.relu2, self.conv2 = nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(self.relu2(self.conv1(self.relu1(x))))
+
+    @staticmethod
+    def points(number: int) -> tuple[tuple[str, str], ...]:
+        """Name and path of its sites: before and after the inner nonlinearity, and the sum."""
+        name = f"res{number}"
+        return ((f"{name}.pre", f"{name}.conv1"), (f"{name}.post", f"{name}.relu2"), (f"{name}.sum", name))
+
+
+class SymbolNet(nn.Module):
+    """Cells embedded by object, colour and state, the three embeddings summed, and two convolutions."""
+
+    def __init__(self, shape: tuple[int, ...], width: int = 32):
+        super().__init__()
+        self.embed = nn.Conv2d(sum(SYMBOLS), width, 1, bias=False)
+        self.conv1, self.relu1 = nn.Conv2d(width, width, 3), nn.ReLU()
+        self.conv2, self.relu2 = nn.Conv2d(width, 2 * width, 3), nn.ReLU()
+        self.points = [
+            (name, HookPoint(path, "B C H W", "spatial"))
+            for name, path in (
+                ("embed", "embed"), ("conv1.pre", "conv1"), ("conv1.post", "relu1"), ("conv2.pre", "conv2"),
+                ("conv2.post", "relu2"),
+            )
+        ]  # fmt: skip
+        offsets = torch.tensor([0, SYMBOLS[0], SYMBOLS[0] + SYMBOLS[1]])[:, None, None]
+        self.register_buffer("offsets", offsets, persistent=False)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """`[B, 3, H, W]` categories as bytes, to `[B, C', H', W']`."""
+        assert isinstance(self.offsets, Tensor)
+        index = obs.long() + self.offsets
+        one_hot = torch.zeros(len(obs), sum(SYMBOLS), *obs.shape[-2:], device=obs.device)
+        one_hot.scatter_(1, index, 1.0)
+        x = self.relu1(self.conv1(self.embed(one_hot)))
+        return self.relu2(self.conv2(x))

@@ -1,0 +1,178 @@
+"""Training IMPALA: take an unroll, work out its bonus, learn from it, publish the weights."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from agents.cbet import CBET
+from agents.impala.actors import Actors, LocalActor, ProcessActors
+from agents.impala.config import IMPALAConfig
+from agents.impala.learner import Learner, Losses
+from agents.impala.player import Unroll, flat_weights
+from agents.impala.transfer import Transfer, load_explorer, make_agent
+from agents.loop import Report, check_finite, train_run
+from rl_interp.core.device import pick_device
+from rl_interp.core.envs import make_vector
+from rl_interp.core.rollout import Episodes, evaluate
+from rl_interp.core.run import Run, load_into
+
+
+class Training:
+    """The state of a run.
+
+    Args:
+        actors: processes that play; 0 to play in this one, which is slower and reproducible bit for bit.
+        ray_address: of a Ray cluster that the actors are to run on.
+    """
+
+    def __init__(
+        self,
+        config: IMPALAConfig,
+        seed: int,
+        device: str = "auto",
+        actors: int = 0,
+        ray_address: str | None = None,
+        warn: Callable[[str], None] = print,
+    ):
+        torch.manual_seed(seed)
+        self.config, self.seed = config, seed
+        self.agent = make_agent(config)
+        if isinstance(self.agent, Transfer):
+            load_explorer(self.agent, config)
+        self.learner = Learner(self.agent, config, pick_device(device))
+        self.actors = _make_actors(config, seed, self.agent, actors, ray_address, warn)
+        self._bonuses: dict[int, CBET] = {}
+        self.agent_steps = 0
+        self._clear()
+        self.actors.publish(flat_weights(self.agent))
+
+    def _clear(self) -> None:
+        self._losses: Losses | None = None
+        self._returns: list[float] = []
+        self._bonus_sum, self._bonus_count = 0.0, 0
+
+    def advance(self) -> None:
+        """One unroll and the update from it."""
+        index, unroll = self.actors.next()
+        bonus = self._bonus(index, unroll)
+        ended = unroll["episode_return"]
+        self._returns.extend(ended[np.isfinite(ended)].tolist())
+        self._losses = self.learner.update(unroll, bonus, self.agent_steps / self.config.agent_steps)
+        self.actors.publish(flat_weights(self.agent))
+        self.agent_steps += self.config.unroll * self.config.num_envs
+
+    def _bonus(self, index: int, unroll: Unroll) -> NDArray[np.float32] | None:
+        """Intrinsic rewards `[T, N]` of an unroll."""
+        if self.config.cbet is None:
+            return None
+        counts = self._counts(0 if self.config.cbet.shared else index)
+        obs, first = unroll["obs"], unroll["first"]
+        scenes = unroll.get("scene", obs)
+        bonus = np.stack([counts(obs[t], scenes[t - 1], scenes[t], first[t]) for t in range(1, len(obs))])
+        self._bonus_sum, self._bonus_count = self._bonus_sum + float(bonus.sum()), self._bonus_count + bonus.size
+        return bonus
+
+    def _counts(self, index: int) -> CBET:
+        if index not in self._bonuses:
+            config = self.config
+            assert config.cbet is not None
+            # Seeded alike, so that counts of different actors are of the same keys.
+            self._bonuses[index] = CBET(
+                config.cbet, config.num_envs, config.env.observation_shape, config.env.scene_shape, self.seed
+            )
+        return self._bonuses[index]
+
+    def metrics(self) -> dict[str, float]:
+        """Losses of the last update; the mean extrinsic return of episodes that ended, and the mean bonus, since
+        the last call."""
+        values: dict[str, float] = {"updates": self.learner.updates}
+        if self._losses is not None:
+            values |= {
+                "loss": self._losses.total.item(), "policy_loss": self._losses.policy.item(),
+                "value_loss": self._losses.value.item(), "entropy": self._losses.entropy.item(),
+                "rho": self._losses.rho.item(),
+            }  # fmt: skip
+            check_finite(values["loss"], self.agent_steps)
+        if self._returns:
+            values |= {"episode_return": float(np.mean(self._returns)), "episodes": len(self._returns)}
+        if self._bonus_count:
+            values["bonus"] = self._bonus_sum / self._bonus_count
+        self._clear()
+        return values
+
+    def score(self) -> Episodes:
+        """Evaluate on whole episodes, the policy sampled from as in training."""
+        config = self.config
+        env = make_vector(config.env, min(16, config.eval_episodes))
+        try:
+            return evaluate(self.agent, env, config.eval_episodes, seed=self.seed + 1, epsilon=config.eval_epsilon)
+        finally:
+            env.close()
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "agent_steps": self.agent_steps,
+            "learner": self.learner.state(),
+            "actors": self.actors.state(),
+            "bonus": {str(index): counts.state() for index, counts in self._bonuses.items()},
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def restore(self, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any], source: Path) -> None:
+        load_into(self.agent, weights, source)
+        self.learner.restore(state["learner"])
+        for index, counts in state["bonus"].items():
+            self._counts(int(index)).restore(counts)
+        torch.set_rng_state(state["torch_rng"])
+        self.agent_steps = state["agent_steps"]
+        self.actors.restore(state["actors"])
+        self.actors.publish(flat_weights(self.agent))
+
+    def continue_from(self, weights: Mapping[str, torch.Tensor], agent_steps: int, source: Path) -> None:
+        load_into(self.agent, weights, source)
+        self.agent_steps = agent_steps
+        self.actors.publish(flat_weights(self.agent))
+
+    def close(self) -> None:
+        self.actors.close()
+
+
+def train(
+    config: IMPALAConfig,
+    run: Run,
+    seed: int,
+    device: str = "auto",
+    report: Report = lambda step, values: None,
+    actors: int | None = None,
+    ray_address: str | None = None,
+    warn: Callable[[str], None] = print,
+) -> Episodes:
+    """Train an IMPALA run to its end, from wherever it stands; see `agents.loop.train_run`.
+
+    Args:
+        actors: processes that play; by default one less than there are cores, and 0 for none but this one.
+    """
+    count = max(1, (os.cpu_count() or 2) - 1) if actors is None else actors
+    return train_run(Training(config, seed, device, count, ray_address, warn), config, run, report)
+
+
+def _make_actors(
+    config: IMPALAConfig,
+    seed: int,
+    agent: torch.nn.Module,
+    count: int,
+    ray_address: str | None,
+    warn: Callable[[str], None],
+) -> Actors:
+    if ray_address is not None:
+        from agents.impala.ray_actors import RayActors
+
+        return RayActors(config, seed, agent, max(1, count), ray_address, warn)  # pyright: ignore
+    if count == 0:
+        return LocalActor(config, seed, agent)  # pyright: ignore[reportArgumentType]
+    return ProcessActors(config, seed, agent, count, warn=warn)  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,166 @@
+"""The loop around every agent's training: log, evaluate, checkpoint, stop cleanly, resume."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from torch import Tensor
+
+from rl_interp.core.agent import Agent
+from rl_interp.core.envs import EnvConfig
+from rl_interp.core.errors import UserError
+from rl_interp.core.interrupt import Interrupted, graceful_stop
+from rl_interp.core.rollout import Episodes
+from rl_interp.core.run import Run
+
+Report = Callable[[int, dict[str, float]], None]
+
+
+class DivergedError(UserError):
+    """Training produced a value that is not finite."""
+
+
+class TrainConfig(Protocol):
+    """What every agent's configuration has."""
+
+    @property
+    def env(self) -> EnvConfig: ...
+
+    @property
+    def agent_steps(self) -> int: ...
+
+    @property
+    def eval_every(self) -> int: ...
+
+    @property
+    def eval_episodes(self) -> int: ...
+
+    @property
+    def eval_epsilon(self) -> float: ...
+
+    @property
+    def checkpoint_every(self) -> int: ...
+
+    @property
+    def log_every(self) -> int: ...
+
+
+class Training(Protocol):
+    """The state of a run: everything that a checkpoint saves and a resume brings back."""
+
+    @property
+    def agent(self) -> Agent: ...
+
+    @property
+    def agent_steps(self) -> int: ...
+
+    def advance(self) -> None:
+        """Take some decisions, and the updates that are due."""
+        ...
+
+    def metrics(self) -> dict[str, float]:
+        """Figures since the last call."""
+        ...
+
+    def score(self) -> Episodes:
+        """Evaluate the agent as it is."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """All but the weights, as a tree of tensors, numbers, strings, lists and dicts."""
+        ...
+
+    def restore(self, weights: Mapping[str, Tensor], state: Mapping[str, Any], source: Path) -> None: ...
+
+    def continue_from(self, weights: Mapping[str, Tensor], agent_steps: int, source: Path) -> None:
+        """Go on from weights alone, which is all that a shared run has."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def train_run(
+    training: Training, config: TrainConfig, run: Run, report: Report = lambda step, values: None
+) -> Episodes:
+    """Train `run` from its newest checkpoint, or from the start, until `config.agent_steps`.
+
+    A checkpoint that was shared without its training state gives the weights only; `metrics.jsonl` then
+    says `restarted_from_weights` at its step.
+
+    `report(agent_steps, metrics)` is called at each logged line. Returns the final evaluation.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with a checkpoint written.
+        DivergedError: the loss is not finite; no checkpoint is written.
+    """
+    try:
+        _resume(training, config, run)
+        _advance(training, config, run, report)
+        return training.score()
+    finally:
+        training.close()
+
+
+def _resume(training: Training, config: TrainConfig, run: Run) -> None:
+    if not run.checkpoint_steps():
+        return
+    step = run.checkpoint_steps()[-1]
+    run.rewind(step)
+    if run.has_state(step):
+        training.restore(run.load_weights(step), run.load_state(step), run.path)
+        return
+    training.continue_from(run.load_weights(step), step, run.path)
+    if step < config.agent_steps:
+        run.log(step, {"restarted_from_weights": 1})
+
+
+def _advance(training: Training, config: TrainConfig, run: Run, report: Report) -> None:
+    started, started_at = time.perf_counter(), training.agent_steps
+    with graceful_stop() as stop:
+        while training.agent_steps < config.agent_steps:
+            before = training.agent_steps
+            training.advance()
+            now = training.agent_steps
+            if _passes(before, now, config.log_every):
+                values = training.metrics()
+                values["steps_per_second"] = (now - started_at) / (time.perf_counter() - started)
+                run.log(now, values)
+                report(now, values)
+            if _passes(before, now, config.eval_every):
+                scores = training.score()
+                values = {"eval_return": float(scores.returns.mean())} | _numbers(scores.summary(config.env))
+                run.log(now, values)
+                report(now, values)
+            if stop or _passes(before, now, config.checkpoint_every):
+                path = _save(training, run)
+            if stop:
+                raise Interrupted(
+                    f"stopped at decision {now} of {config.agent_steps}, saved in {path}; run the same command again "
+                    "to go on."
+                )
+    if training.agent_steps not in run.checkpoint_steps():
+        _save(training, run)
+
+
+def _save(training: Training, run: Run) -> Path:
+    return run.save_checkpoint(training.agent_steps, training.agent.state_dict(), training.state())
+
+
+def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in summary.items() if isinstance(value, float)}
+
+
+def check_finite(loss: float, agent_steps: int) -> None:
+    """Raise `DivergedError` unless the loss is finite."""
+    if not np.isfinite(loss):
+        raise DivergedError(
+            f"the loss became {loss} at decision {agent_steps}; the last checkpoint is kept: lower learning_rate and "
+            "start a new run, or resume this one to see whether it happens again."
+        )
+
+
+def _passes(before: int, now: int, every: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]; never for 0."""
+    return every > 0 and now // every > before // every

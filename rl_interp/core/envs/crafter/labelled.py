@@ -1,0 +1,73 @@
+"""Crafter with its ground truth."""
+
+from typing import Any
+
+import numpy as np
+from crafter import constants, objects
+from numpy.typing import NDArray
+
+from rl_interp.core.envs.crafter.config import CrafterConfig
+from rl_interp.core.envs.crafter.game import CrafterGame
+from rl_interp.core.envs.crafter.render import Renderer
+from rl_interp.core.envs.labelled import Concept
+from rl_interp.core.envs.single import LabelledGame
+
+_ITEMS: tuple[str, ...] = tuple(constants.items)  # pyright: ignore[reportAttributeAccessIssue]
+_MATERIALS: tuple[str, ...] = tuple(constants.materials)  # pyright: ignore[reportAttributeAccessIssue]
+_CREATURES = {"cow": objects.Cow, "zombie": objects.Zombie, "skeleton": objects.Skeleton, "plant": objects.Plant}
+
+CONCEPTS: dict[str, Concept] = {
+    **{name: Concept(f"how much {name.replace('_', ' ')} the player has", "number") for name in _ITEMS},
+    **{f"{name}_seen": Concept(f"{name} is in view") for name in (*_MATERIALS, *_CREATURES)},
+    **{f"{name}_ahead": Concept(f"{name} is in the cell that the player faces") for name in (*_MATERIALS, *_CREATURES)},
+    "enemy_near": Concept("a zombie or skeleton is at most 3 cells away"),
+    "sleeping": Concept("the player sleeps"),
+    "dark": Concept("daylight is below a half"),
+    "daylight": Concept("from 0 to 1", "number"),
+    "x": Concept("the player's column, of 64", "number"),
+    "y": Concept("the player's row, of 64", "number"),
+    "unlocked": Concept("achievements unlocked in this episode, of 22", "number"),
+}
+
+
+class CrafterLabelled(LabelledGame):
+    """One Crafter world, equal to its vector form in every observation."""
+
+    concepts = CONCEPTS
+    game: CrafterGame
+
+    def __init__(self, config: CrafterConfig):
+        super().__init__(config, CrafterGame(config))
+        self._large = Renderer(unit=42)
+
+    def labels(self) -> dict[str, float]:
+        world, player = self.game.env._world, self.game.env._player
+        x, y = (int(each) for each in player.pos)
+        left, right, top, bottom = max(0, x - 4), x + 5, max(0, y - 3), y + 4
+        seen = {world._mat_names[code] for code in np.unique(world._mat_map[left:right, top:bottom])}
+        indices = world._obj_map[left:right, top:bottom]
+        things = [world._objects[index] for index in indices[indices > 0]]
+        material, thing = world[player.pos + np.array(player.facing)]
+        enemies = [each for each in things if isinstance(each, objects.Zombie | objects.Skeleton)]
+        return {
+            **{name: float(player.inventory[name]) for name in _ITEMS},
+            **{f"{name}_seen": float(name in seen) for name in _MATERIALS},
+            **{f"{name}_seen": float(_any_is(things, kind)) for name, kind in _CREATURES.items()},
+            **{f"{name}_ahead": float(material == name and thing is None) for name in _MATERIALS},
+            **{f"{name}_ahead": float(_any_is([thing], kind)) for name, kind in _CREATURES.items()},
+            "enemy_near": float(any(player.distance(each) <= 3 for each in enemies)),
+            "sleeping": float(player.sleeping),
+            "dark": float(world.daylight < 0.5),
+            "daylight": float(world.daylight),
+            "x": float(x),
+            "y": float(y),
+            "unlocked": float(sum(count > 0 for count in player.achievements.values())),
+        }
+
+    def render(self) -> NDArray[np.uint8]:
+        """The observation at six times its size."""
+        return self.game.picture(self._large)
+
+
+def _any_is(things: list[Any], kind: type) -> bool:
+    return any(isinstance(thing, kind) for thing in things)
