@@ -16,7 +16,7 @@ class IMPALAConfig:
     """The environment and its conventions."""
     agent_steps: int = 3_000_000
     """Decisions to train for, over all actors."""
-    num_envs: int = 64
+    num_envs: int = 32
     """Environments of an actor; its unrolls of them are a batch."""
     unroll: int = 20
     """Decisions per unroll: the length that V-trace and the LSTM see."""
@@ -28,13 +28,13 @@ class IMPALAConfig:
     """Width of the LSTM."""
     gamma: float = 0.99
     """Discount per decision."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """Adam's step size at the start; it falls linearly to 0 at `agent_steps`."""
     adam_eps: float = 1e-5
     """Adam's epsilon."""
     max_grad_norm: float = 0.5
     """Gradients are scaled down to this norm."""
-    entropy_cost: float = 0.01
+    entropy_cost: float = 0.0005
     """Weight of the policy's entropy in the loss."""
     baseline_cost: float = 0.5
     """Weight of the value's squared error in the loss."""
@@ -76,7 +76,7 @@ def default_config(env_id: str, **overrides: object) -> IMPALAConfig:
     env = env_config(env_id)
     if env.observation_kind == "pixels":
         values: dict[str, object] = dict(
-            agent_steps=1_000_000, num_envs=32, hidden=256, lstm=256, learning_rate=4e-4, checkpoint_every=100_000
+            agent_steps=1_000_000, hidden=256, lstm=256, learning_rate=1e-3, entropy_cost=0.01, checkpoint_every=50_000
         )
     else:
         values = {}

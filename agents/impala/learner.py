@@ -12,7 +12,7 @@ from agents.impala.config import IMPALAConfig
 from agents.impala.network import IMPALA
 from agents.impala.player import Unroll
 from agents.impala.transfer import Transfer
-from agents.vtrace import vtrace
+from agents.impala.vtrace import vtrace
 from rl_interp.core.agent import PolicyOutput
 from rl_interp.core.device import bf16_pays
 

@@ -16,7 +16,7 @@ from agents.impala.learner import Learner, Losses
 from agents.impala.player import Unroll, flat_weights
 from agents.impala.transfer import Transfer, load_explorer, make_agent
 from agents.loop import Report, check_finite, train_run
-from rl_interp.core.device import pick_device
+from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
 from rl_interp.core.rollout import Episodes, evaluate
 from rl_interp.core.run import Run, load_into
@@ -39,6 +39,7 @@ class Training:
         ray_address: str | None = None,
         warn: Callable[[str], None] = print,
     ):
+        keep_memory()
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
         self.agent = make_agent(config)

@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sae evaluate": commands.sae_evaluate,
     "sae report": commands.sae_report,
     "saliency": commands.saliency,
+    "study cbet": commands.study_cbet,
 }
 TRAINING = {"train dqn": commands.dqn_command, "train impala": commands.impala_command}
 """Commands whose defaults depend on the environment: makers of them, from its id and whether there is a bonus."""

@@ -1,5 +1,9 @@
 """Which device to compute on, and whether bf16 pays there."""
 
+import contextlib
+import ctypes
+import sys
+
 import torch
 
 from rl_interp.core.errors import UserError
@@ -17,6 +21,22 @@ def pick_device(name: str = "auto") -> torch.device:
             f"device {name!r} is not usable here ({str(error).splitlines()[0]}); give cpu or auto."
         ) from None
     return device
+
+
+def keep_memory() -> None:
+    """Have the C library keep freed memory for the next allocation of its size, where it is glibc.
+
+    By default it hands large blocks back to the system at once and gets them as zeroed pages at the next update:
+    a quarter of a convolutional learner's time on a CPU.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            libc = ctypes.CDLL("libc.so.6")
+            libc.mallopt(_MMAP_THRESHOLD, 2**30)
+            libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def bf16_pays(device: torch.device) -> bool:

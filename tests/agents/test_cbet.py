@@ -24,30 +24,28 @@ def steps(count=300, seed=0):
         scene = following
 
 
-def with_dictionaries(shared, form):
+def with_dictionaries(form):
     """The definition: counters of tuples, one environment after another."""
-    states, changes = ([Counter() for _ in range(N)] for _ in range(2))
+    states, changes = Counter(), Counter()
     for s, before, after, first in steps():
         bonus = []
         for e in range(N):
             if first[e]:
                 bonus.append(0.0)
                 continue
-            table = 0 if shared else e
             state, change = tuple(s[e].ravel()), tuple((after[e].astype(int) - before[e].astype(int)).ravel())
-            states[table][state] += 1
-            changes[table][change] += 1
-            n_s, n_c = states[table][state], changes[table][change]
+            states[state] += 1
+            changes[change] += 1
+            n_s, n_c = states[state], changes[change]
             bonus.append(1 / (n_s + n_c) if form == "sum" else 1 / np.sqrt(n_s * n_c))
         yield np.array(bonus)
 
 
-@pytest.mark.parametrize("shared", [True, False])
 @pytest.mark.parametrize("form", ["sum", "root"])
-def test_the_bonus_is_that_of_plain_dictionaries(shared, form):
-    config = CBETConfig(coefficient=1.0, form=form, shared=shared, width=1 << 14, reset_probability=0.0)
+def test_the_bonus_is_that_of_plain_dictionaries(form):
+    config = CBETConfig(coefficient=1.0, form=form, width=1 << 14, reset_probability=0.0)
     cbet = CBET(config, N, (2,), (2, 2), seed=0)
-    for step, wanted in zip(steps(), with_dictionaries(shared, form), strict=True):
+    for step, wanted in zip(steps(), with_dictionaries(form), strict=True):
         np.testing.assert_allclose(cbet(*step), wanted, rtol=1e-6)
 
 
@@ -88,19 +86,17 @@ def test_the_same_seed_counts_the_same_and_a_checkpoint_goes_on(key):
 
 
 def test_states_and_changes_are_reset_independently_at_the_stated_rate():
-    config = CBETConfig(width=1 << 4, reset_probability=0.1, shared=False)
-    cbet = CBET(config, N, (2,), (2, 2), seed=0)
-    cleared = np.zeros((2, N, 400), bool)
-    for t, step in enumerate(steps(400)):
-        for table in (*cbet.states, *cbet.changes):
-            table.counts[0, 0] += 1000
+    """Every environment's step draws for both tables: with four environments, 1 − 0.9^4 at a step of all."""
+    cbet = CBET(CBETConfig(width=1 << 4, reset_probability=0.1), N, (2,), (2, 2), seed=0)
+    cleared = np.zeros((2, 1000), bool)
+    for t, step in enumerate(steps(1000)):
+        for table in (cbet.states, cbet.changes):
+            table.counts[0, 0] = 1000
         cbet(*step)
-        for kind, tables in enumerate((cbet.states, cbet.changes)):
-            cleared[kind, :, t] = [table.counts[0, 0] < 1000 for table in tables]
-            for table in tables:
-                table.counts[0, 0] %= 1000
-    assert abs(cleared.mean() - 0.1) < 4 * np.sqrt(0.09 / cleared.size)
-    assert abs((cleared[0] & cleared[1]).mean() - 0.01) < 0.01
+        cleared[:, t] = [table.counts[0, 0] < 1000 for table in (cbet.states, cbet.changes)]
+    rate = 1 - 0.9**N
+    assert abs(cleared.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / cleared.size)
+    assert abs((cleared[0] & cleared[1]).mean() - rate**2) < 0.04
 
 
 def test_counts_are_never_too_low_and_seldom_too_high():

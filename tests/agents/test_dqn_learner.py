@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from agents.dqn import DQN, DQNConfig, Learner
-from agents.dqn.learner import DivergedError, bootstrap, check_finite
+from agents.dqn.learner import bootstrap
 from agents.dqn.replay import Batch
+from agents.loop import DivergedError, check_finite
 from rl_interp import check_agent
 from rl_interp.core.device import bf16_pays
 from rl_interp.core.hooks import run_with_cache

@@ -28,7 +28,7 @@ def make(path, config=SMALL, seed=0):
 @pytest.fixture(autouse=True)
 def short_final_evaluation(monkeypatch):
     """The evaluation after training plays whole games; these tests are about the training before it."""
-    monkeypatch.setattr("agents.dqn.training.score", lambda *args: None)
+    monkeypatch.setattr("agents.dqn.training.Training.score", lambda self: None)
 
 
 def test_training_counts_updates_and_logs(tmp_path):
@@ -49,7 +49,7 @@ def test_the_learner_resumes_exactly(tmp_path):
     while training.agent_steps < 400:
         training.advance()
     run = make(tmp_path / "run")
-    training.save(run)
+    run.save_checkpoint(training.agent_steps, training.agent.state_dict(), training.state())
     resumed = Training(SMALL, 0, tmp_path / "replay")
     resumed.restore(run.load_weights(), run.load_state(), run.path)
     assert resumed.agent_steps == 400

@@ -10,7 +10,7 @@ from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import hooked
 from rl_interp.core.interventions import Clamp, Zero
-from rl_interp.core.rollout import Actor, evaluate
+from rl_interp.core.rollout import Actor, choose, evaluate
 
 
 class Scripted:
@@ -51,7 +51,7 @@ def pays():
         module[0].bias.zero_()
         module[1].weight.copy_(torch.tensor([[0.0], [1.0]]))
         module[1].bias.copy_(torch.tensor([0.5, 0.0]))
-    return wrap(module, {"hidden": ("0", "B D")})
+    return wrap(module, {"hidden": ("0", "B D")}, output="q_values")
 
 
 def test_returns_and_lengths_are_those_of_whole_episodes(pays):
@@ -74,6 +74,13 @@ def test_exploration_is_seeded_and_of_the_asked_share(pays):
     assert (actor.act(obs, first, 0.4) == 0).mean() == pytest.approx(0.2, abs=0.03)
     runs = [evaluate(pays, Scripted(2), 20, seed=5, epsilon=0.5).returns.tolist() for _ in range(2)]
     assert runs[0] == runs[1]
+
+
+def test_a_policys_actions_are_samples_of_it():
+    logits = torch.tensor([0.0, 1.0, -1.0]).expand(20_000, 3)
+    chosen = choose(PolicyOutput(logits=logits), np.random.default_rng(0), epsilon=0.0)
+    shares = np.bincount(chosen, minlength=3) / len(chosen)
+    np.testing.assert_allclose(shares, logits[0].softmax(-1), atol=0.012)
 
 
 def test_an_agent_with_a_forgotten_hook_is_not_evaluated(pays):

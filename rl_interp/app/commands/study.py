@@ -1,0 +1,63 @@
+"""`rl-interp study cbet`."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from rl_interp.app.load import new_run_path
+from rl_interp.app.progress import progress_bar
+from rl_interp.app.study import Job, compare, markdown, plot, run_study
+from rl_interp.core.envs import env_config
+from rl_interp.core.errors import at_least_one
+from rl_interp.core.files import atomic_path, write_json
+
+
+def study_cbet(
+    agents: tuple[Literal["impala"], ...] = ("impala",),
+    envs: tuple[str, ...] = ("MiniGrid-Unlock-v0",),
+    seeds: int = 5,
+    agent_steps: int | None = None,
+    coefficient: float = 0.005,
+    jobs: int | None = None,
+    run: str = "study-cbet",
+) -> dict[str, Any]:
+    """Train with and without CBET, over seeds, and say whether it made a difference; again, it goes on.
+
+    Args:
+        agents: Which agents.
+        envs: Gymnasium ids.
+        seeds: Trainings of each condition, with seeds 0, 1 and so on.
+        agent_steps: Decisions of each; by default what suits the environment.
+        coefficient: Factor of the bonus.
+        jobs: Trainings at a time, one core each; by default as many as there are cores.
+        run: Name under runs/ or a path, for results and run directories.
+    """
+    at_least_one(seeds=seeds, jobs=1 if jobs is None else jobs)
+    for env in envs:
+        env_config(env)
+    path = new_run_path(run)
+    planned = [
+        Job(env, condition, seed, _command(agent, env, seed, agent_steps, flags))
+        for agent in agents
+        for env in envs
+        for seed in range(seeds)
+        for condition, flags in (("base", ()), ("cbet", ("--cbet.coefficient", str(coefficient))))
+    ]
+    with progress_bar(f"Study {path.name}", len(planned), "trainings") as update:
+        results = run_study(planned, path, jobs or os.cpu_count() or 1, update)
+    table = compare(results, "base")
+    write_json(path / "result.json", table)
+    _write(path / "table.md", markdown(table))
+    curves = plot(results, path / "curves.png")
+    return {"run": str(path), "table": str(path / "table.md"), "plot": str(curves), "result": table}
+
+
+def _command(agent: str, env: str, seed: int, agent_steps: int | None, flags: tuple[str, ...]) -> tuple[str, ...]:
+    steps = () if agent_steps is None else ("--agent-steps", str(agent_steps))
+    fixed = ("--actors", "0", "--eval-episodes", "100")
+    return ("train", agent, "--env", env, "--seed", str(seed), *fixed, *steps, *flags)
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

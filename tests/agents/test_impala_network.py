@@ -1,0 +1,148 @@
+"""The IMPALA network: its LSTM beside PyTorch's, its hook points, its shapes."""
+
+import pytest
+import torch
+from torch import nn
+
+from agents.impala.lstm import HookedLSTM
+from agents.impala.network import IMPALA
+from rl_interp.core.contract import check_agent
+from rl_interp.core.hooks import run_with_cache, run_with_hooks
+from rl_interp.core.interventions import Add, Clamp, Splice, Zero, as_hooks
+
+T, B = 6, 3
+
+
+def beside(lstm: HookedLSTM) -> nn.LSTM:
+    """PyTorch's LSTM with the same weights."""
+    theirs = nn.LSTM(lstm.weight_ih.shape[1], lstm.width)
+    with torch.no_grad():
+        theirs.weight_ih_l0.copy_(lstm.weight_ih)
+        theirs.weight_hh_l0.copy_(lstm.weight_hh)
+        theirs.bias_ih_l0.copy_(lstm.bias)
+        theirs.bias_hh_l0.zero_()
+    return theirs
+
+
+def test_the_lstm_is_pytorchs_forwards_and_backwards():
+    torch.manual_seed(0)
+    lstm = HookedLSTM(5, 7).double()
+    theirs = beside(lstm).double()
+    x, h, c = torch.randn(T, B, 5).double(), torch.randn(B, 7).double(), torch.randn(B, 7).double()
+    ours, (h_last, c_last) = lstm(x, (h, c), torch.zeros(T, B, dtype=torch.bool))
+    wanted, (h_n, c_n) = theirs(x, (h[None], c[None]))
+    torch.testing.assert_close(ours, wanted)
+    torch.testing.assert_close((h_last, c_last), (h_n[0], c_n[0]))
+    ours.square().sum().backward()
+    wanted.square().sum().backward()
+    torch.testing.assert_close(lstm.weight_hh.grad, theirs.weight_hh_l0.grad)
+    torch.testing.assert_close(lstm.weight_ih.grad, theirs.weight_ih_l0.grad)
+    torch.testing.assert_close(lstm.bias.grad, theirs.bias_ih_l0.grad)
+
+
+def test_an_episodes_first_step_forgets_the_one_before():
+    torch.manual_seed(0)
+    lstm = HookedLSTM(5, 7)
+    x, state = torch.randn(T, B, 5), (torch.randn(B, 7), torch.randn(B, 7))
+    first = torch.zeros(T, B, dtype=torch.bool)
+    first[3, 1] = True
+    ours, _ = lstm(x, state, first)
+    fresh, _ = lstm(x[3:, 1:2], (torch.zeros(1, 7), torch.zeros(1, 7)), None)
+    unbroken, _ = lstm(x, state, None)
+    torch.testing.assert_close(ours[3:, 1], fresh[:, 0])
+    torch.testing.assert_close(ours[:, 0], unbroken[:, 0])
+    assert not torch.allclose(ours[3:, 1], unbroken[3:, 1])
+
+
+def agents():
+    torch.manual_seed(0)
+    symbols = IMPALA(7, (3, 7, 7), "symbols", hidden=16, lstm=12)
+    pixels = IMPALA(5, (3, 16, 16), "pixels", channels=(4, 8), hidden=16, lstm=12)
+    return {"symbols": symbols, "pixels": pixels}
+
+
+@pytest.fixture(params=["symbols", "pixels"])
+def agent(request):
+    return agents()[request.param]
+
+
+@pytest.fixture
+def obs(agent):
+    high, shape = (4, (3, 7, 7)) if agent.observation == "symbols" else (256, (3, 16, 16))
+    return torch.randint(high, (T, B, *shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_the_network_keeps_the_agent_contract(agent, obs):
+    check_agent(agent, obs[0])
+
+
+def test_stepping_and_unrolling_agree_over_time_and_resets(agent, obs):
+    first = torch.zeros(T, B, dtype=torch.bool)
+    first[2, 0] = first[4, 2] = True
+    unrolled = agent.unroll(obs, (), first)
+    state = agent.initial_state(B)
+    for t in range(T):
+        out = agent.step(obs[t], state, first[t])
+        torch.testing.assert_close(out.logits, unrolled.logits[t])
+        torch.testing.assert_close(out.value, unrolled.value[t])
+        state = out.state
+    torch.testing.assert_close(state, unrolled.state)
+
+
+def test_gates_and_states_can_be_read_at_every_step(agent, obs):
+    names = ["lstm.i", "lstm.f.pre", "lstm.f", "lstm.g", "lstm.o", "lstm.c", "lstm.h"]
+    out, cache = run_with_cache(agent, obs, names=names, unroll=True)
+    assert {cache[name].shape for name in names} == {(T, B, 12)}
+    torch.testing.assert_close(cache["lstm.f"], cache["lstm.f.pre"].sigmoid())
+    torch.testing.assert_close(cache["lstm.h"], cache["lstm.o"] * cache["lstm.c"].tanh())
+    before = torch.cat([torch.zeros(1, B, 12), cache["lstm.c"][:-1]])
+    torch.testing.assert_close(cache["lstm.c"], cache["lstm.f"] * before + cache["lstm.i"] * cache["lstm.g"])
+    torch.testing.assert_close(agent.policy(cache["lstm.h"]), out.logits)
+
+
+def test_a_state_can_be_changed_at_one_step_and_the_past_stays(agent, obs):
+    def poke(value, site):
+        return torch.ones_like(value) if site.time == 3 else None
+
+    plain = agent.unroll(obs)
+    poked = run_with_hooks(agent, obs, hooks={"lstm.c": poke}, unroll=True)
+    torch.testing.assert_close(poked.logits[:3], plain.logits[:3])
+    assert all(not torch.allclose(poked.logits[t], plain.logits[t]) for t in range(3, T))
+
+
+def test_interventions_work_on_recurrent_points(agent, obs):
+    changes = [
+        Zero("lstm.h"), Clamp("lstm.c", units=[2], value=1.0), Add("lstm.h", direction=torch.randn(12)),
+        Splice("lstm.h", reconstruct=lambda x: 0.5 * x),
+    ]  # fmt: skip
+    plain = agent.unroll(obs)
+    for change in changes:
+        out = run_with_hooks(agent, obs, hooks=as_hooks([change]), unroll=True)
+        assert not torch.allclose(out.logits, plain.logits), change.name
+
+
+def test_the_residual_sum_is_the_stream_plus_its_branch():
+    agent = agents()["pixels"]
+    obs = torch.randint(256, (1, B, 3, 16, 16), dtype=torch.uint8)
+    names = ["block1.pool", "block1.res1.sum", "block1.res1.post", "block2.res2.sum", "torso.post"]
+    _, cache = run_with_cache(agent, obs[0], names=names)
+    branch = agent.torso.sections[0].res1.conv2(cache["block1.res1.post"])
+    torch.testing.assert_close(cache["block1.res1.sum"], cache["block1.pool"] + branch)
+    torch.testing.assert_close(cache["torso.post"], cache["block2.res2.sum"].relu())
+
+
+def test_categories_are_told_apart_and_never_scaled():
+    """A cell of object 2 is no more like one of object 3 than like one of object 8."""
+    torso = agents()["symbols"].torso
+    obs = torch.zeros(3, 3, 7, 7, dtype=torch.uint8)
+    obs[0, 0], obs[1, 0], obs[2, 0] = 2, 3, 8
+    embedded = {}
+
+    def keep(module, args):
+        embedded["x"] = args[0]
+
+    handle = torso.embed.register_forward_pre_hook(keep)
+    torso(obs)
+    handle.remove()
+    distances = [(embedded["x"][0] - embedded["x"][i]).square().sum() for i in (1, 2)]
+    assert distances[0] == distances[1] > 0

@@ -1,0 +1,304 @@
+"""IMPALA's learning: losses, phases, actors, resume."""
+
+import os
+import signal
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from agents.cbet import CBETConfig
+from agents.impala import IMPALAConfig, Transfer, default_config, load, make_agent, train
+from agents.impala.actors import ProcessActors
+from agents.impala.learner import Learner, losses
+from agents.impala.player import Player, flat_weights, set_flat_weights, unroll_layout
+from agents.impala.training import Training
+from agents.loop import DivergedError
+from rl_interp.core.agent import PolicyOutput
+from rl_interp.core.envs import CrafterConfig, MiniGridConfig
+from rl_interp.core.envs.workers import WorkerError
+from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.run import Run
+
+SMALL = IMPALAConfig(
+    env=MiniGridConfig("MiniGrid-Empty-5x5-v0"), agent_steps=640, num_envs=4, unroll=10, hidden=16, lstm=16,
+    eval_episodes=2, checkpoint_every=0, log_every=80, precision="fp32",
+)  # fmt: skip
+COUNTING = replace(SMALL, cbet=CBETConfig(coefficient=0.1, width=1 << 12))
+
+
+def make(path, config=SMALL, seed=0):
+    return Run.create(path, "impala", config, seed)
+
+
+def empty_unroll(config):
+    layout = unroll_layout(config, make_agent(config))
+    return {name: np.zeros(*entry) for name, entry in layout.items()}
+
+
+def played(config=SMALL, seed=0):
+    player, unroll = Player(config, seed, index=0), empty_unroll(config)
+    player.play(flat_weights(make_agent(config)), unroll)
+    return unroll
+
+
+def test_weights_survive_being_flattened():
+    torch.manual_seed(0)
+    one, other = make_agent(SMALL), make_agent(SMALL)
+    set_flat_weights(other, flat_weights(one))
+    for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_an_unroll_holds_what_the_learner_would_compute():
+    """The probabilities that the actor wrote are those of the unrolled network with the same weights and state."""
+    torch.manual_seed(0)
+    agent, player, unroll = make_agent(SMALL), Player(SMALL, 0, index=0), empty_unroll(SMALL)
+    for _ in range(3):  # so that states are no longer zero, and episodes have ended
+        player.play(flat_weights(agent), unroll)
+    out = agent.unroll(
+        torch.from_numpy(unroll["obs"]),
+        tuple(torch.from_numpy(unroll[f"state{i}"]) for i in range(2)),
+        torch.from_numpy(unroll["first"]),
+    )
+    taken = out.logits[:-1].log_softmax(-1).gather(-1, torch.from_numpy(unroll["actions"])[..., None])[..., 0]
+    np.testing.assert_allclose(unroll["log_probs"], taken.detach().numpy(), atol=1e-5)
+
+
+def test_the_losses_are_those_written_out():
+    """Without a trace through the episode's end: two decisions, an episode that terminates, and its reset."""
+    config = replace(SMALL, num_envs=1, unroll=3, gamma=0.9, entropy_cost=0.01)
+    logits = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]], [[0.5, 0.5]], [[0.0, 0.0]]])
+    values = torch.tensor([[1.0], [2.0], [5.0], [3.0]])
+    batch = {
+        "actions": torch.tensor([[1], [0], [1]]),
+        "rewards": torch.tensor([[0.0], [1.0], [0.0]]),
+        "terminated": torch.tensor([[False], [True], [False]]),
+        "first": torch.tensor([[False], [False], [False], [True]]),
+    }
+    log_probs = logits[:-1].log_softmax(-1)
+    taken = log_probs.gather(-1, batch["actions"][..., None])[..., 0]
+    batch["log_probs"] = taken.clone()
+    got = losses(config, PolicyOutput(logits=logits, value=values), batch)
+    vs = [0.9 * 1.0, 1.0]  # the last decision's value is its reward: the episode ended there
+    advantages = [0.9 * 1.0 - 1.0, 1.0 - 2.0]
+    policy = -(advantages[0] * taken[0, 0] + advantages[1] * taken[1, 0]) / 2
+    value = 0.5 * ((vs[0] - 1.0) ** 2 + (vs[1] - 2.0) ** 2) / 2
+    entropy = -sum((log_probs[t, 0].exp() * log_probs[t, 0]).sum() for t in range(2)) / 2
+    torch.testing.assert_close(got.policy, policy)
+    torch.testing.assert_close(got.value, torch.tensor(value))
+    torch.testing.assert_close(got.total, policy + 0.5 * value - 0.01 * entropy)
+
+
+def test_pretraining_learns_from_the_bonus_alone_and_knows_no_end():
+    config = replace(COUNTING, pretrain=True)
+    unroll = played(config)
+    rewarded = {name: array.copy() for name, array in unroll.items()}
+    rewarded["rewards"] += 100
+    rewarded["terminated"][:] = True
+    results = []
+    for each in (unroll, rewarded):
+        torch.manual_seed(0)
+        learner = Learner(make_agent(config), config, torch.device("cpu"))
+        results.append(learner.update(each, np.full(unroll["rewards"].shape, 0.1, np.float32), 0.0))
+    assert results[0].total == results[1].total
+    torch.manual_seed(0)
+    without = Learner(make_agent(config), config, torch.device("cpu"))
+    assert without.update(unroll, np.zeros(unroll["rewards"].shape, np.float32), 0.0).total != results[0].total
+
+
+def test_returns_are_extrinsic_whatever_the_bonus():
+    """The reported returns of a policy that never learns are the same with a bonus of any size."""
+    logged = []
+    for coefficient in (0.0, 1000.0):
+        config = replace(
+            COUNTING, learning_rate=0.0, cbet=CBETConfig(coefficient=coefficient, width=1 << 12), agent_steps=1600
+        )
+        training = Training(config, 0)
+        while training.agent_steps < 1600:
+            training.advance()
+        logged.append(training.metrics())
+    assert logged[0]["episodes"] > 3
+    assert logged[0]["episode_return"] == logged[1]["episode_return"] <= 1
+    assert logged[0]["bonus"] == 0
+    assert logged[1]["bonus"] > 1
+
+
+def test_the_bonus_is_that_of_the_counts_in_order_of_arrival():
+    from agents.cbet import CBET
+
+    training = Training(COUNTING, 0)
+    _, unroll = training.actors.next()
+    env = COUNTING.env
+    counts = CBET(COUNTING.cbet, 4, env.observation_shape, env.scene_shape, 0)
+    wanted = [
+        counts(unroll["obs"][t], unroll["scene"][t - 1], unroll["scene"][t], unroll["first"][t]) for t in range(1, 11)
+    ]
+    np.testing.assert_array_equal(training._bonus(0, unroll), np.stack(wanted))
+
+
+@pytest.mark.parametrize("config", [SMALL, COUNTING], ids=["base", "cbet"])
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, config):
+    def weights_after(run, steps):
+        train(replace(config, agent_steps=steps), run, 3, actors=0)
+        return run.load_weights()
+
+    # One whose step size does not depend on its length, stopped at half of it.
+    config = replace(config, learning_rate=1e-3)
+    whole = Training(config, 3)
+    while whole.agent_steps < 640:
+        if whole.agent_steps == 320:
+            run = make(tmp_path / "run", config, 3)
+            run.save_checkpoint(320, whole.agent.state_dict(), whole.state())
+        whole.advance()
+    resumed = Training(config, 3)
+    resumed.restore(run.load_weights(), run.load_state(), run.path)
+    assert resumed.agent_steps == 320
+    while resumed.agent_steps < 640:
+        resumed.advance()
+    for name, weight in whole.agent.state_dict().items():
+        assert torch.equal(weight, resumed.agent.state_dict()[name]), name
+    assert whole.metrics()["loss"] == resumed.metrics()["loss"]
+
+
+def test_training_logs_checkpoints_evaluates_and_loads(tmp_path):
+    run = make(tmp_path / "run", COUNTING)
+    final = train(COUNTING, run, 0, actors=0)
+    assert len(final.returns) == 2
+    assert "success_rate" in final.summary(COUNTING.env)
+    lines = run.metrics()
+    assert lines[-1]["step"] == 640
+    assert {"loss", "entropy", "rho", "bonus", "steps_per_second"} <= lines[-1].keys()
+    assert run.checkpoint_steps() == [640]
+    assert load(run).policy.weight.shape == (7, 16)
+
+
+def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_they_die():
+    torch.manual_seed(0)
+    agent, warnings = make_agent(SMALL), []
+    actors = ProcessActors(SMALL, 0, agent, count=2, warn=warnings.append)
+    try:
+        actors.publish(flat_weights(agent))
+        seen = set()
+        while len(seen) < 2:
+            index, unroll = actors.next()
+            seen.add(index)
+        out = agent.unroll(
+            torch.from_numpy(unroll["obs"]),
+            tuple(torch.from_numpy(unroll[f"state{i}"]) for i in range(2)),
+            torch.from_numpy(unroll["first"]),
+        )
+        taken = out.logits[:-1].log_softmax(-1).gather(-1, torch.from_numpy(unroll["actions"])[..., None])[..., 0]
+        np.testing.assert_allclose(unroll["log_probs"], taken.detach().numpy(), atol=1e-5)
+        os.kill(actors._actors[0].process.pid, signal.SIGKILL)
+        while actors._actors[0].life == 0 or actors._actors[0].finished == 0:
+            actors.next()
+        assert warnings == [
+            "actor 0 died (exit code -9); a new one takes its place, and its unfinished unroll is lost."
+        ]
+    finally:
+        actors.close()
+
+
+def test_an_actor_that_hangs_is_replaced():
+    agent, warnings = make_agent(SMALL), []
+    actors = ProcessActors(SMALL, 0, agent, count=1, timeout=20.0, warn=warnings.append)
+    try:
+        actors.publish(flat_weights(agent))
+        actors.next()
+        os.kill(actors._actors[0].process.pid, signal.SIGSTOP)
+        actors._timeout = 1.0
+        replace_one = actors._replace
+
+        def replaced(index, why):
+            replace_one(index, why)
+            actors._timeout = 60.0  # the new one has to start
+
+        actors._replace = replaced
+        while actors._actors[0].life == 0 or actors._actors[0].finished == 0:
+            actors.next()
+        assert "has not answered for 1 s" in warnings[0]
+    finally:
+        actors.close()
+
+
+def test_an_environment_that_gives_no_number_stops_training_in_one_sentence(monkeypatch):
+    player = Player(SMALL, 0, index=0)
+    original = player.env.recv
+
+    def poisoned():
+        step = original()
+        step.reward[2] = np.nan
+        return step
+
+    monkeypatch.setattr(player.env, "recv", poisoned)
+    with pytest.raises(WorkerError, match="environment 2 of MiniGrid-Empty-5x5-v0 gave the reward nan"):
+        player.play(flat_weights(make_agent(SMALL)), empty_unroll(SMALL))
+
+
+def test_a_loss_that_is_no_number_stops_training(tmp_path):
+    run = make(tmp_path / "run", replace(SMALL, learning_rate=float("inf")))
+    with pytest.raises(DivergedError, match="the loss became nan"):
+        train(replace(SMALL, learning_rate=float("inf")), run, 0, actors=0)
+    assert run.checkpoint_steps() == []
+
+
+@pytest.fixture(scope="module")
+def explorer(tmp_path_factory):
+    config = replace(COUNTING, pretrain=True, cbet=replace(COUNTING.cbet, reset_probability=0.001))
+    run = make(tmp_path_factory.mktemp("explorer") / "run", config)
+    train(config, run, 0, actors=0)
+    return run
+
+
+def test_transfer_starts_as_the_explorer_and_leaves_it_as_it_was(explorer, tmp_path):
+    config = replace(SMALL, explorer=str(explorer.path), learning_rate=0.01)
+    training = Training(config, 1)
+    agent = training.agent
+    assert isinstance(agent, Transfer)
+    pretrained = explorer.load_weights()
+    obs = torch.from_numpy(played()["obs"][:1])
+    torch.testing.assert_close(agent.unroll(obs).logits, load(explorer).unroll(obs).logits)
+    task_before = agent.task.policy.weight.clone()
+    for _ in range(20):
+        training.advance()
+    for name, weight in agent.explorer.state_dict().items():
+        assert torch.equal(weight, pretrained[name]), name
+    assert not torch.equal(agent.task.policy.weight, task_before)
+    run = make(tmp_path / "run", config)
+    run.save_checkpoint(800, agent.state_dict(), training.state())
+    assert torch.equal(load(run).unroll(obs).logits, agent.unroll(obs).logits)
+
+
+def test_a_transfer_agent_opens_both_networks(explorer):
+    from rl_interp.core.contract import check_agent
+
+    agent = make_agent(replace(SMALL, explorer=str(explorer.path)))
+    check_agent(agent, torch.from_numpy(played()["obs"][0]))
+    assert {"lstm.h", "explorer.lstm.h", "explorer.conv1.post"} <= agent.hook_points.keys()
+
+
+def test_transfer_between_other_actions_is_refused(explorer):
+    config = replace(SMALL, env=CrafterConfig(), explorer=str(explorer.path))
+    with pytest.raises(RunError, match="action names"):
+        make_agent(config)
+
+
+def test_phases_that_make_no_sense_are_refused():
+    with pytest.raises(UserError, match="pretrain given without a bonus"):
+        replace(SMALL, pretrain=True)
+    with pytest.raises(UserError, match="pre-train first"):
+        replace(COUNTING, pretrain=True, explorer="x")
+
+
+def test_defaults_depend_on_the_environment():
+    assert default_config("CrafterReward-v1").lstm == 256
+    assert default_config("MiniGrid-Unlock-v0", agent_steps=7).agent_steps == 7
+
+
+def test_a_config_comes_back_from_plain_values(tmp_path):
+    from agents.impala import load_config
+
+    config = replace(COUNTING, env=CrafterConfig(length=99), channels=(4, 8))
+    assert load_config(make(tmp_path / "run", config)) == config

@@ -1,0 +1,154 @@
+"""MiniGrid behind the vector convention, beside the package itself."""
+
+import gymnasium
+import minigrid  # noqa: F401 - registers the ids
+import numpy as np
+import pytest
+from minigrid.wrappers import RGBImgPartialObsWrapper
+
+from rl_interp.core.envs import MiniGridConfig, env_config, make_labelled, make_vector
+from rl_interp.core.envs.games import episode_seed
+from rl_interp.core.envs.minigrid.game import MiniGridGame
+from rl_interp.core.errors import UserError
+
+TASKS = [
+    "MiniGrid-Unlock-v0",
+    "MiniGrid-DoorKey-8x8-v0",
+    "MiniGrid-KeyCorridorS3R3-v0",
+    "MiniGrid-BlockedUnlockPickup-v0",
+    "MiniGrid-MultiRoom-N4-S5-v0",
+    "MiniGrid-ObstructedMaze-2Dlh-v0",  # boxes that hold keys
+    "MiniGrid-Dynamic-Obstacles-8x8-v0",  # things that move by themselves
+    "MiniGrid-LavaCrossingS9N3-v0",
+    "MiniGrid-PutNear-8x8-N3-v0",
+    "MiniGrid-FourRooms-v0",
+]
+"""Every other task of the package agrees as well, but for MiniGrid-WFC-*, whose patterns it does not ship."""
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_observations_rewards_and_ends_are_the_packages(env_id):
+    game, package = MiniGridGame(MiniGridConfig(env_id), env_id), gymnasium.make(env_id).unwrapped
+    seen, panorama = np.empty((3, 7, 7), np.uint8), np.empty((4, 3, 7, 7), np.uint8)
+    rng = np.random.default_rng(0)
+    for episode in range(3):
+        game.reset(episode)
+        obs, _ = package.reset(seed=episode)
+        for _ in range(120):
+            game.observe(seen)
+            np.testing.assert_array_equal(seen, obs["image"].transpose(2, 1, 0))
+            game.scene(panorama)
+            np.testing.assert_array_equal(panorama, looked_around(package))
+            action = int(rng.choice([0, 1, 2, 2, 2, 3, 4, 5]))
+            obs, reward, terminated, truncated, _ = package.step(action)
+            assert game.step(action) == (reward, terminated, truncated)
+            if terminated or truncated:
+                break
+
+
+def looked_around(package) -> np.ndarray:
+    """The package's own views in the four directions."""
+    facing, views = package.agent_dir, []
+    for direction in range(4):
+        package.agent_dir = direction
+        views.append(package.gen_obs()["image"].transpose(2, 1, 0))
+    package.agent_dir = facing
+    return np.stack(views)
+
+
+def test_pixels_are_the_packages():
+    config = MiniGridConfig("MiniGrid-Unlock-v0", observation="pixels")
+    game, package = MiniGridGame(config, config.id), RGBImgPartialObsWrapper(gymnasium.make(config.id))
+    game.reset(3)
+    obs, _ = package.reset(seed=3)
+    out = np.empty(config.observation_shape, np.uint8)
+    for action in (2, 1, 2, 2, 0, 2, 5, 3):
+        game.observe(out)
+        np.testing.assert_array_equal(out.transpose(1, 2, 0), obs["image"])
+        game.step(action)
+        obs = package.step(action)[0]
+
+
+def test_the_labelled_environment_sees_what_the_vector_one_sees():
+    config = env_config("MiniGrid-DoorKey-5x5-v0")
+    vector, single = make_vector(config, 2), make_labelled(config)
+    many = vector.reset(9)
+    one, info = single.reset(seed=episode_seed(9, 1, 0))
+    rng = np.random.default_rng(1)
+    for _ in range(100):
+        np.testing.assert_array_equal(many[1], one)
+        assert set(info["labels"]) == set(single.concepts)
+        actions = rng.integers(6, size=2)
+        vector.send(actions)
+        step = vector.recv()
+        many = step.obs
+        one, reward, terminated, truncated, info = single.step(actions[1])
+        assert (step.reward[1], step.terminated[1], step.truncated[1]) == (np.float32(reward), terminated, truncated)
+
+
+def test_labels_tell_what_is_so():
+    single = make_labelled(env_config("MiniGrid-Unlock-v0"))
+    _, info = single.reset(seed=0)
+    env = single.game.env
+    assert (info["labels"]["x"], info["labels"]["y"]) == tuple(env.agent_pos)
+    assert info["labels"]["door_open"] == 0
+    key = next(thing for thing in env.grid.grid if thing and thing.type == "key")
+    door = next(thing for thing in env.grid.grid if thing and thing.type == "door")
+    env.grid.set(*key.cur_pos, None)
+    env.carrying, door.is_open, door.is_locked = key, True, False
+    single.game._encode(door.cur_pos[1] * env.width + door.cur_pos[0])
+    labels = single.labels()
+    assert (labels["carries_key"], labels["carries"], labels["door_open"]) == (1, 1, 1)
+
+
+def test_an_episodes_end_is_followed_by_a_step_that_only_resets():
+    env = make_vector(MiniGridConfig("MiniGrid-Empty-5x5-v0"), 3)
+    env.reset(0)
+    rng, ended = np.random.default_rng(0), np.zeros(3, bool)
+    seen = 0
+    for _ in range(300):
+        env.send(rng.integers(3, size=3))
+        step = env.recv()
+        np.testing.assert_array_equal(step.first, ended)
+        assert not (step.reward[step.first].any())
+        assert not (step.done[step.first].any())
+        ended, seen = step.done, seen + step.done.sum()
+    assert seen > 5
+
+
+def test_environments_go_on_from_where_their_state_was_taken():
+    config = env_config("MiniGrid-Dynamic-Obstacles-6x6-v0")
+    env, rng = make_vector(config, 4), np.random.default_rng(0)
+    env.reset(5)
+
+    def play(target, actions):
+        obs = []
+        for each in actions:
+            target.send(each)
+            obs.append(target.recv().obs)
+        return np.stack(obs)
+
+    before, after = rng.integers(3, size=(50, 4)), rng.integers(3, size=(50, 4))
+    last = play(env, before)[-1]
+    state = env.state()
+    wanted = play(env, after)
+    other = make_vector(config, 4)
+    np.testing.assert_array_equal(other.restore(state), last)
+    np.testing.assert_array_equal(play(other, after), wanted)
+
+
+def test_several_tasks_take_turns():
+    env = make_vector(env_config("MiniGrid-Unlock-v0,MiniGrid-Empty-5x5-v0"), 3)
+    assert [game.env.width for game in env.games] == [11, 5, 11]
+
+
+def test_an_unknown_task_is_refused_with_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'MiniGrid-Unlock-v0'"):
+        env_config("MiniGrid-Unlok-v0")
+    with pytest.raises(UserError, match="ids begin with"):
+        env_config("CartPole-v1")
+
+
+def test_different_seeds_environments_and_episodes_are_seeded_differently():
+    seeds = {episode_seed(s, i, n) for s in range(5) for i in range(5) for n in range(5)}
+    assert len(seeds) == 125
