@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from rl_interp import wrap
+from rl_interp import PolicyOutput, wrap
 from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import hooked
