@@ -36,6 +36,10 @@ def saliency_map(
         raise UserError(unknown("saliency method", method, METHODS))
     if obs.dim() != 4:
         raise UserError(f"observations {tuple(obs.shape)} given; saliency maps need images [B, C, H, W].")
+    if agent.observation == "symbols" and method != "perturbation":
+        raise UserError(
+            f"method {method!r} given for an agent that sees symbols, which have no gradient; use perturbation."
+        )
     return METHODS[method](agent, obs, target, state)
 
 
@@ -50,14 +54,16 @@ def randomised(agent: Agent, seed: int = 0) -> Agent:
     return other
 
 
-def randomisation_check(agent: Agent, obs: Tensor, target: Target, method: str, seed: int = 0) -> np.ndarray:
+def randomisation_check(
+    agent: Agent, obs: Tensor, target: Target, method: str, state: State = None, seed: int = 0
+) -> np.ndarray:
     """`[B]`: Spearman correlation of each |map| with that of the randomised agent (Adebayo et al. 2018,
     arXiv 1810.03292).
 
     Near 1, the map shows the picture rather than what the agent has learned. NaN where a map is all zero.
     """
-    maps = np.abs(saliency_map(agent, obs, target, method))
-    controls = np.abs(saliency_map(randomised(agent, seed), obs, target, method))
+    maps = np.abs(saliency_map(agent, obs, target, method, state))
+    controls = np.abs(saliency_map(randomised(agent, seed), obs, target, method, state))
     return np.array([_spearman(a.ravel(), b.ravel()) for a, b in zip(maps, controls, strict=True)])
 
 

@@ -4,6 +4,7 @@ Greydanus et al. 2018, "Visualizing and Understanding Atari Agents", arXiv 1711.
 masks of a frame go through the agent in one batch.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -63,29 +64,36 @@ class Perturbation:
         """`[B, rows, columns]`: the target's drop, target(obs) − target(perturbed), for each mask.
 
         `obs [B, C, H, W]`; `state` is the agent's, one entry an observation. Positive where the target
-        needs what is there.
+        needs what is there. Symbols can't be blurred: there each cell in turn becomes 0, `unseen`.
         """
-        masks = _masks_per_channel(self, obs.shape[1:], obs.device)
         state = agent.initial_state(len(obs)) if state is None else state
-        out = torch.empty(len(obs), len(masks))
+        perturbed = _cells_unseen if agent.observation == "symbols" else self._blurred
+        drops = []
         for i in range(len(obs)):
             one = tree_map(lambda leaf, i=i: leaf[i : i + 1], state)
             original = obs[i : i + 1]
             score = prepare(agent, original, one, target)
             base = evaluate(agent, original, one, target, score)
-            image = original.float().contiguous(memory_format=torch.channels_last)
-            change = (self.blur(original.float()) - image).contiguous(memory_format=torch.channels_last)
-            for start in range(0, len(masks), CHUNK):
-                part = masks[start : start + CHUNK]
-                perturbed = torch.addcmul(image, part, change)
+            for part in perturbed(original):
                 count = len(part)
                 many = tree_map(lambda leaf, n=count: leaf.expand(n, *leaf.shape[1:]), one)
-                out[i, start : start + len(part)] = (base - evaluate(agent, perturbed, many, target, score)).cpu()
-        return out.unflatten(1, self.grid(*obs.shape[-2:]))
+                drops.append((base - evaluate(agent, part, many, target, score)).float().cpu())
+        grid = obs.shape[-2:] if agent.observation == "symbols" else self.grid(*obs.shape[-2:])
+        return torch.cat(drops).unflatten(0, (len(obs), *grid))
+
+    def _blurred(self, original: Tensor) -> Iterator[Tensor]:
+        """The observation `[1, C, H, W]` with each mask's region blurred, in chunks."""
+        masks = _masks_per_channel(self, original.shape[1:], original.device)
+        image = original.float().contiguous(memory_format=torch.channels_last)
+        change = (self.blur(original.float()) - image).contiguous(memory_format=torch.channels_last)
+        for start in range(0, len(masks), CHUNK):
+            yield torch.addcmul(image, masks[start : start + CHUNK], change)
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
-        """`[B, H, W]` float32: `scores` at the masks' centres, bilinear between them."""
+        """`[B, H, W]` float32: `scores` at the masks' centres, bilinear between them; of symbols, at each cell."""
         scores = self.scores(agent, obs, target, state)
+        if agent.observation == "symbols":
+            return scores.numpy()
         rows, columns = (self._between_centres(length) for length in obs.shape[-2:])
         return (rows @ scores @ columns.T).numpy()
 
@@ -94,6 +102,15 @@ class Perturbation:
         centres = len(range(0, length, self.stride))
         position = (torch.arange(length) / self.stride).clamp(max=centres - 1)
         return (1 - (position[:, None] - torch.arange(centres)).abs()).clamp(min=0)
+
+
+def _cells_unseen(original: Tensor) -> Iterator[Tensor]:
+    """The observation `[1, C, H, W]` with each cell's symbols set to 0, all at once."""
+    height, width = original.shape[-2:]
+    many = original.repeat(height * width, 1, 1, 1)
+    cells = torch.arange(height * width, device=original.device)
+    many[cells, :, cells // width, cells % width] = 0
+    yield many
 
 
 @lru_cache(maxsize=1)

@@ -32,7 +32,6 @@ class Panel:
     """The map's value at full colour: one for the whole video, so that frames can be compared."""
     preference_range: tuple[float, float]
     """Q-values (or logits) at the two ends of the bars."""
-    preference: str = "Q"
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def _draw_panel(draw: ImageDraw.ImageDraw, left: int, frame: Frame, panel: Panel
     right = left + _PANEL - 2 * _MARGIN
     y = _MARGIN
     for text, size, colour in (
-        (f"return {frame.episode_return:,.0f}", 26, _INK),
+        (f"return {_short(frame.episode_return)}", 26, _INK),
         (f"decision {frame.step:,}", 16, _FAINT),
         (f"{panel.method} of {panel.target}", 16, _FAINT),
         *((note, 16, _FAINT) for note in frame.notes),
@@ -102,17 +101,23 @@ def _draw_panel(draw: ImageDraw.ImageDraw, left: int, frame: Frame, panel: Panel
     left -= 280
     y += 40
     row = min(46, (HEIGHT - y - _MARGIN) // len(panel.action_names))
-    name_width = 116
+    font = _font(15 if row > 30 else 13)
+    name_width = 12 + round(max(font.getlength(name) for name in panel.action_names))
     low, high = panel.preference_range
     for i, (name, preference) in enumerate(zip(panel.action_names, frame.preferences, strict=True)):
         top = y + i * row
         colour = _CHOSEN if i == frame.action else _BAR
         share = float(np.clip((preference - low) / (high - low or 1), 0, 1))
         start, end = left + name_width, right - 58
-        draw.text((left, top), name, _CHOSEN if i == frame.action else _INK, _font(15))
+        draw.text((left, top), name, _CHOSEN if i == frame.action else _INK, font)
         draw.rectangle((start, top + 2, end, top + 18), outline=_BAR)
         draw.rectangle((start, top + 2, start + share * (end - start), top + 18), fill=colour)
-        draw.text((right, top), f"{preference:.2f}", _FAINT, _font(15), anchor="ra")
+        draw.text((right, top), f"{preference:.2f}", _FAINT, font, anchor="ra")
+
+
+def _short(number: float) -> str:
+    """Without decimals where there are none."""
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.2f}"
 
 
 @lru_cache

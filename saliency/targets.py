@@ -16,7 +16,7 @@ from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import run_with_cache
 
 Score = Callable[[PolicyOutput, Tensor | None], Tensor]
-"""`(output, value at the target's hook point) -> [B]`."""
+"""`(output, value at the target's hook point as rows [B, positions, features]) -> [B]`."""
 
 
 class Target(Protocol):
@@ -43,7 +43,7 @@ class Preference:
 
     @property
     def name(self) -> str:
-        return f"Q({self.label or self.action})"
+        return self.label or f"action {self.action}"
 
     def prepare(self, output: PolicyOutput) -> Score:
         return lambda out, value: out.preferences[..., self.action]
@@ -54,7 +54,7 @@ class Chosen:
     """The Q-value (or logit) of the action that is greedy on the unperturbed observation."""
 
     at: str | None = None
-    name: str = "Q(chosen)"
+    name: str = "chosen action"
 
     def prepare(self, output: PolicyOutput) -> Score:
         chosen = output.preferences.argmax(-1, keepdim=True)
@@ -86,7 +86,8 @@ class Value:
 
 @dataclass(frozen=True)
 class Feature:
-    """One feature of the value at a hook point, e.g. of a sparse autoencoder's `encode`."""
+    """One feature of the value at a hook point, e.g. of a sparse autoencoder's `encode`; of a spatial point, its
+    sum over positions."""
 
     at: str
     encode: Callable[[Tensor], Tensor] = field(repr=False)
@@ -99,7 +100,7 @@ class Feature:
     def prepare(self, output: PolicyOutput) -> Score:
         def score(out: PolicyOutput, value: Tensor | None) -> Tensor:
             assert value is not None
-            return self.encode(value)[..., self.index]
+            return self.encode(value.flatten(0, 1))[:, self.index].unflatten(0, value.shape[:2]).sum(1)
 
         return score
 
@@ -126,7 +127,10 @@ def evaluate(agent: Agent, obs: Tensor, state: State, target: Target, score: Sco
     if target.at is None:
         return score(agent.step(obs, state), None)
     out, cache = run_with_cache(agent, obs, state, names=[target.at])
-    return score(out, cache[target.at])
+    point, value = agent.hook_points[target.at], cache[target.at]
+    if point.kind == "recurrent":
+        value = value[-1]
+    return score(out, value.movedim(point.feature_axis, -1).reshape(len(obs), -1, value.shape[point.feature_axis]))
 
 
 @torch.no_grad()

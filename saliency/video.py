@@ -10,12 +10,9 @@ from numpy.typing import NDArray
 from rl_interp.core.errors import UserError
 from rl_interp.core.files import atomic_path
 
-GAME_FPS = 15
-"""Decisions a second at frame skip 4 of a 60 Hz console: the game's own pace."""
 
-
-def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: int = GAME_FPS) -> Path:
-    """Write RGB frames `[H, W, 3]`, H and W even, to `path` (.mp4); it appears whole or not at all.
+def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: int) -> Path:
+    """Write RGB frames `[H, W, 3]`, H and W even, to `path` (.mp4), `fps` a second; it appears whole or not at all.
 
     Raises:
         UserError: there is no ffmpeg, or it failed; no frames, or frames of different or odd sizes.

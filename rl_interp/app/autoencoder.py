@@ -123,20 +123,25 @@ def _policy_error(fitted: LoadedSAE) -> dict[str, float]:
     """Only where stored rows are whole values of the hook point, so that they can be patched in."""
     if fitted.store.positions > 1:
         return {}
-    x = torch.from_numpy(fitted.store.read(fitted.held_out_rows[:8192]))
     head = head_of(fitted.agent, fitted.hook)
+    if head is None:
+        return {}
+    x = torch.from_numpy(fitted.store.read(fitted.held_out_rows[:8192]))
     return sae_package.policy_error(head(x), head(fitted.sae(x)))
 
 
-def head_of(loaded: Loaded, hook: str) -> Head:
+def head_of(loaded: Loaded, hook: str) -> Head | None:
     """What the agent makes of the values at a vector hook point.
 
     Its linear head where it has one; else the agent itself, on blank observations with the values
-    patched in, which holds where nothing else of the observation reaches the preferences.
+    patched in, which holds where nothing else of the observation reaches the preferences. None where
+    something does: in a recurrent network, whose state depends on the past too.
     """
     point = hook_point(loaded.agent, hook)
     if point.head is not None:
         return loaded.agent.get_submodule(point.head)
+    if loaded.agent.initial_state(1) != ():
+        return None
     obs, _ = make_labelled(loaded.env).reset(seed=0)
     blank = torch.zeros(obs.shape, dtype=torch.from_numpy(obs).dtype)
 

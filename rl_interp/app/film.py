@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from rl_interp.app.autoencoder import LoadedSAE
 from rl_interp.app.load import Loaded
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.envs import make_labelled
+from rl_interp.core.agent import State
+from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.rollout import choose
 from saliency import (
     Feature,
     Frame,
@@ -36,6 +38,7 @@ CONTROL_FRAMES = 8
 class _Moment:
     screen: NDArray[np.uint8]
     obs: NDArray[np.uint8]
+    state: State
     preferences: NDArray[np.float32]
     action: int
     episode_return: float
@@ -67,11 +70,15 @@ def film(
     maps = []
     with progress_bar(f"Mapping {target}", len(moments), "frames") as update:
         for moment in moments:
-            maps.append(saliency_map(loaded.agent, torch.from_numpy(moment.obs[None]).to(device), explained, method)[0])
+            obs = torch.from_numpy(moment.obs[None]).to(device)
+            maps.append(saliency_map(loaded.agent, obs, explained, method, moment.state)[0])
             update(len(maps))
     some = moments[:: max(1, len(moments) // CONTROL_FRAMES)][:CONTROL_FRAMES]
-    control = randomisation_check(
-        loaded.agent, torch.from_numpy(np.stack([m.obs for m in some])).to(device), explained, method
+    control = np.concatenate(
+        [
+            randomisation_check(loaded.agent, torch.from_numpy(m.obs[None]).to(device), explained, method, m.state)
+            for m in some
+        ]
     )
     scale = float(np.quantile(np.abs(np.stack(maps[:: max(1, len(maps) // 100)])), 0.995))
     values = np.concatenate([moment.preferences for moment in moments])
@@ -83,7 +90,7 @@ def film(
         for m, saliency in zip(moments, maps, strict=True)
     ]
     with progress_bar("Writing video", len(frames), "frames") as update:
-        write_video(path, _composed(frames, panel, update))
+        write_video(path, _composed(frames, panel, update), loaded.env.decisions_per_second)
     clear = np.argsort([np.abs(each).mean() for each in maps])[int(0.9 * (len(maps) - 1))]
     still = write_png(path.with_suffix(".png"), compose(frames[clear], panel))
     return {
@@ -104,18 +111,17 @@ def _composed(frames: list[Frame], panel: Panel, update) -> Iterator[NDArray[np.
 
 
 @torch.no_grad()
-def _play(loaded: Loaded, env, decisions: int, skip: int, seed: int) -> Iterator[_Moment]:
-    """The moments of a greedy episode, from decision `skip` on."""
-    device = next(loaded.agent.parameters()).device
+def _play(loaded: Loaded, env: LabelledEnv, decisions: int, skip: int, seed: int) -> Iterator[_Moment]:
+    """The moments of an episode, from decision `skip` on: greedy in Q-values, sampled from a policy."""
+    device, rng = next(loaded.agent.parameters()).device, np.random.default_rng(seed)
     obs, _ = env.reset(seed=seed)
-    state, first, total = loaded.agent.initial_state(1), True, 0.0
+    state, total = loaded.agent.initial_state(1), 0.0
     for step in range(skip + decisions):
-        out = loaded.agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([first], device=device))
-        state, first = out.state, False
-        preferences = out.preferences[0].float().cpu().numpy()
-        action = int(preferences.argmax())
+        out = loaded.agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([False], device=device))
+        action = int(choose(out, rng, epsilon=0.0)[0])
         if step >= skip:
-            yield _Moment(env.render(), obs, preferences, action, total, step)
+            yield _Moment(env.render(), obs, state, out.preferences[0].float().cpu().numpy(), action, total, step)
+        state = out.state
         obs, reward, terminated, truncated, _ = env.step(action)
         total += reward
         if terminated or truncated:

@@ -92,6 +92,8 @@ class Agent(nn.Module):
     """
 
     hook_points: Mapping[str, HookPoint] = {}
+    observation: Literal["pixels", "symbols"] = "pixels"
+    """Whether the bytes of an observation are intensities, which can be blurred, or categories."""
 
     def initial_state(self, batch: int) -> State:
         """The state before an episode's first step; feed-forward agents keep the default, `()`."""

@@ -52,7 +52,7 @@ def test_pictures_have_even_sides_whatever_the_screen():
 
 def test_a_video_shows_the_frames_it_was_given(tmp_path):
     frames = [np.full((64, 96, 3), 40 * i, np.uint8) for i in range(6)]
-    path = write_video(tmp_path / "film.mp4", frames)
+    path = write_video(tmp_path / "film.mp4", frames, fps=15)
     reader = imageio_ffmpeg.read_frames(str(path))
     meta = next(reader)
     read = [np.frombuffer(data, np.uint8).reshape(64, 96, 3) for data in reader]
@@ -68,11 +68,11 @@ def test_a_video_that_cannot_be_whole_is_not_there(tmp_path):
         yield np.zeros((32, 64, 3), np.uint8)
 
     with pytest.raises(UserError, match="came after ones of"):
-        write_video(tmp_path / "film.mp4", broken())
+        write_video(tmp_path / "film.mp4", broken(), fps=15)
     with pytest.raises(UserError, match="no frames were given"):
-        write_video(tmp_path / "film.mp4", [])
+        write_video(tmp_path / "film.mp4", [], fps=15)
     with pytest.raises(UserError, match="even width and height"):
-        write_video(tmp_path / "film.mp4", [np.zeros((63, 64, 3), np.uint8)])
+        write_video(tmp_path / "film.mp4", [np.zeros((63, 64, 3), np.uint8)], fps=15)
     assert not list(tmp_path.iterdir())
 
 

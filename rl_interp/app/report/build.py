@@ -129,8 +129,11 @@ def _features(
         effects = sae_package.direct_effects(sae, weight).numpy()
     states = fitted.held_out_rows[:: max(1, len(fitted.held_out_rows) // CLAMP_STATES)]
     levels = features.quantile(CLAMP_QUANTILE)
-    with progress_bar("Clamping features", 1, "pass"):
-        clamps = sae_package.clamp_effects(sae, torch.from_numpy(store.read(states)), head, torch.from_numpy(levels))
+    clamps = None
+    if head is not None:
+        with progress_bar("Clamping features", 1, "pass"):
+            x = torch.from_numpy(store.read(states))
+            clamps = sae_package.clamp_effects(sae, x, head, torch.from_numpy(levels))
     counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step", "action")}
     described = []
     for f in range(features.d_sae):
@@ -143,7 +146,9 @@ def _features(
                 "histogram": features.histogram(f, 16)[0].tolist(),
                 "effects": None if effects is None else _rounded(levels[f] * effects[f]),
                 "concepts": [asdict(match) for match in matches[f]],
-                "clamp": {"level": float(levels[f]), **_rounded_all(asdict(clamps[f]))} if counts[f] else None,
+                "clamp": {"level": float(levels[f]), **_rounded_all(asdict(clamps[f]))}
+                if clamps and counts[f]
+                else None,
                 "top": [
                     {"frame": int(r), "activation": strength[int(r)]} | {k: int(c[r]) for k, c in columns.items()}
                     for r in tops[f]

@@ -75,6 +75,11 @@ class EnvConfig(ABC):
         return 1
 
     @property
+    def decisions_per_second(self) -> int:
+        """The pace at which a person would watch it."""
+        return 5
+
+    @property
     @abstractmethod
     def action_names(self) -> tuple[str, ...]:
         """The actions, in order; raises `UserError` for an unknown `id`."""

@@ -54,6 +54,11 @@ class AtariConfig(EnvConfig):
         return self.frame_skip
 
     @property
+    def decisions_per_second(self) -> int:
+        """The game's own pace, on a 60 Hz console."""
+        return max(1, 60 // self.frame_skip)
+
+    @property
     def observation_shape(self) -> tuple[int, ...]:
         return (self.frame_stack, 84, 84)
 
