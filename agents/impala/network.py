@@ -62,7 +62,7 @@ class IMPALA(Agent):
         time, batch = obs.shape[:2]
         given: LSTMState = state or self.initial_state(batch)
         x = self.relu(self.fc(self.torso(obs.flatten(0, 1)).flatten(1)))
-        h, new = self.lstm(x.float().unflatten(0, (time, batch)), given, first)
+        h, new = self.lstm(x.unflatten(0, (time, batch)), given, first)
         flat = h.flatten(0, 1)
         logits, values = self.policy(flat).float(), self.baseline(flat).float()
         return PolicyOutput(new, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
@@ -140,12 +140,13 @@ class SymbolNet(nn.Module):
         ]  # fmt: skip
         offsets = torch.tensor([0, SYMBOLS[0], SYMBOLS[0] + SYMBOLS[1]])[:, None, None]
         self.register_buffer("offsets", offsets, persistent=False)
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, 3, H, W]` categories as bytes, to `[B, C', H', W']`."""
         assert isinstance(self.offsets, Tensor)
-        index = obs.long() + self.offsets
-        one_hot = torch.zeros(len(obs), sum(SYMBOLS), *obs.shape[-2:], device=obs.device)
-        one_hot.scatter_(1, index, 1.0)
+        one_hot = torch.zeros(len(obs), *obs.shape[-2:], sum(SYMBOLS), device=obs.device)
+        one_hot.scatter_(-1, (obs.long() + self.offsets).permute(0, 2, 3, 1), 1.0)
+        one_hot = one_hot.permute(0, 3, 1, 2)  # as a view: channels are last in memory
         x = self.relu1(self.conv1(self.embed(one_hot)))
         return self.relu2(self.conv2(x))

@@ -18,6 +18,7 @@ from agents.impala.transfer import Transfer, load_explorer, make_agent
 from agents.loop import Report, check_finite, train_run
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
+from rl_interp.core.errors import UserError
 from rl_interp.core.rollout import Episodes, evaluate
 from rl_interp.core.run import Run, load_into
 
@@ -158,7 +159,10 @@ def train(
     Args:
         actors: processes that play; by default one less than there are cores, and 0 for none but this one.
     """
-    count = max(1, (os.cpu_count() or 2) - 1) if actors is None else actors
+    cores = os.cpu_count() or 1
+    count = max(1, cores - 1) if actors is None else actors
+    if ray_address is None:
+        torch.set_num_threads(max(1, cores - count))  # the actors have the other cores
     return train_run(Training(config, seed, device, count, ray_address, warn), config, run, report)
 
 
@@ -171,8 +175,12 @@ def _make_actors(
     warn: Callable[[str], None],
 ) -> Actors:
     if ray_address is not None:
-        from agents.impala.ray_actors import RayActors
-
+        try:
+            from agents.impala.ray_actors import RayActors
+        except ModuleNotFoundError:
+            raise UserError(
+                "--ray given, and Ray is not installed; install the extra: pip install 'rl-interp[distributed]'."
+            ) from None
         return RayActors(config, seed, agent, max(1, count), ray_address, warn)  # pyright: ignore
     if count == 0:
         return LocalActor(config, seed, agent)  # pyright: ignore[reportArgumentType]

@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sae report": commands.sae_report,
     "saliency": commands.saliency,
     "study cbet": commands.study_cbet,
+    "study transfer": commands.study_transfer,
 }
 TRAINING = {"train dqn": commands.dqn_command, "train impala": commands.impala_command}
 """Commands whose defaults depend on the environment: makers of them, from its id and whether there is a bonus."""

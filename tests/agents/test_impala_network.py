@@ -40,6 +40,37 @@ def test_the_lstm_is_pytorchs_forwards_and_backwards():
     torch.testing.assert_close(lstm.bias.grad, theirs.bias_ih_l0.grad)
 
 
+@pytest.mark.parametrize("watched", [False, True])
+def test_gradients_are_those_of_finite_differences_over_resets(watched):
+    torch.manual_seed(0)
+    lstm, first = HookedLSTM(3, 4).double(), torch.rand(T, B) < 0.3
+    if watched:
+        lstm.cell.register_forward_hook(lambda module, args, out: None)
+    inputs = [torch.randn(T, B, 3), torch.randn(B, 4), torch.randn(B, 4)]
+
+    def run(x, h, c, weight_ih, weight_hh, bias):
+        lstm.weight_ih.data, lstm.weight_hh.data, lstm.bias.data = weight_ih.data, weight_hh.data, bias.data
+        parameters = {"weight_ih": weight_ih, "weight_hh": weight_hh, "bias": bias}
+        out, (h, c) = torch.func.functional_call(lstm, parameters, (x, (h, c), first))
+        return out, h, c
+
+    given = [each.double().requires_grad_() for each in inputs] + [p.detach().clone() for p in lstm.parameters()]
+    assert torch.autograd.gradcheck(run, [each.requires_grad_() for each in given])
+
+
+def test_watching_the_lstm_changes_nothing():
+    """Unhooked, all steps are one operation; hooked, each gate is a value of its own."""
+    torch.manual_seed(0)
+    lstm, first = HookedLSTM(5, 7), torch.rand(T, B) < 0.3
+    x, state = torch.randn(T, B, 5), (torch.randn(B, 7), torch.randn(B, 7))
+    plain, last = lstm(x, state, first)
+    handle = lstm.output_gate.register_forward_hook(lambda module, args, out: None)
+    watched, watched_last = lstm(x, state, first)
+    handle.remove()
+    torch.testing.assert_close(plain, watched)
+    torch.testing.assert_close(last, watched_last)
+
+
 def test_an_episodes_first_step_forgets_the_one_before():
     torch.manual_seed(0)
     lstm = HookedLSTM(5, 7)

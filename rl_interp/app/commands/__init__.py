@@ -5,7 +5,7 @@ from rl_interp.app.commands.demo import demo
 from rl_interp.app.commands.evaluate import evaluate
 from rl_interp.app.commands.info import info
 from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report
-from rl_interp.app.commands.study import study_cbet
+from rl_interp.app.commands.study import study_cbet, study_transfer
 from rl_interp.app.commands.train import dqn_command, impala_command
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "sae_report",
     "saliency",
     "study_cbet",
+    "study_transfer",
 ]

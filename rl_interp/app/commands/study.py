@@ -1,8 +1,10 @@
-"""`rl-interp study cbet`."""
+"""`rl-interp study cbet` and `study transfer`."""
 
 import os
 from pathlib import Path
 from typing import Any, Literal
+
+import tyro
 
 from rl_interp.app.load import new_run_path
 from rl_interp.app.progress import progress_bar
@@ -10,6 +12,7 @@ from rl_interp.app.study import Job, compare, markdown, plot, run_study
 from rl_interp.core.envs import env_config
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.run import Run
 
 
 def study_cbet(
@@ -32,17 +35,57 @@ def study_cbet(
         jobs: Trainings at a time, one core each; by default as many as there are cores.
         run: Name under runs/ or a path, for results and run directories.
     """
-    at_least_one(seeds=seeds, jobs=1 if jobs is None else jobs)
+    bonus = ("--cbet.coefficient", str(coefficient))
+    planned = _plan(agents, envs, seeds, agent_steps, {"base": (), "cbet": bonus})
+    return _study(planned, run, jobs)
+
+
+def study_transfer(
+    explorer: tyro.conf.Positional[str],
+    envs: tuple[str, ...] = ("MiniGrid-Unlock-v0", "MiniGrid-KeyCorridorS3R3-v0"),
+    seeds: int = 3,
+    agent_steps: int | None = None,
+    jobs: int | None = None,
+    run: str = "study-transfer",
+) -> dict[str, Any]:
+    """Train IMPALA from nothing and beside a pre-trained exploration policy, over seeds; again, it goes on.
+
+    Args:
+        explorer: Run of the exploration policy: `rl-interp train impala --env A,B,C --cbet --pretrain ...` made it.
+        envs: Gymnasium ids.
+        seeds: Trainings of each condition, with seeds 0, 1 and so on.
+        agent_steps: Decisions of each; by default what suits the environment.
+        jobs: Trainings at a time, one core each; by default as many as there are cores.
+        run: Name under runs/ or a path, for results and run directories.
+    """
+    source = ("--explorer", str(Run.open(explorer).path))
+    planned = _plan(("impala",), envs, seeds, agent_steps, {"base": (), "transfer": source})
+    return _study(planned, run, jobs)
+
+
+def _plan(
+    agents: tuple[str, ...],
+    envs: tuple[str, ...],
+    seeds: int,
+    agent_steps: int | None,
+    conditions: dict[str, tuple[str, ...]],
+) -> list[Job]:
+    """Every training; those of one seed beside one another, so that a study that is stopped compares what it has."""
+    at_least_one(seeds=seeds)
     for env in envs:
         env_config(env)
-    path = new_run_path(run)
-    planned = [
-        Job(env, condition, seed, _command(agent, env, seed, agent_steps, flags))
+    return [
+        Job(env, condition, seed, (*_command(agent, env, seed, agent_steps), *flags))
         for agent in agents
         for env in envs
         for seed in range(seeds)
-        for condition, flags in (("base", ()), ("cbet", ("--cbet.coefficient", str(coefficient))))
+        for condition, flags in conditions.items()
     ]
+
+
+def _study(planned: list[Job], run: str, jobs: int | None) -> dict[str, Any]:
+    at_least_one(jobs=1 if jobs is None else jobs)
+    path = new_run_path(run)
     with progress_bar(f"Study {path.name}", len(planned), "trainings") as update:
         results = run_study(planned, path, jobs or os.cpu_count() or 1, update)
     table = compare(results, "base")
@@ -52,10 +95,9 @@ def study_cbet(
     return {"run": str(path), "table": str(path / "table.md"), "plot": str(curves), "result": table}
 
 
-def _command(agent: str, env: str, seed: int, agent_steps: int | None, flags: tuple[str, ...]) -> tuple[str, ...]:
+def _command(agent: str, env: str, seed: int, agent_steps: int | None) -> tuple[str, ...]:
     steps = () if agent_steps is None else ("--agent-steps", str(agent_steps))
-    fixed = ("--actors", "0", "--eval-episodes", "100")
-    return ("train", agent, "--env", env, "--seed", str(seed), *fixed, *steps, *flags)
+    return ("train", agent, "--env", env, "--seed", str(seed), "--actors", "0", "--eval-episodes", "100", *steps)
 
 
 def _write(path: Path, text: str) -> None:

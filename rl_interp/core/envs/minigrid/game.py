@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from minigrid.core.world_object import WorldObj
 
 _EMPTY = (1, 0, 0)
+_AHEAD_X, _AHEAD_Y = (1, 0, -1, 0), (0, 1, 0, -1)
 
 
 class MiniGridGame:
@@ -36,7 +37,8 @@ class MiniGridGame:
 
     def step(self, action: int) -> tuple[float, bool, bool]:
         env = self.env
-        x, y = env.front_pos
+        x, y = env.agent_pos
+        ahead = int(x) + _AHEAD_X[env.agent_dir] + (int(y) + _AHEAD_Y[env.agent_dir]) * env.width
         _, reward, terminated, truncated, _ = env.step(action)
         objects = env.grid.grid
         if objects != self._objects:  # compares identities
@@ -44,26 +46,24 @@ class MiniGridGame:
                 if new is not old:
                     self._objects[index] = new
                     self._encode(index)
-        self._encode(int(y) * env.width + int(x))
+        self._encode(ahead)
         return float(reward), terminated, truncated
 
     def _encode(self, index: int) -> None:
         y, x = divmod(index, self.env.width)
         self.grid[x, y] = _code(self._objects[index])
 
-    @property
-    def _carrying(self) -> NDArray[np.uint8]:
-        return np.array(_code(self.env.carrying), np.uint8)
-
-    def symbols(self) -> NDArray[np.uint8]:
-        """The egocentric view, `[3, 7, 7]`."""
-        env, out = self.env, np.empty((3, self.env.agent_view_size, self.env.agent_view_size), np.uint8)
+    def symbols(self, out: NDArray[np.uint8]) -> None:
+        """Write the egocentric view, `[3, 7, 7]`."""
+        env = self.env
         x, y = env.agent_pos
-        view(self.grid, int(x), int(y), int(env.agent_dir), self._carrying, env.see_through_walls, out)
-        return out
+        view(self.grid, int(x), int(y), int(env.agent_dir), *_code(env.carrying), env.see_through_walls, out)
 
     def observe(self, out: NDArray[np.uint8]) -> None:
-        out[:] = self.symbols() if self.config.observation == "symbols" else self.picture(TILE).transpose(2, 0, 1)
+        if self.config.observation == "symbols":
+            self.symbols(out)
+        else:
+            out[:] = self.picture(TILE).transpose(2, 0, 1)
 
     def picture(self, tile: int) -> NDArray[np.uint8]:
         """The egocentric view for people, RGB `[7 · tile, 7 · tile, 3]`."""
@@ -73,8 +73,9 @@ class MiniGridGame:
         return grid.render(tile, (middle, last), agent_dir=3, highlight_mask=seen)
 
     def scene(self, out: NDArray[np.uint8]) -> None:
-        x, y = self.env.agent_pos
-        panorama(self.grid, int(x), int(y), self._carrying, self.env.see_through_walls, out)
+        env = self.env
+        x, y = env.agent_pos
+        panorama(self.grid, int(x), int(y), *_code(env.carrying), env.see_through_walls, out)
 
     def info(self) -> Mapping[str, Any]:
         return {}

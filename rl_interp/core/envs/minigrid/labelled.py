@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.labelled import Concept
-from rl_interp.core.envs.minigrid.config import MiniGridConfig
+from rl_interp.core.envs.minigrid.config import VIEW, MiniGridConfig
 from rl_interp.core.envs.minigrid.game import MiniGridGame
 from rl_interp.core.envs.single import LabelledGame
 
@@ -37,7 +37,8 @@ class MiniGridLabelled(LabelledGame):
         super().__init__(config, MiniGridGame(config, config.ids[0]))
 
     def labels(self) -> dict[str, float]:
-        env, symbols = self.game.env, self.game.symbols()
+        env, symbols = self.game.env, np.empty((3, VIEW, VIEW), np.uint8)
+        self.game.symbols(symbols)
         ahead, kinds, states = symbols[0, -2, symbols.shape[2] // 2], symbols[0].copy(), symbols[2]
         kinds[-1, symbols.shape[2] // 2] = 0  # the agent's own cell shows what it carries
         carried = env.carrying.type if env.carrying else None

@@ -16,7 +16,9 @@ def view(
     x: int,
     y: int,
     direction: int,
-    carrying: NDArray[np.uint8],
+    kind: int,
+    colour: int,
+    state: int,
     see_through_walls: bool,
     out: NDArray[np.uint8],
 ) -> None:
@@ -24,7 +26,7 @@ def view(
 
     Args:
         direction: 0 right, 1 down, 2 left, 3 up.
-        carrying: code `[3]` of what stands in the agent's own cell: the thing it carries, or an empty cell.
+        kind, colour, state: what stands in the agent's own cell: the thing it carries, or an empty cell.
     """
     side = out.shape[1]
     ahead_x, ahead_y = (1, 0, -1, 0)[direction], (0, 1, 0, -1)[direction]
@@ -40,8 +42,7 @@ def view(
                 out[0, row, column], out[1, row, column], out[2, row, column] = _WALL, _GREY, 0
     if not see_through_walls:
         _hide(out)
-    for channel in range(3):
-        out[channel, side - 1, side // 2] = carrying[channel]
+    out[0, side - 1, side // 2], out[1, side - 1, side // 2], out[2, side - 1, side // 2] = kind, colour, state
 
 
 @njit(cache=True)
@@ -74,10 +75,12 @@ def panorama(
     grid: NDArray[np.uint8],
     x: int,
     y: int,
-    carrying: NDArray[np.uint8],
+    kind: int,
+    colour: int,
+    state: int,
     see_through_walls: bool,
     out: NDArray[np.uint8],
 ) -> None:
     """Write the views `[4, 3, V, V]` to the right, down, left and up, whichever way the agent faces."""
     for direction in range(4):
-        view(grid, x, y, direction, carrying, see_through_walls, out[direction])
+        view(grid, x, y, direction, kind, colour, state, see_through_walls, out[direction])

@@ -1,0 +1,51 @@
+"""Steps per second of IMPALA's training on Crafter, beside merely stepping the package's environment.
+
+Ours is the whole of it: environments, the deep ResNet's decisions and its updates. The peers take random actions
+and learn nothing: `crafter.Env` as it installs, without numba, and with it; both begin new worlds as episodes end.
+The limit is the learner alone, with an unroll always at hand.
+"""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import torch
+
+from agents.impala.config import default_config
+from benchmarks import minigrid_training
+from benchmarks.measure import Result, main
+
+CONFIG = replace(default_config("CrafterReward-v1"), agent_steps=10**9)
+BARE = """
+import time, numpy as np, crafter
+env, rng, steps = crafter.Env(seed=0), np.random.RandomState(0), 0
+env.reset()
+start = time.perf_counter()
+while steps < 2000:
+    steps += 1
+    if env.step(rng.randint(17))[2]:
+        env.reset()
+print(steps / (time.perf_counter() - start))
+"""
+
+
+def bare(numba: bool) -> float:
+    """Steps per second of the package's environment, in a process of its own."""
+    environment = os.environ | ({} if numba else {"NUMBA_DISABLE_JIT": "1"})
+    done = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout.split()[-1])
+
+
+def measure() -> Result:
+    """IMPALA training on Crafter, steps per second."""
+    torch.set_num_threads(1)
+    ours = minigrid_training.steps_per_second(CONFIG)
+    peers = {"crafter.Env alone, no numba": bare(False), "crafter.Env alone, numba": bare(True)}
+    limit = minigrid_training.updates_alone(CONFIG, 10)
+    details = {"environments": CONFIG.num_envs, "decisions per update": CONFIG.unroll}
+    return Result("crafter_training", "steps/s", ours, peers, limit, details)
+
+
+if __name__ == "__main__":
+    main(measure, ("crafter", "numba"))
