@@ -5,7 +5,16 @@ from sae.data import Activations, ArrayActivations, split_by_episode
 from sae.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, splice
 from sae.export import load, save
 from sae.features import ConceptMatch, Features, best_per_concept, match_concepts
-from sae.metrics import Encoding, Metrics, encode_rows, evaluate, policy_error, return_recovered
+from sae.metrics import (
+    Encoding,
+    Metrics,
+    action_agreement,
+    encode_rows,
+    evaluate,
+    policy_kl,
+    q_nmse,
+    return_recovered,
+)
 from sae.model import TopK
 from sae.trainer import Trainer, fit
 from sae.whiten import Whitened, Whitening
@@ -24,6 +33,7 @@ __all__ = [
     "Trainer",
     "Whitened",
     "Whitening",
+    "action_agreement",
     "best_per_concept",
     "clamp_effects",
     "direct_effects",
@@ -32,7 +42,8 @@ __all__ = [
     "fit",
     "load",
     "match_concepts",
-    "policy_error",
+    "policy_kl",
+    "q_nmse",
     "return_recovered",
     "save",
     "splice",

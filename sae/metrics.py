@@ -107,33 +107,41 @@ def evaluate(sae: TopK, data: Activations, rows: NDArray[np.integer], batch: int
     )
 
 
-def policy_error(preferences: Tensor, spliced: Tensor) -> dict[str, float]:
-    """What the splice changes in `[N, A]` Q-values: `q_nmse`, Σ(q − q̂)² / Σ(q − mean(q))² with means per action, and
-    `action_agreement`, the share of states with the same greedy action."""
-    variance = (preferences - preferences.mean(0)).square().sum()
-    return {
-        "q_nmse": ((preferences - spliced).square().sum() / variance).item(),
-        "action_agreement": (preferences.argmax(-1) == spliced.argmax(-1)).float().mean().item(),
-    }
+def action_agreement(preferences: Tensor, spliced: Tensor) -> float:
+    """Share of states whose greedy action the splice leaves as it is; both `[N, A]`."""
+    return (preferences.argmax(-1) == spliced.argmax(-1)).float().mean().item()
+
+
+def q_nmse(q: Tensor, spliced: Tensor) -> float:
+    """Σ(q − q̂)² / Σ(q − mean(q))² of Q-values `[N, A]`, with means per action."""
+    return ((q - spliced).square().sum() / (q - q.mean(0)).square().sum()).item()
+
+
+def policy_kl(logits: Tensor, spliced: Tensor) -> float:
+    """Mean KL(π ‖ π̂), in nats, of policies with logits `[N, A]`."""
+    log_p = logits.log_softmax(-1)
+    return (log_p.exp() * (log_p - spliced.log_softmax(-1))).sum(-1).mean().item()
 
 
 def return_recovered(
     original: NDArray[np.floating], spliced: NDArray[np.floating], ablated: NDArray[np.floating], seed: int = 0
-) -> tuple[float, Interval]:
+) -> tuple[float, Interval] | None:
     """(spliced − ablated) / (original − ablated) of mean returns, with a bootstrap interval over episodes.
 
-    Each condition's episodes are resampled apart: sticky actions make episodes of the same seed differ
-    from their first different action on, so they are not paired.
+    None where ablation does not cost return for certain (at 99.9%): then there is none to recover. Each
+    condition's episodes are resampled apart: sticky actions make episodes of the same seed differ from their first
+    different action on, so they are not paired.
     """
 
-    def fraction(a: NDArray, b: NDArray, c: NDArray) -> float:
-        gap = a.mean() - c.mean()
-        return float((b.mean() - c.mean()) / gap) if gap else float("nan")
+    def gap(a: NDArray, c: NDArray) -> float:
+        return float(a.mean() - c.mean())
 
-    value = fraction(original, spliced, ablated)
-    if not np.isfinite(value):
-        raise UserError("the ablated agent scores as much as the original one, so there is no return to recover.")
-    return value, bootstrap([original, spliced, ablated], fraction, seed=seed)
+    def fraction(a: NDArray, b: NDArray, c: NDArray) -> float:
+        return gap(b, c) / gap(a, c) if gap(a, c) else 0.0  # the latter in less than one resample of a thousand
+
+    if bootstrap([original, ablated], gap, confidence=0.999, seed=seed).low <= 0:
+        return None
+    return fraction(original, spliced, ablated), bootstrap([original, spliced, ablated], fraction, seed=seed)
 
 
 def _batches(data: Activations, rows: NDArray[np.integer], batch: int) -> Iterator[tuple[int, Tensor]]:

@@ -14,7 +14,7 @@ import sae as sae_package
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.config import from_plain, to_plain
-from rl_interp.core.envs import make_labelled, make_vector
+from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.hooks import hook_point, run_with_hooks
 from rl_interp.core.interrupt import Interrupted, graceful_stop
@@ -127,7 +127,11 @@ def _policy_error(fitted: LoadedSAE) -> dict[str, float]:
     if head is None:
         return {}
     x = torch.from_numpy(fitted.store.read(fitted.held_out_rows[:8192]))
-    return sae_package.policy_error(head(x), head(fitted.sae(x)))
+    original, spliced = head(x), head(fitted.sae(x))
+    agreement = {"action_agreement": sae_package.action_agreement(original, spliced)}
+    if fitted.agent.has_q_values:
+        return agreement | {"q_nmse": sae_package.q_nmse(original, spliced)}
+    return agreement | {"policy_kl": sae_package.policy_kl(original, spliced)}
 
 
 def head_of(loaded: Loaded, hook: str) -> Head | None:
@@ -142,11 +146,9 @@ def head_of(loaded: Loaded, hook: str) -> Head | None:
         return loaded.agent.get_submodule(point.head)
     if loaded.agent.initial_state(1) != ():
         return None
-    obs, _ = make_labelled(loaded.env).reset(seed=0)
-    blank = torch.zeros(obs.shape, dtype=torch.from_numpy(obs).dtype)
 
     def head(x: Tensor) -> Tensor:
-        observations = blank.expand(len(x), *blank.shape)
+        observations = torch.zeros(len(x), *loaded.env.observation_shape, dtype=torch.uint8)
         return run_with_hooks(loaded.agent, observations, hooks=as_hooks([Patch(hook, source=x)])).preferences
 
     return head
@@ -175,10 +177,10 @@ def play_spliced(
                 progress=lambda finished, before=i * episodes: update(before + finished),
             ).returns  # fmt: skip
     env.close()
-    recovered, interval = sae_package.return_recovered(returns["original"], returns["spliced"], returns["zero"])
+    recovered = sae_package.return_recovered(returns["original"], returns["spliced"], returns["zero"])
     return {
-        "return_recovered": recovered,
-        "return_recovered_interval": [interval.low, interval.high],
+        "return_recovered": recovered and recovered[0],
+        "return_recovered_interval": recovered and [recovered[1].low, recovered[1].high],
         "returns": {condition: values.tolist() for condition, values in returns.items()},
         "controls": {condition: float(values.mean()) for condition, values in returns.items()},
     }

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rl_interp.core.agent import Agent
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import EnvConfig
@@ -23,6 +25,14 @@ class Loaded:
     step: int
     agent: Agent
     env: EnvConfig
+
+    @property
+    def has_q_values(self) -> bool:
+        """Whether its preferences are Q-values rather than a policy's logits."""
+        blank = torch.zeros(1, *self.env.observation_shape, dtype=torch.uint8)
+        with torch.no_grad():
+            out = self.agent.step(blank.to(next(self.agent.parameters()).device), self.agent.initial_state(1))
+        return out.q_values is not None
 
     @property
     def source(self) -> dict[str, Any]:

@@ -161,16 +161,19 @@ class Run:
         verify(path, manifest["files"])
         return path
 
-    def share(self, target: Path | str, step: int | None = None) -> "Run":
+    def share(self, target: Path | str, step: int | None = None, half: bool = False) -> "Run":
         """Copy what others need to use the run, without what resuming needs: config, provenance, metrics, and the
-        weights of one checkpoint (the newest, or that of `step`)."""
+        weights of one checkpoint (the newest, or that of `step`), in half precision if `half`."""
         source = self.checkpoint(step)
         with atomic_path(target) as temporary:
             temporary.mkdir()
             for name in ("config.yaml", "meta.json", "metrics.jsonl"):
                 if (self.path / name).is_file():
                     shutil.copy(self.path / name, temporary / name)
-            Run(temporary).save_checkpoint(int(source.name), load_file(source / "model.safetensors"))
+            weights = load_file(source / "model.safetensors")
+            if half:
+                weights = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
+            Run(temporary).save_checkpoint(int(source.name), weights)
         return Run(Path(target))
 
     def load_weights(self, step: int | None = None) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from sae import (
     ConceptMatch,
     Features,
     TopK,
+    action_agreement,
     best_per_concept,
     clamp_effects,
     direct_effects,
@@ -23,7 +24,8 @@ from sae import (
     evaluate,
     load,
     match_concepts,
-    policy_error,
+    policy_kl,
+    q_nmse,
     return_recovered,
     save,
     splice,
@@ -72,10 +74,17 @@ def test_metrics_are_their_definitions(x):
     np.testing.assert_allclose(encode_rows(sae, ArrayActivations(x), np.arange(400)).density(), density)
 
 
-def test_policy_error_is_zero_for_the_same_and_one_for_the_mean():
+def test_the_splices_error_is_zero_for_the_same_and_one_for_the_mean():
     q = torch.randn(50, 4)
-    assert policy_error(q, q) == {"q_nmse": 0.0, "action_agreement": 1.0}
-    assert policy_error(q, q.mean(0).expand(50, 4))["q_nmse"] == pytest.approx(1, rel=1e-5)
+    assert (q_nmse(q, q), action_agreement(q, q), policy_kl(q, q)) == (0, 1, 0)
+    assert q_nmse(q, q.mean(0).expand(50, 4)) == pytest.approx(1, rel=1e-5)
+    assert action_agreement(q, -q) == 0
+
+
+def test_the_policys_change_is_pytorchs_divergence():
+    p, q = (torch.distributions.Categorical(logits=torch.randn(50, 4)) for _ in range(2))
+    wanted = torch.distributions.kl_divergence(p, q).mean().item()
+    assert policy_kl(p.logits, q.logits) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_return_recovered_is_a_fraction_with_an_interval():
@@ -84,8 +93,13 @@ def test_return_recovered_is_a_fraction_with_an_interval():
     value, interval = return_recovered(original, spliced, zero)
     assert value == pytest.approx((spliced.mean() - zero.mean()) / (original.mean() - zero.mean()))
     assert interval.low < value < interval.high
-    with pytest.raises(UserError, match="no return to recover"):
-        return_recovered(zero, zero, zero)
+
+
+def test_no_return_is_recovered_where_ablation_costs_none_for_certain():
+    rng = np.random.default_rng(0)
+    few, many = (rng.normal(100, 50, n) for n in (3, 40))
+    assert return_recovered(few, few, few) is None
+    assert return_recovered(many, many, rng.normal(95, 50, 40)) is None
 
 
 def test_episodes_are_split_whole():

@@ -39,10 +39,12 @@ def build(fitted: LoadedSAE, top: int = 4) -> dict[str, Any]:
     if store.positions > 1:
         raise UserError(f"{fitted.hook!r} has positions; reports are made for vector hook points so far.")
     env = make_labelled(fitted.agent.env)
-    names = [name for name, concept in env.concepts.items() if concept.kind == "boolean" and name in store.columns()]
+    known = [name for name, concept in env.concepts.items() if concept.kind == "boolean" and name in store.columns()]
+    columns = {name: store.column(name).astype(bool) for name in known}
+    names = [name for name, column in columns.items() if 0 < column.mean() < 1]  # the others tell nothing apart
     if not names:
         raise UserError(f"{store.path} has no concept labels, which the report needs; collect it from a labelled game.")
-    labels = np.stack([store.column(name) for name in names], 1).astype(bool)
+    labels = np.stack([columns[name] for name in names], 1)
     train, held_out = fitted.train_rows, fitted.held_out_rows
     everywhere = Features(sae_package.encode_rows(fitted.sae, store, np.arange(len(store))))
     in_train, in_held_out = (Features(sae_package.encode_rows(fitted.sae, store, rows)) for rows in (train, held_out))
@@ -56,6 +58,7 @@ def build(fitted: LoadedSAE, top: int = 4) -> dict[str, Any]:
         "samples": store.samples,
         "episodes": int(store.column("episode").max()) + 1,
         "actions": list(env.action_names),
+        "preferences": "Q-value" if fitted.agent.has_q_values else "logit",
         "metrics": metrics_json(fitted),
         "evaluation": _evaluation(fitted),
         "concepts": _concepts(fitted, names, labels, {name: env.concepts[name].meaning for name in names}),

@@ -1,0 +1,116 @@
+"""The commands on IMPALA agents, of symbols and of pixels, as on the DQN."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+SMALL = "--hidden 16 --lstm 16 --num-envs 4 --unroll 10 --eval-episodes 2 --precision fp32"
+CRAFTER = f"train impala --env CrafterReward-v1 --env.length 40 --channels 4 8 --agent-steps 160 {SMALL}"
+UNLOCK = f"train impala --env MiniGrid-Unlock-v0 --agent-steps 400 {SMALL}"
+
+
+@pytest.fixture(scope="module")
+def agents(home):
+    from rl_interp.app import cli
+
+    for command in (f"{UNLOCK} --run unlock --actors 0", f"{CRAFTER} --run crafter --actors 0"):
+        assert cli.main([*command.split(), "--json"]) == 0
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize("agent", ["unlock", "crafter"])
+class TestAnyAgent:
+    def test_evaluation_has_the_environments_own_scores(self, run, agent):
+        status, result, _ = run(f"evaluate {agent} --episodes 3")
+        assert status == 0
+        own = {"unlock": {"success_rate"}, "crafter": {"crafter_score", "achievements"}}[agent]
+        assert own <= result.keys()
+
+    @pytest.mark.parametrize("hook", ["lstm.h", "conv"])
+    def test_an_autoencoder_is_fitted_on_the_lstm_and_on_a_convolution(self, run, place, agent, hook):
+        hook = {"unlock": "conv2.post", "crafter": "block2.res2.sum"}[agent] if hook == "conv" else hook
+        assert run(f"collect {agent} --hook {hook} --samples 300")[0] == 0
+        status, fitted, error = run(f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --as found")
+        assert status == 0, error
+        assert ("policy_kl" in fitted) == (hook == "lstm.h")
+        status, measured, _ = run("sae evaluate found --episodes 2")
+        assert status == 0
+        assert set(measured["controls"]) == {"original", "spliced", "zero", "mean"}
+        status, _, error = run(f"saliency {agent} --target feature:1 --sae found --decisions 2 --output film.mp4")
+        assert status == 0, error
+        if hook == "lstm.h":
+            status, reported, error = run("sae report found --top 2")
+            assert status == 0, error
+            assert "logit" in Path(reported["report"]).read_text()
+
+    def test_a_film_is_made_as_of_the_dqn(self, run, place, agent):
+        status, result, error = run(f"saliency {agent} --target value --decisions 4 --output film.mp4")
+        assert status == 0, error
+        assert result["frames"] == 4
+        assert Path(result["still"]).stat().st_size > 3_000
+
+
+@pytest.mark.usefixtures("agents")
+def test_training_says_how_it_went_and_resumes(run, place):
+    status, result, _ = run(f"{UNLOCK} --run fresh --actors 1")
+    assert status == 0
+    assert (result["agent_steps"], result["updates"]) == (400, 10)
+    assert set(result["evaluation"]) >= {"mean", "success_rate", "protocol"}
+    assert run(f"{UNLOCK} --run fresh --actors 1")[1]["evaluation"] == result["evaluation"]
+
+
+@pytest.mark.usefixtures("agents")
+def test_phases_and_the_bonus_are_flags(run, place):
+    tasks = "MiniGrid-Empty-5x5-v0,MiniGrid-Unlock-v0"
+    command = f"train impala --env {tasks} --cbet --cbet.reset-probability 0.001 --cbet.width 4096 --pretrain"
+    status, _, error = run(f"{command} --agent-steps 400 {SMALL} --actors 0 --run explorer")
+    assert status == 0, error
+    status, _, error = run(f"{UNLOCK} --explorer explorer --actors 0 --run transferred")
+    assert status == 0, error
+    assert run("evaluate transferred --episodes 1")[0] == 0
+    assert "cbet" in Path("runs/explorer/config.yaml").read_text()
+
+
+@pytest.mark.usefixtures("agents")
+def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
+    command = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 2 --agent-steps 1280 --run study"
+    status, result, error = run(command)
+    assert status == 0, error
+    row = result["result"]["MiniGrid-Empty-5x5-v0"]["cbet"]
+    assert {"iqm", "interval", "difference", "difference_interval", "excludes_zero"} <= row.keys()
+    written = Path("runs/study/empty-5x5-base-seed1.json")
+    assert json.loads(written.read_text())["command"].startswith("rl-interp train impala --env MiniGrid-Empty-5x5-v0")
+    assert Path(result["plot"]).stat().st_size > 5_000
+    before = written.stat().st_mtime_ns
+    assert run(command)[1]["result"] == result["result"]
+    assert written.stat().st_mtime_ns == before
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("train impala --env MiniGrid-Unlok-v0", "Did you mean 'MiniGrid-Unlock-v0'?"),
+        ("train impala --env Pong", "ids begin with ALE/, MiniGrid-, Crafter"),
+        ("train dqn --env CrafterReward-v1", "this DQN plays Atari games"),
+        ("train dqn --cbet", "train impala with it"),
+        ("train impala --pretrain", "pretrain given without a bonus"),
+        ("train impala --cbet.form max", "invalid choice"),
+        (f"{UNLOCK} --explorer crafter --run new", "transfer between environments that share them"),
+        (f"{UNLOCK} --explorer tiny --run new", "transfer needs a pre-trained impala run"),
+        (f"{UNLOCK} --explorer nowhere --run new", "unknown run 'nowhere'"),
+        (f"{UNLOCK} --ray 127.0.0.1:1 --run new", "no Ray cluster answers at '127.0.0.1:1'"),
+        (f"{UNLOCK} --run unlock --seed 5", "already holds a run of another kind, seed or configuration"),
+        ("saliency unlock --method gradient --decisions 1", "symbols, which have no gradient"),
+        ("saliency unlock --target q:jump --decisions 1", "unknown action 'jump'"),
+        ("collect unlock --hook lstm.x --samples 10", "unknown hook point 'lstm.x'"),
+        ("study cbet --seeds 0", "seeds=0 given"),
+        ("study transfer nowhere", "unknown run 'nowhere'"),
+    ],
+)
+def test_bad_input_gets_one_sentence(run, place, command, sentence):
+    status, _, error = run(command)
+    assert status not in (0, None)
+    assert sentence.lower() in error.lower()
+    assert "Traceback" not in error
