@@ -1,6 +1,7 @@
 """Actors on a Ray cluster (Moritz et al. 2018, arXiv 1712.05889); the learner stays where the command runs."""
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -138,11 +139,14 @@ def _connect(address: str, count: int) -> None:
     code = {"env_vars": {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}}
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": code}
     try:
+        if ":" in address:  # Ray itself would try for minutes
+            host, port = address.removeprefix("ray://").rsplit(":", 1)
+            socket.create_connection((host, int(port)), timeout=10).close()
         if address == "local":
             ray.init(address="local", num_cpus=count, include_dashboard=False, **quiet)
         else:
             ray.init(address=address, **quiet)
-    except (ConnectionError, RayError, RuntimeError, ValueError) as error:
+    except (OSError, RayError, RuntimeError, ValueError) as error:
         raise UserError(
             f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0][:120]}); start one with `ray start "
             "--head`, or give --ray local."
