@@ -161,8 +161,8 @@ def train(
     """
     cores = os.cpu_count() or 1
     count = max(1, cores - 1) if actors is None else actors
-    if ray_address is None:
-        torch.set_num_threads(max(1, cores - count))  # the actors have the other cores
+    if ray_address is None:  # the actors have the other cores
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - count)))
     return train_run(Training(config, seed, device, count, ray_address, warn), config, run, report)
 
 

@@ -193,7 +193,8 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
     figure, axes = plt.subplots(1, len(envs), figsize=(5.2 * len(envs), 3.6), layout="constrained", squeeze=False)
     for panel, env in zip(axes[0], envs, strict=True):
         for condition, colour in colours.items():
-            curves = [r for r in results if r["env"] == env and r["condition"] == condition]
+            of_env = [r for r in results if r["env"] == env and r["condition"] == condition]
+            curves = [r for r in of_env if r["steps"]]  # in a short training no episode may have ended
             if not curves:
                 continue
             grid = np.linspace(0, max(r["steps"][-1] for r in curves), 200)

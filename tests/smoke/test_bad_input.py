@@ -147,6 +147,9 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(run, place, monkeypatch, c
 
 LONG = {
     "train": f"{TRAIN} --agent-steps 1000000 --run stopped",
+    "train impala": "train impala --env MiniGrid-Empty-5x5-v0 --hidden 16 --lstm 16 --num-envs 4 --unroll 10 "
+    "--agent-steps 1000000 --log-every 40 --actors 1 --run stopped",
+    "study": "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --agent-steps 200000 --run stopped",
     "evaluate": "evaluate tiny --episodes 1000",
     "collect": "collect tiny --hook fc.pre --samples 100000",
     "sae fit": "sae fit tiny --latents 64 --k 4 --epochs 2000 --as stopped",
@@ -182,7 +185,7 @@ def test_a_long_command_stops_cleanly(run, place, interrupt, name, number):
     assert "stopped" in err
     assert "Traceback" not in err
     assert not {path for path in files() - before if not path.startswith(("runs/stopped/", "runs/demo/demo.json"))}
-    if name in ("train", "sae fit"):
+    if name in ("train", "train impala", "sae fit"):
         assert "run the same command again to go on" in err
         assert not list(Path("runs/stopped").rglob(".*"))
 

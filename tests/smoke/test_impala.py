@@ -74,7 +74,7 @@ def test_phases_and_the_bonus_are_flags(run, place):
 
 @pytest.mark.usefixtures("agents")
 def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
-    command = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 2 --agent-steps 1280 --run study"
+    command = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 2 --agent-steps 3200 --run study"
     status, result, error = run(command)
     assert status == 0, error
     row = result["result"]["MiniGrid-Empty-5x5-v0"]["cbet"]

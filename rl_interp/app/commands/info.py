@@ -8,7 +8,6 @@ from rl_interp.core.run import provenance
 
 _EXTRAS = {
     "explore": "starlette",
-    "envpool": "envpool",
     "distributed": "ray",
     "hub": "huggingface_hub",
     "track": "trackio",

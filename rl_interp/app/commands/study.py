@@ -96,8 +96,10 @@ def _study(planned: list[Job], run: str, jobs: int | None) -> dict[str, Any]:
 
 
 def _command(agent: str, env: str, seed: int, agent_steps: int | None) -> tuple[str, ...]:
-    steps = () if agent_steps is None else ("--agent-steps", str(agent_steps))
-    return ("train", agent, "--env", env, "--seed", str(seed), "--actors", "0", "--eval-episodes", "100", *steps)
+    fixed = ("--env", env, "--seed", str(seed), "--actors", "0", "--eval-episodes", "100")
+    if agent_steps is None:
+        return ("train", agent, *fixed)
+    return ("train", agent, *fixed, "--agent-steps", str(agent_steps), "--log-every", str(max(1, agent_steps // 150)))
 
 
 def _write(path: Path, text: str) -> None:
