@@ -1,4 +1,4 @@
-"""Run every benchmark, write `results/<machine>.json` and the table in `docs/performance.md`."""
+"""Run every benchmark, or those named, and write `results/<machine>.json` and the table in `docs/performance.md`."""
 
 import json
 import re
@@ -13,21 +13,24 @@ HERE = Path(__file__).parent
 SCRIPTS = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "measure", "run"))
 
 
-def main() -> None:
-    results = []
-    for script in SCRIPTS:
-        print(f"{script} ...", file=sys.stderr, flush=True)
-        done = subprocess.run([sys.executable, "-m", f"benchmarks.{script}", "--json"], capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"{script} failed:\n{done.stderr}")
-        results.append(json.loads(done.stdout.splitlines()[-1]))
+def main(scripts: list[str]) -> None:
     machine = hardware()
     name = re.sub(
         r"[^a-z0-9]+", "-", f"{machine['cpu']}-{machine['cores']}-cores-{machine['capability']}".lower()
     ).strip("-")
-    write_json(HERE / "results" / f"{name}.json", results)
-    with atomic_path(HERE.parent / "docs" / "performance.md") as temporary:
-        temporary.write_text(page(results, machine), encoding="utf-8")
+    path = HERE / "results" / f"{name}.json"
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    results = {result["name"]: result for result in known if result["name"] in SCRIPTS}
+    for script in scripts or SCRIPTS:
+        print(f"{script} ...", file=sys.stderr, flush=True)
+        done = subprocess.run([sys.executable, "-m", f"benchmarks.{script}", "--json"], capture_output=True, text=True)
+        if done.returncode:
+            sys.exit(f"{script} failed:\n{done.stderr}")
+        results[script] = json.loads(done.stdout.splitlines()[-1])
+        in_order = [results[each] for each in SCRIPTS if each in results]
+        write_json(path, in_order)
+        with atomic_path(HERE.parent / "docs" / "performance.md") as temporary:
+            temporary.write_text(page(in_order, machine), encoding="utf-8")
 
 
 def page(results: list[dict], machine: dict) -> str:
@@ -52,4 +55,4 @@ def page(results: list[dict], machine: dict) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
