@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from agents.dqn.config import DQNConfig
 from agents.dqn.network import DQN
 from agents.dqn.replay import Batch
-from rl_interp.core.device import bf16_pays
+from rl_interp.core.device import computes_in_bf16
 
 
 class Learner:
@@ -20,7 +20,7 @@ class Learner:
         self.agent, self.config, self.device = agent.to(device), config, device
         self.target = copy.deepcopy(agent).requires_grad_(False)
         self.optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and bf16_pays(device))
+        self.bf16 = computes_in_bf16(config.precision, device)
         self.updates = 0
 
     def update(self, batch: Batch) -> Tensor:

@@ -67,6 +67,11 @@ class IMPALAConfig:
                 raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
         if self.pretrain and self.cbet is None:
             raise UserError("pretrain given without a bonus to learn from; give --cbet too.")
+        if self.cbet and self.cbet.reset_probability and not self.pretrain:
+            raise UserError(
+                f"cbet.reset_probability={self.cbet.reset_probability} given without pretrain; counts are reset at "
+                "random in pre-training only."
+            )
         if self.pretrain and self.explorer:
             raise UserError("pretrain and explorer given; pre-train first, then transfer in a run of its own.")
 

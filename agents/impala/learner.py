@@ -14,7 +14,7 @@ from agents.impala.player import Unroll
 from agents.impala.transfer import Transfer
 from agents.impala.vtrace import vtrace
 from rl_interp.core.agent import PolicyOutput
-from rl_interp.core.device import bf16_pays
+from rl_interp.core.device import computes_in_bf16
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Learner:
         self.agent, self.config, self.device = agent.to(device), config, device
         learned = [parameter for parameter in agent.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(learned, config.learning_rate, eps=config.adam_eps, fused=True)
-        self.bf16 = config.precision == "bf16" or (config.precision == "auto" and bf16_pays(device))
+        self.bf16 = computes_in_bf16(config.precision, device)
         self.updates = 0
 
     def update(self, unroll: Unroll, bonus: NDArray[np.float32] | None, progress: float) -> Losses:

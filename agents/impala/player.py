@@ -10,7 +10,7 @@ from torch import Tensor
 from agents.impala.config import IMPALAConfig
 from agents.impala.transfer import make_agent
 from rl_interp.core.agent import Agent
-from rl_interp.core.device import bf16_pays
+from rl_interp.core.device import computes_in_bf16
 from rl_interp.core.envs import make_vector
 from rl_interp.core.envs.workers import WorkerError
 
@@ -71,9 +71,9 @@ class Player:
         self.obs, self.first = self.env.reset(int(env_seed >> 1)), np.ones(config.num_envs, bool)
         self.state: tuple[Tensor, ...] = self.agent.initial_state(config.num_envs)
         self.total = np.zeros(config.num_envs, np.float32)
-        self._bf16 = config.precision == "bf16" or (
-            config.precision == "auto" and bf16_pays(torch.device("cpu")) and config.env.observation_kind == "pixels"
-        )
+        # For symbols, converting the weights at every decision costs what the smaller products save.
+        pixels = config.env.observation_kind == "pixels"
+        self._bf16 = pixels and computes_in_bf16(config.precision, torch.device("cpu"))
 
     @torch.no_grad()
     def play(self, weights: NDArray[np.float32], out: Unroll) -> None:

@@ -16,6 +16,7 @@ from agents.impala.learner import Learner, Losses
 from agents.impala.player import Unroll, flat_weights
 from agents.impala.transfer import Transfer, load_explorer, make_agent
 from agents.loop import Report, check_finite, train_run
+from rl_interp.core.agent import Agent
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError
@@ -169,7 +170,7 @@ def train(
 def _make_actors(
     config: IMPALAConfig,
     seed: int,
-    agent: torch.nn.Module,
+    agent: Agent,
     count: int,
     ray_address: str | None,
     warn: Callable[[str], None],
@@ -181,7 +182,7 @@ def _make_actors(
             raise UserError(
                 "--ray given, and Ray is not installed; install the extra: pip install 'rl-interp[distributed]'."
             ) from None
-        return RayActors(config, seed, agent, max(1, count), ray_address, warn)  # pyright: ignore
+        return RayActors(config, seed, agent, max(1, count), ray_address, warn)
     if count == 0:
-        return LocalActor(config, seed, agent)  # pyright: ignore[reportArgumentType]
-    return ProcessActors(config, seed, agent, count, warn=warn)  # pyright: ignore[reportArgumentType]
+        return LocalActor(config, seed, agent)
+    return ProcessActors(config, seed, agent, count, warn=warn)

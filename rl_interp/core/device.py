@@ -39,6 +39,11 @@ def keep_memory() -> None:
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
+def computes_in_bf16(precision: str, device: torch.device) -> bool:
+    """What a configuration's `precision` (auto, fp32 or bf16) comes to on a device."""
+    return precision == "bf16" or (precision == "auto" and bf16_pays(device))
+
+
 def bf16_pays(device: torch.device) -> bool:
     """Whether the device multiplies bf16 in hardware: elsewhere PyTorch emulates it, many times slower."""
     if device.type == "cpu":

@@ -140,12 +140,6 @@ def test_the_bonus_is_that_of_the_counts_in_order_of_arrival():
 
 @pytest.mark.parametrize("config", [SMALL, COUNTING], ids=["base", "cbet"])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, config):
-    def weights_after(run, steps):
-        train(replace(config, agent_steps=steps), run, 3, actors=0)
-        return run.load_weights()
-
-    # One whose step size does not depend on its length, stopped at half of it.
-    config = replace(config, learning_rate=1e-3)
     whole = Training(config, 3)
     while whole.agent_steps < 640:
         if whole.agent_steps == 320:
@@ -288,6 +282,8 @@ def test_transfer_between_other_actions_is_refused(explorer):
 def test_phases_that_make_no_sense_are_refused():
     with pytest.raises(UserError, match="pretrain given without a bonus"):
         replace(SMALL, pretrain=True)
+    with pytest.raises(UserError, match="counts are reset at random in pre-training only"):
+        replace(COUNTING, cbet=CBETConfig(reset_probability=0.001))
     with pytest.raises(UserError, match="pre-train first"):
         replace(COUNTING, pretrain=True, explorer="x")
 
