@@ -34,19 +34,13 @@ def actors():
     made.close()
 
 
-def test_remote_actors_play_with_the_published_weights_and_are_replaced_when_they_die(actors):
+def test_remote_actors_play_with_the_published_weights_and_are_replaced_when_they_die(actors, taken_log_probs):
     actors, agent, warnings = actors
     seen = set()
     while len(seen) < 2:
         index, unroll = actors.next()
         seen.add(index)
-    out = agent.unroll(
-        torch.from_numpy(unroll["obs"]),
-        tuple(torch.from_numpy(unroll[f"state{i}"]) for i in range(2)),
-        torch.from_numpy(unroll["first"]),
-    )
-    taken = out.logits[:-1].log_softmax(-1).gather(-1, torch.from_numpy(unroll["actions"])[..., None])[..., 0]
-    np.testing.assert_allclose(unroll["log_probs"], taken.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(unroll["log_probs"], taken_log_probs(agent, unroll), atol=1e-5)
     os.kill(actors.process_ids()[0], signal.SIGKILL)
     while actors._lives[0] == 0 or actors._finished[0] == 0:
         actors.next()

@@ -51,19 +51,13 @@ def test_weights_survive_being_flattened():
         assert torch.equal(a, b)
 
 
-def test_an_unroll_holds_what_the_learner_would_compute():
+def test_an_unroll_holds_what_the_learner_would_compute(taken_log_probs):
     """The probabilities that the actor wrote are those of the unrolled network with the same weights and state."""
     torch.manual_seed(0)
     agent, player, unroll = make_agent(SMALL), Player(SMALL, 0, index=0), empty_unroll(SMALL)
     for _ in range(3):  # so that states are no longer zero, and episodes have ended
         player.play(flat_weights(agent), unroll)
-    out = agent.unroll(
-        torch.from_numpy(unroll["obs"]),
-        tuple(torch.from_numpy(unroll[f"state{i}"]) for i in range(2)),
-        torch.from_numpy(unroll["first"]),
-    )
-    taken = out.logits[:-1].log_softmax(-1).gather(-1, torch.from_numpy(unroll["actions"])[..., None])[..., 0]
-    np.testing.assert_allclose(unroll["log_probs"], taken.detach().numpy(), atol=1e-5)
+    np.testing.assert_allclose(unroll["log_probs"], taken_log_probs(agent, unroll), atol=1e-5)
 
 
 def test_the_losses_are_those_written_out():
@@ -168,7 +162,7 @@ def test_training_logs_checkpoints_evaluates_and_loads(tmp_path):
     assert load(run).policy.weight.shape == (7, 16)
 
 
-def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_they_die():
+def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_they_die(taken_log_probs):
     torch.manual_seed(0)
     agent, warnings = make_agent(SMALL), []
     actors = ProcessActors(SMALL, 0, agent, count=2, warn=warnings.append)
@@ -178,13 +172,7 @@ def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_t
         while len(seen) < 2:
             index, unroll = actors.next()
             seen.add(index)
-        out = agent.unroll(
-            torch.from_numpy(unroll["obs"]),
-            tuple(torch.from_numpy(unroll[f"state{i}"]) for i in range(2)),
-            torch.from_numpy(unroll["first"]),
-        )
-        taken = out.logits[:-1].log_softmax(-1).gather(-1, torch.from_numpy(unroll["actions"])[..., None])[..., 0]
-        np.testing.assert_allclose(unroll["log_probs"], taken.detach().numpy(), atol=1e-5)
+        np.testing.assert_allclose(unroll["log_probs"], taken_log_probs(agent, unroll), atol=1e-5)
         os.kill(actors._actors[0].process.pid, signal.SIGKILL)
         while actors._actors[0].life == 0 or actors._actors[0].finished == 0:
             actors.next()

@@ -1,0 +1,18 @@
+"""What the tests of IMPALA share."""
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def taken_log_probs():
+    """`taken_log_probs(agent, unroll)`: the log-probabilities `[T, N]` of an unroll's actions, by the network unrolled
+    from the states that the actor wrote."""
+
+    def of(agent, unroll):
+        state = tuple(torch.from_numpy(unroll[f"state{i}"]) for i in range(2))
+        out = agent.unroll(torch.from_numpy(unroll["obs"]), state, torch.from_numpy(unroll["first"]))
+        actions = torch.from_numpy(unroll["actions"])[..., None]
+        return out.logits[:-1].log_softmax(-1).gather(-1, actions)[..., 0].detach().numpy()
+
+    return of
