@@ -5,16 +5,14 @@ would hold each frame eight times. Here each environment's newest frame is one s
 stacks are put together when a batch is drawn.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from rl_interp.core.errors import RunError, UserError
+from agents.ring import Ring
+from rl_interp.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,14 +30,12 @@ class Batch:
     next_obs: NDArray[np.uint8]
 
 
-class Replay:
+class Replay(Ring):
     """A ring of `capacity` slots over `num_envs` environments, on disk if given a directory.
 
     A slot is one observation's newest frame and what followed it: action, reward, whether the value
     after it is zero (`terminal`), whether it is a real transition (`valid`: false for an episode's
     last observation, whose action only resets), and how many earlier frames belong to its episode.
-    `tick` numbers the writes of an environment; slots belong together only if their ticks are
-    consecutive, which alone keeps batches clear of the ring's seam and of gaps left by a resume.
     """
 
     def __init__(
@@ -52,38 +48,21 @@ class Replay:
         gamma: float = 0.99,
         directory: Path | None = None,
     ):
-        self.length = capacity // num_envs
-        if self.length <= stack + n_step:
+        length = capacity // num_envs
+        if length <= stack + n_step:
             raise UserError(
                 f"a replay of {capacity} slots over {num_envs} environments is too short for stacks of {stack} and "
                 f"{n_step}-step returns; give at least {(stack + n_step + 1) * num_envs}."
             )
-        self.num_envs, self.stack, self.n_step, self.gamma = num_envs, stack, n_step, gamma
-        self.cursor = self.size = self.next_tick = 0
-        self._directory = directory
-        grid = (self.length, num_envs)
-        self.frames = self._array("frames", (*grid, *frame_shape), np.uint8)
-        self.action = self._array("action", grid, np.uint8)
-        self.reward = self._array("reward", grid, np.float32)
-        self.terminal = self._array("terminal", grid, np.bool_)
-        self.valid = self._array("valid", grid, np.bool_)
-        self.age = self._array("age", grid, np.uint8)
-        self.tick = self._array("tick", (self.length,), np.int64)
-
-    def _array(self, name: str, shape: tuple[int, ...], dtype: type) -> NDArray[Any]:
-        if self._directory is None:
-            return np.zeros(shape, dtype)
-        self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"{name}.npy"
-        if not path.exists():
-            return _reserved(path, dtype, shape)
-        array = open_memmap(path, "r+")
-        if array.shape != shape or array.dtype != dtype:
-            raise RunError(
-                f"{path} holds {array.dtype} {array.shape}, but this run needs {np.dtype(dtype)} {shape}: it belongs "
-                "to a run of another configuration; give the run another name."
-            )
-        return array
+        super().__init__(length, num_envs, directory)
+        self.stack, self.n_step, self.gamma = stack, n_step, gamma
+        grid = (length, num_envs)
+        self.frames = self.array("frames", (*grid, *frame_shape), np.uint8)
+        self.action = self.array("action", grid, np.uint8)
+        self.reward = self.array("reward", grid, np.float32)
+        self.terminal = self.array("terminal", grid, np.bool_)
+        self.valid = self.array("valid", grid, np.bool_)
+        self.age = self.array("age", grid, np.uint8)
 
     def add(
         self,
@@ -104,13 +83,7 @@ class Replay:
         self.reward[at] = reward
         self.terminal[at] = terminal
         self.valid[at] = valid
-        self.tick[at] = self.next_tick
-        self.next_tick += 1
-        self.cursor = (at + 1) % self.length
-        self.size = min(self.size + 1, self.length)
-
-    def __len__(self) -> int:
-        return self.size * self.num_envs
+        self.advance()
 
     def sample(self, batch: int, rng: np.random.Generator) -> Batch:
         """Draw `batch` transitions uniformly, with replacement, from those whose window is complete."""
@@ -155,38 +128,8 @@ class Replay:
         frames[back > self.age[slots, envs][:, None]] = 0
         return frames
 
-    # -- resume ----------------------------------------------------------------------------------
-
-    def state(self) -> dict[str, int]:
-        """The counters; the arrays are in the directory already."""
-        return {"cursor": self.cursor, "size": self.size, "next_tick": self.next_tick}
-
     def restore(self, state: dict[str, int]) -> None:
-        """Go on from `state`. Slots written after it (by a run that was killed) stay usable, but a gap
-        in the ticks keeps every batch on one side of the seam."""
-        self.cursor, self.size = state["cursor"], state["size"]
+        """Go on from `state`. Slots written after it (by a run that was killed) stay usable, but a gap in the ticks
+        keeps every batch on one side of the seam: on the other are other episodes."""
+        super().restore(state)
         self.next_tick = int(self.tick.max()) + self.length
-
-    def flush(self) -> None:
-        """Write dirty pages to the disk."""
-        for name in ("frames", "action", "reward", "terminal", "valid", "age", "tick"):
-            array = getattr(self, name)
-            if isinstance(array, np.memmap):
-                array.flush()
-
-
-def _reserved(path: Path, dtype: type, shape: tuple[int, ...]) -> NDArray[Any]:
-    """A new memory map whose blocks are on disk already: where they are found missing later, writing to it would
-    kill the process."""
-    array = open_memmap(path, "w+", dtype, shape)
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "rb+") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                path.unlink()
-                raise RunError(
-                    f"the replay's {path.name} needs {array.nbytes / 2**20:,.0f} MiB in {path.parent} "
-                    f"({error.strerror}); free some space or lower replay_capacity."
-                ) from error
-    return array

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from agents.cbet import CBETConfig
+from agents.phases import check_phases
 from rl_interp.core.envs import EnvConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, at_least_one
 
@@ -65,15 +66,7 @@ class IMPALAConfig:
         for name in ("gamma", "eval_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
-        if self.pretrain and self.cbet is None:
-            raise UserError("pretrain given without a bonus to learn from; give --cbet too.")
-        if self.cbet and self.cbet.reset_probability and not self.pretrain:
-            raise UserError(
-                f"cbet.reset_probability={self.cbet.reset_probability} given without pretrain; counts are reset at "
-                "random in pre-training only."
-            )
-        if self.pretrain and self.explorer:
-            raise UserError("pretrain and explorer given; pre-train first, then transfer in a run of its own.")
+        check_phases(self)
 
 
 def default_config(env_id: str, **overrides: object) -> IMPALAConfig:

@@ -5,7 +5,6 @@ the agent is given; the paper's last reward and last action are left out, so tha
 """
 
 import itertools
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +12,14 @@ from torch import Tensor, nn
 from agents.impala.lstm import HookedLSTM, LSTMState, lstm_hook_points
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 
-SYMBOLS = (11, 6, 4)
-"""How many objects, colours and states a cell of MiniGrid can have."""
-
 
 class IMPALA(Agent):
     """Logits `[T, B, A]` and values `[T, B]` from uint8 observations `[T, B, 3, H, W]`.
 
     Args:
-        observation: whether bytes are intensities (`pixels`, the deep ResNet) or categories (`symbols`, a smaller
-            network on embedded cells).
         shape: of an observation, `(C, H, W)`.
+        categories: where bytes are categories, how many each channel has, for a smaller network on embedded cells;
+            None where they are intensities, for the deep ResNet.
         channels: of the ResNet's sections.
     """
 
@@ -31,14 +27,14 @@ class IMPALA(Agent):
         self,
         num_actions: int,
         shape: tuple[int, ...],
-        observation: Literal["pixels", "symbols"] = "pixels",
+        categories: tuple[int, ...] | None = None,
         channels: tuple[int, ...] = (16, 32, 32),
         hidden: int = 256,
         lstm: int = 256,
     ):
         super().__init__()
-        self.observation = observation
-        self.torso = ResNet(shape, channels) if observation == "pixels" else SymbolNet(shape)
+        self.observation = "pixels" if categories is None else "symbols"
+        self.torso = ResNet(shape, channels) if categories is None else SymbolNet(categories)
         with torch.no_grad():
             features = self.torso(torch.zeros(1, *shape, dtype=torch.uint8)).numel()
         self.fc, self.relu = nn.Linear(features, hidden), nn.ReLU()
@@ -58,7 +54,9 @@ class IMPALA(Agent):
         zeros = torch.zeros(batch, self.lstm.width, device=self.policy.weight.device)
         return (zeros, zeros.clone())
 
-    def unroll(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+    def unroll(
+        self, obs: Tensor, state: State = (), first: Tensor | None = None, actions: Tensor | None = None
+    ) -> PolicyOutput:
         time, batch = obs.shape[:2]
         given: LSTMState = state or self.initial_state(batch)
         x = self.relu(self.fc(self.torso(obs.flatten(0, 1)).flatten(1)))
@@ -124,11 +122,12 @@ class _Residual(nn.Module):
 
 
 class SymbolNet(nn.Module):
-    """Cells embedded by object, colour and state, the three embeddings summed, and two convolutions."""
+    """Cells embedded by each of their categories, the embeddings summed, and two convolutions."""
 
-    def __init__(self, shape: tuple[int, ...], width: int = 32):
+    def __init__(self, categories: tuple[int, ...], width: int = 32):
         super().__init__()
-        self.embed = nn.Conv2d(sum(SYMBOLS), width, 1, bias=False)
+        self.total = sum(categories)
+        self.embed = nn.Conv2d(self.total, width, 1, bias=False)
         self.conv1, self.relu1 = nn.Conv2d(width, width, 3), nn.ReLU()
         self.conv2, self.relu2 = nn.Conv2d(width, 2 * width, 3), nn.ReLU()
         self.points = [
@@ -138,14 +137,14 @@ class SymbolNet(nn.Module):
                 ("conv2.post", "relu2"),
             )
         ]  # fmt: skip
-        offsets = torch.tensor([0, SYMBOLS[0], SYMBOLS[0] + SYMBOLS[1]])[:, None, None]
+        offsets = torch.tensor([0, *itertools.accumulate(categories[:-1])])[:, None, None]
         self.register_buffer("offsets", offsets, persistent=False)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, obs: Tensor) -> Tensor:
-        """`[B, 3, H, W]` categories as bytes, to `[B, C', H', W']`."""
+        """`[B, C, H, W]` categories as bytes, to `[B, C', H', W']`."""
         assert isinstance(self.offsets, Tensor)
-        one_hot = torch.zeros(len(obs), *obs.shape[-2:], sum(SYMBOLS), device=obs.device)
+        one_hot = torch.zeros(len(obs), *obs.shape[-2:], self.total, device=obs.device)
         one_hot.scatter_(-1, (obs.long() + self.offsets).permute(0, 2, 3, 1), 1.0)
         one_hot = one_hot.permute(0, 3, 1, 2)  # as a view: channels are last in memory
         x = self.relu1(self.conv1(self.embed(one_hot)))

@@ -1,16 +1,14 @@
 """From a configuration to its agent: IMPALA alone, or beside a frozen exploration policy."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from agents.impala.config import IMPALAConfig
 from agents.impala.network import IMPALA
+from agents.phases import explorer_config
 from rl_interp.core.agent import Agent, PolicyOutput, State
-from rl_interp.core.config import from_plain
-from rl_interp.core.errors import RunError
 from rl_interp.core.run import Run, load_into
 
 
@@ -19,7 +17,7 @@ def make_agent(config: IMPALAConfig) -> "IMPALA | Transfer":
     task = _impala(config)
     if config.explorer is None:
         return task
-    return Transfer(task, _impala(_explorer_config(config)))
+    return Transfer(task, _impala(explorer_config(config, "impala")))
 
 
 def load_explorer(agent: "Transfer", config: IMPALAConfig) -> None:
@@ -54,7 +52,9 @@ class Transfer(Agent):
     def initial_state(self, batch: int) -> State:
         return (*self.task.initial_state(batch), *self.explorer.initial_state(batch))
 
-    def unroll(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+    def unroll(
+        self, obs: Tensor, state: State = (), first: Tensor | None = None, actions: Tensor | None = None
+    ) -> PolicyOutput:
         state = state or self.initial_state(obs.shape[1])
         own = self.task.unroll(obs, state[:2], first)
         with torch.no_grad():
@@ -69,22 +69,8 @@ def _impala(config: IMPALAConfig) -> IMPALA:
     return IMPALA(
         len(env.action_names),
         env.observation_shape,
-        env.observation_kind,
+        env.categories,
         tuple(config.channels),
         config.hidden,
         config.lstm,
     )
-
-
-def _explorer_config(config: IMPALAConfig) -> IMPALAConfig:
-    run = Run.open(Path(config.explorer or ""))
-    if run.meta["kind"] != "impala":
-        raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; transfer needs a pre-trained impala run.")
-    theirs = from_plain(IMPALAConfig, run.config, run.path / "config.yaml")
-    for what in ("action_names", "observation_shape", "observation_kind"):
-        if getattr(theirs.env, what) != getattr(config.env, what):
-            raise RunError(
-                f"{run.path} was trained on {theirs.env.id} with {what.replace('_', ' ')} {getattr(theirs.env, what)}, "
-                f"and {config.env.id} has {getattr(config.env, what)}; transfer between environments that share them."
-            )
-    return theirs

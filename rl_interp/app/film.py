@@ -121,7 +121,7 @@ def _play(loaded: Loaded, env: LabelledEnv, decisions: int, skip: int, seed: int
         action = int(choose(out, rng, epsilon=0.0)[0])
         if step >= skip:
             yield _Moment(env.render(), obs, state, out.preferences[0].float().cpu().numpy(), action, total, step)
-        state = out.state
+        state = loaded.agent.after_action(out.state, torch.tensor([action], device=device))
         obs, reward, terminated, truncated, _ = env.step(action)
         total += reward
         if terminated or truncated:

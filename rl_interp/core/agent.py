@@ -99,6 +99,11 @@ class Agent(nn.Module):
         """The state before an episode's first step; feed-forward agents keep the default, `()`."""
         return ()
 
+    def after_action(self, state: State, actions: Tensor) -> State:
+        """Tell an agent what was done after `step` gave `state`: `actions [B]` int64. Returns the state for the next
+        step; agents that do not look at their own actions keep the default, which changes nothing."""
+        return state
+
     def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
         """Decide once: `obs [B, ...]`, `first [B]`; leaves of the result are `[B, ...]`."""
         if type(self).unroll is Agent.unroll:
@@ -106,9 +111,12 @@ class Agent(nn.Module):
         out = self.unroll(obs[None], state, None if first is None else first[None])
         return PolicyOutput(out.state, *(tree_map(lambda leaf: leaf[0], getattr(out, head)) for head in _HEADS))
 
-    def unroll(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+    def unroll(
+        self, obs: Tensor, state: State = (), first: Tensor | None = None, actions: Tensor | None = None
+    ) -> PolicyOutput:
         """Decide for a segment: `obs [T, B, ...]`, `first [T, B]`; leaves are `[T, B, ...]`, the state
-        is the last one. A feed-forward agent folds T into B; a recurrent one steps through time."""
+        is the last one. A feed-forward agent folds T into B; a recurrent one steps through time. `actions [T, B]`
+        are those taken after each observation, for agents that look at their own."""
         if type(self).step is Agent.step:
             raise NotImplementedError(f"{type(self).__name__} must implement `step` or `unroll`.")
         time, batch = obs.shape[:2]
@@ -119,6 +127,8 @@ class Agent(nn.Module):
         for t in range(time):
             outputs.append(self.step(obs[t], state, None if first is None else first[t]))
             state = outputs[-1].state
+            if actions is not None:
+                state = self.after_action(state, actions[t])
         columns = ([getattr(out, head) for out in outputs] for head in _HEADS)
         return PolicyOutput(state, *(None if column[0] is None else torch.stack(column) for column in columns))
 

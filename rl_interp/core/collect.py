@@ -100,10 +100,10 @@ def collect(
             obs = torch.from_numpy(np.stack([player.obs for player in players])).to(device)
             first = torch.tensor([player.first for player in players], device=device)
             out, cache = run_with_cache(agent, obs, state, names=[hook], first=first)
-            state = out.state
             values = cache[hook][-1] if agent.hook_points[hook].kind == "recurrent" else cache[hook]
             values, state_values = values.cpu().numpy(), _state_values(out).cpu().numpy()
             actions = choose(out, rng, epsilon)
+            state = agent.after_action(out.state, torch.from_numpy(actions).to(device))
             for i in np.flatnonzero(active):
                 player = players[i]
                 player.act(int(actions[i]), values[i], float(state_values[i]))

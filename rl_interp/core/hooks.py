@@ -118,9 +118,11 @@ def run_with_hooks(
     *,
     hooks: Mapping[str, Hook | Sequence[Hook]],
     first: Tensor | None = None,
+    actions: Tensor | None = None,
     unroll: bool = False,
 ) -> PolicyOutput:
-    """Run one `step` (`obs [B, ...]`) or, with `unroll=True`, a segment (`obs [T, B, ...]`) under hooks.
+    """Run one `step` (`obs [B, ...]`) or, with `unroll=True`, a segment (`obs [T, B, ...]`, and its `actions [T, B]`
+    for agents that look at their own) under hooks.
 
     `state=None` starts from the agent's initial state. Raises as `hooked` does. Gradients follow the
     caller's `torch.no_grad` or `torch.enable_grad`.
@@ -128,7 +130,7 @@ def run_with_hooks(
     if state is None:
         state = agent.initial_state(obs.shape[1] if unroll else obs.shape[0])
     with hooked(agent, hooks):
-        return agent.unroll(obs, state, first) if unroll else agent.step(obs, state, first)
+        return agent.unroll(obs, state, first, actions) if unroll else agent.step(obs, state, first)
 
 
 def run_with_cache(
@@ -139,6 +141,7 @@ def run_with_cache(
     names: Sequence[str],
     hooks: Mapping[str, Hook | Sequence[Hook]] | None = None,
     first: Tensor | None = None,
+    actions: Tensor | None = None,
     unroll: bool = False,
 ) -> tuple[PolicyOutput, Cache]:
     """Run as `run_with_hooks` does and keep the values at `names`, after any `hooks` at the same point.
@@ -152,7 +155,7 @@ def run_with_cache(
     chains = {name: (given,) if callable(given) else tuple(given) for name, given in (hooks or {}).items()}
     for name in dict.fromkeys(names):
         chains[name] = (*chains.get(name, ()), cache.record)
-    return run_with_hooks(agent, obs, state, hooks=chains, first=first, unroll=unroll), cache
+    return run_with_hooks(agent, obs, state, hooks=chains, first=first, actions=actions, unroll=unroll), cache
 
 
 def hook_point(agent: Agent, name: str) -> HookPoint:

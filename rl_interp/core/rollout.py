@@ -42,8 +42,9 @@ class Actor:
         out = self.agent.step(
             torch.from_numpy(obs).to(self.device), self.state, torch.from_numpy(first).to(self.device)
         )
-        self.state = out.state
-        return choose(out, self.rng, epsilon)
+        actions = choose(out, self.rng, epsilon)
+        self.state = self.agent.after_action(out.state, torch.from_numpy(actions).to(self.device))
+        return actions
 
 
 def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> NDArray[np.int64]:

@@ -124,9 +124,7 @@ def test_a_ring_on_disk_goes_on_after_a_resume_without_mixing_runs(tmp_path):
 
 def test_a_directory_of_another_shape_is_refused(tmp_path):
     make(directory=tmp_path)
-    with pytest.raises(
-        RunError, match=r"frames.npy holds uint8 \(40, 2, 2, 2\), but this run needs uint8 \(50, 2, 2, 2\)"
-    ):
+    with pytest.raises(RunError, match=r"tick.npy holds int64 \(40,\), but this run needs int64 \(50,\)"):
         make(capacity=100, directory=tmp_path)
 
 

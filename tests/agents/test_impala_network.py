@@ -87,8 +87,8 @@ def test_an_episodes_first_step_forgets_the_one_before():
 
 def agents():
     torch.manual_seed(0)
-    symbols = IMPALA(7, (3, 7, 7), "symbols", hidden=16, lstm=12)
-    pixels = IMPALA(5, (3, 16, 16), "pixels", channels=(4, 8), hidden=16, lstm=12)
+    symbols = IMPALA(7, (3, 7, 7), (11, 6, 4), hidden=16, lstm=12)
+    pixels = IMPALA(5, (3, 16, 16), channels=(4, 8), hidden=16, lstm=12)
     return {"symbols": symbols, "pixels": pixels}
 
 

@@ -65,9 +65,14 @@ class EnvConfig(ABC):
     """Gymnasium id."""
 
     @property
+    def categories(self) -> tuple[int, ...] | None:
+        """How many categories each channel of an observation can have; None where bytes are intensities."""
+        return None
+
+    @property
     def observation_kind(self) -> Literal["pixels", "symbols"]:
         """Whether an observation's bytes are intensities or categories."""
-        return "pixels"
+        return "pixels" if self.categories is None else "symbols"
 
     @property
     def frames_per_step(self) -> int:

@@ -37,8 +37,9 @@ class MiniGridConfig(EnvConfig):
             raise UserError(f"observation={self.observation!r} given; it is pixels or symbols.")
 
     @property
-    def observation_kind(self) -> Literal["pixels", "symbols"]:
-        return self.observation
+    def categories(self) -> tuple[int, ...] | None:
+        """Objects, colours and states that a cell can have."""
+        return (11, 6, 4) if self.observation == "symbols" else None
 
     @property
     def ids(self) -> tuple[str, ...]:

@@ -1,0 +1,138 @@
+"""DreamerV3's configuration."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from agents.cbet import CBETConfig
+from agents.phases import check_phases
+from rl_interp.core.envs import EnvConfig, MiniGridConfig, env_config
+from rl_interp.core.errors import UserError, at_least_one, unknown
+
+
+@dataclass(frozen=True)
+class Size:
+    """Widths and depths of every network."""
+
+    deter: int
+    """Width of the GRU."""
+    units: int
+    """Width of the hidden layers of the RSSM and of the heads."""
+    layers: int
+    """Hidden layers of a head."""
+    depth: int
+    """Channels of the convolution next to the image."""
+    stoch: int = 32
+    """Categoricals in the latent."""
+    classes: int = 32
+    """Classes of each."""
+    vector_layers: int = 5
+    """Hidden layers of the encoder and decoder of vectors, which the published sizes leave alone."""
+    vector_units: int = 1024
+    """Their width."""
+
+
+SIZES = {
+    "debug": Size(32, 16, 2, 8, stoch=4, classes=4, vector_layers=2, vector_units=16),
+    "tiny": Size(128, 128, 1, 8, stoch=16, classes=16, vector_layers=1, vector_units=128),
+    "small": Size(512, 512, 2, 32),
+    "medium": Size(1024, 640, 3, 48),
+    "large": Size(2048, 768, 4, 64),
+    "xlarge": Size(4096, 1024, 5, 96),
+}
+"""`tiny` is for learning on a CPU; `small` to `xlarge` are the published package's."""
+
+SizeName = Literal["debug", "tiny", "small", "medium", "large", "xlarge"]
+
+
+@dataclass(frozen=True)
+class DreamerV3Config:
+    """Everything a DreamerV3 run depends on besides its seed."""
+
+    env: EnvConfig = field(default_factory=MiniGridConfig)
+    """The environment and its conventions."""
+    size: SizeName = "small"
+    """Widths of the networks."""
+    agent_steps: int = 1_000_000
+    """Decisions to train for."""
+    num_envs: int = 4
+    """Environments that play side by side."""
+    batch_size: int = 16
+    """Sequences per update."""
+    batch_length: int = 64
+    """Decisions per sequence."""
+    train_ratio: float = 512.0
+    """Decisions learned from per decision played."""
+    replay_capacity: int = 1_000_000
+    """Decisions kept."""
+    replay_on_disk: bool = False
+    """Keep them in the run's directory, as memory maps; a resumed run then has them again."""
+    learning_starts: int = 1024
+    """Decisions played before the first update."""
+    imag_horizon: int = 15
+    """Decisions imagined from every latent."""
+    horizon: int = 333
+    """Decisions after which a reward has lost most of its worth: the discount is 1 − 1/horizon."""
+    return_lambda: float = 0.95
+    """λ of the imagined returns."""
+    actor_entropy: float = 3e-4
+    """Weight of the policy's entropy."""
+    dyn_scale: float = 0.5
+    """Weight of the loss that pulls the prior to the posterior."""
+    rep_scale: float = 0.1
+    """Weight of the loss that pulls the posterior to the prior."""
+    free_nats: float = 1.0
+    """KL below which neither pulls."""
+    unimix: float = 0.01
+    """Share of the uniform distribution in every categorical, the policy included."""
+    model_lr: float = 1e-4
+    """Adam's step size for the world model (epsilon 1e-8, gradients clipped to norm 1000)."""
+    behaviour_lr: float = 3e-5
+    """Adam's step size for actor and critic (epsilon 1e-5, gradients clipped to norm 100)."""
+    slow_fraction: float = 0.02
+    """Share of the critic that enters the slow critic at each update."""
+    return_decay: float = 0.99
+    """Decay of the running 5th and 95th percentiles of returns."""
+    cbet: CBETConfig | None = None
+    """The exploration bonus; none by default. A head of its own learns it, and imagined rewards are the sum of
+    both heads' means; the reward head learns the extrinsic reward alone."""
+    pretrain: bool = False
+    """Pre-training of an exploration policy: imagined rewards are the bonus alone, and no state is terminal."""
+    explorer: str | None = None
+    """Transfer: the run of a pre-trained policy, whose frozen logits are added to the learned ones."""
+    eval_every: int = 0
+    """Decisions between evaluations; 0 for none but the last."""
+    eval_episodes: int = 30
+    """Full episodes per evaluation."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in evaluation; otherwise actions are samples of the policy."""
+    checkpoint_every: int = 50_000
+    """Decisions between checkpoints."""
+    log_every: int = 2_000
+    """Decisions between lines of metrics."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 autocast; `auto` uses it where the processor multiplies in it."""
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise UserError(unknown("size", self.size, list(SIZES)))
+        counts = ("agent_steps", "num_envs", "batch_size", "learning_starts", "imag_horizon", "eval_episodes")
+        at_least_one(**{name: getattr(self, name) for name in counts}, log_every=self.log_every)
+        if self.batch_length < 2:
+            raise UserError(f"batch_length={self.batch_length} given; a sequence has at least 2 decisions.")
+        if not self.train_ratio > 0:
+            raise UserError(f"train_ratio={self.train_ratio} given; it must be above 0.")
+        for name in ("return_lambda", "unimix", "slow_fraction", "return_decay", "eval_epsilon"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
+        if self.horizon < 2:
+            raise UserError(f"horizon={self.horizon} given; it must be at least 2 decisions.")
+        check_phases(self)
+
+    @property
+    def discount(self) -> float:
+        return 1 - 1 / self.horizon
+
+
+def default_config(env_id: str, **overrides: object) -> DreamerV3Config:
+    """The configuration that suits an environment."""
+    return DreamerV3Config(env=env_config(env_id), **overrides)  # pyright: ignore[reportArgumentType]

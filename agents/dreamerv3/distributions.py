@@ -1,0 +1,81 @@
+"""The distributions that DreamerV3 predicts with: symlog, two-hot over 255 bins, and one-hot categoricals.
+
+Hafner et al. 2023, arXiv 2301.04104, "Robust predictions" and "World model learning".
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+BINS, LOW, HIGH = 255, -20.0, 20.0
+"""Bins of a two-hot prediction, evenly spaced in symlog space."""
+
+
+def symlog(x: Tensor) -> Tensor:
+    """sign(x) · ln(1 + |x|)."""
+    return x.sign() * x.abs().log1p()
+
+
+def symexp(x: Tensor) -> Tensor:
+    """The inverse of `symlog`."""
+    return x.sign() * x.abs().expm1()
+
+
+def two_hot_mean(logits: Tensor) -> Tensor:
+    """The value that logits `[..., 255]` stand for, `[...]`: symexp of the mean bin, as the published package has
+    it (the paper's later version takes the mean after symexp)."""
+    bins = torch.linspace(LOW, HIGH, BINS, device=logits.device)
+    return symexp((logits.float().softmax(-1) * bins).sum(-1))
+
+
+def two_hot_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy `[...]` of logits `[..., 255]` with the two bins next to symlog(target), weighted by nearness."""
+    log_probs = logits.float().log_softmax(-1)
+    place = (symlog(target.float()).clamp(LOW, HIGH) - LOW) * ((BINS - 1) / (HIGH - LOW))
+    below = place.floor().clamp(max=BINS - 2)
+    weight, index = place - below, below.long()[..., None]
+    at_below = log_probs.gather(-1, index)[..., 0]
+    at_above = log_probs.gather(-1, index + 1)[..., 0]
+    return -(at_below * (1 - weight) + at_above * weight)
+
+
+def symlog_error(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared distance `[...]` to symlog(target), summed over the last axis."""
+    distance = (prediction.float() - symlog(target.float())) ** 2
+    return torch.where(distance < 1e-8, 0.0, distance).sum(-1)
+
+
+def unimix(logits: Tensor, share: float) -> Tensor:
+    """Log-probabilities of the softmax of logits `[..., K]` mixed with a `share` of the uniform distribution."""
+    return torch.log((1 - share) * logits.float().softmax(-1) + share / logits.shape[-1])
+
+
+def sample(log_probs: Tensor) -> Tensor:
+    """One-hot samples `[..., K]`, through which gradients go as through the probabilities (straight through)."""
+    probs = log_probs.exp()
+    # The class whose exponential clock of rate p rings first is a sample of p.
+    return _straight_through((probs.detach() / _clocks(probs)).argmax(-1), probs)
+
+
+def mode(log_probs: Tensor) -> Tensor:
+    """The likeliest classes as one-hot `[..., K]`, with the same gradients as `sample`."""
+    return _straight_through(log_probs.argmax(-1), log_probs.exp())
+
+
+def _clocks(probs: Tensor) -> Tensor:
+    return torch.empty_like(probs).exponential_()
+
+
+def _straight_through(index: Tensor, probs: Tensor) -> Tensor:
+    one_hot = F.one_hot(index, probs.shape[-1]).to(probs.dtype)
+    return one_hot + probs - probs.detach() if probs.requires_grad else one_hot
+
+
+def entropy(log_probs: Tensor) -> Tensor:
+    """In nats, of the last axis."""
+    return -(log_probs.exp() * log_probs).sum(-1)
+
+
+def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p ‖ q) in nats of independent categoricals `[..., S, K]` given by their log-probabilities, `[...]`."""
+    return (p.exp() * (p - q)).sum((-2, -1))

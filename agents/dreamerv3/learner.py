@@ -1,0 +1,88 @@
+"""One DreamerV3 update: the world model from replayed sequences, then actor and critic from dreams."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from agents.dreamerv3.agent import DreamerV3
+from agents.dreamerv3.behaviour import Guide
+from agents.dreamerv3.replay import Batch
+from agents.dreamerv3.rssm import Latent
+from rl_interp.core.device import computes_in_bf16
+
+
+class Learner:
+    """The agent with its three optimisers."""
+
+    def __init__(self, agent: DreamerV3, device: torch.device):
+        self.agent, self.config, self.device = agent.to(device), agent.config, device
+        model, behaviour, config = agent.world_model, agent.behaviour, agent.config
+        self.parts = {
+            "model": _Part(model.parameters(), config.model_lr, 1e-8, 1000.0),
+            "actor": _Part(behaviour.actor.parameters(), config.behaviour_lr, 1e-5, 100.0),
+            "critic": _Part(behaviour.critic.parameters(), config.behaviour_lr, 1e-5, 100.0),
+        }
+        self.bf16 = computes_in_bf16(config.precision, device)
+        self.updates = 0
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        """Take one step of each optimiser; returns loss terms, gradient norms and figures as scalars."""
+        agent, config = self.agent, self.config
+        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            terms, seen = agent.world_model.losses(tensors)
+            total = agent.world_model.total(terms)
+        figures = {f"{name}_loss": value.mean() for name, value in terms.items()}
+        figures["model_grad_norm"] = self.parts["model"].step(total)
+        start = Latent(*(leaf.detach().flatten(0, 1) for leaf in seen.latent))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            dream = agent.behaviour.imagine(
+                agent.world_model,
+                start,
+                config.imag_horizon,
+                tensors["terminated"].flatten(),
+                guide=self._guide(tensors),
+            )
+            losses = agent.behaviour.losses(dream)
+        for name in ("actor", "critic"):
+            figures[f"{name}_grad_norm"] = self.parts[name].step(losses[name])
+            figures[f"{name}_loss"] = losses.pop(name)
+        # The first time all of it: the slow critic starts as the critic is after its first update, as published.
+        agent.behaviour.follow(config.slow_fraction if self.updates else 1.0)
+        self.updates += 1
+        return {name: value.detach() for name, value in (figures | losses).items()}
+
+    @torch.no_grad()
+    def _guide(self, tensors: dict[str, Tensor]) -> Guide | None:
+        explorer = self.agent.explorer
+        if explorer is None:
+            return None
+        seen = explorer.world_model.observe(tensors["obs"], tensors["actions"], tensors["first"])
+        return Guide(explorer.world_model, explorer.behaviour, Latent(*(leaf.flatten(0, 1) for leaf in seen.latent)))
+
+    def state(self) -> dict[str, Any]:
+        parts = {name: part.optimizer.state_dict() for name, part in self.parts.items()}
+        return {"updates": self.updates, "optimizers": parts}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        for name, part in self.parts.items():
+            part.optimizer.load_state_dict(state["optimizers"][name])
+
+
+class _Part:
+    """Parameters that are learned together, their optimiser, and the norm that their gradients are clipped to."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], rate: float, eps: float, clip: float):
+        self.parameters, self.clip = list(parameters), clip
+        self.optimizer = torch.optim.Adam(self.parameters, rate, eps=eps, fused=True)
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Returns the gradients' norm before clipping."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.optimizer.step()
+        return norm

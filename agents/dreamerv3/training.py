@@ -1,0 +1,191 @@
+"""Training DreamerV3: play, remember, and learn as often as the train ratio says."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from agents.cbet import CBET
+from agents.dreamerv3.agent import load_explorer, make_agent
+from agents.dreamerv3.config import DreamerV3Config
+from agents.dreamerv3.learner import Learner
+from agents.dreamerv3.replay import SequenceReplay
+from agents.loop import DivergedError, Report, train_run
+from rl_interp.core.device import keep_memory, pick_device
+from rl_interp.core.envs import make_vector
+from rl_interp.core.envs.games import GameVector
+from rl_interp.core.rollout import Actor, Episodes, evaluate
+from rl_interp.core.run import Run, load_into
+
+
+class Training:
+    """The state of a run.
+
+    The updates that are due are taken while the environments step, where those have processes of their own; what
+    they give is the same as if the two took turns.
+    """
+
+    def __init__(self, config: DreamerV3Config, seed: int, directory: Path | None, device: str = "auto"):
+        keep_memory()
+        torch.manual_seed(seed)
+        self.config, self.seed = config, seed
+        env = config.env
+        self.agent = make_agent(config).train()
+        if config.explorer is not None:
+            load_explorer(self.agent, config)
+        self.learner = Learner(self.agent, pick_device(device))
+        capacity = min(config.replay_capacity, config.agent_steps + config.num_envs)
+        self.replay = SequenceReplay(
+            capacity, config.num_envs, env.observation_shape, bonus=config.cbet is not None,
+            directory=directory if config.replay_on_disk else None,
+        )  # fmt: skip
+        self.bonus = None
+        if config.cbet is not None:
+            self.bonus = CBET(config.cbet, config.num_envs, env.observation_shape, env.scene_shape, seed)
+        self.env = make_vector(env, config.num_envs)
+        self.rng = np.random.default_rng(seed)
+        self.actor = Actor(self.agent, config.num_envs, self.rng)
+        self.agent_steps = 0
+        self._figures: dict[str, torch.Tensor] = {}
+        self._returns: list[float] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        """Start fresh episodes, seeded by how far training has come, so that a resume sees new ones."""
+        count = self.config.num_envs
+        self._obs = self.env.reset(self.seed + self.agent_steps)
+        self._scene = self.env.scene() if self.bonus is not None else None
+        self._came = {
+            "rewards": np.zeros(count, np.float32),
+            "terminated": np.zeros(count, bool),
+            "first": np.ones(count, bool),
+        }
+        if self.bonus is not None:
+            self._came["bonus"] = np.zeros(count, np.float32)
+        self._return = np.zeros(count, np.float32)
+
+    def advance(self) -> None:
+        """Take one decision in every environment and the updates that are due."""
+        config = self.config
+        first = self._came["first"]
+        random = len(self.replay) < config.learning_starts
+        actions = self.actor.act(self._obs, first, epsilon=1.0 if random else 0.0)
+        self.replay.add(obs=self._obs, actions=actions, **self._came)
+        self.env.send(actions)
+        self._learn()
+        step = self.env.recv()
+        self._came = {"rewards": step.reward, "terminated": step.terminated, "first": step.first}
+        if self.bonus is not None:
+            scene = self.env.scene()
+            assert self._scene is not None
+            self._came["bonus"] = self.bonus(step.obs, self._scene, scene, step.first)
+            self._scene = scene
+        self._return += step.reward
+        for i in np.flatnonzero(step.done):
+            self._returns.append(float(self._return[i]))
+            self._return[i] = 0
+        self._obs = step.obs
+        self.agent_steps += config.num_envs
+
+    def _learn(self) -> None:
+        """Take the updates that are due by now."""
+        config, now = self.config, self.agent_steps
+        if len(self.replay) < config.learning_starts or self.replay.size < config.batch_length:
+            return
+        each = config.batch_size * config.batch_length / config.train_ratio  # decisions played per update
+        for _ in range(int(now / each) - int((now - config.num_envs) / each)):
+            batch = self.replay.sample(config.batch_size, config.batch_length, self.rng)
+            self._figures = self.learner.update(batch)
+
+    def metrics(self) -> dict[str, float]:
+        """Figures of the last update, and the mean extrinsic return of episodes that ended since the last call."""
+        self._check()
+        values: dict[str, float] = {"updates": self.learner.updates}
+        values |= {name: value.item() for name, value in self._figures.items()}
+        if self._returns:
+            values |= {"episode_return": float(np.mean(self._returns)), "episodes": len(self._returns)}
+            self._returns.clear()
+        return values
+
+    def _check(self) -> None:
+        """Raise `DivergedError` if a loss term of the last update is not finite; its weights aren't either, then."""
+        for name, value in self._figures.items():
+            if not value.isfinite():
+                raise DivergedError(
+                    f"{name} became {value.item()} at decision {self.agent_steps}; the last checkpoint is kept: lower "
+                    "model_lr or behaviour_lr and start a new run, or resume this one to see whether it happens again."
+                )
+
+    def score(self) -> Episodes:
+        """Evaluate on whole episodes, the policy sampled from as in training."""
+        config = self.config
+        env = make_vector(config.env, min(16, config.eval_episodes))
+        self.agent.eval()
+        try:
+            return evaluate(self.agent, env, config.eval_episodes, seed=self.seed + 1, epsilon=config.eval_epsilon)
+        finally:
+            self.agent.train()
+            env.close()
+
+    def state(self) -> dict[str, Any]:
+        self._check()
+        self.replay.flush()
+        return {
+            "agent_steps": self.agent_steps,
+            "learner": self.learner.state(),
+            "replay": self.replay.state(),
+            "bonus": None if self.bonus is None else self.bonus.state(),
+            "rng": self.rng.bit_generator.state,
+            "torch_rng": torch.get_rng_state(),
+            "episodes": self._episodes(),
+        }
+
+    def _episodes(self) -> dict[str, Any] | None:
+        """Where the episodes stand; None where the environments can't say, and a resumed run starts new ones."""
+        if not isinstance(self.env, GameVector):
+            return None
+        return {
+            "env": self.env.state(),
+            "came": {name: torch.from_numpy(array) for name, array in self._came.items()},
+            "return": torch.from_numpy(self._return),
+            "actor": list(self.actor.state),
+        }
+
+    def restore(self, weights: Mapping[str, torch.Tensor], state: Mapping[str, Any], source: Path) -> None:
+        load_into(self.agent, weights, source)
+        self.learner.restore(state["learner"])
+        if self.config.replay_on_disk:
+            self.replay.restore(state["replay"])
+        if self.bonus is not None:
+            self.bonus.restore(state["bonus"])
+        self.rng.bit_generator.state = state["rng"]
+        torch.set_rng_state(state["torch_rng"])
+        self.agent_steps = state["agent_steps"]
+        episodes = state["episodes"]
+        if episodes is None:
+            self._begin()
+            return
+        assert isinstance(self.env, GameVector)
+        self._obs = self.env.restore(episodes["env"])
+        self._scene = self.env.scene() if self.bonus is not None else None
+        self._came = {name: tensor.numpy().copy() for name, tensor in episodes["came"].items()}
+        self._return = episodes["return"].numpy().copy()
+        self.actor.state = tuple(leaf.to(self.learner.device) for leaf in episodes["actor"])
+
+    def continue_from(self, weights: Mapping[str, torch.Tensor], agent_steps: int, source: Path) -> None:
+        """Go on from weights alone: the optimisers start afresh and the replay fills before learning does."""
+        load_into(self.agent, weights, source)
+        self.agent_steps = agent_steps
+        self._begin()
+
+    def close(self) -> None:
+        self.env.close()
+
+
+def train(
+    config: DreamerV3Config, run: Run, seed: int, device: str = "auto", report: Report = lambda step, values: None
+) -> Episodes:
+    """Train a DreamerV3 run to its end, from wherever it stands; see `agents.loop.train_run`."""
+    return train_run(Training(config, seed, run.path / "replay", device), config, run, report)

@@ -1,0 +1,142 @@
+"""The world model: what is seen is encoded, followed by the RSSM, and predicted by heads."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from agents.dreamerv3 import distributions
+from agents.dreamerv3.config import SIZES, DreamerV3Config
+from agents.dreamerv3.networks import MLP, ImageDecoder, ImageEncoder, Points, VectorEncoder, stages
+from agents.dreamerv3.rssm import RSSM, Latent
+from rl_interp.core.agent import HookPoint
+from rl_interp.core.errors import UserError
+from rl_interp.core.hooks import phase
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What `WorldModel.observe` gives: `[T, B, ...]`."""
+
+    latent: Latent
+    posterior: Tensor
+    """Log-probabilities `[T, B, S, K]` with the observation."""
+    prior: Tensor
+    """Log-probabilities `[T, B, S, K]` without it."""
+
+
+class WorldModel(nn.Module):
+    """Encoder, RSSM, decoder, and heads for the reward, for going on, and for the bonus if there is one.
+
+    Pixels go through convolutions. Symbols are made one vector of zeros and ones, a one for the category at each
+    place, and go through an MLP.
+    """
+
+    def __init__(self, config: DreamerV3Config):
+        super().__init__()
+        env, size = config.env, SIZES[config.size]
+        self.config, self.symbols = config, env.categories
+        shape, width = env.observation_shape, size.deter + size.stoch * size.classes
+        if self.symbols is None:
+            try:
+                stages(shape)
+            except ValueError as error:
+                raise UserError(f"{env.id} has {error}") from None
+            self.encoder = ImageEncoder(shape, size.depth)
+            self.decoder = ImageDecoder(width, shape, size.depth)
+        else:
+            places = shape[1] * shape[2] * sum(self.symbols)
+            self.encoder = VectorEncoder(places, size.vector_layers, size.vector_units)
+            self.decoder = MLP(width, size.vector_layers, size.vector_units, places)
+        self.embed = nn.Identity()
+        self.rssm = RSSM(
+            self.encoder.width, len(env.action_names), size.deter, size.units, size.stoch, size.classes, config.unimix
+        )
+        self.reward = MLP(width, size.layers, size.units, distributions.BINS, scale=0.0)
+        self.bonus = MLP(width, size.layers, size.units, distributions.BINS, scale=0.0) if config.cbet else None
+        self.cont = MLP(width, size.layers, size.units, 1)
+
+    def points(self, path: str) -> Points:
+        heads = [(name, getattr(self, name)) for name in ("decoder", "reward", "bonus", "cont")]
+        return [
+            *self.encoder.points("encoder", f"{path}.encoder"),
+            ("embed", HookPoint(f"{path}.embed", "B D")),
+            *self.rssm.points(f"{path}.rssm"),
+            *(point for name, head in heads if head is not None for point in head.points(name, f"{path}.{name}")),
+        ]
+
+    def scaled(self, obs: Tensor) -> Tensor:
+        """Observations `[B, C, H, W]` as they are encoded and predicted: pixels in [0, 1], or `[B, places]` of zeros
+        and ones."""
+        if self.symbols is None:
+            return obs.float() / 255
+        one_hot = [F.one_hot(obs[:, i].long(), count) for i, count in enumerate(self.symbols)]
+        return torch.cat(one_hot, -1).flatten(1).float()
+
+    def encode(self, scaled: Tensor) -> Tensor:
+        """`[B, ...]` to `[B, E]`."""
+        return self.embed(self.encoder(scaled))
+
+    def observe(self, obs: Tensor, actions: Tensor, first: Tensor) -> Observed:
+        """Follow sequences of observations `[T, B, C, H, W]` from the learned initial latent.
+
+        Args:
+            actions: int64 `[T, B]`, each taken after its observation; the last one does not matter.
+            first: `[T, B]`: where an episode begins.
+        """
+        return self._observe(self.scaled(obs.flatten(0, 1)), actions, first)
+
+    def _observe(self, scaled: Tensor, actions: Tensor, first: Tensor) -> Observed:
+        taken = F.one_hot(actions, len(self.config.env.action_names)).float()
+        led_here = torch.cat([torch.zeros_like(taken[:1]), taken[:-1]])
+        with phase("observe"):
+            embed = self.encode(scaled).unflatten(0, first.shape)
+            initial = self.rssm.initial(first.shape[1])
+            post, posterior = self.rssm.observe(embed, led_here, first, initial)
+            return Observed(post, posterior, self.rssm.prior_of(post.deter))
+
+    def losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Observed]:
+        """Loss terms `[T, B]` before their weights, and the latents.
+
+        Args:
+            batch: `obs` uint8, `actions` int64 (taken after the observation), `rewards`, `terminated` and `first`
+                (of arriving at the observation), and `bonus` if the model has that head; all `[T, B, ...]`.
+        """
+        first, scaled = batch["first"], self.scaled(batch["obs"].flatten(0, 1))
+        seen = self._observe(scaled, batch["actions"], first)
+        kl = {
+            "dyn": distributions.kl_divergence(seen.posterior.detach(), seen.prior),
+            "rep": distributions.kl_divergence(seen.posterior, seen.prior.detach()),
+        }
+        features = seen.latent.features
+        terms = {name: value.clamp(min=self.config.free_nats) for name, value in kl.items()}
+        predicted = self.decoder(features.flatten(0, 1))
+        if self.symbols is None:
+            image = ((predicted - scaled) ** 2).sum((-3, -2, -1))
+        else:
+            image = distributions.symlog_error(predicted, scaled)
+        terms["image"] = image.unflatten(0, first.shape)
+        terms["reward"] = distributions.two_hot_loss(self.reward(features), batch["rewards"])
+        if self.bonus is not None:
+            terms["bonus"] = distributions.two_hot_loss(self.bonus(features), batch["bonus"])
+        going_on = (~batch["terminated"]).float()
+        terms["cont"] = F.binary_cross_entropy_with_logits(
+            self.cont(features)[..., 0].float(), going_on, reduction="none"
+        )
+        return terms, seen
+
+    def total(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of loss terms, a mean over decisions."""
+        weights = {"dyn": self.config.dyn_scale, "rep": self.config.rep_scale}
+        return torch.stack([weights.get(name, 1.0) * value.mean() for name, value in terms.items()]).sum()
+
+    def picture(self, latent: Latent) -> Tensor:
+        """Predicted observations uint8 `[..., C, H, W]` of latents `[...]`."""
+        lead = latent.deter.shape[:-1]
+        predicted = self.decoder(latent.features.flatten(0, -2))
+        if self.symbols is None:
+            return (predicted.clamp(0, 1) * 255).round().to(torch.uint8).unflatten(0, lead)
+        _, height, width = self.config.env.observation_shape
+        parts = predicted.view(-1, height, width, sum(self.symbols)).split(list(self.symbols), -1)
+        return torch.stack([part.argmax(-1) for part in parts], 1).to(torch.uint8).unflatten(0, lead)

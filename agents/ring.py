@@ -1,0 +1,85 @@
+"""What replays are built on: a ring of slots over N environments, in memory or on disk."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.typing import DTypeLike, NDArray
+
+from rl_interp.core.errors import RunError
+
+
+class Ring:
+    """`length` slots of `num_envs` environments; subclasses make the arrays with `array` and write at `cursor`.
+
+    `tick` numbers the writes: slots belong together only if their ticks are consecutive, which alone keeps batches
+    clear of the ring's seam and of gaps left by a resume.
+    """
+
+    def __init__(self, length: int, num_envs: int, directory: Path | None = None):
+        self.length, self.num_envs = length, num_envs
+        self.cursor = self.size = self.next_tick = 0
+        self._directory = directory
+        self._arrays: list[NDArray[Any]] = []
+        self.tick = self.array("tick", (length,), np.int64)
+
+    def __len__(self) -> int:
+        return self.size * self.num_envs
+
+    def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+        """Zeros of `shape`, or what the directory holds under that name.
+
+        Raises:
+            RunError: it holds an array of another shape or dtype, or the disk has no room for one.
+        """
+        if self._directory is None:
+            return np.zeros(shape, dtype)
+        self._directory.mkdir(parents=True, exist_ok=True)
+        path = self._directory / f"{name}.npy"
+        array = open_memmap(path, "r+") if path.exists() else _reserved(path, dtype, shape)
+        if array.shape != shape or array.dtype != dtype:
+            raise RunError(
+                f"{path} holds {array.dtype} {array.shape}, but this run needs {np.dtype(dtype)} {shape}: it belongs "
+                "to a run of another configuration; give the run another name."
+            )
+        self._arrays.append(array)
+        return array
+
+    def advance(self) -> None:
+        """Number the slot that was written at `cursor`, and go on to the next."""
+        self.tick[self.cursor] = self.next_tick
+        self.next_tick += 1
+        self.cursor = (self.cursor + 1) % self.length
+        self.size = min(self.size + 1, self.length)
+
+    def state(self) -> dict[str, int]:
+        """The counters; the arrays are in the directory already."""
+        return {"cursor": self.cursor, "size": self.size, "next_tick": self.next_tick}
+
+    def restore(self, state: dict[str, int]) -> None:
+        self.cursor, self.size, self.next_tick = state["cursor"], state["size"], state["next_tick"]
+
+    def flush(self) -> None:
+        """Write dirty pages to the disk."""
+        for array in self._arrays:
+            if isinstance(array, np.memmap):
+                array.flush()
+
+
+def _reserved(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+    """A new memory map whose blocks are on disk already: where they are found missing later, writing to it would
+    kill the process."""
+    array = open_memmap(path, "w+", np.dtype(dtype), shape)
+    if hasattr(os, "posix_fallocate"):
+        with open(path, "rb+") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                path.unlink()
+                raise RunError(
+                    f"the replay's {path.name} needs {array.nbytes / 2**20:,.0f} MiB in {path.parent} "
+                    f"({error.strerror}); free some space or lower replay_capacity."
+                ) from error
+    return array
