@@ -100,10 +100,10 @@ def updates_alone(config: IMPALAConfig, count: int = 100) -> float:
     unroll: Unroll = {name: np.zeros(*entry) for name, entry in unroll_layout(config, agent).items()}
     player.play(flat_weights(agent), unroll)
     for _ in range(5):
-        learner.update(unroll, None, 0.0)
+        learner.update(unroll, 0.0)
     start = time.perf_counter()
     for _ in range(count):
-        learner.update(unroll, None, 0.0)
+        learner.update(unroll, 0.0)
     return count * config.unroll * config.num_envs / (time.perf_counter() - start)
 
 

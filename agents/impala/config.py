@@ -5,7 +5,7 @@ from typing import Literal
 
 from agents.cbet import CBETConfig
 from agents.phases import check_phases
-from rl_interp.core.envs import EnvConfig, MiniGridConfig, env_config
+from rl_interp.core.envs import CrafterConfig, EnvConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, at_least_one
 
 
@@ -21,6 +21,9 @@ class IMPALAConfig:
     """Environments of an actor; its unrolls of them are a batch."""
     unroll: int = 20
     """Decisions per unroll: the length that V-trace and the LSTM see."""
+    minibatches: int = 1
+    """Updates from a batch, each from an equal share of its environments; V-trace makes up for the policy's having
+    moved on meanwhile."""
     channels: tuple[int, ...] = (16, 32, 32)
     """Channels of the ResNet's sections, for pixels."""
     hidden: int = 128
@@ -63,6 +66,10 @@ class IMPALAConfig:
     def __post_init__(self) -> None:
         for name in ("agent_steps", "num_envs", "unroll", "hidden", "lstm", "eval_episodes", "log_every"):
             at_least_one(**{name: getattr(self, name)})
+        if self.minibatches < 1 or self.num_envs % self.minibatches:
+            raise UserError(
+                f"minibatches={self.minibatches} given for {self.num_envs} environments; they must share them equally."
+            )
         for name in ("gamma", "eval_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
@@ -72,10 +79,11 @@ class IMPALAConfig:
 def default_config(env_id: str, **overrides: object) -> IMPALAConfig:
     """The configuration that suits an environment: by its family, the sizes and costs that the results pages use."""
     env = env_config(env_id)
+    values: dict[str, object] = {}
     if env.observation_kind == "pixels":
-        values: dict[str, object] = dict(
+        values |= dict(
             agent_steps=1_000_000, hidden=256, lstm=256, learning_rate=1e-3, entropy_cost=0.01, checkpoint_every=50_000
         )
-    else:
-        values = {}
+    if isinstance(env, CrafterConfig):
+        values |= dict(unroll=32, minibatches=4, gamma=0.95, entropy_cost=0.002)
     return IMPALAConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

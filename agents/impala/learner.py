@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.impala.config import IMPALAConfig
@@ -64,18 +62,18 @@ class Learner:
         self.bf16 = computes_in_bf16(config.precision, device)
         self.updates = 0
 
-    def update(self, unroll: Unroll, bonus: NDArray[np.float32] | None, progress: float) -> Losses:
+    def update(self, unroll: Unroll, progress: float) -> Losses:
         """Take one optimiser step.
 
         Args:
-            bonus: intrinsic rewards `[T, N]`, kept apart from the extrinsic ones until here.
+            unroll: with `bonus [T, N]` where there is one, kept apart from the extrinsic rewards until here.
             progress: share of the training done, in [0, 1].
         """
         batch = {name: torch.from_numpy(array).to(self.device) for name, array in unroll.items()}
         extrinsic = 0.0 if self.config.pretrain else self.config.reward_scale
         batch["rewards"] = extrinsic * batch["rewards"]
-        if bonus is not None:
-            batch["rewards"] = batch["rewards"] + torch.from_numpy(bonus).to(self.device)
+        if "bonus" in batch:
+            batch["rewards"] = batch["rewards"] + batch["bonus"]
         state = tuple(batch[f"state{i}"] for i in range(len(self.agent.initial_state(1))))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.agent.unroll(batch["obs"], state, batch["first"])

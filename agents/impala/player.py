@@ -41,6 +41,11 @@ def unroll_layout(config: IMPALAConfig, agent: Agent) -> dict[str, tuple[tuple[i
     return layout
 
 
+def environments(unroll: Unroll, part: slice) -> Unroll:
+    """Those of some environments."""
+    return {name: array[part] if name.startswith("state") else array[:, part] for name, array in unroll.items()}
+
+
 def flat_weights(agent: Agent) -> NDArray[np.float32]:
     """All of an agent's weights in one vector, as actors receive them."""
     return torch.cat([w.detach().float().flatten().cpu() for w in agent.state_dict().values()]).numpy()

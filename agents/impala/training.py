@@ -13,7 +13,7 @@ from agents.cbet import CBET
 from agents.impala.actors import Actors, LocalActor, ProcessActors
 from agents.impala.config import IMPALAConfig
 from agents.impala.learner import Learner, Losses
-from agents.impala.player import Unroll, flat_weights
+from agents.impala.player import Unroll, environments, flat_weights
 from agents.impala.transfer import Transfer, load_explorer, make_agent
 from agents.loop import Report, check_finite, train_run
 from rl_interp.core.agent import Agent
@@ -60,12 +60,17 @@ class Training:
         self._bonus_sum, self._bonus_count = 0.0, 0
 
     def advance(self) -> None:
-        """One unroll and the update from it."""
+        """One unroll and the updates from it."""
         index, unroll = self.actors.next()
         bonus = self._bonus(index, unroll)
         ended = unroll["episode_return"]
         self._returns.extend(ended[np.isfinite(ended)].tolist())
-        self._losses = self.learner.update(unroll, bonus, self.agent_steps / self.config.agent_steps)
+        if bonus is not None:
+            unroll = {**unroll, "bonus": bonus}
+        for part in np.split(np.arange(self.config.num_envs), self.config.minibatches):
+            self._losses = self.learner.update(
+                environments(unroll, slice(part[0], part[-1] + 1)), self.agent_steps / self.config.agent_steps
+            )
         self.actors.publish(flat_weights(self.agent))
         self.agent_steps += self.config.unroll * self.config.num_envs
 

@@ -12,7 +12,7 @@ from agents.cbet import CBETConfig
 from agents.impala import IMPALAConfig, Transfer, default_config, load, make_agent, train
 from agents.impala.actors import ProcessActors
 from agents.impala.learner import Learner, losses
-from agents.impala.player import Player, flat_weights, set_flat_weights, unroll_layout
+from agents.impala.player import Player, environments, flat_weights, set_flat_weights, unroll_layout
 from agents.impala.training import Training
 from agents.loop import DivergedError
 from rl_interp.core.agent import PolicyOutput
@@ -95,11 +95,30 @@ def test_pretraining_learns_from_the_bonus_alone_and_knows_no_end():
     for each in (unroll, rewarded):
         torch.manual_seed(0)
         learner = Learner(make_agent(config), config, torch.device("cpu"))
-        results.append(learner.update(each, np.full(unroll["rewards"].shape, 0.1, np.float32), 0.0))
+        results.append(learner.update({**each, "bonus": np.full(unroll["rewards"].shape, 0.1, np.float32)}, 0.0))
     assert results[0].total == results[1].total
     torch.manual_seed(0)
     without = Learner(make_agent(config), config, torch.device("cpu"))
-    assert without.update(unroll, np.zeros(unroll["rewards"].shape, np.float32), 0.0).total != results[0].total
+    assert (
+        without.update({**unroll, "bonus": np.zeros(unroll["rewards"].shape, np.float32)}, 0.0).total
+        != results[0].total
+    )
+
+
+def test_minibatches_share_the_environments_with_their_states():
+    unroll = played()
+    parts = [environments(unroll, slice(start, start + 2)) for start in (0, 2)]
+    for name, whole in unroll.items():
+        axis = 0 if name.startswith("state") else 1
+        np.testing.assert_array_equal(np.concatenate([part[name] for part in parts], axis), whole)
+    with pytest.raises(UserError, match="minibatches=3 given for 4 environments"):
+        replace(SMALL, minibatches=3)
+
+
+def test_a_run_takes_an_update_for_each_minibatch(tmp_path):
+    run = make(tmp_path / "run", config := replace(COUNTING, minibatches=2))
+    train(config, run, seed=0, actors=0)
+    assert run.load_state()["learner"]["updates"] == 2 * SMALL.agent_steps // (SMALL.num_envs * SMALL.unroll)
 
 
 def test_returns_are_extrinsic_whatever_the_bonus():

@@ -1,0 +1,151 @@
+"""Our DreamerV3 beside what `reference.py` recorded: every part, loss term, gradient, and one whole update."""
+
+import sys
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from agents.dreamerv3 import DreamerV3, DreamerV3Config, Latent, distributions, make_agent
+from agents.dreamerv3.convert import from_published
+from agents.dreamerv3.learner import Learner
+from rl_interp.core.envs import EnvConfig
+
+
+@dataclass(frozen=True)
+class Fixture(EnvConfig):
+    """The spaces of a recording: there is nothing to play."""
+
+    id: str = "fixture"
+    shape: tuple[int, ...] = (3, 64, 64)
+    cells: tuple[int, ...] | None = field(default=None)
+
+    @property
+    def action_names(self):
+        return tuple("abcde")
+
+    @property
+    def observation_shape(self):
+        return self.shape
+
+    @property
+    def categories(self):
+        return self.cells
+
+    def vector(self, num_envs, workers):
+        raise NotImplementedError
+
+    def labelled(self):
+        raise NotImplementedError
+
+
+def load(arrays: Mapping[str, np.ndarray], size: str) -> tuple[DreamerV3, dict[str, np.ndarray]]:
+    """The agent with the recorded weights, and the recorded batch, time first."""
+    data = {name.removeprefix("data/"): arrays[name] for name in arrays if name.startswith("data/")}
+    if "image" in data:
+        env = Fixture(shape=(3, *data["image"].shape[2:4]))
+        obs = data["image"].transpose(1, 0, 4, 2, 3)
+    else:
+        env = Fixture(shape=(2, 4, 4), cells=(3, 2))
+        cells = data["vector"].reshape(*data["vector"].shape[:2], 4, 4, 5).transpose(1, 0, 2, 3, 4)
+        obs = np.stack([cells[..., :3].argmax(-1), cells[..., 3:].argmax(-1)], 2)
+    agent = make_agent(DreamerV3Config(env=env, size=size, precision="fp32"))
+    weights = {n.removeprefix("weights/"): arrays[n] for n in arrays if n.startswith("weights/")}
+    agent.load_state_dict(from_published(weights))
+    batch = {
+        "obs": obs.astype(np.uint8),
+        "actions": data["action"].argmax(-1).T,
+        "rewards": data["reward"].T,
+        "terminated": data["is_terminal"].T,
+        "first": data["is_first"].T,
+    }
+    return agent, {name: np.ascontiguousarray(array) for name, array in batch.items()}
+
+
+def same_noise(batch: int, length: int):
+    """What takes the place of `distributions._clocks`: the reference's Gumbel noise, in our order of dreams."""
+
+    def clocks(probs: torch.Tensor) -> torch.Tensor:
+        seed = zlib.crc32(repr(tuple(probs.shape)).encode())
+        noise = np.random.default_rng(seed).gumbel(size=tuple(probs.shape)).astype(np.float32)
+        if len(noise) == batch * length:
+            noise = noise.reshape(batch, length, *noise.shape[1:]).swapaxes(0, 1).reshape(noise.shape)
+        return torch.from_numpy(np.exp(-noise))
+
+    return clocks
+
+
+def compare(arrays: Mapping[str, np.ndarray], size: str) -> dict[str, float]:
+    """Largest difference of each recorded array over its largest value."""
+    agent, batch = load(arrays, size)
+    length, count = batch["first"].shape
+    distributions._clocks = same_noise(count, length)
+    model, behaviour = agent.world_model, agent.behaviour
+    tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+    ours: dict[str, torch.Tensor] = {}
+    with torch.no_grad():
+        embed = model.encode(model.scaled(tensors["obs"].flatten(0, 1))).unflatten(0, (length, count))
+        led_here = torch.zeros(1, count, 5)
+        latent, posterior = model.rssm.observe(embed[:1], led_here, tensors["first"][:1], model.rssm.initial(count))
+        post = Latent(latent.deter[0], latent.stoch[0])
+        action = torch.nn.functional.one_hot(tensors["actions"][0], 5).float()
+        dream = model.rssm.imagine(post, action)
+        decoded = model.decoder(post.features)
+        ours |= {
+            "embed": embed.swapaxes(0, 1),
+            "observe/deter": post.deter, "observe/posterior": posterior[0],
+            "observe/prior": model.rssm.prior_of(post.deter),
+            "imagine/deter": dream.deter, "imagine/prior": model.rssm.prior_of(dream.deter),
+            "decoder": decoded.permute(0, 2, 3, 1) if decoded.dim() == 4 else decoded,
+            "reward": model.reward(post.features), "cont": model.cont(post.features)[..., 0],
+            "actor": behaviour.policy(post.features), "critic": behaviour.critic(post.features),
+            "reward_mean": distributions.two_hot_mean(model.reward(post.features)),
+        }  # fmt: skip
+    ours = {f"forward/{name}": value for name, value in ours.items()}
+    terms, seen = model.losses(tensors)
+    named = {name: name for name in terms} | {"image": "image" if agent.observation == "pixels" else "vector"}
+    ours |= {f"terms/{named[name]}_loss": value.T for name, value in terms.items()}
+    model.total(terms).backward()
+    start = Latent(*(leaf.detach().flatten(0, 1) for leaf in seen.latent))
+    before = behaviour.low.clone(), behaviour.high.clone()
+    imagined = behaviour.imagine(model, start, agent.config.imag_horizon, tensors["terminated"].flatten())
+    losses = behaviour.losses(imagined)
+    (losses["actor"] + losses["critic"]).backward()
+    ours |= {"behaviour/actor": losses["actor"], "behaviour/critic": losses["critic"]}
+    gradients = {name: p.grad for name, p in agent.named_parameters() if p.grad is not None}
+    behaviour.low.copy_(before[0])
+    behaviour.high.copy_(before[1])
+
+    earlier = {name: value.clone() for name, value in agent.state_dict().items()}
+    Learner(agent, torch.device("cpu")).update(batch)
+    steps = {name: value - earlier[name] for name, value in agent.state_dict().items()}
+
+    def recorded(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
+
+    errors = {name: _error(value.detach().numpy(), arrays[name]) for name, value in ours.items()}
+    theirs = {"gradient": from_published(recorded("gradients/"))}
+    first, then = from_published(recorded("weights/")), from_published(recorded("updated/"))
+    theirs["step"] = {name: then[name] - first[name] for name in then}
+    for what, mine in (("gradient", gradients), ("step", steps)):
+        for name, value in theirs[what].items():
+            errors[f"{what} {name}"] = _error(mine[name].numpy(), value.numpy())
+    return errors
+
+
+def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
+    assert ours.shape == theirs.shape, (ours.shape, theirs.shape)
+    return float(np.abs(ours - theirs).max() / max(float(np.abs(theirs).max()), 1e-12))
+
+
+def main() -> None:
+    with np.load(sys.argv[1]) as arrays:
+        errors = compare(dict(arrays), sys.argv[2])
+    for name, error in errors.items():
+        print(f"{name:60s} {error:.1e}")
+
+
+if __name__ == "__main__":
+    main()
