@@ -19,6 +19,8 @@ class Imagined:
     """Trajectories of H imagined decisions: H + 1 latents `[H + 1, B, ...]`, the first one observed."""
 
     latent: Latent
+    features: Tensor
+    """Of the latents, `[H + 1, B, D + S·K]`."""
     actions: Tensor
     """One-hot `[H + 1, B, A]`; the last one leads nowhere."""
     cont: Tensor
@@ -97,10 +99,16 @@ class Behaviour(nn.Module):
                     if guide:
                         guide.act(taken[-1])
             latent = Latent(*(torch.stack(parts) for parts in zip(*latents, strict=True)))
-            rewards, going_on = self._predictions(model, latent.features[1:])
+            features = latent.features
+            rewards, going_on = self._predictions(model, features[1:])
         ended = torch.zeros_like(going_on[:1]) if terminated is None else terminated[None].float()
         return Imagined(
-            latent, torch.stack(taken), torch.cat([1 - ended, going_on]), rewards, torch.stack(added) if guide else None
+            latent,
+            features,
+            torch.stack(taken),
+            torch.cat([1 - ended, going_on]),
+            rewards,
+            torch.stack(added) if guide else None,
         )
 
     def _predictions(self, model: WorldModel, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -115,7 +123,7 @@ class Behaviour(nn.Module):
 
     def losses(self, dream: Imagined) -> dict[str, Tensor]:
         """`actor` and `critic` as scalars to minimise, and figures about them. Moves the range of returns."""
-        config, features = self.config, dream.latent.features
+        config, features = self.config, dream.features
         weight = (config.discount * dream.cont).cumprod(0)[:-1] / config.discount
         critic = self.critic(features)
         value = distributions.two_hot_mean(critic.detach())
@@ -126,7 +134,7 @@ class Behaviour(nn.Module):
         actor_loss = -(weight * (log_prob * advantage + config.actor_entropy * entropy)).mean()
         with torch.no_grad():
             slow = distributions.two_hot_mean(self.slow_critic(features[:-1]))
-        errors = distributions.two_hot_loss(critic[:-1], returns) + distributions.two_hot_loss(critic[:-1], slow)
+        errors = distributions.two_hot_loss(critic[:-1], returns, slow)
         return {
             "actor": actor_loss,
             "critic": (weight * errors).mean(),

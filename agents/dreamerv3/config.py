@@ -64,8 +64,8 @@ class DreamerV3Config:
     """Decisions learned from per decision played."""
     replay_capacity: int = 1_000_000
     """Decisions kept."""
-    replay_on_disk: bool = False
-    """Keep them in the run's directory, as memory maps; a resumed run then has them again."""
+    replay_on_disk: bool = True
+    """Keep them in the run's directory, as memory maps, so that a resumed run has them again; else in memory."""
     learning_starts: int = 1024
     """Decisions played before the first update."""
     imag_horizon: int = 15

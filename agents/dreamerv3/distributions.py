@@ -25,18 +25,18 @@ def two_hot_mean(logits: Tensor) -> Tensor:
     """The value that logits `[..., 255]` stand for, `[...]`: symexp of the mean bin, as the published package has
     it (the paper's later version takes the mean after symexp)."""
     bins = torch.linspace(LOW, HIGH, BINS, device=logits.device)
-    return symexp((logits.float().softmax(-1) * bins).sum(-1))
+    with torch.autocast(logits.device.type, enabled=False):  # a mean of bins from -20 to 20 wants all of float32
+        return symexp(logits.float().softmax(-1) @ bins)
 
 
-def two_hot_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy `[...]` of logits `[..., 255]` with the two bins next to symlog(target), weighted by nearness."""
-    log_probs = logits.float().log_softmax(-1)
-    place = (symlog(target.float()).clamp(LOW, HIGH) - LOW) * ((BINS - 1) / (HIGH - LOW))
-    below = place.floor().clamp(max=BINS - 2)
-    weight, index = place - below, below.long()[..., None]
-    at_below = log_probs.gather(-1, index)[..., 0]
-    at_above = log_probs.gather(-1, index + 1)[..., 0]
-    return -(at_below * (1 - weight) + at_above * weight)
+def two_hot_loss(logits: Tensor, *targets: Tensor) -> Tensor:
+    """Cross-entropy `[...]` of logits `[..., 255]` with the two bins next to symlog(target), weighted by nearness;
+    summed over the targets `[...]`."""
+    place = (symlog(torch.stack(targets, -1).float()).clamp(LOW, HIGH) - LOW) * ((BINS - 1) / (HIGH - LOW))
+    below = place.floor().clamp(max=BINS - 2).nan_to_num()  # what is no number shall make the loss none
+    weights = torch.cat([1 - (place - below), place - below], -1)
+    index = torch.cat([below, below + 1], -1).long()
+    return -(logits.float().log_softmax(-1).gather(-1, index) * weights).sum(-1)
 
 
 def symlog_error(prediction: Tensor, target: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ def unimix(logits: Tensor, share: float) -> Tensor:
 def sample(log_probs: Tensor) -> Tensor:
     """One-hot samples `[..., K]`, through which gradients go as through the probabilities (straight through)."""
     probs = log_probs.exp()
-    # The class whose exponential clock of rate p rings first is a sample of p.
-    return _straight_through((probs.detach() / _clocks(probs)).argmax(-1), probs)
+    below = probs.detach().cumsum(-1) < _uniform(probs)  # one random number a sample: they cost more than the sums
+    return _straight_through(below.sum(-1).clamp(max=probs.shape[-1] - 1), probs)
 
 
 def mode(log_probs: Tensor) -> Tensor:
@@ -62,8 +62,9 @@ def mode(log_probs: Tensor) -> Tensor:
     return _straight_through(log_probs.argmax(-1), log_probs.exp())
 
 
-def _clocks(probs: Tensor) -> Tensor:
-    return torch.empty_like(probs).exponential_()
+def _uniform(probs: Tensor) -> Tensor:
+    """Random numbers in [0, 1), `[..., 1]` for probabilities `[..., K]`."""
+    return torch.rand(*probs.shape[:-1], 1, device=probs.device)
 
 
 def _straight_through(index: Tensor, probs: Tensor) -> Tensor:

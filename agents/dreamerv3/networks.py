@@ -161,6 +161,12 @@ def _stage_points(count: int, name: str, path: str) -> Points:
     ]
 
 
+def to_compute(x: Tensor) -> Tensor:
+    """What autocast would make of `x` at every product that it enters: made once, and kept."""
+    kind = x.device.type
+    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+
+
 def stages(shape: Sequence[int]) -> int:
     """How often an image `(C, H, W)` is halved.
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.dreamerv3 import distributions
-from agents.dreamerv3.networks import Dense, Points, uniform_init
+from agents.dreamerv3.networks import Dense, Points, to_compute, uniform_init
 from rl_interp.core.agent import HookPoint
 
 
@@ -23,8 +23,8 @@ class Latent(NamedTuple):
 
     @property
     def features(self) -> Tensor:
-        """Both in one vector, `[..., D + S·K]`: what every head sees."""
-        return torch.cat(self, -1)
+        """Both in one vector, `[..., D + S·K]`: what every head sees, in the type that heads compute in."""
+        return torch.cat([to_compute(part) for part in self], -1)
 
 
 class RSSM(nn.Module):
@@ -97,8 +97,8 @@ class RSSM(nn.Module):
         initial = self.initial(1)
         draw = distributions.mode if greedy else distributions.sample
         # What does not depend on the latent is worked out for all steps at once.
-        w_stoch, w_action = _cast(self.img_in.linear.weight).split([latent.stoch.shape[-1], actions.shape[-1]], 1)
-        w_deter, w_embed = _cast(self.obs_out.linear.weight).split([self.width, embed.shape[-1]], 1)
+        w_stoch, w_action = to_compute(self.img_in.linear.weight).split([latent.stoch.shape[-1], actions.shape[-1]], 1)
+        w_deter, w_embed = to_compute(self.obs_out.linear.weight).split([self.width, embed.shape[-1]], 1)
         again = first[..., None]
         from_action = F.linear(actions * ~again, w_action)
         from_embed = F.linear(embed, w_embed)
@@ -154,9 +154,3 @@ class _Categoricals(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         return distributions.unimix(logits.unflatten(-1, self.shape), self.mix)
-
-
-def _cast(weight: Tensor) -> Tensor:
-    """Once, what autocast would do at every step: it keeps no copies of parts of weights."""
-    kind = weight.device.type
-    return weight.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else weight

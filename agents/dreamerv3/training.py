@@ -98,10 +98,10 @@ class Training:
         for _ in range(int(now / each) - int((now - config.num_envs) / each)):
             batch = self.replay.sample(config.batch_size, config.batch_length, self.rng)
             self._figures = self.learner.update(batch)
+            self._check()
 
     def metrics(self) -> dict[str, float]:
         """Figures of the last update, and the mean extrinsic return of episodes that ended since the last call."""
-        self._check()
         values: dict[str, float] = {"updates": self.learner.updates}
         values |= {name: value.item() for name, value in self._figures.items()}
         if self._returns:
@@ -110,7 +110,7 @@ class Training:
         return values
 
     def _check(self) -> None:
-        """Raise `DivergedError` if a loss term of the last update is not finite; its weights aren't either, then."""
+        """Raise `DivergedError` if a loss term is not finite: the weights aren't either, then."""
         for name, value in self._figures.items():
             if not value.isfinite():
                 raise DivergedError(
@@ -130,7 +130,6 @@ class Training:
             env.close()
 
     def state(self) -> dict[str, Any]:
-        self._check()
         self.replay.flush()
         return {
             "agent_steps": self.agent_steps,

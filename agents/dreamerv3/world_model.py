@@ -113,7 +113,7 @@ class WorldModel(nn.Module):
         terms = {name: value.clamp(min=self.config.free_nats) for name, value in kl.items()}
         predicted = self.decoder(features.flatten(0, 1))
         if self.symbols is None:
-            image = ((predicted - scaled) ** 2).sum((-3, -2, -1))
+            image = F.mse_loss(predicted, scaled, reduction="none").sum((-3, -2, -1))
         else:
             image = distributions.symlog_error(predicted, scaled)
         terms["image"] = image.unflatten(0, first.shape)

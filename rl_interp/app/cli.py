@@ -31,7 +31,11 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "study cbet": commands.study_cbet,
     "study transfer": commands.study_transfer,
 }
-TRAINING = {"train dqn": commands.dqn_command, "train impala": commands.impala_command}
+TRAINING = {
+    "train dqn": commands.dqn_command,
+    "train impala": commands.impala_command,
+    "train dreamerv3": commands.dreamerv3_command,
+}
 """Commands whose defaults depend on the environment: makers of them, from its id and whether there is a bonus."""
 
 

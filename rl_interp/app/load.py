@@ -13,7 +13,7 @@ from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import RunError
 from rl_interp.core.run import RUNS, Run
 
-AGENT_KINDS = {"dqn": "agents.dqn", "impala": "agents.impala"}
+AGENT_KINDS = {"dqn": "agents.dqn", "impala": "agents.impala", "dreamerv3": "agents.dreamerv3"}
 """Run kind to the package that offers `load(run, step)` and `load_config(run)` for it."""
 
 

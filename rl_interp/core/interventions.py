@@ -133,6 +133,35 @@ class Splice(Intervention):
         return new.movedim(-1, site.point.feature_axis)
 
 
+@dataclass(frozen=True)
+class During(Intervention):
+    """Another intervention, in one phase or at some times alone: `During(Clamp(...), phase="imagine", times=[3])`
+    clamps at the fourth imagined step. Times count a point's calls within each phase."""
+
+    at: str = field(init=False)
+    inner: Intervention
+    phase: str | None = None
+    times: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "at", self.inner.at)
+
+    @property
+    def name(self) -> str:
+        when = [self.phase] * (self.phase is not None) + [f"times {list(self.times)}"] * (self.times is not None)
+        return f"{self.inner.name} during {', '.join(map(str, when))}"
+
+    def config(self) -> dict[str, Any]:
+        times = None if self.times is None else list(self.times)
+        return self.inner.config() | {"phase": self.phase, "times": times}
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        elsewhere = self.phase is not None and site.phase != self.phase
+        return (
+            value if elsewhere or (self.times is not None and site.time not in self.times) else self.inner(value, site)
+        )
+
+
 def as_hooks(interventions: Sequence[Intervention]) -> dict[str, list[Hook]]:
     """Group interventions by hook point, in order, for `run_with_hooks`."""
     hooks: dict[str, list[Hook]] = {}

@@ -6,12 +6,13 @@ from rl_interp.app.commands.evaluate import evaluate
 from rl_interp.app.commands.info import info
 from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report
 from rl_interp.app.commands.study import study_cbet, study_transfer
-from rl_interp.app.commands.train import dqn_command, impala_command
+from rl_interp.app.commands.train import dqn_command, dreamerv3_command, impala_command
 
 __all__ = [
     "collect",
     "demo",
     "dqn_command",
+    "dreamerv3_command",
     "evaluate",
     "impala_command",
     "info",

@@ -1,4 +1,4 @@
-"""`rl-interp train dqn` and `rl-interp train impala`."""
+"""`rl-interp train dqn`, `train impala` and `train dreamerv3`."""
 
 import time
 from collections.abc import Callable
@@ -7,9 +7,10 @@ from typing import Annotated, Any
 
 import tyro
 
-from agents import dqn, impala
+from agents import dqn, dreamerv3, impala
 from agents.cbet import CBETConfig
 from agents.dqn import DQNConfig
+from agents.dreamerv3 import DreamerV3Config
 from agents.impala import IMPALAConfig
 from agents.loop import Report, TrainConfig
 from rl_interp.app.commands.evaluate import scores_json
@@ -81,6 +82,34 @@ def impala_command(env: str | None = None, cbet: bool = False) -> Command:
         )  # fmt: skip
 
     return train_impala
+
+
+def dreamerv3_command(env: str | None = None, cbet: bool = False) -> Command:
+    """`train dreamerv3` with the defaults for an environment, and the bonus's flags where it is asked for."""
+    default = dreamerv3.default_config(env or DreamerV3Config().env.id, cbet=CBETConfig() if cbet else None)
+
+    def train_dreamerv3(
+        config: Annotated[DreamerV3Config, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = default,
+        seed: int = 0,
+        run: str | None = None,
+        device: str = "auto",
+    ) -> dict[str, Any]:
+        """Train a DreamerV3 agent; the same command again resumes it.
+
+        --env ID chooses the environment and the defaults that suit it; --cbet adds the exploration bonus, whose own
+        flags (--cbet.coefficient and so on) then appear here.
+
+        Args:
+            config: See the fields.
+            seed: Of weights, latents, exploration, counts, replay sampling and environments.
+            run: Name under runs/ or a path; by default made of agent, environment and seed.
+            device: auto, cpu or cuda.
+        """
+        return train_agent(
+            "dreamerv3", config, seed, run, lambda opened, report: dreamerv3.train(config, opened, seed, device, report)
+        )
+
+    return train_dreamerv3
 
 
 def train_agent(

@@ -1,9 +1,9 @@
-"""What the published package `dreamerv3` 1.5.0 computes, as arrays: run it in the environment that `make parity` builds.
+"""What the published package `dreamerv3` 1.5.0 computes, as arrays; run in the environment of `make parity`.
 
     python reference.py {image,vector} SIZE BATCH LENGTH OUT.npz
 
-The weights are the published initial ones with noise added, so that no output is zero by construction. Samples are the
-argmax of log-probabilities plus `noise` of their shape, which the other side repeats.
+The weights are the published initial ones with noise added, so that no output is zero by construction. Samples are
+drawn with `noise`, which the other side repeats.
 """
 
 import sys
@@ -24,15 +24,15 @@ ACTIONS = 5
 
 
 def noise(shape):
-    """Gumbel noise, the same for every call with a shape."""
+    """Uniform random numbers `[..., 1]`, the same for every draw from probabilities of a shape `[..., K]`."""
     seed = zlib.crc32(repr(tuple(int(side) for side in shape)).encode())
-    return np.random.default_rng(seed).gumbel(size=shape).astype(np.float32)
+    return np.random.default_rng(seed).random((*shape[:-1], 1), np.float32)
 
 
 def sample(self, sample_shape=(), seed=None):
-    logits = self.logits_parameter()
-    probs = jax.nn.softmax(logits)
-    one_hot = jax.nn.one_hot(jnp.argmax(logits + noise(logits.shape), -1), logits.shape[-1])
+    probs = jax.nn.softmax(self.logits_parameter())
+    index = (jnp.cumsum(probs, -1) < noise(probs.shape)).sum(-1)
+    one_hot = jax.nn.one_hot(jnp.minimum(index, probs.shape[-1] - 1), probs.shape[-1])
     drawn = jax.lax.stop_gradient(one_hot) + probs - jax.lax.stop_gradient(probs)
     return drawn if np.size(sample_shape) == 0 else drawn[None]
 
@@ -146,7 +146,7 @@ def main(kind, size, batch, length, out):
     outputs, _ = pure(forward)(start, batch_data)
     results |= {f"forward/{k}": v for k, v in outputs.items()}
     (_, terms), _ = pure(model_loss)(start, batch_data)
-    results |= {f"terms/{k}": v for k, v in terms.items()}
+    results |= {f"terms/{'image_loss' if k == f'{kind}_loss' else k}": v for k, v in terms.items()}
 
     def gradients(fn, pick, prefix):
         chosen = {k: v for k, v in weights(start).items() if k.startswith(prefix)}

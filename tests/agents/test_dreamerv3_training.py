@@ -1,0 +1,244 @@
+"""DreamerV3's replay, learning, phases and resume."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from agents.cbet import CBETConfig
+from agents.dreamerv3 import DreamerV3Config, Training, default_config, load, make_agent, train
+from agents.dreamerv3.learner import Learner
+from agents.dreamerv3.replay import SequenceReplay
+from agents.loop import DivergedError
+from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.interrupt import Interrupted
+from rl_interp.core.run import Run
+
+SMALL = default_config(
+    "MiniGrid-Empty-5x5-v0", size="debug", precision="fp32", agent_steps=400, num_envs=2, batch_size=2, batch_length=8,
+    train_ratio=8.0, learning_starts=64, imag_horizon=4, eval_episodes=2, checkpoint_every=0, log_every=100,
+)  # fmt: skip
+COUNTING = replace(SMALL, cbet=CBETConfig(coefficient=0.1, width=1 << 12))
+
+
+def make(path, config=SMALL, seed=0):
+    return Run.create(path, "dreamerv3", config, seed)
+
+
+def filled(capacity=40, num_envs=2, slots=30, **kwargs):
+    """Slot t of environment e holds the action t % 7, the reward 100·e + t."""
+    replay = SequenceReplay(capacity, num_envs, (1, 2, 2), **kwargs)
+    for t in range(slots):
+        replay.add(
+            obs=np.full((num_envs, 1, 2, 2), t, np.uint8), actions=np.full(num_envs, t % 7),
+            rewards=100 * np.arange(num_envs) + t, terminated=np.zeros(num_envs, bool), first=np.zeros(num_envs, bool),
+        )  # fmt: skip
+    return replay
+
+
+def batch_of(config, seed=0, time=8, batch=2):
+    rng = np.random.default_rng(seed)
+    shape = (time, batch)
+    values = {
+        "obs": rng.integers(4, size=(*shape, *config.env.observation_shape), dtype=np.uint8),
+        "actions": rng.integers(7, size=shape), "rewards": rng.random(shape).astype(np.float32),
+        "terminated": rng.random(shape) < 0.1, "first": rng.random(shape) < 0.1,
+    }  # fmt: skip
+    return values | ({"bonus": rng.random(shape).astype(np.float32)} if config.cbet else {})
+
+
+@pytest.mark.parametrize("slots", [15, 20, 47])
+def test_sequences_are_consecutive_and_uniform(slots):
+    replay = filled(capacity=40, slots=slots)  # 20 slots each: not yet full, just full, and wrapped around
+    drawn = replay.sample(4000, 5, np.random.default_rng(0))
+    assert (np.diff(drawn["rewards"], axis=0) == 1).all()
+    np.testing.assert_array_equal(drawn["obs"][..., 0, 0, 0], drawn["rewards"] % 100)
+    np.testing.assert_array_equal(drawn["actions"], drawn["rewards"] % 100 % 7)
+    assert drawn["first"][0].all()
+    assert not drawn["first"][1:].any()
+    starts = np.unique(drawn["rewards"][0], return_counts=True)
+    oldest, newest = max(0, slots - 20), slots - 5
+    wanted = [100 * env + t for env in (0, 1) for t in range(oldest, newest + 1)]
+    np.testing.assert_array_equal(starts[0], wanted)
+    expected = 4000 / len(wanted)
+    assert np.abs(starts[1] - expected).max() < 5 * expected**0.5
+
+
+def test_a_replay_that_is_too_short_is_refused():
+    with pytest.raises(UserError, match="holds 3 decisions of each environment and sequences of 5 were asked for"):
+        filled(slots=3).sample(1, 5, np.random.default_rng(0))
+
+
+def test_a_replay_on_disk_goes_on_where_the_checkpoint_was(tmp_path):
+    replay = filled(slots=12, directory=tmp_path)
+    state = replay.state()
+    for _ in range(5):  # written by a run that was killed before its next checkpoint
+        replay.add(
+            obs=np.zeros((2, 1, 2, 2), np.uint8), actions=np.zeros(2), rewards=np.full(2, -1.0),
+            terminated=np.zeros(2, bool), first=np.zeros(2, bool),
+        )  # fmt: skip
+    replay.flush()
+    again = SequenceReplay(40, 2, (1, 2, 2), directory=tmp_path)
+    again.restore(state)
+    drawn = again.sample(200, 5, np.random.default_rng(0))
+    assert (drawn["rewards"] >= 0).all()
+    with pytest.raises(RunError, match="belongs to a run of another configuration"):
+        SequenceReplay(40, 2, (3, 2, 2), directory=tmp_path)
+
+
+def test_a_million_frames_of_crafter_fit_in_13_gb():
+    replay = SequenceReplay(1000, 4, (3, 64, 64), bonus=True)
+    assert sum(array.nbytes for array in (*replay.fields.values(), replay.tick)) < 13e9 / 1000
+
+
+def test_learning_lowers_every_loss():
+    torch.manual_seed(0)
+    config = replace(COUNTING, model_lr=3e-3)
+    learner, batch = Learner(make_agent(config).train(), torch.device("cpu")), batch_of(config)
+    figures = [learner.update(batch) for _ in range(60)]
+    for name in ("image_loss", "reward_loss", "bonus_loss", "cont_loss"):
+        assert figures[-1][name] < 0.8 * figures[0][name], name
+    assert learner.updates == 60
+
+
+def test_the_slow_critic_follows(monkeypatch):
+    torch.manual_seed(0)
+    learner, batch = Learner(make_agent(SMALL).train(), torch.device("cpu")), batch_of(SMALL)
+    behaviour = learner.agent.behaviour
+    pairs = list(zip(behaviour.slow_critic.parameters(), behaviour.critic.parameters(), strict=True))
+    learner.update(batch)
+    assert all(torch.equal(slow, fast) for slow, fast in pairs)
+    before = [slow.clone() for slow, _ in pairs]
+    learner.update(batch)
+    for was, (slow, fast) in zip(before, pairs, strict=True):
+        torch.testing.assert_close(slow, 0.98 * was + 0.02 * fast)
+
+
+def test_extrinsic_rewards_and_the_bonus_have_heads_of_their_own():
+    """Another bonus changes neither what the reward head learns nor the reported return."""
+    batch = batch_of(COUNTING)
+    heads = []
+    for bonus in (0.0, 5.0):
+        torch.manual_seed(0)
+        learner = Learner(make_agent(replace(COUNTING, model_lr=1e-3)).train(), torch.device("cpu"))
+        learner.update({**batch, "bonus": np.full_like(batch["rewards"], bonus)})
+        heads.append(learner.agent.world_model)
+    assert torch.equal(heads[0].reward.out.weight, heads[1].reward.out.weight)
+    assert not torch.equal(heads[0].bonus.out.weight, heads[1].bonus.out.weight)
+
+
+def test_pretraining_dreams_of_the_bonus_alone_and_knows_no_end():
+    config = replace(COUNTING, pretrain=True)
+    torch.manual_seed(0)
+    agents = {pretrain: make_agent(replace(COUNTING, pretrain=pretrain)) for pretrain in (False, True)}
+    weights = agents[True].state_dict()
+    with torch.no_grad():
+        weights["world_model.reward.out.bias"][200:] = 5.0
+        weights["world_model.bonus.out.bias"][130:140] = 5.0
+        weights["world_model.cont.out.bias"][:] = -5.0
+    dreams = {}
+    for pretrain, agent in agents.items():
+        agent.load_state_dict(weights)
+        start = agent.world_model.rssm.initial(3)
+        dreams[pretrain] = agent.behaviour.imagine(agent.world_model, start, 4)
+    assert config.pretrain
+    assert (dreams[True].cont == 1).all()
+    assert (dreams[False].cont[1:] == 0).all()
+    assert dreams[True].rewards.max() < 100 < dreams[False].rewards.min()
+
+
+def test_returns_are_extrinsic_whatever_the_bonus(tmp_path):
+    logged = []
+    for coefficient in (0.0, 1000.0):
+        config = replace(
+            COUNTING, cbet=CBETConfig(coefficient=coefficient, width=1 << 12), learning_starts=400, agent_steps=400
+        )  # so that nothing is learned, and the same is played
+        run = make(tmp_path / str(coefficient), config)
+        train(config, run, seed=0)
+        logged.append([line["episode_return"] for line in run.metrics() if "episode_return" in line])
+    assert logged[0] == logged[1]
+    assert logged[0]
+
+
+@pytest.mark.parametrize("config", [SMALL, COUNTING], ids=["base", "cbet"])
+def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, config, monkeypatch):
+    whole = make(tmp_path / "whole", config)
+    train(config, whole, seed=3)
+    parts = make(tmp_path / "parts", config)
+    stopped = Training.advance
+
+    def stop_at_half(self):
+        stopped(self)
+        if self.agent_steps == 200:
+            import signal
+
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Training, "advance", stop_at_half)
+    with pytest.raises(Interrupted):
+        train(config, parts, seed=3)
+    monkeypatch.undo()
+    train(config, parts, seed=3)
+    one, other = whole.load_weights(), parts.load_weights()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert whole.load_state()["learner"]["updates"] == parts.load_state()["learner"]["updates"] > 0
+
+
+def test_transfer_starts_from_the_explorer_which_never_moves(tmp_path):
+    source = make(tmp_path / "explorer", config := replace(COUNTING, pretrain=True, agent_steps=200))
+    train(config, source, seed=0)
+    transfer = replace(SMALL, explorer=str(source.path))
+    run = make(tmp_path / "transfer", transfer)
+    training = Training(transfer, 1, None)
+    explorer = training.agent.explorer
+    obs = torch.from_numpy(batch_of(SMALL)["obs"][:1])
+    with torch.no_grad():
+        agent = training.agent.eval()
+        ours, theirs = agent.unroll(obs).logits, explorer.eval().unroll(obs).logits
+    torch.testing.assert_close(ours.softmax(-1), 0.99 * theirs.softmax(-1) + 0.01 / 7)
+    training.close()
+    train(transfer, run, seed=1)
+    saved = {
+        name.removeprefix("explorer."): w for name, w in run.load_weights().items() if name.startswith("explorer.")
+    }
+    pretrained = source.load_weights()
+    assert saved.keys() == pretrained.keys()
+    assert all(torch.equal(saved[name], pretrained[name]) for name in saved)
+    assert load(run).behaviour.actor.out.weight.any()
+
+
+def test_an_explorer_that_does_not_fit_is_refused(tmp_path):
+    other = default_config("CrafterReward-v1", size="debug")
+    run = make(tmp_path / "crafter", other)
+    run.save_checkpoint(0, make_agent(other).state_dict())
+    with pytest.raises(RunError, match="transfer between environments that share them"):
+        make_agent(replace(SMALL, explorer=str(run.path)))
+
+
+@pytest.mark.parametrize("part", ["reward", "decoder"])
+def test_a_loss_that_is_not_finite_is_named_and_nothing_is_saved(tmp_path, part, monkeypatch):
+    run = make(tmp_path / "run", replace(SMALL, log_every=1000))
+    init = Learner.__init__
+
+    def broken(self, agent, device):
+        init(self, agent, device)
+        with torch.no_grad():
+            getattr(agent.world_model, part).out.bias.fill_(float("nan"))
+
+    monkeypatch.setattr(Learner, "__init__", broken)
+    term = {"reward": "reward_loss", "decoder": "image_loss"}[part]
+    with pytest.raises(DivergedError, match=f"{term} became nan at decision .*; the last checkpoint is kept"):
+        train(replace(SMALL, log_every=1000), run, seed=0)
+    assert not run.checkpoint_steps()
+
+
+def test_bad_configurations_are_refused():
+    with pytest.raises(UserError, match="batch_length=1"):
+        DreamerV3Config(batch_length=1)
+    with pytest.raises(UserError, match=r"train_ratio=0\.0"):
+        DreamerV3Config(train_ratio=0.0)
+    with pytest.raises(UserError, match="horizon=1"):
+        DreamerV3Config(horizon=1)
+    with pytest.raises(UserError, match="pretrain given without a bonus"):
+        DreamerV3Config(pretrain=True)
