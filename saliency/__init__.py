@@ -3,9 +3,8 @@
 from saliency.gradients import Gradient, IntegratedGradients
 from saliency.methods import METHODS, randomisation_check, randomised, saliency_map
 from saliency.perturbation import Perturbation
-from saliency.render import Frame, Panel, compose, write_png
+from saliency.render import Frame, Panel, compose
 from saliency.targets import Advantage, Chosen, Feature, Preference, Target, Value, parse_target
-from saliency.video import check_video, write_video
 
 __all__ = [
     "METHODS",
@@ -20,12 +19,9 @@ __all__ = [
     "Preference",
     "Target",
     "Value",
-    "check_video",
     "compose",
     "parse_target",
     "randomisation_check",
     "randomised",
     "saliency_map",
-    "write_png",
-    "write_video",
 ]

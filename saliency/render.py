@@ -2,15 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from rl_interp.core.files import atomic_path
+from rl_interp.core.pictures import font_of
 
 HEIGHT = 640
 """Pixels of every picture, from top to bottom."""
@@ -76,13 +74,6 @@ def overlay(
     return (0.6 * large * (1 - weight) + colour * weight).astype(np.uint8)
 
 
-def write_png(path: Path | str, picture: NDArray[np.uint8]) -> Path:
-    """Write an RGB picture; it appears whole or not at all."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(picture).save(temporary, format="PNG")
-    return Path(path)
-
-
 def _draw_panel(draw: ImageDraw.ImageDraw, left: int, frame: Frame, panel: Panel) -> None:
     right = left + _PANEL - 2 * _MARGIN
     y = _MARGIN
@@ -92,16 +83,16 @@ def _draw_panel(draw: ImageDraw.ImageDraw, left: int, frame: Frame, panel: Panel
         (f"{panel.method} of {panel.target}", 16, _FAINT),
         *((note, 16, _FAINT) for note in frame.notes),
     ):
-        draw.text((left, y), text, colour, _font(size))
+        draw.text((left, y), text, colour, font_of(size))
         y += round(1.45 * size)
     for colour, text in ((_FOR, "raises it"), (_AGAINST, "lowers it")):
         draw.rectangle((left, y + 4, left + 14, y + 18), fill=colour)
-        draw.text((left + 22, y), text, _FAINT, _font(16))
+        draw.text((left + 22, y), text, _FAINT, font_of(16))
         left += 140
     left -= 280
     y += 40
     row = min(46, (HEIGHT - y - _MARGIN) // len(panel.action_names))
-    font = _font(15 if row > 30 else 13)
+    font = font_of(15 if row > 30 else 13)
     name_width = 12 + round(max(font.getlength(name) for name in panel.action_names))
     low, high = panel.preference_range
     for i, (name, preference) in enumerate(zip(panel.action_names, frame.preferences, strict=True)):
@@ -118,11 +109,3 @@ def _draw_panel(draw: ImageDraw.ImageDraw, left: int, frame: Frame, panel: Panel
 def _short(number: float) -> str:
     """Without decimals where there are none."""
     return f"{number:,.0f}" if number == int(number) else f"{number:,.2f}"
-
-
-@lru_cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which comes with Matplotlib, so that pictures look the same everywhere."""
-    import matplotlib
-
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)

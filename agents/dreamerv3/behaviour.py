@@ -23,6 +23,8 @@ class Imagined:
     """Of the latents, `[H + 1, B, D + S·K]`."""
     actions: Tensor
     """One-hot `[H + 1, B, A]`; the last one leads nowhere."""
+    policy: Tensor
+    """Log-probabilities `[H + 1, B, A]` of the policy that imagined, whatever was done."""
     cont: Tensor
     """`[H + 1, B]`: 1 where the episode is predicted to go on, 0 where it ended."""
     rewards: Tensor
@@ -88,11 +90,11 @@ class Behaviour(nn.Module):
             terminated: `[B]`, where an episode ended at the start.
             actions: one-hot `[H, B, A]` to take; by default samples of the policy, whose last action is always one.
         """
-        latents, taken, added = [start], [], []
+        latents, taken, policies, added = [start], [], [], []
         with phase("imagine"):
             for t in range(horizon + 1):
                 added.append(guide.logits() if guide else None)
-                policy = self.policy(latents[-1].features, added[-1])
+                policies.append(policy := self.policy(latents[-1].features, added[-1]))
                 taken.append(distributions.sample(policy) if actions is None or t == horizon else actions[t])
                 if t < horizon:
                     latents.append(model.rssm.imagine(latents[-1], taken[-1]))
@@ -106,6 +108,7 @@ class Behaviour(nn.Module):
             latent,
             features,
             torch.stack(taken),
+            torch.stack(policies),
             torch.cat([1 - ended, going_on]),
             rewards,
             torch.stack(added) if guide else None,

@@ -28,15 +28,18 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sae evaluate": commands.sae_evaluate,
     "sae report": commands.sae_report,
     "saliency": commands.saliency,
+    "imagine": commands.imagine,
+    "import dreamerv3": commands.import_dreamerv3,
     "study cbet": commands.study_cbet,
     "study transfer": commands.study_transfer,
 }
 TRAINING = {
-    "train dqn": commands.dqn_command,
-    "train impala": commands.impala_command,
-    "train dreamerv3": commands.dreamerv3_command,
+    "train dqn": (commands.dqn_command, ("env",)),
+    "train impala": (commands.impala_command, ("env",)),
+    "train dreamerv3": (commands.dreamerv3_command, ("env", "size")),
 }
-"""Commands whose defaults depend on the environment: makers of them, from its id and whether there is a bonus."""
+"""Commands whose defaults depend on what is asked for: makers of them, from the values of some flags and from whether
+there is a bonus."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -70,17 +73,18 @@ _DESCRIPTION = (
 
 
 def _commands(arguments: list[str]) -> dict[str, Callable[..., dict[str, Any]]]:
-    """The commands, those that train with the defaults for the environment that `arguments` name.
+    """The commands, those that train with the defaults for what `arguments` name.
 
-    Takes `--env ID` and `--cbet` out of the arguments, and joins a command's two words.
+    Takes those flags and `--cbet` out of the arguments, and joins a command's two words.
     """
-    commands_there = COMMANDS | {name: make() for name, make in TRAINING.items()}
+    commands_there = COMMANDS | {name: make() for name, (make, _) in TRAINING.items()}
     name = " ".join(arguments[:2])
     if name in commands_there:
         arguments[:2] = [name]
     if name in TRAINING:
         cbet = _take(arguments, "--cbet") or any(each.startswith("--cbet.") for each in arguments)
-        commands_there[name] = TRAINING[name](_take_value(arguments, "--env"), cbet)
+        make, flags = TRAINING[name]
+        commands_there[name] = make(**{flag: _take_value(arguments, f"--{flag}") for flag in flags}, cbet=cbet)
     return commands_there
 
 

@@ -15,19 +15,18 @@ from rl_interp.app.progress import progress_bar
 from rl_interp.core.agent import State
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.pictures import write_png
 from rl_interp.core.rollout import choose
+from rl_interp.core.video import check_video, write_video
 from saliency import (
     Feature,
     Frame,
     Panel,
     Target,
-    check_video,
     compose,
     parse_target,
     randomisation_check,
     saliency_map,
-    write_png,
-    write_video,
 )
 
 CONTROL_FRAMES = 8
@@ -35,7 +34,9 @@ CONTROL_FRAMES = 8
 
 
 @dataclass(frozen=True)
-class _Moment:
+class Moment:
+    """What an agent was before it decided, and what it decided."""
+
     screen: NDArray[np.uint8]
     obs: NDArray[np.uint8]
     state: State
@@ -65,7 +66,7 @@ def film(
     check_video(path)
     env = make_labelled(loaded.env)
     explained = _target(target, env.action_names, sae)
-    moments = list(_play(loaded, env, decisions, skip, seed))
+    moments = list(play(loaded, env, decisions, skip, seed))
     device = next(loaded.agent.parameters()).device
     maps = []
     with progress_bar(f"Mapping {target}", len(moments), "frames") as update:
@@ -111,7 +112,7 @@ def _composed(frames: list[Frame], panel: Panel, update) -> Iterator[NDArray[np.
 
 
 @torch.no_grad()
-def _play(loaded: Loaded, env: LabelledEnv, decisions: int, skip: int, seed: int) -> Iterator[_Moment]:
+def play(loaded: Loaded, env: LabelledEnv, decisions: int, skip: int, seed: int) -> Iterator[Moment]:
     """The moments of an episode, from decision `skip` on: greedy in Q-values, sampled from a policy."""
     device, rng = next(loaded.agent.parameters()).device, np.random.default_rng(seed)
     obs, _ = env.reset(seed=seed)
@@ -120,7 +121,7 @@ def _play(loaded: Loaded, env: LabelledEnv, decisions: int, skip: int, seed: int
         out = loaded.agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([False], device=device))
         action = int(choose(out, rng, epsilon=0.0)[0])
         if step >= skip:
-            yield _Moment(env.render(), obs, state, out.preferences[0].float().cpu().numpy(), action, total, step)
+            yield Moment(env.render(), obs, state, out.preferences[0].float().cpu().numpy(), action, total, step)
         state = loaded.agent.after_action(out.state, torch.tensor([action], device=device))
         obs, reward, terminated, truncated, _ = env.step(action)
         total += reward

@@ -148,8 +148,8 @@ class During(Intervention):
 
     @property
     def name(self) -> str:
-        when = [self.phase] * (self.phase is not None) + [f"times {list(self.times)}"] * (self.times is not None)
-        return f"{self.inner.name} during {', '.join(map(str, when))}"
+        times = "" if self.times is None else f" at times {list(self.times)}"
+        return f"{self.inner.name} during {self.phase or 'every phase'}{times}"
 
     def config(self) -> dict[str, Any]:
         times = None if self.times is None else list(self.times)

@@ -16,8 +16,8 @@ from rl_interp.core.interrupt import Interrupted
 from rl_interp.core.run import Run
 
 SMALL = default_config(
-    "MiniGrid-Empty-5x5-v0", size="debug", precision="fp32", agent_steps=400, num_envs=2, batch_size=2, batch_length=8,
-    train_ratio=8.0, learning_starts=64, imag_horizon=4, eval_episodes=2, checkpoint_every=0, log_every=100,
+    "MiniGrid-Empty-5x5-v0", size="debug", precision="fp32", agent_steps=240, num_envs=2, batch_size=2, batch_length=8,
+    train_ratio=2.0, learning_starts=64, imag_horizon=4, eval_episodes=2, checkpoint_every=0, log_every=100,
 )  # fmt: skip
 COUNTING = replace(SMALL, cbet=CBETConfig(coefficient=0.1, width=1 << 12))
 
@@ -94,12 +94,12 @@ def test_a_million_frames_of_crafter_fit_in_13_gb():
 
 def test_learning_lowers_every_loss():
     torch.manual_seed(0)
-    config = replace(COUNTING, model_lr=3e-3)
+    config = replace(COUNTING, model_lr=1e-2)
     learner, batch = Learner(make_agent(config).train(), torch.device("cpu")), batch_of(config)
-    figures = [learner.update(batch) for _ in range(60)]
+    figures = [learner.update(batch) for _ in range(30)]
     for name in ("image_loss", "reward_loss", "bonus_loss", "cont_loss"):
         assert figures[-1][name] < 0.8 * figures[0][name], name
-    assert learner.updates == 60
+    assert learner.updates == 30
 
 
 def test_the_slow_critic_follows(monkeypatch):
@@ -152,7 +152,7 @@ def test_returns_are_extrinsic_whatever_the_bonus(tmp_path):
     logged = []
     for coefficient in (0.0, 1000.0):
         config = replace(
-            COUNTING, cbet=CBETConfig(coefficient=coefficient, width=1 << 12), learning_starts=400, agent_steps=400
+            COUNTING, cbet=CBETConfig(coefficient=coefficient, width=1 << 12), learning_starts=300, agent_steps=300
         )  # so that nothing is learned, and the same is played
         run = make(tmp_path / str(coefficient), config)
         train(config, run, seed=0)
@@ -170,7 +170,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, config, monkeypatc
 
     def stop_at_half(self):
         stopped(self)
-        if self.agent_steps == 200:
+        if self.agent_steps == 120:
             import signal
 
             signal.raise_signal(signal.SIGINT)
@@ -186,7 +186,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, config, monkeypatc
 
 
 def test_transfer_starts_from_the_explorer_which_never_moves(tmp_path):
-    source = make(tmp_path / "explorer", config := replace(COUNTING, pretrain=True, agent_steps=200))
+    source = make(tmp_path / "explorer", config := replace(COUNTING, pretrain=True, agent_steps=120))
     train(config, source, seed=0)
     transfer = replace(SMALL, explorer=str(source.path))
     run = make(tmp_path / "transfer", transfer)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from rl_interp.core.errors import UserError
-from saliency import Frame, Panel, compose, write_png, write_video
+from rl_interp.core.pictures import write_png
+from rl_interp.core.video import write_video
+from saliency import Frame, Panel, compose
 
 PANEL = Panel(("LEFT", "RIGHT"), "advantage", "perturbation", scale=2.0, preference_range=(0.0, 10.0))
 

@@ -3,6 +3,8 @@
 from rl_interp.app.commands.analyse import collect, saliency
 from rl_interp.app.commands.demo import demo
 from rl_interp.app.commands.evaluate import evaluate
+from rl_interp.app.commands.imagine import imagine
+from rl_interp.app.commands.imports import import_dreamerv3
 from rl_interp.app.commands.info import info
 from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report
 from rl_interp.app.commands.study import study_cbet, study_transfer
@@ -14,7 +16,9 @@ __all__ = [
     "dqn_command",
     "dreamerv3_command",
     "evaluate",
+    "imagine",
     "impala_command",
+    "import_dreamerv3",
     "info",
     "sae_evaluate",
     "sae_fit",

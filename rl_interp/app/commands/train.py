@@ -84,9 +84,11 @@ def impala_command(env: str | None = None, cbet: bool = False) -> Command:
     return train_impala
 
 
-def dreamerv3_command(env: str | None = None, cbet: bool = False) -> Command:
-    """`train dreamerv3` with the defaults for an environment, and the bonus's flags where it is asked for."""
-    default = dreamerv3.default_config(env or DreamerV3Config().env.id, cbet=CBETConfig() if cbet else None)
+def dreamerv3_command(env: str | None = None, size: str | None = None, cbet: bool = False) -> Command:
+    """`train dreamerv3` with the defaults for an environment and a size, and the bonus's flags where asked for."""
+    default = dreamerv3.default_config(
+        env or DreamerV3Config().env.id, size or "tiny", cbet=CBETConfig() if cbet else None
+    )
 
     def train_dreamerv3(
         config: Annotated[DreamerV3Config, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = default,
@@ -96,8 +98,9 @@ def dreamerv3_command(env: str | None = None, cbet: bool = False) -> Command:
     ) -> dict[str, Any]:
         """Train a DreamerV3 agent; the same command again resumes it.
 
-        --env ID chooses the environment and the defaults that suit it; --cbet adds the exploration bonus, whose own
-        flags (--cbet.coefficient and so on) then appear here.
+        --env ID chooses the environment, and --size NAME the widths, with the defaults that suit them: tiny is for a
+        CPU, small to xlarge are as published. --cbet adds the exploration bonus, whose own flags (--cbet.coefficient
+        and so on) then appear here.
 
         Args:
             config: See the fields.

@@ -106,6 +106,12 @@ class EnvConfig(ABC):
     def labelled(self) -> LabelledEnv:
         """Make one, with ground truth and a screen, equal to those of `vector`."""
 
+    def picture(self, obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """An observation `[C, H, W]`, or what a model takes for one, as RGB `[H', W', 3]`: of a stack of grey frames
+        the newest."""
+        rgb = obs if len(obs) == 3 else np.repeat(obs[-1:], 3, 0)
+        return np.ascontiguousarray(rgb.transpose(1, 2, 0))
+
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """The environment's own scores of whole episodes: from their returns `[N]` and the `Step.info` that each
         ended with, `[N, ...]`."""

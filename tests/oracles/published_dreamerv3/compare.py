@@ -66,14 +66,16 @@ def load(arrays: Mapping[str, np.ndarray], size: str) -> tuple[DreamerV3, dict[s
 
 
 def same_noise(batch: int, length: int):
-    """What takes the place of `distributions._uniform`: the reference's numbers, in our order of dreams."""
+    """What takes the place of `distributions._uniform`: numbers in the middle of the class that the reference's
+    noise chooses, so that rounding does not decide between two."""
 
     def uniform(probs: torch.Tensor) -> torch.Tensor:
         seed = zlib.crc32(repr(tuple(probs.shape)).encode())
-        noise = np.random.default_rng(seed).random((*probs.shape[:-1], 1), np.float32)
-        if len(noise) == batch * length:
+        noise = np.random.default_rng(seed).gumbel(size=tuple(probs.shape)).astype(np.float32)
+        if len(noise) == batch * length:  # dreams start in the order of [T, B], and of [B, T] there
             noise = noise.reshape(batch, length, *noise.shape[1:]).swapaxes(0, 1).reshape(noise.shape)
-        return torch.from_numpy(noise)
+        chosen = (probs.detach().log() + torch.from_numpy(noise)).argmax(-1, keepdim=True)
+        return (probs.cumsum(-1) - probs / 2).detach().gather(-1, chosen)
 
     return uniform
 

@@ -24,15 +24,15 @@ ACTIONS = 5
 
 
 def noise(shape):
-    """Uniform random numbers `[..., 1]`, the same for every draw from probabilities of a shape `[..., K]`."""
+    """Gumbel noise, the same for every draw from probabilities of a shape."""
     seed = zlib.crc32(repr(tuple(int(side) for side in shape)).encode())
-    return np.random.default_rng(seed).random((*shape[:-1], 1), np.float32)
+    return np.random.default_rng(seed).gumbel(size=shape).astype(np.float32)
 
 
 def sample(self, sample_shape=(), seed=None):
-    probs = jax.nn.softmax(self.logits_parameter())
-    index = (jnp.cumsum(probs, -1) < noise(probs.shape)).sum(-1)
-    one_hot = jax.nn.one_hot(jnp.minimum(index, probs.shape[-1] - 1), probs.shape[-1])
+    logits = self.logits_parameter()
+    probs = jax.nn.softmax(logits)
+    one_hot = jax.nn.one_hot(jnp.argmax(logits + noise(logits.shape), -1), logits.shape[-1])
     drawn = jax.lax.stop_gradient(one_hot) + probs - jax.lax.stop_gradient(probs)
     return drawn if np.size(sample_shape) == 0 else drawn[None]
 

@@ -72,6 +72,16 @@ class MiniGridConfig(EnvConfig):
 
         return MiniGridLabelled(self)
 
+    def picture(self, obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Symbols as the package draws them; the agent's own cell shows the agent."""
+        if self.observation == "pixels":
+            return super().picture(obs)
+        from minigrid.core.grid import Grid
+
+        grid, _ = Grid.decode(obs.transpose(2, 1, 0))
+        seen = obs[0].T != 0
+        return grid.render(32, (VIEW // 2, VIEW - 1), agent_dir=3, highlight_mask=seen)
+
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         return {"success_rate": float((returns > 0).mean())}
 
