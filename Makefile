@@ -24,6 +24,19 @@ lint: .venv/installed  ## ruff and pyright
 bench: .venv/bench-installed  ## measure beside other libraries; writes benchmarks/results/ and docs/performance.md
 	$(BIN)/python -m benchmarks.run
 
+parity: .venv/installed .parity/installed  ## DreamerV3 beside the published package (Python 3.11 with JAX, in .parity)
+	.parity/bin/python $(PUBLISHED)/reference.py image debug 2 6 .parity/image.npz
+	.parity/bin/python $(PUBLISHED)/reference.py vector debug 2 6 .parity/vector.npz
+	.parity/bin/python $(PUBLISHED)/reference.py image small 4 16 .parity/small.npz
+	.parity/bin/python $(PUBLISHED)/checkpoint.py .parity/checkpoint.ckpt
+	$(BIN)/python $(PUBLISHED)/compare.py .parity/image.npz debug
+	$(BIN)/python $(PUBLISHED)/compare.py .parity/vector.npz debug
+	$(BIN)/python $(PUBLISHED)/compare.py .parity/small.npz small
+	rm -rf .parity/run && $(BIN)/rl-interp import dreamerv3 .parity/checkpoint.ckpt --run .parity/run
+	$(BIN)/rl-interp evaluate .parity/run --episodes 2
+
+PUBLISHED := tests/oracles/published_dreamerv3
+
 clean:  ## remove the virtual environment
 	rm -rf .venv
 
@@ -36,4 +49,10 @@ clean:  ## remove the virtual environment
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
 	@touch $@
 
-.PHONY: help install demo test test-slow lint bench clean
+.parity/installed:
+	$(PYTHON) -m venv .parity
+	.parity/bin/python -m pip install --quiet --disable-pip-version-check -r $(PUBLISHED)/requirements.txt
+	.parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dreamerv3==1.5.0
+	@touch $@
+
+.PHONY: help install demo test test-slow lint bench parity clean

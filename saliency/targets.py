@@ -100,7 +100,10 @@ class Feature:
     def prepare(self, output: PolicyOutput) -> Score:
         def score(out: PolicyOutput, value: Tensor | None) -> Tensor:
             assert value is not None
-            return self.encode(value.flatten(0, 1))[:, self.index].unflatten(0, value.shape[:2]).sum(1)
+            features = self.encode(value.flatten(0, 1))
+            if self.index >= features.shape[1]:
+                raise UserError(f"{self.name} asked for at {self.at!r}, which has 0 to {features.shape[1] - 1}.")
+            return features[:, self.index].unflatten(0, value.shape[:2]).sum(1)
 
         return score
 

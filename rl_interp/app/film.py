@@ -130,8 +130,13 @@ def play(loaded: Loaded, env: LabelledEnv, decisions: int, skip: int, seed: int)
 
 
 def _target(text: str, action_names: Sequence[str], sae: LoadedSAE | None) -> Target:
-    """`feature:N` of an autoencoder, or what `parse_target` knows."""
+    """`feature:N` of an autoencoder, `unit:HOOK:N` of the agent, or what `parse_target` knows."""
     kind, _, number = text.partition(":")
+    if kind == "unit":
+        hook, _, index = number.rpartition(":")
+        if not hook or not index.isdigit():
+            raise UserError(f"target {text!r} given; a unit is named as unit:HOOK:N, such as unit:deter:12.")
+        return Feature(hook, lambda features: features, int(index))
     if kind != "feature":
         return parse_target(text, action_names)
     if sae is None:

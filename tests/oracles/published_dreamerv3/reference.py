@@ -37,7 +37,7 @@ def sample(self, sample_shape=(), seed=None):
     return drawn if np.size(sample_shape) == 0 else drawn[None]
 
 
-def make(kind, size, batch, length, side):
+def make(kind, size, batch, length, side, actions=ACTIONS):
     config = embodied.Config(published.Agent.configs["defaults"])
     config = config.update(published.Agent.configs["crafter"]).update(published.Agent.configs[size])
     config = config.update({"batch_size": batch, "batch_length": length, "jax.precision": "float32"})
@@ -58,7 +58,7 @@ def make(kind, size, batch, length, side):
         if size == "debug":
             config = config.update({f"{p}.mlp_{w}": v for p in ("encoder", "decoder") for w, v in
                                     (("layers", 2), ("units", 16))})  # fmt: skip
-    action = embodied.Space(np.float32, (ACTIONS,), 0, 1)
+    action = embodied.Space(np.float32, (actions,), 0, 1)
     action._discrete = True
     return published.Agent(spaces, {"action": action}, embodied.Counter(), config)
 
