@@ -28,6 +28,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sae evaluate": commands.sae_evaluate,
     "sae report": commands.sae_report,
     "saliency": commands.saliency,
+    "probe": commands.probe_run,
     "imagine": commands.imagine,
     "import dreamerv3": commands.import_dreamerv3,
     "study cbet": commands.study_cbet,

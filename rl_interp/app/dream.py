@@ -157,7 +157,8 @@ def _frames(
         image = Image.new("RGB", (width, _HEADER + _SIDE + _FOOTER), _BACKGROUND)
         draw, left = ImageDraw.Draw(image), _MARGIN
         for future in futures:
-            _panel(image, left, future.title, future.pictures[t], None if t < context else _IMAGINED)
+            imagined = future.dream is not None and t >= context
+            _panel(image, left, future.title, future.pictures[t], _IMAGINED if imagined else _OBSERVED)
             if future.dream is None:
                 note = "observed" if t < context else f"{t - context + 1} after the last observed frame"
                 draw.text((left, _HEADER + _SIDE + 10), f"frame {t + 1}: {note}", _FAINT, font_of(14))
@@ -241,8 +242,10 @@ def _plot_usage(path: Path, classes: NDArray[Any], surprise: NDArray[Any], deter
             values, aspect="auto", interpolation="nearest", cmap=colours, vmin=limits[0], vmax=limits[1]
         )
         axis.set(title=title, ylabel="index")
+        axis.yaxis.get_major_locator().set_params(integer=True)
         figure.colorbar(shown, ax=axis, label=label)
     axes[-1].set(xlabel="decision")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=110, format="png")

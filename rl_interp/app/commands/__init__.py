@@ -6,6 +6,7 @@ from rl_interp.app.commands.evaluate import evaluate
 from rl_interp.app.commands.imagine import imagine
 from rl_interp.app.commands.imports import import_dreamerv3
 from rl_interp.app.commands.info import info
+from rl_interp.app.commands.probe import probe_run
 from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report
 from rl_interp.app.commands.study import study_cbet, study_transfer
 from rl_interp.app.commands.train import dqn_command, dreamerv3_command, impala_command
@@ -20,6 +21,7 @@ __all__ = [
     "impala_command",
     "import_dreamerv3",
     "info",
+    "probe_run",
     "sae_evaluate",
     "sae_fit",
     "sae_report",

@@ -150,7 +150,7 @@ def _error(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(np.linalg.norm(ours - theirs) / max(float(np.linalg.norm(theirs)), 1e-12))
 
 
-LIMITS = {"step": 5e-3}
+LIMITS = {"step": 1e-2}
 """By the first word of a name; 1e-4 for the others."""
 
 

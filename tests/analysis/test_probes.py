@@ -1,0 +1,78 @@
+"""Probes against data with planted truth."""
+
+import numpy as np
+import pytest
+
+from rl_interp.analysis.probes import features, probe, recorded
+from rl_interp.core.collect import collect
+from rl_interp.core.envs import MiniGridConfig
+from rl_interp.core.envs.labelled import Concept
+from rl_interp.core.errors import UserError
+
+CONCEPTS = {
+    "linear": Concept("a direction of the features", "number"),
+    "above": Concept("whether it is above 0"),
+    "noise": Concept("nothing that the features hold"),
+    "never": Concept("is never true"),
+}
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    values = rng.standard_normal((2000, 30))
+    values[:, 7] = 3.0  # a constant feature is no trouble
+    linear = values @ np.r_[1.0, -2.0, np.zeros(28)]
+    labels = {"linear": 5 * linear + 100, "above": linear > 0, "noise": rng.random(2000) > 0.5, "never": np.zeros(2000)}
+    return values, labels, np.repeat(np.arange(40), 50)
+
+
+def test_what_is_there_is_found_and_what_is_not_is_not(data):
+    scores = probe(data[0], data[1], CONCEPTS, data[2])
+    assert set(scores) == {"linear", "above", "noise"}
+    assert scores["linear"].value > 0.99
+    assert scores["above"].value > 0.99
+    assert scores["noise"].low < 0.5 < scores["noise"].high
+    assert all(score.low <= score.value <= score.high for score in scores.values())
+
+
+def test_shuffled_labels_score_at_chance(data):
+    scores = probe(data[0], data[1], CONCEPTS, data[2], shuffles=20)
+    assert scores["above"].value == pytest.approx(0.5, abs=0.03)
+    assert scores["linear"].value == pytest.approx(0.0, abs=0.03)
+
+
+def test_episodes_are_not_split():
+    """A label that each episode has of its own can't be learned from others, however well it could be remembered."""
+    rng = np.random.default_rng(1)
+    episodes = np.repeat(np.arange(40), 50)
+    of_episode = rng.random(40) > 0.5
+    values = np.eye(40)[episodes] + 0.01 * rng.standard_normal((2000, 40))
+    concepts = {"above": CONCEPTS["above"]}
+    assert abs(probe(values, {"above": of_episode[episodes]}, concepts, episodes)["above"].value - 0.5) < 0.3
+    with pytest.raises(UserError, match="3 episodes given; probes need at least 4"):
+        probe(values[:150], {"above": episodes[:150] > 1}, concepts, episodes[:150])
+
+
+def test_wide_features_are_reduced_without_losing_what_varies():
+    rng = np.random.default_rng(2)
+    hidden = rng.standard_normal((1000, 5))
+    values = hidden @ rng.standard_normal((5, 3000)) + 0.1 * rng.standard_normal((1000, 3000))
+    concepts = {"linear": CONCEPTS["linear"]}
+    score = probe(values, {"linear": hidden[:, 0]}, concepts, np.repeat(np.arange(20), 50))["linear"]
+    assert score.value > 0.97
+
+
+def test_episodes_are_followed_as_they_were_played(tmp_path):
+    """The features of recorded episodes, played again, are those that were collected."""
+    from agents.impala import default_config, make_agent
+
+    config = default_config("MiniGrid-Unlock-v0", hidden=16, lstm=16)
+    agent = make_agent(config).eval()
+    assert isinstance(config.env, MiniGridConfig)
+    store = collect(agent, config.env, "lstm.h", 600, tmp_path / "store", seed=3)
+    again = [features(agent, episode, ["lstm.h", "conv2.post"]) for episode in recorded(config.env, store)]
+    np.testing.assert_allclose(
+        np.concatenate([each["lstm.h"] for each in again]), store.read(np.arange(store.samples)), atol=1e-5
+    )
+    assert again[0]["conv2.post"].shape[1] == 64 * 9
