@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
-from sklearn.metrics import roc_auc_score
 
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import EnvConfig, make_labelled
@@ -24,7 +22,7 @@ from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.store import ActivationStore
 
 WIDEST = 512
-"""Features that a probe sees; of more, the first principal components on the episodes fitted on."""
+"""Features that a probe sees; of more, the first principal components of what is fitted on."""
 RARE = 10
 """A yes-or-no concept that is true (or false) less often than this among the episodes of either side is left out."""
 
@@ -104,13 +102,15 @@ def probe(
     to_fit = np.concatenate([targets[~held_out][order] for order in orders], 1)
     model = RidgeCV(np.logspace(0, 5, 6), alpha_per_target=True).fit(fitted, to_fit)
     predicted = model.predict(scored).reshape(len(scored), len(orders), len(names))
-    groups = [np.flatnonzero(episodes[held_out] == each) for each in np.unique(episodes[held_out])]
-    draws = [np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))]) for _ in range(200)]
+    which = np.unique(episodes[held_out], return_inverse=True)[1]
+    drawn = rng.multinomial(which.max() + 1, np.full(which.max() + 1, 1 / (which.max() + 1)), size=200)
+    whole, resampled = np.ones((1, len(which))), drawn[:, which].astype(float)  # how often each row is in a resample
     found = {}
     for i, name in enumerate(names):
-        truth, guesses, yes_or_no = targets[held_out, i], predicted[:, :, i].T, concepts[name].kind == "boolean"
-        scores = [_score(truth, guess, yes_or_no) for guess in guesses]
-        spread_of = scores if shuffles else [_score(truth[rows], guesses[0][rows], yes_or_no) for rows in draws]
+        score = auroc if concepts[name].kind == "boolean" else r_squared
+        truth = targets[held_out, i]
+        scores = [score(truth, predicted[:, order, i], whole)[0] for order in range(len(orders))]
+        spread_of = scores if shuffles else score(truth, predicted[:, 0, i], resampled)
         low, high = np.nanpercentile(spread_of, [2.5, 97.5])
         found[name] = Score(float(np.mean(scores)), float(low), float(high))
     return found
@@ -132,15 +132,31 @@ def _prepared(
     centre, spread = fitted.mean(0), fitted.std(0)
     live = spread > 1e-8
     fitted, scored = ((each[:, live] - centre[live]) / spread[live] for each in (fitted, scored))
-    if fitted.shape[1] > WIDEST:
-        pca = PCA(min(WIDEST, len(fitted)), svd_solver="randomized", random_state=seed).fit(fitted)
-        fitted, scored = pca.transform(fitted), pca.transform(scored)
-    return fitted, scored
+    if fitted.shape[1] <= WIDEST:
+        return fitted, scored
+    # Components from products of rows, of which 2 · WIDEST tell enough: pictures have tens of thousands of columns.
+    some = fitted[np.random.default_rng(seed).choice(len(fitted), min(2 * WIDEST, len(fitted)), replace=False)]
+    variances, mixtures = np.linalg.eigh(some @ some.T)
+    strong = variances > 1e-6 * variances[-1]
+    components = some.T @ (mixtures[:, strong] / np.sqrt(variances[strong]))[:, -WIDEST:]
+    return fitted @ components, scored @ components
 
 
-def _score(truth: NDArray[np.floating], guess: NDArray[np.floating], yes_or_no: bool) -> float:
-    if yes_or_no:
-        positive = truth > 0
-        return float(roc_auc_score(positive, guess)) if 0 < positive.sum() < len(positive) else np.nan
-    total = ((truth - truth.mean()) ** 2).sum()
-    return float(1 - ((truth - guess) ** 2).sum() / total) if total > 0 else np.nan
+def auroc(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Area under the ROC curve `[R]` of guesses `[N]` of whether `truth [N]` is above 0, for weights of the rows
+    `[R, N]`: the chance that a true one is guessed higher than a false one, ties counted half. NaN without both."""
+    order = np.argsort(guess, kind="stable")
+    starts = np.flatnonzero(np.diff(guess[order], prepend=-np.inf))  # of equal guesses
+    positive = truth[order] > 0
+    true, false = (np.add.reduceat(weights[:, order] * side, starts, axis=1) for side in (positive, ~positive))
+    below = false.cumsum(1) - false / 2
+    with np.errstate(invalid="ignore"):
+        return (true * below).sum(1) / (true.sum(1) * false.sum(1))
+
+
+def r_squared(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Share of the variance `[R]` of `truth [N]` that guesses `[N]` explain, for weights of the rows `[R, N]`."""
+    mean = weights @ truth / weights.sum(1)
+    total = weights @ truth**2 - weights.sum(1) * mean**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(total > 1e-12, 1 - weights @ (truth - guess) ** 2 / total, np.nan)

@@ -1,6 +1,6 @@
 """DreamerV3's distributions, networks and latents, against definitions and against one another.
 
-Equality with the published package is in tests/oracles/test_dreamerv3.py.
+Equality with the published package is in tests/oracles/test_published_dreamerv3.py.
 """
 
 import numpy as np

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.metrics import r2_score, roc_auc_score
 
-from rl_interp.analysis.probes import features, probe, recorded
+from rl_interp.analysis.probes import auroc, features, probe, r_squared, recorded
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.envs.labelled import Concept
@@ -34,6 +35,17 @@ def test_what_is_there_is_found_and_what_is_not_is_not(data):
     assert scores["above"].value > 0.99
     assert scores["noise"].low < 0.5 < scores["noise"].high
     assert all(score.low <= score.value <= score.high for score in scores.values())
+
+
+def test_scores_are_scikit_learns_with_weights_and_ties():
+    rng = np.random.default_rng(0)
+    truth, guess = rng.standard_normal(300), rng.integers(12, size=300) / 4
+    weights = rng.integers(4, size=(5, 300)).astype(float)
+    areas = [roc_auc_score(truth > 0, guess, sample_weight=each) for each in weights]
+    np.testing.assert_allclose(auroc(truth, guess, weights), areas)
+    shares = [r2_score(truth, guess, sample_weight=each) for each in weights]
+    np.testing.assert_allclose(r_squared(truth, guess, weights), shares)
+    assert np.isnan(auroc(np.ones(3), np.arange(3.0), np.ones((1, 3)))).all()
 
 
 def test_shuffled_labels_score_at_chance(data):

@@ -45,6 +45,13 @@ def test_evaluating_tells_the_protocol(run):
     assert run("evaluate tiny --episodes 2 --seed 7")[1]["returns"] == result["returns"]
 
 
+def test_the_ground_truth_is_probed(run, place):
+    status, result, error = run("probe tiny --hooks fc.post --samples 600")
+    assert status == 0, error
+    assert set(result["means"]) == {"fc.post", "random network: fc.post", "raw observation", "shuffled labels"}
+    assert "| player_x | R² |" in Path(result["table"]).read_text()
+
+
 def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     status, fitted, _ = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --as other")
     assert status == 0

@@ -63,6 +63,18 @@ class TestAnyAgent:
 
 
 @pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize(("agent", "hooks", "concept"), [("empty", "deter stoch", "x"), ("dreamt", "embed", "x")])
+def test_probes_stand_beside_their_controls(run, place, agent, hooks, concept):
+    status, result, error = run(f"probe {agent} --hooks {hooks} --samples 400")
+    assert status == 0, error
+    names = hooks.split()
+    controls = {*(f"random network: {name}" for name in names), "raw observation", "shuffled labels"}
+    assert set(result["means"]) == controls | set(names)
+    table = Path(result["table"]).read_text()
+    assert f"| {concept} | R² |" in table
+
+
+@pytest.mark.usefixtures("agents")
 def test_training_says_how_it_went_and_resumes(run, place):
     status, result, _ = run(f"{EMPTY} --run fresh")
     assert status == 0
@@ -96,6 +108,7 @@ def test_phases_and_the_bonus_are_flags(run, place):
         ("imagine empty --horizon 2 --clamp deter:99=1 --output dream.mp4", "units [99] were given for 'deter'"),
         ("imagine empty --horizon 2 --clamp detr:9=1 --output dream.mp4", "unknown hook point 'detr'"),
         ("imagine empty --horizon 0 --output dream.mp4", "horizon=0 given"),
+        ("probe empty --hooks detr --samples 100", "unknown hook point 'detr'"),
         ("saliency empty --target unit:deter --decisions 1", "a unit is named as unit:HOOK:N"),
         ("saliency empty --target unit:deter:99 --decisions 1", "which has 0 to 31"),
     ],

@@ -52,6 +52,14 @@ class TestAnyAgent:
 
 
 @pytest.mark.usefixtures("agents")
+def test_the_ground_truth_is_probed(run, place):
+    status, result, error = run("probe unlock --hooks lstm.h conv2.post --samples 600")
+    assert status == 0, error
+    assert "random network: conv2.post" in result["means"]
+    assert "| x | R² |" in Path(result["table"]).read_text()
+
+
+@pytest.mark.usefixtures("agents")
 def test_training_says_how_it_went_and_resumes(run, place):
     status, result, _ = run(f"{UNLOCK} --run fresh --actors 1")
     assert status == 0
