@@ -31,7 +31,7 @@ class DreamerV3(Agent):
 
     def __init__(self, config: DreamerV3Config, explorer: "DreamerV3 | None" = None):
         super().__init__()
-        self.config = config
+        self.config, self.num_actions = config, len(config.env.action_names)
         self.world_model, self.behaviour = WorldModel(config), Behaviour(config)
         self.observation = config.env.observation_kind
         points = dict([*self.world_model.points("world_model"), *self.behaviour.points("behaviour")])
@@ -46,10 +46,6 @@ class DreamerV3(Agent):
                 for name, point in explorer.hook_points.items()
             }
         self.hook_points = points
-
-    @property
-    def num_actions(self) -> int:
-        return len(self.config.env.action_names)
 
     def initial_state(self, batch: int) -> State:
         latent = self.world_model.rssm.initial(batch)

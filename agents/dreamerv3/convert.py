@@ -12,17 +12,44 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_interp.core.errors import UserError
-
-_HEADS = {
+_PLACES = {
+    "wm/enc/(?:cnn|mlp)": "world_model.encoder",
+    "wm/dec/(?:cnn|mlp)": "world_model.decoder",
+    "wm/rssm": "world_model.rssm",
     "wm/rew": "world_model.reward",
     "wm/cont": "world_model.cont",
     "task_behavior/ac/actor": "behaviour.actor",
     "task_behavior/critic/net": "behaviour.critic",
     "task_behavior/critic/slow": "behaviour.slow_critic",
+    "task_behavior/ac/retnorm_extr": "behaviour",
 }
+_LAYERS = {
+    r"s(\d+)res": (r"stages.\1", "conv"),
+    r"h(\d+)": (r"layers.\1", "linear"),
+    "(gru|img_in|img_out|obs_out)": (r"\1", "linear"),
+}
+"""Those with a norm: their name, and that of the product in them."""
 
-_LAYER = {"kernel": "linear.weight", "norm/scale": "norm.weight", "norm/bias": "norm.bias"}
+_PLAIN = {
+    "in": "first",
+    r"dist_\w+/out": "out",
+    "(img_stats|obs_stats)": r"\1",
+    "initial": "initial_deter",
+    "(low|high)/value": r"\1",
+}
+"""The others."""
+
+_NAMES = {
+    **{
+        f"{layer}/{theirs}": f"{name}.{ours.format(product=product)}"
+        for layer, (name, product) in _LAYERS.items()
+        for theirs, ours in (("kernel", "{product}.weight"), ("norm/scale", "norm.weight"), ("norm/bias", "norm.bias"))
+    },
+    **{f"{layer}/kernel": f"{name}.weight" for layer, name in _PLAIN.items()},
+    **{f"{layer}/bias": f"{name}.bias" for layer, name in _PLAIN.items()},
+    **_PLAIN,
+    r"s\d+res/bias": "last.bias",  # of the decoder's last stage alone, which has no norm
+}
 
 
 def from_published(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tensor]:
@@ -30,54 +57,24 @@ def from_published(arrays: Mapping[str, NDArray[np.float32]]) -> dict[str, Tenso
 
     What has no counterpart (optimisers, counters) is left out.
     """
-    last = max((int(m[1]) for name in arrays if (m := re.match(r"agent/wm/dec/cnn/s(\d+)res/", name))), default=-1)
     weights = {}
     for name, array in arrays.items():
-        ours = _renamed(name, last)
-        if ours is not None:
+        ours = _renamed(name.removeprefix("agent/"))
+        if ours is not None and "_opt/" not in name:
             weights[ours] = torch.from_numpy(np.array(_laid_out(name, array)))
+    stages = [name for name in weights if name.startswith("world_model.decoder.stages.") and "conv" in name]
+    if stages:
+        last = max(stages, key=lambda name: int(name.split(".")[3]))
+        weights["world_model.decoder.last.weight"] = weights.pop(last)
     return weights
 
 
-def _renamed(name: str, last: int) -> str | None:
-    if "_opt/" in name or not name.startswith("agent/"):
-        return None
-    name = name.removeprefix("agent/")
-    for theirs, ours in _HEADS.items():
-        if name.startswith(f"{theirs}/"):
-            return _in_mlp(name.removeprefix(f"{theirs}/"), ours)
-    for coder, ours in (("enc", "encoder"), ("dec", "decoder")):
-        if name.startswith(f"wm/{coder}/mlp/"):
-            return _in_mlp(name.removeprefix(f"wm/{coder}/mlp/"), f"world_model.{ours}")
-        if match := re.fullmatch(rf"wm/{coder}/cnn/s(\d+)res/(.+)", name):
-            if coder == "dec" and int(match[1]) == last:
-                return f"world_model.decoder.last.{_plain(match[2])}"
-            kind = {"kernel": "conv.weight"} | _LAYER
-            what = kind[match[2]] if match[2] != "kernel" else "conv.weight"
-            return f"world_model.{ours}.stages.{match[1]}.{what}"
-    if match := re.fullmatch(r"wm/dec/cnn/in/(.+)", name):
-        return f"world_model.decoder.first.{_plain(match[1])}"
-    if name == "wm/rssm/initial":
-        return "world_model.rssm.initial_deter"
-    if match := re.fullmatch(r"wm/rssm/(\w+)_stats/(.+)", name):
-        return f"world_model.rssm.{match[1]}_stats.{_plain(match[2])}"
-    if match := re.fullmatch(r"wm/rssm/(gru|img_in|img_out|obs_out)/(.+)", name):
-        return f"world_model.rssm.{match[1]}.{_LAYER[match[2]]}"
-    if match := re.fullmatch(r"task_behavior/ac/retnorm_extr/(low|high)/value", name):
-        return f"behaviour.{match[1]}"
+def _renamed(name: str) -> str | None:
+    for place, module in _PLACES.items():
+        for theirs, ours in _NAMES.items():
+            if match := re.fullmatch(f"{place}/{theirs}", name):
+                return f"{module}.{match.expand(ours)}"
     return None
-
-
-def _in_mlp(rest: str, ours: str) -> str:
-    if match := re.fullmatch(r"h(\d+)/(.+)", rest):
-        return f"{ours}.layers.{match[1]}.{_LAYER[match[2]]}"
-    if match := re.fullmatch(r"dist_\w+/out/(.+)", rest):
-        return f"{ours}.out.{_plain(match[1])}"
-    raise UserError(f"{rest!r} is no weight of a head as dreamerv3 1.5.0 has it.")
-
-
-def _plain(kind: str) -> str:
-    return "weight" if kind == "kernel" else kind
 
 
 def _laid_out(name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,6 +82,4 @@ def _laid_out(name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
         return array
     if array.ndim == 2:
         return array.T
-    if "/dec/" in name:
-        return array[::-1, ::-1].transpose(3, 2, 0, 1)
-    return array.transpose(3, 2, 0, 1)
+    return (array[::-1, ::-1] if "/dec/" in name else array).transpose(3, 2, 0, 1)

@@ -36,7 +36,7 @@ class WorldModel(nn.Module):
     def __init__(self, config: DreamerV3Config):
         super().__init__()
         env, size = config.env, SIZES[config.size]
-        self.config, self.symbols = config, env.categories
+        self.config, self.symbols, self.num_actions = config, env.categories, len(env.action_names)
         shape, width = env.observation_shape, size.deter + size.stoch * size.classes
         if self.symbols is None:
             try:
@@ -51,7 +51,7 @@ class WorldModel(nn.Module):
             self.decoder = MLP(width, size.vector_layers, size.vector_units, places)
         self.embed = nn.Identity()
         self.rssm = RSSM(
-            self.encoder.width, len(env.action_names), size.deter, size.units, size.stoch, size.classes, config.unimix
+            self.encoder.width, self.num_actions, size.deter, size.units, size.stoch, size.classes, config.unimix
         )
         self.reward = MLP(width, size.layers, size.units, distributions.BINS, scale=0.0)
         self.bonus = MLP(width, size.layers, size.units, distributions.BINS, scale=0.0) if config.cbet else None
@@ -88,7 +88,7 @@ class WorldModel(nn.Module):
         return self._observe(self.scaled(obs.flatten(0, 1)), actions, first)
 
     def _observe(self, scaled: Tensor, actions: Tensor, first: Tensor) -> Observed:
-        taken = F.one_hot(actions, len(self.config.env.action_names)).float()
+        taken = F.one_hot(actions, self.num_actions).float()
         led_here = torch.cat([torch.zeros_like(taken[:1]), taken[:-1]])
         with phase("observe"):
             embed = self.encode(scaled).unflatten(0, first.shape)
