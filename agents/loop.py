@@ -152,12 +152,12 @@ def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in summary.items() if isinstance(value, float)}
 
 
-def check_finite(loss: float, agent_steps: int) -> None:
-    """Raise `DivergedError` unless the loss is finite."""
-    if not np.isfinite(loss):
+def check_finite(value: float, agent_steps: int, name: str = "the loss", rates: str = "learning_rate") -> None:
+    """Raise `DivergedError` unless the value is finite; `rates` names the step sizes to lower."""
+    if not np.isfinite(value):
         raise DivergedError(
-            f"the loss became {loss} at decision {agent_steps}; the last checkpoint is kept: lower learning_rate and "
-            "start a new run, or resume this one to see whether it happens again."
+            f"{name} became {value} at decision {agent_steps}; the last checkpoint is kept: lower {rates} and start a "
+            "new run, or resume this one to see whether it happens again."
         )
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from agents.cbet import CBETConfig
 from agents.phases import check_phases
-from rl_interp.core.envs import AtariConfig, EnvConfig, MiniGridConfig, env_config
+from rl_interp.core.envs import EnvConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, at_least_one, unknown
 
 
@@ -134,15 +134,14 @@ class DreamerV3Config:
 
 
 def default_config(env_id: str, size: str = "tiny", **overrides: object) -> DreamerV3Config:
-    """The configuration that suits an environment and a size: the published sizes train as published (how often one
-    learns differs by family), `tiny` and `debug` in small batches and large steps, for a CPU."""
+    """The configuration that suits an environment and a size: the published sizes train as published for Crafter,
+    `tiny` and `debug` in small batches and large steps, for a CPU."""
     env = env_config(env_id)
+    values: dict[str, object] = {}
     if size in ("tiny", "debug"):
-        values: dict[str, object] = dict(batch_size=8, batch_length=32, model_lr=1e-3, behaviour_lr=1e-3)
+        values = dict(batch_size=8, batch_length=32, model_lr=1e-3, behaviour_lr=1e-3)
         if env.categories is None:
             values |= dict(train_ratio=16.0, agent_steps=100_000)
         else:
             values |= dict(train_ratio=64.0, agent_steps=20_000, checkpoint_every=5_000, log_every=500)
-    else:
-        values = dict(train_ratio=64.0 if isinstance(env, AtariConfig) else 512.0)
     return DreamerV3Config(env=env, size=size, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agents.dreamerv3.distributions import symlog
 from rl_interp.core.agent import HookPoint
@@ -19,9 +18,9 @@ from rl_interp.core.agent import HookPoint
 Points = list[tuple[str, HookPoint]]
 """Names of sites and where they are, with paths relative to the module that lists them."""
 
-Layer = TypeVar("Layer", nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
 
-_EPS = 1e-3
+EPS = 1e-3
 _SMALLEST = 4  # height and width at which the encoder stops halving
 
 
@@ -31,7 +30,7 @@ class Dense(nn.Module):
     def __init__(self, inputs: int, units: int):
         super().__init__()
         self.linear = normal_init(nn.Linear(inputs, units, bias=False))
-        self.norm, self.act = nn.LayerNorm(units, eps=_EPS), nn.SiLU()
+        self.norm, self.act = nn.LayerNorm(units, eps=EPS), nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.linear(x))
@@ -69,28 +68,17 @@ class MLP(nn.Module):
         return found if self.out is None else [*found, (f"{name}.out", HookPoint(f"{path}.out", "B D"))]
 
 
-class _Halve(nn.Module):
-    """A convolution of stride 2, a layer norm over channels, a SiLU."""
+class _Stage(nn.Module):
+    """A convolution of stride 2, halving or doubling, a layer norm over channels, a SiLU."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d):
         super().__init__()
-        self.conv = normal_init(nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False))
-        self.norm, self.act = nn.LayerNorm(outputs, eps=_EPS), nn.SiLU()
+        self.conv = normal_init(conv)
+        self.norm, self.act = nn.LayerNorm(conv.out_channels, eps=EPS), nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(_channel_norm(self.norm, self.conv(x)))
-
-
-class _Double(nn.Module):
-    """A transposed convolution of stride 2, a layer norm over channels, a SiLU."""
-
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.conv = normal_init(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=False))
-        self.norm, self.act = nn.LayerNorm(outputs, eps=_EPS), nn.SiLU()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(_channel_norm(self.norm, self.conv(x)))
+        channels_last = self.conv(x).permute(0, 2, 3, 1)  # as they lie in memory
+        return self.act(self.norm(channels_last).permute(0, 3, 1, 2))
 
 
 class ImageEncoder(nn.Module):
@@ -100,7 +88,7 @@ class ImageEncoder(nn.Module):
         super().__init__()
         count = stages(shape)
         widths = [shape[0], *(depth * 2**i for i in range(count))]
-        self.stages = nn.ModuleList(_Halve(a, b) for a, b in itertools.pairwise(widths))
+        self.stages = nn.ModuleList(_Stage(nn.Conv2d(a, b, 4, 2, 1, bias=False)) for a, b in itertools.pairwise(widths))
         self.width = widths[-1] * _SMALLEST**2
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -123,7 +111,9 @@ class ImageDecoder(nn.Module):
         count = stages(shape)
         widths = [depth * 2**i for i in reversed(range(count))]
         self.first = uniform_init(nn.Linear(inputs, widths[0] * _SMALLEST**2))
-        self.stages = nn.ModuleList(_Double(a, b) for a, b in itertools.pairwise(widths))
+        self.stages = nn.ModuleList(
+            _Stage(nn.ConvTranspose2d(a, b, 4, 2, 1, bias=False)) for a, b in itertools.pairwise(widths)
+        )
         self.last = uniform_init(nn.ConvTranspose2d(widths[-1], shape[0], 4, 2, 1))
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
@@ -177,13 +167,6 @@ def stages(shape: Sequence[int]) -> int:
     if height != width or height < 2 * _SMALLEST or height & (height - 1):
         raise ValueError(f"images of {height}×{width} given; DreamerV3's are square, with a side of 8, 16, 32, 64, ...")
     return int(math.log2(height // _SMALLEST))
-
-
-def _channel_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """A layer norm over the channels of `[B, C, H, W]`, which lie last in memory."""
-    return F.layer_norm(x.permute(0, 2, 3, 1), norm.normalized_shape, norm.weight, norm.bias, norm.eps).permute(
-        0, 3, 1, 2
-    )
 
 
 def _mean_fan(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:

@@ -57,10 +57,11 @@ def read_checkpoint(path: Path | str) -> tuple[int, dict[str, NDArray[Any]]]:
         ) from None
     except Exception as error:
         raise RunError(f"{path} is no checkpoint of dreamerv3 1.5.0 ({type(error).__name__}: {error}).") from None
-    if not isinstance(data, dict) or not isinstance(data.get("agent"), dict):
+    step = data.get("step", 0) if isinstance(data, dict) else None
+    if not isinstance(step, int) or not isinstance(data.get("agent"), dict):
         raise RunError(f"{path} holds no agent; give the checkpoint.ckpt that dreamerv3 1.5.0 saved.")
     arrays = {name: value for name, value in data["agent"].items() if isinstance(value, np.ndarray)}
-    return int(data.get("step", 0)), arrays
+    return step, arrays
 
 
 def agent_of(arrays: Mapping[str, NDArray[Any]], env: EnvConfig, source: Path | str) -> DreamerV3:
@@ -76,6 +77,8 @@ def agent_of(arrays: Mapping[str, NDArray[Any]], env: EnvConfig, source: Path | 
         units, stoch = arrays["agent/wm/rssm/img_stats/kernel"].shape
     except KeyError as error:
         raise RunError(f"{source} has no weights named {error}; it is of another version of the package.") from None
+    except (ValueError, IndexError):
+        raise RunError(f"{source} has weights of other dimensions than dreamerv3 1.5.0 saves.") from None
     layers = sum(re.fullmatch(r"agent/wm/rew/h\d+/kernel", name) is not None for name in arrays)
     found = sizes.get((deter, units, layers, stoch))
     if found is None:

@@ -57,19 +57,23 @@ class SequenceReplay(Ring):
                 f"the replay holds {self.size} decisions of each environment and sequences of {length} were asked for; "
                 "collect more before learning, or lower batch_length."
             )
-        # The slots in use, oldest first, are consecutive but where a resume left out some.
-        oldest = (self.cursor - self.size) % self.length
-        ticks = self.tick[(oldest + np.arange(self.size)) % self.length]
-        starts = np.flatnonzero(ticks[length - 1 :] - ticks[: self.size - length + 1] == length - 1)
-        if not len(starts):
-            raise UserError(f"the replay holds no {length} decisions in a row; collect more before learning.")
-        start = oldest + rng.choice(starts, batch)
-        slots = (start[None] + np.arange(length)[:, None]) % self.length
+        slots = (self._starts(batch, length, rng) + np.arange(length)[:, None]) % self.length
         envs = rng.integers(self.num_envs, size=batch)
         drawn = {name: array[slots, envs] for name, array in self.fields.items()}
         drawn["actions"] = drawn["actions"].astype(np.int64)
         drawn["first"][0] = True
         return drawn
+
+    def _starts(self, batch: int, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Slots `[batch]` that begin sequences without a gap, where a resume left out some."""
+        starts, oldest = np.empty(0, np.int64), self.cursor - self.size
+        for _ in range(1000):
+            drawn = oldest + rng.integers(self.size - length + 1, size=batch)
+            ahead = self.tick[(drawn + length - 1) % self.length] - self.tick[drawn % self.length]
+            starts = np.concatenate([starts, drawn[ahead == length - 1]])
+            if len(starts) >= batch:
+                return starts[:batch]
+        raise UserError(f"the replay holds no {length} decisions in a row; collect more before learning.")
 
     def restore(self, state: Mapping[str, int]) -> None:
         """Go on from `state`, without the slots written after it by a run that was killed."""

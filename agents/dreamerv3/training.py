@@ -12,7 +12,7 @@ from agents.dreamerv3.agent import load_explorer, make_agent
 from agents.dreamerv3.config import DreamerV3Config
 from agents.dreamerv3.learner import Learner
 from agents.dreamerv3.replay import SequenceReplay
-from agents.loop import DivergedError, Report, train_run
+from agents.loop import Report, check_finite, train_run
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
 from rl_interp.core.envs.games import GameVector
@@ -98,7 +98,8 @@ class Training:
         for _ in range(int(now / each) - int((now - config.num_envs) / each)):
             batch = self.replay.sample(config.batch_size, config.batch_length, self.rng)
             self._figures = self.learner.update(batch)
-            self._check()
+            for name, value in self._figures.items():
+                check_finite(value.item(), self.agent_steps, name, "model_lr or behaviour_lr")
 
     def metrics(self) -> dict[str, float]:
         """Figures of the last update, and the mean extrinsic return of episodes that ended since the last call."""
@@ -108,15 +109,6 @@ class Training:
             values |= {"episode_return": float(np.mean(self._returns)), "episodes": len(self._returns)}
             self._returns.clear()
         return values
-
-    def _check(self) -> None:
-        """Raise `DivergedError` if a loss term is not finite: the weights aren't either, then."""
-        for name, value in self._figures.items():
-            if not value.isfinite():
-                raise DivergedError(
-                    f"{name} became {value.item()} at decision {self.agent_steps}; the last checkpoint is kept: lower "
-                    "model_lr or behaviour_lr and start a new run, or resume this one to see whether it happens again."
-                )
 
     def score(self) -> Episodes:
         """Evaluate on whole episodes, the policy sampled from as in training."""

@@ -15,10 +15,11 @@ from agents.dreamerv3 import DreamerV3, Imagined, Latent
 from rl_interp.app.film import Moment, play
 from rl_interp.app.load import Loaded
 from rl_interp.app.progress import progress_bar
+from rl_interp.core.agent import PolicyOutput, State
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.files import atomic_path
-from rl_interp.core.hooks import hooked, run_with_cache
+from rl_interp.core.hooks import Cache, hooked, run_with_cache
 from rl_interp.core.interventions import Intervention, as_hooks
 from rl_interp.core.pictures import font_of, write_png
 from rl_interp.core.video import check_video, write_video
@@ -59,9 +60,7 @@ def dream_film(
     """
     at_least_one(context=context, horizon=horizon)
     check_video(path)
-    agent = loaded.agent
-    if not isinstance(agent, DreamerV3):
-        raise UserError(f"{loaded.run.path} holds an agent without a world model; give a run of dreamerv3.")
+    agent = _dreamer(loaded)
     moments = list(play(loaded, make_labelled(loaded.env), context + horizon, skip, seed))
     if len(moments) < context + horizon:
         raise UserError(
@@ -69,7 +68,7 @@ def dream_film(
             "for; lower --horizon or --skip, or give another --seed."
         )
     truth = np.stack([loaded.env.picture(moment.obs) for moment in moments])
-    seen, start = _observed(loaded, moments[:context])
+    seen, start = _observed(loaded, agent, moments[:context])
     device = next(agent.parameters()).device
     taken = torch.tensor([[moment.action] for moment in moments[context - 1 : -1]], device=device)
     actions = None if free else taken
@@ -100,11 +99,9 @@ def dream_film(
 def latent_usage(loaded: Loaded, path: Path, decisions: int, skip: int, seed: int) -> dict[str, Any]:
     """Plot the latent over an episode: which class each categorical takes, how much each is a surprise (KL of the
     posterior to the prior), and the GRU's units."""
-    agent = loaded.agent
-    if not isinstance(agent, DreamerV3):
-        raise UserError(f"{loaded.run.path} holds an agent without a world model; give a run of dreamerv3.")
+    agent = _dreamer(loaded)
     moments = list(play(loaded, make_labelled(loaded.env), decisions, skip, seed))
-    cache = _cached(agent, moments, ["deter", "posterior", "prior"])
+    _, cache = _followed(agent, moments, ["deter", "posterior", "prior"])
     posterior, prior = cache["posterior"][:, 0], cache["prior"].view_as(cache["posterior"])[:, 0]
     surprise = (posterior.exp() * (posterior - prior)).sum(-1).cpu().numpy()  # [T, S]
     classes, deter = posterior.argmax(-1).cpu().numpy(), cache["deter"][:, 0].cpu().numpy()
@@ -120,25 +117,24 @@ def latent_usage(loaded: Loaded, path: Path, decisions: int, skip: int, seed: in
     }
 
 
-def _cached(agent: DreamerV3, moments: Sequence[Moment], names: list[str]) -> Any:
+def _dreamer(loaded: Loaded) -> DreamerV3:
+    if not isinstance(loaded.agent, DreamerV3):
+        raise UserError(f"{loaded.run.path} holds an agent without a world model; give a run of dreamerv3.")
+    return loaded.agent
+
+
+def _followed(agent: DreamerV3, moments: Sequence[Moment], names: list[str]) -> tuple[PolicyOutput, Cache]:
     device = next(agent.parameters()).device
     obs = torch.from_numpy(np.stack([moment.obs for moment in moments]))[:, None].to(device)
     actions = torch.tensor([[moment.action] for moment in moments], device=device)
     with torch.no_grad():
-        return run_with_cache(agent, obs, moments[0].state, names=names, actions=actions, unroll=True)[1]
+        return run_with_cache(agent, obs, moments[0].state, names=names, actions=actions, unroll=True)
 
 
-def _observed(loaded: Loaded, moments: Sequence[Moment]) -> tuple[NDArray[np.uint8], Any]:
+def _observed(loaded: Loaded, agent: DreamerV3, moments: Sequence[Moment]) -> tuple[NDArray[np.uint8], State]:
     """What the model makes of the frames that it sees, and its state after the last."""
-    agent = loaded.agent
-    assert isinstance(agent, DreamerV3)
-    cache = _cached(agent, moments, ["deter", "stoch"])
-    seen = _pictures(loaded, agent, Latent(cache["deter"], cache["stoch"]))
-    last = moments[-1]
-    device = next(agent.parameters()).device
-    with torch.no_grad():
-        state = agent.step(torch.from_numpy(last.obs[None]).to(device), last.state).state
-    return seen, state
+    out, cache = _followed(agent, moments, ["deter", "stoch"])
+    return _pictures(loaded, agent, Latent(cache["deter"], cache["stoch"])), out.state
 
 
 def _pictures(loaded: Loaded, agent: DreamerV3, latent: Latent) -> NDArray[np.uint8]:

@@ -90,6 +90,7 @@ def test_phases_and_the_bonus_are_flags(run, place):
     status, _, error = run(f"{EMPTY} --explorer explorer --run transferred")
     assert status == 0, error
     assert run("evaluate transferred --episodes 1")[0] == 0
+    assert run(f"{CRAFTER} --cbet --cbet.width 4096 --run counted")[0] == 0
     assert run("imagine transferred --context 1 --horizon 2 --output dream.mp4 --free")[0] == 0
 
 

@@ -78,6 +78,7 @@ def test_phases_and_the_bonus_are_flags(run, place):
     assert status == 0, error
     assert run("evaluate transferred --episodes 1")[0] == 0
     assert "cbet" in Path("runs/explorer/config.yaml").read_text()
+    assert run(f"{CRAFTER} --cbet --cbet.width 4096 --actors 0 --run counted")[0] == 0
 
 
 @pytest.mark.usefixtures("agents")
