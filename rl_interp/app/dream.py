@@ -17,12 +17,12 @@ from rl_interp.app.load import Loaded
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.agent import PolicyOutput, State
 from rl_interp.core.envs import make_labelled
-from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.errors import UserError
 from rl_interp.core.files import atomic_path
 from rl_interp.core.hooks import Cache, hooked, run_with_cache
 from rl_interp.core.interventions import Intervention, as_hooks
 from rl_interp.core.pictures import font_of, write_png
-from rl_interp.core.video import check_video, write_video
+from rl_interp.core.video import write_video
 
 _SIDE, _MARGIN, _HEADER, _FOOTER = 320, 16, 44, 118
 _BACKGROUND, _INK, _FAINT, _OBSERVED, _IMAGINED = (18, 20, 24), (236, 238, 240), (140, 146, 154), "#40a060", "#ffb03b"
@@ -38,35 +38,42 @@ class _Future:
     dream: Imagined | None = None
 
 
+def watched(loaded: Loaded, decisions: int, skip: int, seed: int) -> list[Moment]:
+    """That many decisions of an episode, after the first `skip`.
+
+    Raises:
+        UserError: the agent has no world model, or the episode ends before the last.
+    """
+    _dreamer(loaded)
+    moments = list(play(loaded, make_labelled(loaded.env), decisions, skip, seed))
+    if len(moments) < decisions:
+        raise UserError(
+            f"the episode of seed {seed} has {len(moments)} decisions after {skip}, and {decisions} were asked for; "
+            "lower --horizon or --skip, or give another --seed."
+        )
+    return moments
+
+
 def dream_film(
     loaded: Loaded,
+    moments: Sequence[Moment],
     path: Path,
     context: int,
-    horizon: int,
-    skip: int,
     seed: int,
     interventions: Sequence[Intervention] = (),
     free: bool = False,
 ) -> dict[str, Any]:
-    """Film a future that is imagined after `context` frames, and a still of its end, beside what happened.
+    """Film a future that is imagined after the first `context` moments, and a still of its end, beside what happened.
 
     Args:
-        skip: decisions of the episode before the first context frame.
+        moments: from `watched`.
         interventions: shown as a further future, with the same random numbers.
         free: imagined actions are the policy's own, not those that were taken.
 
     Raises:
-        UserError: the agent has no world model, or the episode ends before the last frame.
+        UserError: the agent has no world model.
     """
-    at_least_one(context=context, horizon=horizon)
-    check_video(path)
-    agent = _dreamer(loaded)
-    moments = list(play(loaded, make_labelled(loaded.env), context + horizon, skip, seed))
-    if len(moments) < context + horizon:
-        raise UserError(
-            f"the episode of seed {seed} has {len(moments)} decisions after {skip}, and {context + horizon} were asked "
-            "for; lower --horizon or --skip, or give another --seed."
-        )
+    agent, horizon = _dreamer(loaded), len(moments) - context
     truth = np.stack([loaded.env.picture(moment.obs) for moment in moments])
     seen, start = _observed(loaded, agent, moments[:context])
     device = next(agent.parameters()).device
@@ -96,12 +103,10 @@ def dream_film(
     }
 
 
-def latent_usage(loaded: Loaded, path: Path, decisions: int, skip: int, seed: int) -> dict[str, Any]:
-    """Plot the latent over an episode: which class each categorical takes, how much each is a surprise (KL of the
-    posterior to the prior), and the GRU's units."""
-    agent = _dreamer(loaded)
-    moments = list(play(loaded, make_labelled(loaded.env), decisions, skip, seed))
-    _, cache = _followed(agent, moments, ["deter", "posterior", "prior"])
+def latent_usage(loaded: Loaded, moments: Sequence[Moment], path: Path) -> dict[str, Any]:
+    """Plot the latent over moments of an episode: which class each categorical takes, how much each is a surprise (KL
+    of the posterior to the prior), and the GRU's units."""
+    _, cache = _followed(_dreamer(loaded), moments, ["deter", "posterior", "prior"])
     posterior, prior = cache["posterior"][:, 0], cache["prior"].view_as(cache["posterior"])[:, 0]
     surprise = (posterior.exp() * (posterior - prior)).sum(-1).cpu().numpy()  # [T, S]
     classes, deter = posterior.argmax(-1).cpu().numpy(), cache["deter"][:, 0].cpu().numpy()

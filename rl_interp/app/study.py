@@ -1,7 +1,7 @@
 """A study: the same training under several conditions and seeds, with a table, a plot, and the differences' intervals.
 
-<study>/<environment>-<condition>-seed<N>.json    one training's curve and final scores; small, to be kept
-        training/<environment>-<condition>-seed<N>/   its run directory
+<study>/<agent>-<environment>-<condition>-seed<N>.json    one training's curve and final scores; small, to be kept
+        training/<agent>-<environment>-<condition>-seed<N>/   its run directory
         result.json  table.md  curves.png
 
 What is there already is not trained again, and what was stopped goes on from its checkpoint.
@@ -25,11 +25,14 @@ from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.run import Run
 from rl_interp.core.stats import bootstrap, iqm
 
+_OWN_SCORES = ("crafter_score", "success_rate")
+
 
 @dataclass(frozen=True)
 class Job:
     """One training of a study."""
 
+    agent: str
     env: str
     condition: str
     seed: int
@@ -38,7 +41,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        return f"{short_name(self.env)}-{self.condition}-seed{self.seed}"
+        return f"{self.agent}-{short_name(self.env)}-{self.condition}-seed{self.seed}"
 
 
 def short_name(env_id: str) -> str:
@@ -101,6 +104,7 @@ def _finish(process: "subprocess.Popen[str]", job: Job, path: Path) -> None:
     write_json(
         _result_path(path, job),
         {
+            "agent": job.agent,
             "env": job.env,
             "condition": job.condition,
             "seed": job.seed,
@@ -129,54 +133,68 @@ def _share_done(job: Job, path: Path) -> float:
     return min(0.99, logged[-1]["step"] / opened.config["agent_steps"]) if logged else 0.0
 
 
-def compare(results: Sequence[dict[str, Any]], base: str) -> dict[str, Any]:
-    """Per environment and condition: the IQM over seeds of the final return, with its 95% interval; and for each
+def compare(results: Sequence[dict[str, Any]], base: str) -> list[dict[str, Any]]:
+    """Per agent, environment and condition: the IQM over seeds of the final return, with its 95% interval; and for each
     condition but `base` the difference to it, and whether its interval excludes zero."""
-    table: dict[str, Any] = {}
-    for env in dict.fromkeys(result["env"] for result in results):
-        of_env = [result for result in results if result["env"] == env]
-        conditions = dict.fromkeys(result["condition"] for result in of_env)
-        scores = {
-            name: np.array([r["evaluation"]["mean"] for r in of_env if r["condition"] == name]) for name in conditions
-        }
-        if base not in scores:
+    rows: list[dict[str, Any]] = []
+    for agent, env in _groups(results):
+        evaluations = _evaluations(results, agent, env)
+        if base not in evaluations:
             raise UserError(f"a study without the condition {base!r} has nothing to compare with.")
-        table[env] = {}
+        scores = {name: np.array([each["mean"] for each in found]) for name, found in evaluations.items()}
         for name, values in scores.items():
             interval = bootstrap([values])
-            row = {"seeds": len(values), "iqm": iqm(values), "interval": [interval.low, interval.high]}
-            row |= _own_scores([r["evaluation"] for r in of_env if r["condition"] == name])
+            row = {"agent": agent, "env": env, "condition": name, "seeds": len(values)}
+            row |= {"iqm": iqm(values), "interval": [interval.low, interval.high], **_own_scores(evaluations[name])}
             if name != base:
                 difference = bootstrap([values, scores[base]], lambda ours, theirs: iqm(ours) - iqm(theirs))
                 row["difference"] = iqm(values) - iqm(scores[base])
                 row["difference_interval"] = [difference.low, difference.high]
                 row["excludes_zero"] = not difference.low <= 0 <= difference.high
-            table[env][name] = row
-    return table
+            rows.append(row)
+    return rows
+
+
+def _groups(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Agents and environments, as they come."""
+    return list(dict.fromkeys((result["agent"], result["env"]) for result in results))
+
+
+def _evaluations(results: Sequence[dict[str, Any]], agent: str, env: str) -> dict[str, list[dict[str, Any]]]:
+    """Condition to its seeds' evaluations."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for result in results:
+        if (result["agent"], result["env"]) == (agent, env):
+            found.setdefault(result["condition"], []).append(result["evaluation"])
+    return found
 
 
 def _own_scores(evaluations: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The environment's own scores, averaged over seeds."""
-    names = [name for name in ("crafter_score", "success_rate") if name in evaluations[0]]
+    names = [name for name in _OWN_SCORES if name in evaluations[0]]
     return {name: float(np.mean([each[name] for each in evaluations])) for name in names}
 
 
-def markdown(table: dict[str, Any]) -> str:
+def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The comparison as a table."""
-    lines = [
-        "| environment | condition | seeds | final return, IQM [95% interval] | difference to base | excludes zero |",
-        "|---|---|---|---|---|---|",
-    ]
-    for env, rows in table.items():
-        for name, row in rows.items():
-            score = f"{row['iqm']:.3g} [{row['interval'][0]:.3g}, {row['interval'][1]:.3g}]"
-            difference = excludes = ""
-            if "difference" in row:
-                low, high = row["difference_interval"]
-                difference = f"{row['difference']:+.3g} [{low:+.3g}, {high:+.3g}]"
-                excludes = "yes" if row["excludes_zero"] else "no"
-            lines.append(f"| {env} | {name} | {row['seeds']} | {score} | {difference} | {excludes} |")
+    own = [name for name in _OWN_SCORES if any(name in row for row in rows)]
+    heads = ["agent", "environment", "condition", "seeds", "final return, IQM [95% interval]", "difference to base"]
+    heads += ["excludes zero", *(name.replace("_", " ") for name in own)]
+    lines = [_line(heads), "|" + "---|" * len(heads)]
+    for row in rows:
+        difference = excludes = ""
+        if "difference" in row:
+            low, high = row["difference_interval"]
+            difference = f"{row['difference']:+.3g} [{low:+.3g}, {high:+.3g}]"
+            excludes = "yes" if row["excludes_zero"] else "no"
+        score = f"{row['iqm']:.3g} [{row['interval'][0]:.3g}, {row['interval'][1]:.3g}]"
+        cells = [row["agent"], row["env"], row["condition"], str(row["seeds"]), score, difference, excludes]
+        lines.append(_line([*cells, *(f"{row[name]:.3g}" if name in row else "" for name in own)]))
     return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
@@ -186,22 +204,24 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    envs = list(dict.fromkeys(result["env"] for result in results))
+    groups = _groups(results)
     colours = dict(
         zip(dict.fromkeys(r["condition"] for r in results), ("0.35", "tab:orange", "tab:blue"), strict=False)
     )
-    figure, axes = plt.subplots(1, len(envs), figsize=(5.2 * len(envs), 3.6), layout="constrained", squeeze=False)
-    for panel, env in zip(axes[0], envs, strict=True):
+    figure, axes = plt.subplots(1, len(groups), figsize=(5.2 * len(groups), 3.6), layout="constrained", squeeze=False)
+    for panel, (agent, env) in zip(axes[0], groups, strict=True):
         for condition, colour in colours.items():
-            of_env = [r for r in results if r["env"] == env and r["condition"] == condition]
-            curves = [r for r in of_env if r["steps"]]  # in a short training no episode may have ended
+            group = [r for r in results if (r["agent"], r["env"], r["condition"]) == (agent, env, condition)]
+            curves = [r for r in group if r["steps"]]  # in a short training no episode may have ended
             if not curves:
                 continue
             grid = np.linspace(0, max(r["steps"][-1] for r in curves), 200)
             every = np.array([np.interp(grid, r["steps"], _smooth(r["returns"])) for r in curves])
             panel.plot(grid / 1e6, every.T, color=colour, linewidth=0.7, alpha=0.45)
             panel.plot(grid / 1e6, every.mean(0), color=colour, linewidth=2, label=f"{condition} ({len(curves)} seeds)")
-        panel.set(title=env, xlabel="decisions, millions", ylabel="return of training episodes", xlim=(0, None))
+        panel.set(
+            title=f"{agent}, {env}", xlabel="decisions, millions", ylabel="return of training episodes", xlim=(0, None)
+        )
         panel.legend(frameon=False, loc="lower right")
         panel.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:

@@ -86,9 +86,10 @@ def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
     command = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 2 --agent-steps 3200 --run study"
     status, result, error = run(command)
     assert status == 0, error
-    row = result["result"]["MiniGrid-Empty-5x5-v0"]["cbet"]
+    _, row = result["result"]
+    assert row["condition"] == "cbet"
     assert {"iqm", "interval", "difference", "difference_interval", "excludes_zero"} <= row.keys()
-    written = Path("runs/study/empty-5x5-base-seed1.json")
+    written = Path("runs/study/impala-empty-5x5-base-seed1.json")
     assert json.loads(written.read_text())["command"].startswith("rl-interp train impala --env MiniGrid-Empty-5x5-v0")
     assert Path(result["plot"]).stat().st_size > 5_000
     before = written.stat().st_mtime_ns

@@ -6,11 +6,12 @@ from typing import Any
 
 import tyro
 
-from rl_interp.app.dream import dream_film, latent_usage
+from rl_interp.app.dream import dream_film, latent_usage, watched
 from rl_interp.app.load import load_agent
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.interventions import Clamp, During, Intervention
+from rl_interp.core.video import check_video
 
 
 def imagine(
@@ -48,8 +49,11 @@ def imagine(
     for each in held:
         hook_point(loaded.agent, each.at)
     path = output or loaded.run.path / "videos" / f"imagined-seed{seed}.mp4"
-    film = dream_film(loaded, path, context, horizon, skip, seed, held, free)
-    usage = latent_usage(loaded, path.with_name(f"{path.stem}-latent.png"), context + horizon, skip, seed)
+    at_least_one(context=context, horizon=horizon)
+    check_video(path)
+    moments = watched(loaded, context + horizon, skip, seed)
+    film = dream_film(loaded, moments, path, context, seed, held, free)
+    usage = latent_usage(loaded, moments, path.with_name(f"{path.stem}-latent.png"))
     return loaded.source | film | {"latent": usage}
 
 

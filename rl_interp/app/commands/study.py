@@ -16,7 +16,7 @@ from rl_interp.core.run import Run
 
 
 def study_cbet(
-    agents: tuple[Literal["impala"], ...] = ("impala",),
+    agents: tuple[Literal["impala", "dreamerv3"], ...] = ("impala",),
     envs: tuple[str, ...] = ("MiniGrid-Unlock-v0",),
     seeds: int = 5,
     agent_steps: int | None = None,
@@ -75,7 +75,7 @@ def _plan(
     for env in envs:
         env_config(env)
     return [
-        Job(env, condition, seed, (*_command(agent, env, seed, agent_steps), *flags))
+        Job(agent, env, condition, seed, (*_command(agent, env, seed, agent_steps), *flags))
         for agent in agents
         for env in envs
         for seed in range(seeds)
@@ -96,10 +96,12 @@ def _study(planned: list[Job], run: str, jobs: int | None) -> dict[str, Any]:
 
 
 def _command(agent: str, env: str, seed: int, agent_steps: int | None) -> tuple[str, ...]:
-    fixed = ("--env", env, "--seed", str(seed), "--actors", "0", "--eval-episodes", "100")
-    if agent_steps is None:
-        return ("train", agent, *fixed)
-    return ("train", agent, *fixed, "--agent-steps", str(agent_steps), "--log-every", str(max(1, agent_steps // 150)))
+    command = ("train", agent, "--env", env, "--seed", str(seed), "--eval-episodes", "100")
+    if agent == "impala":
+        command += ("--actors", "0")  # in one process, so that trainings share the cores and resume bit for bit
+    if agent_steps is not None:
+        command += ("--agent-steps", str(agent_steps), "--log-every", str(max(1, agent_steps // 150)))
+    return command
 
 
 def _write(path: Path, text: str) -> None:
