@@ -1,25 +1,29 @@
 """Sparse autoencoders on an agent's activations: fit, measure, understand, splice in, export."""
 
-from sae.config import SAEConfig
-from sae.data import Activations, ArrayActivations, split_by_episode
-from sae.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, splice
-from sae.export import load, save
-from sae.features import ConceptMatch, Features, best_per_concept, match_concepts
-from sae.metrics import (
+from sae.data import Activations, ArrayActivations, Paired, split_by_episode
+from sae.export import load, rebuild, save
+from sae.measure.baselines import random_dictionary
+from sae.measure.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, splice
+from sae.measure.features import ConceptMatch, Features, best_per_concept, match_concepts
+from sae.measure.metrics import (
     Encoding,
     Metrics,
     action_agreement,
     encode_rows,
     evaluate,
+    largest_cosines,
     policy_kl,
     q_nmse,
     return_recovered,
 )
-from sae.model import TopK
-from sae.trainer import Trainer, fit
-from sae.whiten import Whitened, Whitening
+from sae.model import SAE, JumpReLU, TopK
+from sae.training.config import SAEConfig
+from sae.training.feed import Feed
+from sae.training.trainer import Trainer, fit, fit_all
+from sae.training.whiten import Whitened, Whitening
 
 __all__ = [
+    "SAE",
     "Activations",
     "ArrayActivations",
     "ClampEffect",
@@ -27,7 +31,10 @@ __all__ = [
     "ConceptMatch",
     "Encoding",
     "Features",
+    "Feed",
+    "JumpReLU",
     "Metrics",
+    "Paired",
     "SAEConfig",
     "TopK",
     "Trainer",
@@ -40,10 +47,14 @@ __all__ = [
     "encode_rows",
     "evaluate",
     "fit",
+    "fit_all",
+    "largest_cosines",
     "load",
     "match_concepts",
     "policy_kl",
     "q_nmse",
+    "random_dictionary",
+    "rebuild",
     "return_recovered",
     "save",
     "splice",

@@ -1,4 +1,4 @@
-"""What a fit reads: an activation store, an array, or anything else with these four members."""
+"""What a fit reads: an activation store, an array, or anything else with these three members."""
 
 from collections.abc import Iterator
 from typing import Protocol
@@ -20,11 +20,37 @@ class Activations(Protocol):
         """The given rows `[n, width]`, in order."""
         ...
 
-    def batches(
-        self, batch: int, rng: np.random.Generator | None = None, rows: NDArray[np.integer] | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        """All rows, or `rows`, in batches, shuffled if `rng` is given; the last may be short."""
-        ...
+
+_RUN = 64
+"""Neighbouring rows that a shuffled read from a disk keeps together: long enough to read at its speed."""
+
+
+def batches(
+    data: Activations, rows: NDArray[np.integer], batch: int, rng: np.random.Generator | None = None
+) -> Iterator[NDArray[np.float32]]:
+    """Batches `[batch, width]` of the rows, which are in rising order; shuffled if `rng` is given. The last may be
+    short.
+
+    What is not in memory is shuffled by taking runs of 64 rows from all over and mixing those of a pool of at least 16
+    batches, so that a batch holds many episodes while a disk is read in runs and memory stays bounded.
+    """
+    if rng is None or isinstance(data, ArrayActivations):
+        order = rows if rng is None else rng.permutation(rows)
+        for start in range(0, len(rows), batch):
+            yield data.read(order[start : start + batch])
+        return
+    starts = rng.permutation(-(-len(rows) // _RUN)) * _RUN
+    pool = max(1024, 16 * batch // _RUN)
+    left = np.empty((0, data.width), np.float32)
+    for at in range(0, len(starts), pool):
+        chosen = np.concatenate([rows[start : start + _RUN] for start in np.sort(starts[at : at + pool])])
+        values = np.concatenate([left, data.read(chosen)])
+        order, whole = rng.permutation(len(values)), len(values) // batch * batch
+        for first in range(0, whole, batch):
+            yield values[order[first : first + batch]]
+        left = values[order[whole:]]
+    if len(left):
+        yield left
 
 
 class ArrayActivations:
@@ -42,14 +68,24 @@ class ArrayActivations:
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         return self.array[rows]
 
-    def batches(
-        self, batch: int, rng: np.random.Generator | None = None, rows: NDArray[np.integer] | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        order = np.arange(len(self)) if rows is None else np.asarray(rows)
-        if rng is not None:
-            order = rng.permutation(order)
-        for start in range(0, len(order), batch):
-            yield self.array[order[start : start + batch]]
+
+class Paired:
+    """Two sets of activations of the same samples side by side: rows `[first.width + second.width]`, as a transcoder
+    reads them."""
+
+    def __init__(self, first: Activations, second: Activations):
+        if len(first) != len(second):
+            raise UserError(
+                f"{len(first)} and {len(second)} samples given; a transcoder needs both layers at the same samples: "
+                "collect them together."
+            )
+        self.first, self.second, self.width = first, second, first.width + second.width
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
+        return np.concatenate([self.first.read(rows), self.second.read(rows)], axis=1)
 
 
 def check_finite(data: Activations, rows: NDArray[np.integer], batch: int = 8192) -> None:

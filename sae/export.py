@@ -1,7 +1,8 @@
-"""Autoencoders on disk, in SAELens's layout: `cfg.json` and `sae_weights.safetensors`.
+"""Dictionaries on disk, in SAELens's layout: `cfg.json` and `sae_weights.safetensors`.
 
-Latents are those of SAELens's `topk` architecture: x − b_dec enters the encoder, and the K largest
-pre-activations are kept where they are positive (`sae_lens/saes/topk_sae.py`, version 6).
+A `TopK` is SAELens's `topk` architecture, a `JumpReLU` (which Batch-Top-K, Matryoshka and Gated become when they are
+done) its `jumprelu`, and transcoders are its `transcoder` family, of which it has no Top-K: those are written as
+`topk_transcoder`, which only we read (`sae_lens/saes/`, version 6).
 """
 
 import json
@@ -14,46 +15,46 @@ from torch import Tensor
 
 from rl_interp.core.errors import RunError
 from rl_interp.core.files import atomic_path, write_json
-from sae.model import TopK
+from sae.model import SAE, JumpReLU, TopK
 
-_WEIGHTS = ("W_enc", "b_enc", "W_dec", "b_dec")
+_ARCHITECTURES = ("topk", "jumprelu", "topk_transcoder", "jumprelu_transcoder")
 _LAYOUT = "6.0.0"
 """The oldest SAELens that reads this layout. Without it in the metadata SAELens takes the file for an older
 one, converts it, and loses the metadata on the way."""
 
 
-def save(sae: TopK, directory: Path | str, metadata: dict[str, Any] | None = None) -> Path:
-    """Write the autoencoder to `directory`, which appears whole or not at all.
+def save(sae: SAE, directory: Path | str, metadata: dict[str, Any] | None = None) -> Path:
+    """Write the dictionary to `directory`, which appears whole or not at all.
 
     Args:
         metadata: where it comes from: run, checkpoint step, hook name.
     """
     directory = Path(directory)
-    config = {
-        "architecture": "topk",
-        "k": sae.k,
+    config: dict[str, Any] = {
+        "architecture": ("topk" if isinstance(sae, TopK) else "jumprelu") + "_transcoder" * sae.transcodes,
         "d_in": sae.d_in,
         "d_sae": sae.d_sae,
         "dtype": "float32",
         "device": "cpu",
-        "apply_b_dec_to_input": True,
+        "apply_b_dec_to_input": not sae.transcodes,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "rescale_acts_by_decoder_norm": False,
         "metadata": {"sae_lens_version": _LAYOUT, "sae_lens_training_version": None} | (metadata or {}),
     }
+    if isinstance(sae, TopK):
+        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    if sae.transcodes:
+        config |= {"d_out": sae.d_out}
     with atomic_path(directory) as temporary:
         temporary.mkdir()
         write_json(temporary / "cfg.json", config)
-        save_file(
-            {name: getattr(sae, name).detach().cpu().contiguous() for name in _WEIGHTS},
-            temporary / "sae_weights.safetensors",
-        )
+        weights = {name: value.detach().cpu().contiguous() for name, value in sae.state_dict().items()}
+        save_file(weights, temporary / "sae_weights.safetensors")
     return directory
 
 
-def load(directory: Path | str) -> TopK:
-    """Read an autoencoder that `save`, or SAELens with the `topk` architecture, has written.
+def load(directory: Path | str) -> SAE:
+    """Read a dictionary that `save`, or SAELens with one of the same architectures, has written.
 
     Raises:
         RunError: a file is missing or damaged, the architecture is another one, or a weight has another shape.
@@ -63,13 +64,26 @@ def load(directory: Path | str) -> TopK:
         if not (directory / name).is_file():
             raise RunError(f"{directory} holds no autoencoder: {name} is missing.")
     config = _read_config(directory / "cfg.json")
-    weights = _read_weights(directory / "sae_weights.safetensors")
-    sae = TopK(config["d_in"], config["d_sae"], config["k"])
-    for name in _WEIGHTS:
-        have, want = tuple(weights[name].shape) if name in weights else "missing", tuple(getattr(sae, name).shape)
+    weights = {name: value.float() for name, value in _read_weights(directory / "sae_weights.safetensors").items()}
+    transcodes = config["architecture"].endswith("_transcoder")
+    d_in, d_sae, d_out = config["d_in"], config["d_sae"], config.get("d_out") if transcodes else None
+    topk = config["architecture"].startswith("topk")
+    sae = TopK(d_in, d_sae, config["k"], d_out) if topk else JumpReLU(d_in, d_sae, d_out)
+    for name, parameter in sae.state_dict().items():
+        have, want = tuple(weights[name].shape) if name in weights else "missing", tuple(parameter.shape)
         if have != want:
             raise RunError(f"{directory}/sae_weights.safetensors: {name} is {have}, cfg.json says {want}.")
-    sae.load_state_dict({name: weights[name].float() for name in _WEIGHTS})
+    if not transcodes and not config.get("apply_b_dec_to_input", True):
+        weights["b_enc"] = weights["b_enc"] + weights["b_dec"] @ weights["W_enc"]
+    sae.load_state_dict({name: weights[name] for name in sae.state_dict()})
+    return sae.eval()
+
+
+def rebuild(weights: dict[str, Tensor], k: int, transcodes: bool) -> SAE:
+    """A dictionary from its `state_dict`: a `JumpReLU` if it holds thresholds, else a `TopK`."""
+    (d_in, d_sae), d_out = weights["W_enc"].shape, weights["W_dec"].shape[1] if transcodes else None
+    sae = JumpReLU(d_in, d_sae, d_out) if "threshold" in weights else TopK(d_in, d_sae, k, d_out)
+    sae.load_state_dict(weights)
     return sae.eval()
 
 
@@ -78,20 +92,20 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunError(f"{path} is no JSON ({error}); copy the autoencoder again.") from None
-    wanted = {
-        "architecture": "topk",
-        "normalize_activations": "none",
-        "reshape_activations": "none",
-        "apply_b_dec_to_input": True,
-        "rescale_acts_by_decoder_norm": False,
-    }
+    if config.get("architecture") not in _ARCHITECTURES:
+        known = ", ".join(_ARCHITECTURES)
+        raise RunError(f"{path} has architecture = {config.get('architecture')!r}; those that can be read: {known}.")
+    wanted = {"normalize_activations": "none", "reshape_activations": "none", "rescale_acts_by_decoder_norm": False}
     for key, value in wanted.items():
         if config.get(key, value) != value:
             raise RunError(f"{path} has {key} = {config[key]!r}; only {value!r} can be read.")
-    for key in ("d_in", "d_sae", "k"):
+    sizes = ["d_in", "d_sae"]
+    sizes += ["k"] if config["architecture"].startswith("topk") else []
+    sizes += ["d_out"] if config["architecture"].endswith("_transcoder") else []
+    for key in sizes:
         if not isinstance(config.get(key), int) or config[key] < 1:
             raise RunError(f"{path} has {key} = {config.get(key)!r}; it must be a whole number of at least 1.")
-    if config["k"] > config["d_sae"]:
+    if "k" in sizes and config["k"] > config["d_sae"]:
         raise RunError(f"{path} has k = {config['k']}, more than its d_sae = {config['d_sae']} latents.")
     return config
 

@@ -22,7 +22,7 @@ from rl_interp.core.interventions import Intervention, Mean, Patch, Zero, as_hoo
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
-from sae import SAEConfig, TopK, Trainer
+from sae import SAE, Feed, SAEConfig, Trainer
 
 Head = Callable[[Tensor], Tensor]
 """Preferences `[N, A]` from values `[N, D]` at a hook point."""
@@ -33,7 +33,7 @@ class LoadedSAE:
     """An autoencoder with the agent, the activations and the split that it was fitted on."""
 
     run: Run
-    sae: TopK
+    sae: SAE
     agent: Loaded
     hook: str
     store: ActivationStore
@@ -50,13 +50,11 @@ def load_sae(path: Path | str) -> LoadedSAE:
     parent = run.meta["parent"]
     agent = load_agent(parent["run"], parent["step"])
     store = ActivationStore(parent["store"])
-    weights = run.load_weights()
-    sae = TopK(weights["W_dec"].shape[1], weights["W_dec"].shape[0], config.k)
-    sae.load_state_dict(weights)
+    sae = sae_package.rebuild(run.load_weights(), config.k, transcodes=False)
     rows = sae_package.split_by_episode(
-        np.repeat(store.column("episode"), store.positions), config.held_out, config.seed
+        np.repeat(store.column("episode"), store.positions), config.held_out, config.data_seed
     )
-    return LoadedSAE(run, sae.eval(), agent, parent["hook"], store, *rows)
+    return LoadedSAE(run, sae, agent, parent["hook"], store, *rows)
 
 
 def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Path) -> tuple[Trainer, float]:
@@ -64,8 +62,8 @@ def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Pat
     if store.hook not in loaded.agent.hook_points:
         raise UserError(f"{store.path} holds {store.hook!r}, which is no hook point of the agent in {loaded.run.path}.")
     episodes = np.repeat(store.column("episode"), store.positions)
-    rows, _ = sae_package.split_by_episode(episodes, config.held_out, config.seed)
-    trainer = Trainer(store, config, rows)
+    rows, _ = sae_package.split_by_episode(episodes, config.held_out, config.data_seed)
+    trainer = Trainer(Feed(store, config, rows), config)
     parent = loaded.source | {"hook": store.hook, "store": str(store.path)}
     if (path / "meta.json").exists():
         opened = Run.open(path)
@@ -86,7 +84,7 @@ def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Pat
 
         def progress(updates: int, total: int, metrics: dict[str, float]) -> None:
             opened.log(updates, metrics)
-            update(updates / total, f"FVU {metrics['fvu']:.3f}  dead {metrics['dead']}")
+            update(updates / total, f"FVU {metrics['fvu']:.3f}  dead {metrics['dead']:.0f}")
 
         trainer.run(progress, should_stop=lambda: bool(stop))
         _save(opened, trainer, store)

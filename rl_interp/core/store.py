@@ -10,7 +10,7 @@ Written by streaming and read by memory map: neither collecting nor fitting need
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,6 @@ from numpy.typing import NDArray
 from rl_interp.core.config import to_plain
 from rl_interp.core.errors import RunError, UserError, unknown
 from rl_interp.core.files import atomic_path, sha256, verify, write_json
-
-_RUN = 64
-"""Neighbouring rows that a shuffled read keeps together: long enough to read at the disk's speed."""
 
 
 class StoreWriter:
@@ -155,32 +152,3 @@ class ActivationStore:
             flat = self._shards[shard].reshape(self._shards[shard].shape[0], self.width, self.positions)
             out[mine] = flat[samples[mine] - self._starts[shard], :, position[mine]]
         return out
-
-    def batches(
-        self, batch: int, rng: np.random.Generator | None = None, rows: NDArray[np.integer] | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        """Batches `[batch, width]` of all rows, or of `rows`, in order or shuffled by `rng`.
-
-        Shuffling takes runs of 64 rows from all over the store and mixes those of a pool of at least
-        16 batches, so that a batch holds many episodes while the disk is read in runs and memory
-        stays bounded. The last batch may be short.
-        """
-        order = np.arange(len(self)) if rows is None else np.sort(np.asarray(rows))
-        if rng is None:
-            for start in range(0, len(order), batch):
-                yield self.read(order[start : start + batch])
-            return
-        runs = [order[start : start + _RUN] for start in range(0, len(order), _RUN)]
-        shuffled = rng.permutation(len(runs))
-        pool = max(1024, 16 * batch // _RUN)
-        left = np.empty((0, self.width), np.float32)
-        for start in range(0, len(runs), pool):
-            chosen = np.sort(np.concatenate([runs[i] for i in shuffled[start : start + pool]]))
-            values = np.concatenate([left, self.read(chosen)])
-            values = values[rng.permutation(len(values))]
-            whole = len(values) // batch * batch
-            for at in range(0, whole, batch):
-                yield values[at : at + batch]
-            left = values[whole:]
-        if len(left):
-            yield left

@@ -28,27 +28,6 @@ def test_what_was_written_is_read(tmp_path, values):
     assert store.manifest["provenance"] == {"run": "r", "step": 1}
 
 
-def test_batches_serve_every_row_once_and_shuffle_across_the_store(tmp_path, values):
-    values[:, 0] = np.arange(1000)
-    store = write(tmp_path / "s", values, shard_rows=300)
-    ordered = np.concatenate(list(store.batches(128)))
-    np.testing.assert_array_equal(ordered, values)
-    shuffled = list(store.batches(128, np.random.default_rng(0)))
-    assert [len(b) for b in shuffled] == [128] * 7 + [104]
-    seen = np.concatenate(shuffled)[:, 0]
-    np.testing.assert_array_equal(np.sort(seen), np.arange(1000))
-    assert np.ptp(shuffled[0][:, 0]) > 900
-    again = np.concatenate(list(store.batches(128, np.random.default_rng(0))))[:, 0]
-    np.testing.assert_array_equal(seen, again)
-
-
-def test_batches_of_chosen_rows_hold_only_those(tmp_path, values):
-    values[:, 0] = np.arange(1000)
-    rows = np.arange(0, 1000, 7)
-    served = np.concatenate(list(write(tmp_path / "s", values).batches(50, np.random.default_rng(0), rows)))
-    np.testing.assert_array_equal(np.sort(served[:, 0]), rows)
-
-
 def test_a_spatial_point_serves_its_positions_as_rows(tmp_path):
     values = np.arange(4 * 3 * 2 * 2, dtype=np.float32).reshape(4, 3, 2, 2)
     with StoreWriter(tmp_path / "s", "conv1.post", {}) as writer:

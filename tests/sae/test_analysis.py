@@ -11,10 +11,12 @@ from rl_interp import run_with_hooks
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interventions import Zero, as_hooks
 from sae import (
+    SAE,
     ArrayActivations,
     ClampFeature,
     ConceptMatch,
     Features,
+    JumpReLU,
     TopK,
     action_agreement,
     best_per_concept,
@@ -26,6 +28,7 @@ from sae import (
     match_concepts,
     policy_kl,
     q_nmse,
+    rebuild,
     return_recovered,
     save,
     splice,
@@ -33,14 +36,29 @@ from sae import (
 )  # fmt: skip
 
 
-def make(d_in=6, d_sae=10, k=3, seed=0) -> TopK:
+def filled(sae: SAE, seed=0) -> SAE:
+    """With random directions, the encoder about the decoder's transpose."""
     generator = torch.Generator().manual_seed(seed)
-    sae = TopK(d_in, d_sae, k)
     with torch.no_grad():
-        sae.initialise(torch.randn(d_sae, d_in, generator=generator), torch.randn(40, d_in, generator=generator))
+        sae.W_dec.copy_(torch.nn.functional.normalize(torch.randn(sae.W_dec.shape, generator=generator), dim=1))
+        if sae.transcodes:
+            sae.W_enc.copy_(torch.randn(sae.W_enc.shape, generator=generator))
+        else:
+            sae.W_enc.copy_(0.5 * sae.W_dec.T)
         sae.b_enc.uniform_(-0.2, 0.2, generator=generator)
         sae.b_dec.uniform_(-0.2, 0.2, generator=generator)
     return sae.eval()
+
+
+def make(d_in=6, d_sae=10, k=3) -> SAE:
+    return filled(TopK(d_in, d_sae, k))
+
+
+def make_jump(d_in=6, d_sae=10, d_out=None) -> SAE:
+    sae = filled(JumpReLU(d_in, d_sae, d_out))
+    with torch.no_grad():
+        sae.threshold.copy_(torch.linspace(0.05, 0.5, d_sae))
+    return sae
 
 
 @pytest.fixture
@@ -60,8 +78,19 @@ def test_sparse_and_dense_encoding_agree(x):
         torch.testing.assert_close(latents[row], wanted)
 
 
-def test_metrics_are_their_definitions(x):
-    sae = make()
+def test_latents_of_a_jumprelu_are_those_above_their_thresholds(x):
+    sae, rows = make_jump(), torch.from_numpy(x)
+    z = (rows - sae.b_dec) @ sae.W_enc + sae.b_enc
+    torch.testing.assert_close(sae.encode(rows), torch.where(z > sae.threshold, z, 0.0))
+    torch.testing.assert_close(sae(rows), sae.decode(sae.encode(rows)))
+    other = make_jump(d_out=4)
+    assert other(rows).shape == (400, 4)
+    z = rows @ other.W_enc + other.b_enc
+    torch.testing.assert_close(other.encode(rows), torch.where(z > other.threshold, z, 0.0))
+
+
+@pytest.mark.parametrize("sae", [make(), make_jump()])
+def test_metrics_are_their_definitions(x, sae):
     got = evaluate(sae, ArrayActivations(x), np.arange(400), batch=64)
     latents = sae.encode(torch.from_numpy(x)).detach().numpy()
     error = x - sae(torch.from_numpy(x)).detach().numpy()
@@ -115,9 +144,8 @@ def test_episodes_are_split_whole():
 def test_auroc_agrees_with_scikit_learn_ties_included(x):
     sae = make()
     encoding = encode_rows(sae, ArrayActivations(x), np.arange(400))
-    encoding.values.round(1, out=encoding.values)  # ties among the active ones too
-    dense = np.zeros((400, 10))
-    np.put_along_axis(dense, encoding.indices, encoding.values, 1)
+    np.maximum(encoding.values.round(1), 0.1, out=encoding.values)  # ties among the active ones too
+    dense = encoding.dense()
     labels = np.stack([x[:, 0] > 0, x[:, 1] > 1, np.ones(400, bool)], 1)
     got = Features(encoding).auroc(labels)
     for feature in range(10):
@@ -132,8 +160,8 @@ def test_auroc_agrees_with_scikit_learn_ties_included(x):
 def test_feature_statistics_and_top_rows_from_distinct_episodes(x):
     encoding = encode_rows(make(), ArrayActivations(x), np.arange(400))
     features, episodes = Features(encoding), np.arange(400) // 20
-    dense = np.zeros((400, 10))
-    np.put_along_axis(dense, encoding.indices, encoding.values, 1)
+    dense = encoding.dense()
+    np.testing.assert_array_equal(dense, make().encode(torch.from_numpy(x)).detach())
     np.testing.assert_array_equal(features.counts(), (dense > 0).sum(0))
     for feature in np.flatnonzero(features.counts()):
         top = features.top(feature, episodes, 5)
@@ -193,7 +221,34 @@ def test_splicing_reconstructs_inside_the_agent(conv_agent, conv_obs):
         splice(sae, "fc", 512)
 
 
-def test_an_autoencoder_comes_back_from_disk_and_misfits_are_named(tmp_path, x):
+@pytest.mark.parametrize(
+    ("sae", "architecture"),
+    [
+        (make(), "topk"),
+        (make_jump(), "jumprelu"),
+        (make_jump(d_out=4), "jumprelu_transcoder"),
+        (filled(TopK(6, 10, 3, d_out=4)), "topk_transcoder"),
+    ],
+)
+def test_every_dictionary_comes_back_from_disk(tmp_path, x, sae, architecture):
+    save(sae, tmp_path / "sae")
+    loaded = load(tmp_path / "sae")
+    assert json.loads((tmp_path / "sae" / "cfg.json").read_text())["architecture"] == architecture
+    assert torch.equal(loaded(torch.from_numpy(x)), sae(torch.from_numpy(x)))
+    again = rebuild(sae.state_dict(), 3, sae.transcodes)
+    assert torch.equal(again(torch.from_numpy(x)), sae(torch.from_numpy(x)))
+
+
+def test_a_dictionary_that_is_given_x_itself_is_read_as_one_that_is_given_the_difference(tmp_path, x):
+    sae = make()
+    save(sae, tmp_path / "sae")
+    path = tmp_path / "sae" / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"apply_b_dec_to_input": False}))
+    z = torch.from_numpy(x) @ sae.W_enc + sae.b_enc
+    torch.testing.assert_close(load(tmp_path / "sae").pre_activations(torch.from_numpy(x)), z)
+
+
+def test_an_autoencoder_says_where_it_is_from_and_misfits_are_named(tmp_path, x):
     sae = make()
     save(sae, tmp_path / "sae", {"hook_name": "fc.post"})
     assert {p.name for p in (tmp_path / "sae").iterdir()} == {"cfg.json", "sae_weights.safetensors"}
@@ -202,7 +257,8 @@ def test_an_autoencoder_comes_back_from_disk_and_misfits_are_named(tmp_path, x):
     config = json.loads((tmp_path / "sae" / "cfg.json").read_text())
     assert (config["architecture"], config["k"], config["metadata"]["hook_name"]) == ("topk", 3, "fc.post")
     for change, message in (
-        ({"architecture": "jumprelu"}, "architecture = 'jumprelu'; only 'topk'"),
+        ({"architecture": "standard"}, "architecture = 'standard'; those that can be read: topk"),
+        ({"normalize_activations": "layer_norm"}, "normalize_activations = 'layer_norm'; only 'none'"),
         ({"d_sae": 11}, r"W_enc is \(6, 10\), cfg.json says \(6, 11\)"),
     ):
         (tmp_path / "sae" / "cfg.json").write_text(json.dumps(config | change))

@@ -1,4 +1,4 @@
-"""Fitting: gradients, planted truth, dead latents, folding, exact resume, bad input."""
+"""Fitting: kernels, gradients, planted truth, dead latents, folding, exact resume, bad input."""
 
 from dataclasses import replace
 
@@ -8,8 +8,10 @@ import torch
 from torch.nn import functional as F
 
 from rl_interp.core.errors import UserError
-from sae import ArrayActivations, SAEConfig, TopK, Trainer, evaluate, fit
-from sae.whiten import Whitening
+from sae import ArrayActivations, Feed, SAEConfig, TopK, Trainer, Whitening, evaluate, fit, fit_all
+from sae.data import batches
+from sae.training import kernels
+from sae.training.kinds import KINDS
 
 SMALL = SAEConfig(latents=64, k=4, epochs=40, batch_size=256, learning_rate=3e-3, aux_k=32)
 
@@ -24,79 +26,215 @@ def planted(samples=6000, width=32, features=64, seed=0):
     return (40 * (strength @ directions) + 300).astype(np.float32), directions
 
 
-def dense_losses(trainer: Trainer, x: torch.Tensor) -> torch.Tensor:
+def trainer_of(data, config=SMALL, target=None) -> Trainer:
+    target = None if target is None else ArrayActivations(target)
+    return Trainer(Feed(ArrayActivations(data), config, target=target), config)
+
+
+def topk_loss(trainer: Trainer, x: torch.Tensor) -> torch.Tensor:
     """The loss written out with dense matrices, from its definition."""
-    m = trainer.model
-    pre = (x - m.b_dec) @ m.W_enc + m.b_enc
-    kept = torch.zeros_like(pre, dtype=torch.bool).scatter(1, pre.topk(m.k, dim=1).indices, True)
-    error = x - (torch.relu(pre) * kept @ m.W_dec + m.b_dec)
-    loss = error.square().sum() / (len(x) * trainer.whitening.variance)
+    kind = trainer.kind
+    pre = x @ kind.encoder.T + kind.b_enc
+    kept = torch.zeros_like(pre, dtype=torch.bool).scatter(1, pre.topk(kind.config.k, dim=1).indices, True)
+    error = x - (torch.relu(pre) * kept @ kind.decoder + kind.b_dec)
+    loss = error.square().sum() / (len(x) * trainer.feed.out.variance)
     dead = trainer.dead_latents
     if len(dead):
         latents = torch.relu(pre[:, dead])
         kept = torch.zeros_like(latents, dtype=torch.bool)
         kept.scatter_(1, latents.topk(min(trainer.config.aux_k, len(dead)), dim=1).indices, True)
         left = error.detach()
-        loss = (
-            loss
-            + trainer.config.aux_coefficient
-            * (left - latents * kept @ m.W_dec[dead]).square().sum()
-            / left.square().sum()
-        )
+        missed = (left - latents * kept @ kind.decoder[dead]).square().sum() / left.square().sum()
+        loss = loss + trainer.config.aux_coefficient * missed
     return loss
 
 
+@pytest.mark.parametrize("kernel", ["sparse", "dense"])
 @pytest.mark.parametrize("dead", [False, True])
-def test_losses_and_gradients_are_those_of_the_dense_definition(dead):
+def test_losses_and_gradients_are_those_of_the_definition(kernel, dead):
     data, _ = planted(600)
-    trainer = Trainer(ArrayActivations(data), SMALL)
-    trainer.model.double()
+    trainer = trainer_of(data, replace(SMALL, kernel=kernel))
+    trainer.kind.double()
     with torch.no_grad():
-        trainer.model.b_dec += 0.1
-        trainer.model.b_enc += 0.05 * torch.randn(64, generator=torch.Generator().manual_seed(0))
+        trainer.kind.b_dec += 0.1
+        trainer.kind.b_enc += 0.05 * torch.randn(64, generator=torch.Generator().manual_seed(0))
     if dead:
         trainer.silent[:20] = 10**9
-    x = torch.from_numpy(trainer.whitening.apply(data[:200])).double()
-    parameters = list(trainer.model.parameters())
-    losses, _, _ = trainer.losses(x)
-    ours = torch.autograd.grad(losses["loss"], parameters)
-    reference = dense_losses(trainer, x)
-    torch.testing.assert_close(losses["loss"], reference, rtol=1e-10, atol=0)
+    x = torch.from_numpy(trainer.feed.into.apply(data)).double()
+    x, _ = _clear(trainer, x, x)
+    parameters = list(trainer.kind.parameters())
+    losses = trainer.kind.losses(x, x, trainer.feed.out.variance)
+    loss = losses.loss
+    if dead:
+        loss = loss + trainer.config.aux_coefficient * trainer.aux_loss(x, losses.residual, trainer.dead_latents)
+    ours = torch.autograd.grad(loss, parameters)
+    reference = topk_loss(trainer, x)
+    torch.testing.assert_close(loss, reference, rtol=1e-10, atol=0)
     for a, b in zip(ours, torch.autograd.grad(reference, parameters), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
 
 
-def test_planted_features_are_found_and_none_dies():
-    data, directions = planted()
-    sae = fit(ArrayActivations(data), SMALL)
-    cosine = directions @ sae.W_dec.detach().numpy().T
-    assert (cosine.max(1) > 0.9).mean() > 0.9
+@pytest.mark.parametrize("kind", KINDS)
+def test_sparse_and_dense_kernels_agree_for_every_kind(kind):
+    """On samples where rounding to bf16 changes no selection: those two or more roundings from the threshold."""
+    data, targets = planted(3000)[0], planted(3000, seed=1)[0]
+    config = replace(SMALL, kind=kind, batch_size=200)
+    sparse, dense = (trainer_of(data, replace(config, kernel=kernel), targets) for kernel in ("sparse", "dense"))
+    dense.kind.load_state_dict(sparse.kind.state_dict())
+    x, y = sparse.feed.draw(np.random.default_rng(0), 2000)
+    if kind in ("topk", "batch_topk", "matryoshka"):
+        x, y = _clear(sparse, x, y)
+    got = []
+    for trainer in (sparse, dense):
+        losses = trainer.kind.losses(x, y, trainer.feed.out.variance)
+        gradients = torch.autograd.grad(losses.loss, list(trainer.kind.parameters()), allow_unused=True)
+        got.append([losses.loss, losses.fvu, losses.residual, losses.fired, torch.tensor(losses.l0), *gradients])
+    for a, b in zip(*got, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def _clear(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    kind, k = trainer.kind, trainer.config.k
+    top = torch.addmm(kind.b_enc, x, kind.encoder.T).topk(k + 1, dim=1).values
+    clear = top[:, k - 1] > 1.05 * top[:, k].clamp(min=1e-3)
+    if trainer.config.kind == "topk":
+        assert clear.sum() > 100
+        return x[clear], y[clear]
+    # Of a batch whose last active latent is well above the first that is not.
+    for count in range(100, 200):
+        values = torch.addmm(kind.b_enc, x[:count], kind.encoder.T).flatten().topk(k * count + 1).values
+        if values[-2] > 1.0001 * values[-1]:
+            return x[:count], y[:count]
+    raise AssertionError("no batch with a clear threshold")
+
+
+@pytest.mark.parametrize("shape", [(40, 64, 7, 4), (1, 30, 5, 29), (700, 300, 33, 16)])
+def test_kernels_select_and_sum_like_dense_matrices(shape):
+    samples, latents, width, k = shape
+    rng = np.random.default_rng(0)
+    pre = torch.from_numpy(rng.normal(size=(samples, latents)).astype(np.float32)).bfloat16()
+    bits, exact = pre.view(torch.int16).numpy(), pre.float().numpy()
+    starts, chosen = kernels.top_rows(bits, k)
+    for n in range(samples):
+        mine = chosen[starts[n] : starts[n + 1]]
+        assert (np.diff(mine) > 0).all()
+        wanted = np.sort(exact[n][exact[n] > 0])[::-1][:k]
+        np.testing.assert_array_equal(np.sort(exact[n, mine])[::-1], wanted)
+    for got_starts, got, wanted in (
+        (*kernels.top_all(bits, k * samples), exact >= max(np.sort(exact, axis=None)[-k * samples], 1e-30)),
+        (*kernels.above(bits, bits[exact > 0.5].min()), exact > 0.5),
+    ):
+        rows = np.repeat(np.arange(samples), np.diff(got_starts))
+        found = np.zeros_like(exact, bool)
+        found[rows, got] = True
+        np.testing.assert_array_equal(found, wanted)
+    x, directions, offsets = (rng.normal(size=size) for size in ((samples, width), (latents, width), latents))
+    rows = np.repeat(np.arange(samples), np.diff(starts))
+    weights = rng.normal(size=len(chosen))
+    matrix = np.zeros((samples, latents))
+    matrix[rows, chosen] = weights
+    np.testing.assert_allclose(
+        kernels.dots(starts, chosen, x, directions, offsets), (x @ directions.T + offsets)[rows, chosen], atol=1e-12
+    )
+    np.testing.assert_allclose(kernels.sums(starts, chosen, weights, directions), matrix @ directions, atol=1e-12)
+    ends, of_latent, places = kernels.by_latent(starts, chosen, latents)
+    np.testing.assert_allclose(kernels.sums(ends, of_latent, weights[places], x), matrix.T @ x, atol=1e-12)
+    np.testing.assert_allclose(kernels.totals(ends, weights[places]), matrix.sum(0), atol=1e-12)
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    states, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            rng = np.random.default_rng(0)
+            x, w = (rng.normal(size=size).astype(np.float32) for size in ((500, 40), (300, 40)))
+            pairs = kernels.top_rows(torch.from_numpy(x @ w.T).bfloat16().view(torch.int16).numpy(), 9)
+            values = kernels.dots(*pairs, x, w, np.zeros(300, np.float32))
+            ends, samples, places = kernels.by_latent(*pairs, 300)
+            states.append([*pairs, values, kernels.sums(ends, samples, values[places], x)])
+    finally:
+        torch.set_num_threads(threads)
+    for a, b in zip(*states, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_finds_planted_features_with_about_k_latents_active(kind):
+    data, directions = planted(10_000)
+    config = replace(SMALL, kind=kind)
+    sae = fit(ArrayActivations(data), config)
+    cosine = directions @ F.normalize(sae.W_dec.detach(), dim=1).numpy().T
+    # A small prefix that stands for all features holds mixtures of them.
+    assert (cosine.max(1) > 0.9).mean() > (0.6 if kind == "matryoshka" else 0.9)
     metrics = evaluate(sae, ArrayActivations(data), np.arange(len(data)))
-    assert metrics.fvu < 0.15  # some samples have more than k planted features
-    assert metrics.dead_fraction < 0.02
-    assert metrics.l0 <= SMALL.k
+    assert metrics.fvu < 0.15
+    assert metrics.dead_fraction < 0.05
+    assert metrics.l0 == pytest.approx(config.k, rel=0.3)
+
+
+def test_a_transcoder_predicts_the_other_layer():
+    data, _ = planted(6000)
+    other = np.maximum(data @ np.random.default_rng(3).normal(size=(32, 20)).astype(np.float32) / 6, 0)
+    sae = fit(ArrayActivations(data), SMALL, target=ArrayActivations(other))
+    assert (sae.d_in, sae.d_out, sae.transcodes) == (32, 20, True)
+    predicted = evaluate(sae, ArrayActivations(data), np.arange(6000), target=ArrayActivations(other))
+    assert predicted.fvu < 0.2
+    with pytest.raises(UserError, match="the targets are 32 wide and the autoencoder's 20"):
+        evaluate(sae, ArrayActivations(data), np.arange(6000))
+    with pytest.raises(UserError, match="6000 and 10 samples given"):
+        Feed(ArrayActivations(data), SMALL, target=ArrayActivations(other[:10]))
+
+
+def test_prefixes_of_a_matryoshka_dictionary_reconstruct_on_their_own():
+    data, _ = planted(6000)
+    x = torch.from_numpy(data)
+
+    def unexplained(kind: str) -> float:
+        sae = fit(ArrayActivations(data), replace(SMALL, kind=kind))
+        latents = sae.encode(x)
+        latents[:, 16:] = 0
+        return ((x - sae.decode(latents)).square().sum() / (x - x.mean(0)).square().sum()).item()
+
+    assert unexplained("matryoshka") < 0.9 * unexplained("batch_topk")
+
+
+def test_fits_on_one_feed_see_the_same_batches_as_alone():
+    data = ArrayActivations(planted(2000)[0])
+    configs = [replace(SMALL, epochs=2), replace(SMALL, epochs=2, latents=100, k=7, seed=1)]
+    feed = Feed(data, configs[0])
+    together = [Trainer(feed, config) for config in configs]
+    fit_all(together)
+    for trainer, config in zip(together, configs, strict=True):
+        alone = fit(data, config)
+        assert all(torch.equal(a, b) for a, b in zip(trainer.sae().parameters(), alone.parameters(), strict=True))
+    with pytest.raises(UserError, match="fits that share their data differ in ridge"):
+        Trainer(feed, replace(SMALL, epochs=2, ridge=1.0))
 
 
 def test_the_fold_is_exact():
     data, _ = planted(500)
-    trainer = Trainer(ArrayActivations(data), SMALL)
+    trainer = trainer_of(data, replace(SMALL, kernel="dense"))
     trainer.run(should_stop=lambda: trainer.updates == 20)
-    x, whitening = torch.from_numpy(data[:50]), trainer.whitening
+    x, whitening = torch.from_numpy(data[:50]), trainer.feed.into
     whitened = torch.from_numpy(whitening.apply(data[:50]))
-    wanted = trainer.model(whitened) @ whitening.back + whitening.mean
+    residual = trainer.kind.losses(whitened, whitened, 1.0).residual
+    wanted = (whitened + residual) @ whitening.back + whitening.mean
     torch.testing.assert_close(trainer.sae()(x), wanted, rtol=1e-4, atol=1e-2)  # values are about 300
-    torch.testing.assert_close(trainer.sae().encode(x), trainer.model.encode(whitened), rtol=1e-3, atol=1e-3)
 
 
 def test_decoder_rows_keep_unit_norm_and_the_parallel_gradient_is_gone():
     data, _ = planted(500)
-    trainer = Trainer(ArrayActivations(data), SMALL)
+    trainer = trainer_of(data)
     for _ in range(3):
         trainer.step()
-    torch.testing.assert_close(trainer.model.W_dec.norm(dim=1), torch.ones(64))
-    trainer.losses(torch.randn(50, 32))[0]["loss"].backward()
+    torch.testing.assert_close(trainer.kind.decoder.norm(dim=1), torch.ones(64))
+    x = torch.randn(50, 32)
+    trainer.kind.losses(x, x, 1.0).loss.backward()
     trainer._remove_parallel_gradient()
-    along = (trainer.model.W_dec.grad * trainer.model.W_dec).sum(1)
+    along = (trainer.kind.decoder.grad * trainer.kind.decoder).sum(1)
     assert along.abs().max() < 1e-7
 
 
@@ -118,19 +256,19 @@ def test_one_direction_of_large_variance_leaves_no_latent_dead():
 
 def test_dead_latents_start_again_as_samples_that_are_reconstructed_badly():
     data, _ = planted(2000)
-    trainer = Trainer(ArrayActivations(data), SMALL)
+    trainer = trainer_of(data)
     for _ in range(3):
         trainer.step()
-    x = trainer._next_batch()
+    x, _ = trainer.feed.next()
     trainer.silent[:5] = 10**9
-    error = torch.zeros(len(x))
-    error[[7, 9, 20, 21, 22]] = torch.tensor([1e6, 1.0, 1.0, 1.0, 1.0])
-    trainer._revive(x, error)
+    residual = torch.zeros(len(x), 32)
+    residual[[7, 9, 20, 21, 22], 0] = torch.tensor([1e3, 1.0, 1.0, 1.0, 1.0])
+    trainer._revive(x, residual)
     assert not len(trainer.dead_latents)
-    cosine = F.normalize(x[[7, 9, 20, 21, 22]] - trainer.model.b_dec, dim=1) @ trainer.model.W_dec[:5].T
+    cosine = F.normalize(x[[7, 9, 20, 21, 22]] - trainer.kind.b_dec, dim=1) @ trainer.kind.decoder[:5].T
     torch.testing.assert_close(cosine.amax(0), torch.ones(5))
-    assert (trainer.model.encode(x[[7]])[0, :5] > 0).any()
-    assert not trainer.optimizer.state[trainer.model.W_enc]["exp_avg"][:, :5].any()
+    assert (trainer.kind.pre_activations(x[[7]], torch.arange(5)) > 0).any()
+    assert not trainer.optimizer.state[trainer.kind.encoder]["exp_avg"][:5].any()
 
 
 def test_whitening_evens_out_the_components_and_undoes_itself():
@@ -155,29 +293,51 @@ def test_whitening_evens_out_the_components_and_undoes_itself():
     )
 
 
-def test_a_resumed_fit_equals_the_uninterrupted_one_to_the_last_bit():
-    data = ArrayActivations(planted(2000)[0])
-    config = SAEConfig(latents=64, k=4, epochs=3, batch_size=256, dead_after=0.3)
-    whole, part, resumed = (Trainer(data, config) for _ in range(3))
+@pytest.mark.parametrize("kind", ["topk", "gated"])
+def test_a_resumed_fit_equals_the_uninterrupted_one_to_the_last_bit(kind):
+    data = planted(2000)[0]
+    config = SAEConfig(kind=kind, latents=64, k=4, epochs=3, batch_size=256, dead_after=0.3)
+    whole, part, resumed = (trainer_of(data, config) for _ in range(3))
     whole.run()
     part.run(should_stop=lambda: part.updates == 11)
     assert 0 < part.updates < whole.updates
-    turned = -resumed.whitening.to  # as another machine's eigenvectors may be
-    resumed._whiten(replace(resumed.whitening, to=turned, back=-resumed.whitening.back))
+    into = resumed.feed.into  # turned, as another machine's eigenvectors may be
+    resumed.feed._whiten((replace(into, to=-into.to, back=-into.back),))
     resumed.load_state_dict(part.state_dict())
     resumed.run()
-    for (name, a), b in zip(whole.model.state_dict().items(), resumed.model.state_dict().values(), strict=True):
+    for (name, a), b in zip(whole.kind.state_dict().items(), resumed.kind.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert torch.equal(whole.silent, resumed.silent)
+    with pytest.raises(UserError, match="the state is of a dictionary"):
+        trainer_of(data, replace(config, latents=70)).load_state_dict(part.state_dict())
 
 
-def test_samples_are_mixed_across_the_data_only_if_asked():
-    data = np.random.default_rng(0).normal(size=(1000, 8)).astype(np.float32)
-    data[:, 0] = np.arange(1000)
-    for shuffle in (True, False):
-        trainer = Trainer(ArrayActivations(data), SAEConfig(latents=8, k=2, batch_size=100, shuffle=shuffle))
-        first = (trainer._next_batch() @ trainer.whitening.back)[:, 0]
-        assert (np.ptp(first.numpy()) > 800) == shuffle
+class Elsewhere:
+    """Activations that are not in memory, as far as a fit knows."""
+
+    def __init__(self, array):
+        self.array, self.width = array, array.shape[1]
+
+    def __len__(self):
+        return len(self.array)
+
+    def read(self, rows):
+        return self.array[rows]
+
+
+@pytest.mark.parametrize("source", [ArrayActivations, Elsewhere])
+def test_batches_serve_every_row_once_and_mix_them_only_if_asked(source):
+    data = source(np.arange(20_000, dtype=np.float32)[:, None].repeat(2, 1))
+    rows = np.flatnonzero(np.arange(20_000) % 3)
+    plain, mixed, again, other = (
+        list(batches(data, rows, 128, rng)) for rng in (None, *(np.random.default_rng(seed) for seed in (0, 0, 1)))
+    )
+    np.testing.assert_array_equal(np.concatenate(plain)[:, 0], rows)
+    np.testing.assert_array_equal(np.sort(np.concatenate(mixed)[:, 0]), rows)
+    assert {len(batch) for batch in mixed[:-1]} == {128}
+    assert np.median([np.ptp(batch[:, 0]) for batch in mixed]) > 15_000
+    assert all(np.array_equal(a, b) for a, b in zip(mixed, again, strict=True))
+    assert not np.array_equal(mixed[0], other[0])
 
 
 def test_bad_data_is_refused_in_one_sentence():
@@ -189,7 +349,9 @@ def test_bad_data_is_refused_in_one_sentence():
         fit(ArrayActivations(data), SMALL)
     with pytest.raises(UserError, match="every activation is the same"):
         fit(ArrayActivations(np.ones((100, 4))), SAEConfig(latents=8, k=2))
-    with pytest.raises(UserError, match=r"k=65 given with latents=64"):
-        SAEConfig(latents=64, k=65)
-    with pytest.raises(UserError, match=r"activations are 32 wide and the autoencoder 8"):
+    with pytest.raises(UserError, match=r"k=64 given with latents=64"):
+        SAEConfig(latents=64, k=64)
+    with pytest.raises(UserError, match=r"they are rising shares of the dictionary, the last 1"):
+        SAEConfig(prefixes=(0.5, 0.25, 1.0))
+    with pytest.raises(UserError, match=r"activations are 32 wide and the autoencoder's 8"):
         evaluate(TopK(8, 16, 2), ArrayActivations(planted(10)[0]), np.arange(10))

@@ -18,7 +18,7 @@ from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.stats import bootstrap, iqm
-from sae import Features, SAEConfig, TopK, Whitening
+from sae import SAE, Features, SAEConfig
 
 CLAMP_STATES = 512
 """Held-out states on which each feature is clamped."""
@@ -88,7 +88,7 @@ def _concepts(fitted: LoadedSAE, names: list[str], labels: NDArray[np.bool_], me
     """Each concept's best detector, chosen in training and scored held out: a feature, and the controls."""
     store, train, held_out = fitted.store, fitted.train_rows, fitted.held_out_rows
 
-    def best(sae: TopK | None) -> NDArray[np.float64]:
+    def best(sae: SAE | None) -> NDArray[np.float64]:
         def features(rows: NDArray[np.int64]) -> Features:
             if sae is None:
                 return Features.dense(store.read(rows))
@@ -96,7 +96,9 @@ def _concepts(fitted: LoadedSAE, names: list[str], labels: NDArray[np.bool_], me
 
         return sae_package.best_per_concept(features(train), features(held_out), labels[train], labels[held_out])
 
-    columns = {"feature": best(fitted.sae), "neuron": best(None), "random": best(random_dictionary(fitted))}
+    config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
+    random = sae_package.random_dictionary(store, config, train)
+    columns = {"feature": best(fitted.sae), "neuron": best(None), "random": best(random)}
     return [
         {
             "name": name,
@@ -106,17 +108,6 @@ def _concepts(fitted: LoadedSAE, names: list[str], labels: NDArray[np.bool_], me
         }
         for c, name in enumerate(names)
     ]
-
-
-def random_dictionary(fitted: LoadedSAE) -> TopK:
-    """An autoencoder of the same size behind the same whitening, with random directions: the control."""
-    sae, config = fitted.sae, from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
-    sample = fitted.store.read(fitted.train_rows[:: max(1, len(fitted.train_rows) // 4096)])
-    whitening = Whitening.of(sample, config.ridge, config.centre)
-    whitened = torch.from_numpy(whitening.apply(sample))
-    control = TopK(whitened.shape[1], sae.d_sae, sae.k)
-    control.initialise(torch.randn(sae.d_sae, control.d_in, generator=torch.Generator().manual_seed(0)), whitened)
-    return control.folded(whitening).eval()
 
 
 def _features(

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from rl_interp.core.errors import UserError
-from sae.metrics import Encoding
+from sae.measure.metrics import Encoding
 
 
 class Features:
@@ -19,12 +19,10 @@ class Features:
     """
 
     def __init__(self, encoding: Encoding):
-        self.samples, self.d_sae = len(encoding.values), encoding.d_sae
-        sample, slot = np.nonzero(encoding.values > 0)
-        feature = encoding.indices[sample, slot]
-        order = np.argsort(feature, kind="stable")
-        self._sample, self._value = sample[order].astype(np.int32), encoding.values[sample, slot][order]
-        self._start = np.searchsorted(feature[order], np.arange(self.d_sae + 1))
+        self.samples, self.d_sae = len(encoding), encoding.d_sae
+        order = np.argsort(encoding.latents, kind="stable")
+        self._sample, self._value = encoding.rows()[order].astype(np.int32), encoding.values[order]
+        self._start = np.searchsorted(encoding.latents[order], np.arange(self.d_sae + 1))
 
     @classmethod
     def dense(cls, activations: NDArray[np.floating]) -> "Features":

@@ -2,24 +2,29 @@
 
 from dataclasses import dataclass
 from math import inf
+from typing import Literal
 
 from rl_interp.core.errors import UserError
 
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """A Top-K sparse autoencoder with the AuxK loss (Gao et al. 2024, arXiv 2406.04093)."""
+    """A sparse autoencoder or transcoder, and how it is fitted. The defaults suit a DQN's layer."""
 
+    kind: Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"] = "topk"
+    """What decides which latents are active; see `sae.training.kinds`."""
     latents: int = 2048
     """Width of the dictionary, d_sae."""
     k: int = 32
-    """Latents that may be active in one sample."""
+    """Latents that are active in one sample: at most so many for topk, on average for the others."""
+    prefixes: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
+    """Shares of the dictionary that reconstruct on their own; matryoshka only."""
     epochs: float = 12.0
     """Passes over the data."""
     batch_size: int = 512
     """Samples per update."""
     learning_rate: float = 3e-2
-    """Adam's step size at its highest. Chosen for a DQN's layer; lower it where latents die or the loss jumps."""
+    """Adam's step size at its highest; lower it where latents die or the loss jumps."""
     warmup: float = 0.02
     """Share of the updates over which the step size rises from 0."""
     decay: float = 0.3
@@ -34,6 +39,8 @@ class SAEConfig:
     revive: bool = True
     """Whether dead latents start again, each window of `dead_after`, as samples that are reconstructed
     badly (Bricken et al. 2023, "Neuron Resampling"), besides what the auxiliary loss does."""
+    start: Literal["samples", "random"] = "samples"
+    """Directions at the start: of data samples, which lie where the data varies, or random ones."""
     centre: bool = True
     """Whether the data's mean is removed before the fit (it is folded into the weights)."""
     ridge: float = 0.3
@@ -44,7 +51,11 @@ class SAEConfig:
     held_out: float = 0.2
     """Share of the episodes kept for evaluation."""
     seed: int = 0
-    """Of initialisation, shuffling and the split."""
+    """Of initialisation."""
+    data_seed: int = 0
+    """Of shuffling and the split, so that dictionaries of several seeds see the same data."""
+    kernel: Literal["auto", "sparse", "dense"] = "auto"
+    """How products are computed: over active pairs only, in compiled loops on a CPU, or dense, on any device."""
 
     def __post_init__(self) -> None:
         for name in ("latents", "k", "batch_size"):
@@ -57,10 +68,11 @@ class SAEConfig:
         for name in ("warmup", "decay"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a share, from 0 to 1")
         self._require("held_out", 0 <= self.held_out < 1, "a share, at least 0 and below 1")
-        if self.k > self.latents:
-            raise UserError(
-                f"k={self.k} given with latents={self.latents}; at most all latents can be active: lower k."
-            )
+        if self.k >= self.latents:
+            raise UserError(f"k={self.k} given with latents={self.latents}; fewer than all must be active: lower k.")
+        rising = all(a < b for a, b in zip((0.0, *self.prefixes), self.prefixes, strict=False))
+        if not rising or not self.prefixes or self.prefixes[-1] != 1:
+            raise UserError(f"prefixes={self.prefixes} given; they are rising shares of the dictionary, the last 1.")
         if self.warmup + self.decay > 1:
             raise UserError(f"warmup={self.warmup} and decay={self.decay} given; together they are at most 1.")
 

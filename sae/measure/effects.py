@@ -12,10 +12,10 @@ from torch import Tensor
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import Site
 from rl_interp.core.interventions import Intervention, Splice
-from sae.model import TopK
+from sae.model import SAE
 
 
-def splice(sae: TopK, at: str, width: int | None = None) -> Splice:
+def splice(sae: SAE, at: str, width: int | None = None) -> Splice:
     """The intervention that passes the value at `at` through the autoencoder.
 
     Raises:
@@ -33,7 +33,7 @@ class ClampFeature(Intervention):
     x' = x + (value − f(x)) d, with f(x) the feature's activation and d its decoder direction.
     """
 
-    sae: TopK = field(kw_only=True)
+    sae: SAE = field(kw_only=True)
     feature: int = field(kw_only=True)
     value: float = field(kw_only=True)
 
@@ -48,7 +48,7 @@ class ClampFeature(Intervention):
         return (features_last + change.reshape(features_last.shape)).movedim(-1, site.point.feature_axis)
 
 
-def direct_effects(sae: TopK, head: Tensor) -> Tensor:
+def direct_effects(sae: SAE, head: Tensor) -> Tensor:
     """`[F, A]`: what one unit of each feature adds to each action's preference through a linear head `[A, D]`."""
     return sae.W_dec.detach() @ head.detach().T
 
@@ -73,7 +73,7 @@ class ClampEffect:
 
 @torch.no_grad()
 def clamp_effects(
-    sae: TopK, x: Tensor, head: Callable[[Tensor], Tensor], values: Tensor, seed: int = 0
+    sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], values: Tensor, seed: int = 0
 ) -> list[ClampEffect]:
     """Clamp each feature to `values [F]` on the states whose activations are `x [N, D]`.
 

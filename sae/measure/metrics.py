@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from rl_interp.core.errors import UserError
 from rl_interp.core.stats import Interval, bootstrap
 from sae.data import Activations
-from sae.model import TopK
+from sae.model import SAE
 
 ULTRA_RARE = 1e-4
 """A latent that fires in a smaller share of the samples is ultra-rare (dead ones not counted)."""
@@ -20,32 +20,50 @@ ULTRA_RARE = 1e-4
 
 @dataclass(frozen=True)
 class Encoding:
-    """The active latents of some rows: `values [N, K]` (0 where unused) and `indices [N, K]`."""
+    """The active latents of some rows, row by row: those of row n are `starts[n] : starts[n + 1]`."""
 
+    starts: NDArray[np.int64]
+    """`[N + 1]`."""
+    latents: NDArray[np.int32]
+    """`[P]`."""
     values: NDArray[np.float32]
-    indices: NDArray[np.int32]
+    """`[P]`, positive."""
     d_sae: int
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def rows(self) -> NDArray[np.int64]:
+        """`[P]`: the row of each active latent."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def density(self) -> NDArray[np.float64]:
         """`[F]`: share of the rows in which each latent fires."""
-        fired = self.indices[self.values > 0]
-        return np.bincount(fired, minlength=self.d_sae) / len(self.values)
+        return np.bincount(self.latents, minlength=self.d_sae) / len(self)
+
+    def dense(self) -> NDArray[np.float32]:
+        """`[N, F]`."""
+        out = np.zeros((len(self), self.d_sae), np.float32)
+        out[self.rows(), self.latents] = self.values
+        return out
 
 
 @torch.no_grad()
-def encode_rows(sae: TopK, data: Activations, rows: NDArray[np.integer], batch: int = 4096) -> Encoding:
-    """Encode `rows` of `data`, in order, a batch at a time; works on the device of the autoencoder."""
-    values = np.empty((len(rows), sae.k), np.float32)
-    indices = np.empty((len(rows), sae.k), np.int32)
-    for at, x in _batches(data, rows, batch):
-        v, i = sae.encode_sparse(x.to(sae.W_dec.device))
-        values[at : at + len(x)], indices[at : at + len(x)] = v.cpu().numpy(), i.cpu().numpy()
-    return Encoding(values, indices, sae.d_sae)
+def encode_rows(sae: SAE, data: Activations, rows: NDArray[np.integer], batch: int = 4096) -> Encoding:
+    """Encode `rows` of `data`, in order, a batch at a time; works on the device of the dictionary."""
+    counts, latents, values = [np.zeros(1, np.int64)], [], []
+    for _, x in _batches(data, rows, batch):
+        found, at = (each.cpu().numpy() for each in sae.encode_sparse(x.to(sae.W_dec.device)))
+        active = found > 0
+        counts.append(active.sum(1))
+        latents.append(at[active].astype(np.int32))
+        values.append(found[active])
+    return Encoding(np.cumsum(np.concatenate(counts)), np.concatenate(latents), np.concatenate(values), sae.d_sae)
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Figures of an autoencoder on a set of rows."""
+    """Figures of a dictionary on a set of rows."""
 
     samples: int
     fvu: float
@@ -65,26 +83,33 @@ class Metrics:
 
 
 @torch.no_grad()
-def evaluate(sae: TopK, data: Activations, rows: NDArray[np.integer], batch: int = 4096) -> Metrics:
-    """The figures of `sae` on `rows` of `data`, in one streaming pass.
+def evaluate(
+    sae: SAE,
+    data: Activations,
+    rows: NDArray[np.integer],
+    target: Activations | None = None,
+    batch: int = 4096,
+) -> Metrics:
+    """The figures of `sae` on `rows` of `data`, in one streaming pass; a transcoder's on those of its `target`.
 
     Raises:
-        UserError: no rows, rows that are all the same, or data of another width than the autoencoder's.
+        UserError: no rows, rows that are all the same, or data of another width than the dictionary's.
     """
     if not len(rows):
         raise UserError("no rows given to measure on; hold out some episodes (held_out) or give the training rows.")
-    if data.width != sae.d_in:
-        raise UserError(
-            f"the activations are {data.width} wide and the autoencoder {sae.d_in}: they are of different hooks."
-        )
+    target = data if target is None else target
+    for name, have, want in (("activations", data.width, sae.d_in), ("targets", target.width, sae.d_out)):
+        if have != want:
+            raise UserError(f"the {name} are {have} wide and the autoencoder's {want}: they are of different hooks.")
     device = sae.W_dec.device
     fired = np.zeros(sae.d_sae, np.int64)
-    total, squares, error, active = torch.zeros(sae.d_in, dtype=torch.float64), 0.0, 0.0, 0
-    for _, x in _batches(data, rows, batch):
+    total, squares, error, active = torch.zeros(sae.d_out, dtype=torch.float64), 0.0, 0.0, 0
+    for at, x in _batches(data, rows, batch):
+        y = x if target is data else torch.from_numpy(target.read(rows[at : at + batch]))
         values, indices = sae.encode_sparse(x.to(device))
-        error += (x.to(device) - sae.decode_sparse(values, indices)).double().square().sum().item()
-        total += x.double().sum(0)
-        squares += x.double().square().sum().item()
+        error += (y.to(device) - sae.decode_sparse(values, indices)).double().square().sum().item()
+        total += y.double().sum(0)
+        squares += y.double().square().sum().item()
         active += int((values > 0).sum())
         fired += np.bincount(indices[values > 0].cpu().numpy(), minlength=sae.d_sae)
     count = len(rows)
@@ -92,9 +117,6 @@ def evaluate(sae: TopK, data: Activations, rows: NDArray[np.integer], batch: int
     variance = squares - (total.square().sum() / count).item()
     if variance <= 0:
         raise UserError(f"the {count} activations are all the same, so no share of their variance can be explained.")
-    directions = normalize(sae.W_dec, dim=1)
-    cosine = directions @ directions.T
-    cosine.fill_diagonal_(-1)
     return Metrics(
         samples=count,
         fvu=error / variance,
@@ -103,8 +125,22 @@ def evaluate(sae: TopK, data: Activations, rows: NDArray[np.integer], batch: int
         ultra_rare_fraction=float(((fired > 0) & (density < ULTRA_RARE)).mean()),
         dense_fraction=float((density > 0.1).mean()),
         dense_50_fraction=float((density > 0.5).mean()),
-        decoder_cosine=cosine.amax(1).mean().item(),
+        decoder_cosine=float(largest_cosines(sae.W_dec, sae.W_dec, same=True).mean()),
     )
+
+
+@torch.no_grad()
+def largest_cosines(directions: Tensor, others: Tensor, same: bool = False) -> Tensor:
+    """`[F]`: the largest cosine of each of the `directions [F, D]` with one of the `others [G, D]`; if they are the
+    same, with another one than itself."""
+    directions, others = normalize(directions, dim=1), normalize(others, dim=1)
+    found = []
+    for at in range(0, len(directions), 4096):
+        cosine = directions[at : at + 4096] @ others.T
+        if same:
+            cosine[range(len(cosine)), range(at, at + len(cosine))] = -1
+        found.append(cosine.amax(1))
+    return torch.cat(found)
 
 
 def action_agreement(preferences: Tensor, spliced: Tensor) -> float:

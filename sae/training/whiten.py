@@ -1,6 +1,6 @@
 """Whitening: the linear map that an autoencoder is fitted behind, and that is folded into its weights."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,21 +66,22 @@ class Whitening:
 
 
 class Whitened:
-    """A view of activations, whitened as they are read."""
+    """A view of activations, whitened as they are read: by one whitening, or the parts that lie side by side each by
+    its own."""
 
-    def __init__(self, data: Activations, whitening: Whitening):
-        self.data, self.whitening, self.width = data, whitening, whitening.to.shape[1]
+    def __init__(self, data: Activations, whitenings: Sequence[Whitening]):
+        self.data, self.whitenings = data, whitenings
+        self.width = sum(whitening.to.shape[1] for whitening in whitenings)
 
     def __len__(self) -> int:
         return len(self.data)
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        return self.whitening.apply(self.data.read(rows))
-
-    def batches(
-        self, batch: int, rng: np.random.Generator | None = None, rows: NDArray[np.integer] | None = None
-    ) -> Iterator[NDArray[np.float32]]:
-        return (self.whitening.apply(values) for values in self.data.batches(batch, rng, rows))
+        raw = self.data.read(rows)
+        ends = np.cumsum([len(whitening.to) for whitening in self.whitenings])
+        parts = np.split(raw, ends[:-1], axis=1)
+        whitened = [whitening.apply(part) for whitening, part in zip(self.whitenings, parts, strict=True)]
+        return whitened[0] if len(whitened) == 1 else np.concatenate(whitened, axis=1)
 
 
 def _tensor(array: NDArray[np.float64]) -> Tensor:

@@ -1,0 +1,1 @@
+"""Measuring a fitted dictionary: reconstruction, features, effects."""

@@ -1,0 +1,21 @@
+"""What a dictionary is held against: a random one, and the coordinates that other methods find."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sae.data import Activations, ArrayActivations
+from sae.model import SAE
+from sae.training.config import SAEConfig
+from sae.training.feed import Feed
+from sae.training.trainer import Trainer
+
+_ROWS = 4096
+
+
+def random_dictionary(data: Activations, config: SAEConfig, rows: NDArray[np.integer]) -> SAE:
+    """A dictionary of the same kind and size behind the same whitening, as it starts from random directions."""
+    every = max(1, len(rows) // max(_ROWS, config.latents))
+    random = replace(config, start="random")
+    return Trainer(Feed(ArrayActivations(data.read(rows[::every])), random), random).sae()

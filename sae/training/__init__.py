@@ -1,0 +1,1 @@
+"""Fitting: configuration, data feed, kinds, kernels, trainer."""

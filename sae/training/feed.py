@@ -1,0 +1,112 @@
+"""The data of a fit: whitened batches, pass after pass, in an order that a resumed fit takes up again."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rl_interp.core.errors import UserError
+from sae.data import Activations, ArrayActivations, Paired, batches, check_finite
+from sae.training.config import SAEConfig
+from sae.training.whiten import Whitened, Whitening
+
+_STATISTICS_ROWS = 65_536
+_IN_MEMORY_BYTES = 1 << 30
+_READING = ("batch_size", "epochs", "centre", "ridge", "shuffle", "data_seed")
+
+
+class Feed:
+    """Batches of the rows `rows` (by default all) of `data`, and of `target`, if a transcoder is to predict it.
+
+    Several fits may share one, if their configurations agree on how it is read; then they see the same batches.
+
+    Raises:
+        UserError: NaN or infinity in the activations, or all of them are the same.
+    """
+
+    def __init__(
+        self,
+        data: Activations,
+        config: SAEConfig,
+        rows: NDArray[np.integer] | None = None,
+        target: Activations | None = None,
+    ):
+        self.config, self.transcodes, self.split = config, target is not None, data.width
+        self.raw = data if target is None else Paired(data, target)
+        self.rows = np.arange(len(data)) if rows is None else np.sort(np.asarray(rows))
+        check_finite(self.raw, self.rows)
+        sample = _draw(self.raw, self.rows, np.random.default_rng(config.data_seed), _STATISTICS_ROWS)
+        parts = (sample[:, : self.split], sample[:, self.split :])[: 1 + self.transcodes]
+        self._epoch, self._done = 0, 0
+        self._whiten(tuple(Whitening.of(part, config.ridge, config.centre) for part in parts))
+
+    @property
+    def into(self) -> Whitening:
+        """Of the inputs."""
+        return self.whitenings[0]
+
+    @property
+    def out(self) -> Whitening:
+        """Of the targets."""
+        return self.whitenings[-1]
+
+    @property
+    def total_updates(self) -> int:
+        return max(1, round(self.config.epochs * -(-len(self.rows) // self.config.batch_size)))
+
+    def check(self, config: SAEConfig) -> None:
+        """Raise a `UserError` unless the configuration reads the data as this feed does."""
+        other = [name for name in _READING if getattr(config, name) != getattr(self.config, name)]
+        if other:
+            raise UserError(f"fits that share their data differ in {', '.join(other)}: give all the same.")
+
+    def next(self) -> tuple[Tensor, Tensor]:
+        """The next batch `x [N, D]` and its targets `y [N, D_out]`; in an autoencoder they are the same."""
+        while True:
+            if self._batches is None:
+                # A generator for each pass, so that passes are shuffled independently and one can be taken up again.
+                rng = np.random.default_rng((self.config.data_seed, self._epoch)) if self.config.shuffle else None
+                self._batches = batches(self._data, self._order, self.config.batch_size, rng)
+                for _ in range(self._done):
+                    next(self._batches)
+            batch = next(self._batches, None)
+            if batch is not None:
+                self._done += 1
+                return self._parts(batch)
+            self._epoch, self._done, self._batches = self._epoch + 1, 0, None
+
+    def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
+        """Random samples, as `next` gives batches."""
+        return self._parts(_draw(self._data, self._order, rng, count))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self._epoch,
+            "done": self._done,
+            "whitenings": [whitening.state_dict() for whitening in self.whitenings],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on after the batches that `state_dict` had seen."""
+        self._epoch, self._done = state["epoch"], state["done"]
+        self._whiten(tuple(Whitening(**each) for each in state["whitenings"]))
+
+    def _whiten(self, whitenings: tuple[Whitening, ...]) -> None:
+        """Serve the data through these, from memory if they fit there."""
+        self.whitenings = whitenings
+        self._data, self._order = Whitened(self.raw, whitenings), self.rows
+        if len(self.rows) * self._data.width * 4 <= _IN_MEMORY_BYTES:
+            self._data, self._order = ArrayActivations(self._data.read(self.rows)), np.arange(len(self.rows))
+        self._batches: Iterator[NDArray[np.float32]] | None = None
+
+    def _parts(self, batch: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        both = torch.from_numpy(batch)
+        width = self.into.to.shape[1]
+        return (both[:, :width].contiguous(), both[:, width:].contiguous()) if self.transcodes else (both, both)
+
+
+def _draw(data: Activations, rows: NDArray[np.integer], rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+    return data.read(np.sort(rng.choice(rows, min(count, len(rows)), replace=False)))

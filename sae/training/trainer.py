@@ -1,0 +1,266 @@
+"""Fitting a sparse dictionary, exactly resumable.
+
+AuxK (Gao et al. 2024, §A.2): latents that have not fired for a while reconstruct what the others left
+over, which brings them back.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from rl_interp.core.device import keep_memory
+from rl_interp.core.errors import UserError
+from sae.data import Activations
+from sae.model import SAE
+from sae.training.config import SAEConfig
+from sae.training.feed import Feed
+from sae.training.kinds import KINDS, Losses
+
+Progress = Callable[[int, int, dict[str, float]], None]
+
+
+class Trainer:
+    """The state of a fit on a feed: what `state_dict` saves is all that it depends on.
+
+    Raises:
+        UserError: fewer samples than latents, or a feed that is read otherwise than `config` says.
+    """
+
+    def __init__(self, feed: Feed, config: SAEConfig):
+        feed.check(config)
+        if len(feed.rows) < config.latents:
+            raise UserError(
+                f"{len(feed.rows)} samples given for {config.latents} latents; collect more, or fit fewer latents."
+            )
+        self.feed, self.config = feed, config
+        self.kind = KINDS[config.kind](config, feed.into.to.shape[1], feed.out.to.shape[1])
+        gain = self._initialise(np.random.default_rng(config.seed))
+        self.optimizer = self._optimizer(gain)
+        self.samples = 0
+        self.updates = 0
+        self.silent = torch.zeros(config.latents, dtype=torch.int64)
+        """Samples since each latent last fired, `[F]`."""
+
+    @property
+    def total_updates(self) -> int:
+        return self.feed.total_updates
+
+    @property
+    def dead_latents(self) -> Tensor:
+        """Indices of the latents that count as dead now."""
+        return torch.nonzero(self.silent > self._window)[:, 0]
+
+    @property
+    def _window(self) -> int:
+        """Samples after which a latent that has not fired counts as dead."""
+        return max(1, round(self.config.dead_after * len(self.feed.rows)))
+
+    def _initialise(self, rng: np.random.Generator) -> float:
+        """Start directions: distinct data samples, so that every latent wins some; or random ones."""
+        x, y = self.feed.draw(rng, self.config.latents)
+        noise, other = (torch.from_numpy(rng.normal(size=each.shape).astype(np.float32)) for each in (x, y))
+        if not self.feed.transcodes:
+            other = noise
+        # Among samples, a grain of noise keeps two that happen to be equal from staying one latent.
+        samples, grain = (1.0, 0.01) if self.config.start == "samples" else (0.0, 1.0)
+        return self.kind.initialise(
+            samples * x + grain * noise, samples * y + grain * other, *self.feed.draw(rng, self.config.batch_size)
+        )
+
+    def _optimizer(self, gain: float) -> torch.optim.Optimizer:
+        """Adam, with steps in proportion to the weights.
+
+        Adam moves every weight by about its step size, whatever the gradient. On data of low rank the encoder
+        starts `gain` times as large as the decoder (a thirtieth, say), and with one step size for both each update
+        would turn its directions thirty times as far: most latents would lose every sample and die.
+        """
+        rate = self.config.learning_rate
+        encoder = [self.kind.encoder, self.kind.b_enc]
+        others = [p for p in self.kind.parameters() if all(p is not each for each in encoder)]
+        groups = [{"params": others, "lr": rate, "peak": rate}]
+        groups.append({"params": encoder, "lr": rate * gain, "peak": rate * gain})
+        return torch.optim.Adam(groups, fused=True)
+
+    def step(self, batch: tuple[Tensor, Tensor] | None = None) -> Losses:
+        """One update, on the feed's next batch or on `batch`, which it gave; returns the losses before the update."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * self._schedule()
+        x, y = self.feed.next() if batch is None else batch
+        losses = self.kind.losses(x, y, self.feed.out.variance)
+        loss, dead = losses.loss, self.dead_latents
+        if self.config.aux_k and len(dead):
+            loss = loss + self.config.aux_coefficient * self.aux_loss(x, losses.residual, dead)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._remove_parallel_gradient()
+        self.optimizer.step()
+        with torch.no_grad():
+            self.kind.decoder.div_(self.kind.decoder.norm(dim=1, keepdim=True))
+        self.silent += len(x)
+        self.silent[losses.fired] = 0
+        windows = self.samples // self._window
+        self.samples += len(x)
+        self.updates += 1
+        if self.config.revive and self.samples // self._window > windows and self._schedule() == 1:
+            self._revive(x, losses.residual)
+        return losses
+
+    def aux_loss(self, x: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
+        """The share of `residual [N, D_out]` that the `aux_k` strongest of the latents `dead` leave unexplained."""
+        latents = self.kind.pre_activations(x, dead).relu()
+        if len(dead) > self.config.aux_k:
+            strongest = latents.topk(self.config.aux_k, dim=-1, sorted=False).indices
+            latents = latents * torch.zeros_like(latents).scatter(1, strongest, 1.0)
+        left_over = residual + latents @ self.kind.decoder[dead]
+        return left_over.square().sum() / residual.square().sum().clamp(min=torch.finfo(residual.dtype).tiny)
+
+    @torch.no_grad()
+    def _revive(self, x: Tensor, residual: Tensor) -> None:
+        """Start the dead latents again as samples, drawn in proportion to their squared error: what was read there,
+        and what was missing.
+
+        The encoder's rows are made as long as those of the living, so that they win their samples.
+        """
+        error = residual.square().sum(1)
+        dead = self.dead_latents[: int((error > 0).sum())]
+        if not len(dead):
+            return
+        kind, living = self.kind, self.silent <= self._window
+        rng = np.random.default_rng((self.config.seed, self.updates))
+        share = (error / error.sum()).double().numpy()
+        chosen = torch.from_numpy(rng.choice(len(x), len(dead), replace=False, p=share / share.sum()))
+        missing = -residual[chosen] if self.feed.transcodes else x[chosen] - kind.b_dec
+        read = x[chosen] if self.feed.transcodes else missing
+        kind.decoder[dead] = F.normalize(missing, dim=1)
+        kind.encoder[dead] = F.normalize(read, dim=1) * kind.encoder[living].norm(dim=1).mean()
+        kind.b_enc[dead] = kind.b_enc[living].mean()
+        for parameter in (kind.decoder, kind.encoder, kind.b_enc):
+            for moment in ("exp_avg", "exp_avg_sq"):
+                self.optimizer.state[parameter][moment][dead] = 0
+        self.silent[dead] = 0
+
+    @torch.no_grad()
+    def _remove_parallel_gradient(self) -> None:
+        """Project each row's gradient off the row, so that Adam's moments hold no step that renormalising undoes."""
+        weight, gradient = self.kind.decoder, self.kind.decoder.grad
+        assert gradient is not None
+        gradient.addcmul_((gradient * weight).sum(1, keepdim=True), weight, value=-1)
+
+    def _schedule(self) -> float:
+        done = self.updates / self.total_updates
+        rising = (self.updates + 1) / max(1, self.config.warmup * self.total_updates)
+        falling = (1 - done) / self.config.decay if self.config.decay else 1.0
+        return min(1.0, rising, falling)
+
+    def run(
+        self,
+        progress: Progress = lambda updates, total, metrics: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Update until `config.epochs` passes over the rows are done, or `should_stop()` is true; see `fit_all`."""
+        fit_all([self], progress, should_stop)
+
+    @torch.no_grad()
+    def sae(self) -> SAE:
+        """The dictionary as it stands, for raw activations: whitening is folded into the weights.
+
+        Latents keep their values, and so their ranks: rows of `W_dec` are what one unit of a latent adds to the raw
+        activations, and have unit norm only where `ridge` is infinite and one factor scales all.
+        """
+        kind, into, out = self.kind, self.feed.into, self.feed.out
+        sae = kind.finished(len(into.to), len(out.to) if self.feed.transcodes else None)
+        encoder, bias = kind.used_encoder()
+        # The encoder of an autoencoder is given x − b_dec, that of a transcoder x, and it was fitted to x − mean.
+        shift = kind.b_dec if not self.feed.transcodes else -(into.mean @ into.to)
+        sae.W_enc.copy_(into.to @ encoder.T)
+        sae.b_enc.copy_(bias + encoder @ shift)
+        sae.W_dec.copy_(kind.decoder @ out.back)
+        sae.b_dec.copy_(out.mean + kind.b_dec @ out.back)
+        return sae.eval()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain numbers, copied: going on with the fit does not change them."""
+        return copy.deepcopy(
+            {
+                "kind": self.kind.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "feed": self.feed.state_dict(),
+                "samples": self.samples,
+                "updates": self.updates,
+                "silent": self.silent,
+            }
+        )
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a fit where `state_dict` saw it.
+
+        Raises:
+            UserError: the state is of another kind, other latents or another width.
+        """
+        state = copy.deepcopy(state)  # the optimiser would go on to write into it
+        have = {name: tuple(value.shape) for name, value in state["kind"].items()}
+        want = {name: tuple(value.shape) for name, value in self.kind.state_dict().items()}
+        if have != want:
+            raise UserError(f"the state is of a dictionary {have} and this fit makes {want}: start anew.")
+        self.kind.load_state_dict(state["kind"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.feed.load_state_dict(state["feed"])  # another machine's whitening may differ by its components' signs
+        self.samples, self.updates, self.silent = state["samples"], state["updates"], state["silent"]
+
+
+def fit_all(
+    trainers: Sequence[Trainer],
+    progress: Progress = lambda updates, total, metrics: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run several fits side by side; those on the same feed in one pass over its data.
+
+    `progress` is called now and then with updates done, their total, and the means of `fvu`, `l0` and `dead`.
+
+    Raises:
+        UserError: a loss is not finite.
+    """
+    keep_memory()
+    longest = max(trainers, key=lambda trainer: trainer.total_updates)
+    every = max(1, longest.total_updates // 100)
+    while longest.updates < longest.total_updates and not should_stop():
+        batches: dict[int, tuple[Tensor, Tensor]] = {}
+        losses: list[tuple[Trainer, Losses]] = []
+        for trainer in (each for each in trainers if each.updates < each.total_updates):
+            if id(trainer.feed) not in batches:
+                batches[id(trainer.feed)] = trainer.feed.next()
+            losses.append((trainer, trainer.step(batches[id(trainer.feed)])))
+        if longest.updates % every == 0 or longest.updates == longest.total_updates:
+            figures = [_figures(*each) for each in losses]
+            means = {name: float(np.mean([each[name] for each in figures])) for name in figures[0]}
+            progress(longest.updates, longest.total_updates, means)
+
+
+def fit(
+    data: Activations,
+    config: SAEConfig,
+    rows: NDArray[np.integer] | None = None,
+    target: Activations | None = None,
+) -> SAE:
+    """Fit to `rows` (by default all) of `data`; with a `target`, a transcoder that predicts it. Returns it for raw
+    activations.
+
+    Raises:
+        UserError: too few samples, NaN or infinity in them, or a loss that is not finite.
+    """
+    trainer = Trainer(Feed(data, config, rows, target), config)
+    trainer.run()
+    return trainer.sae()
+
+
+def _figures(trainer: Trainer, losses: Losses) -> dict[str, float]:
+    fvu = losses.fvu.item()
+    if not np.isfinite(fvu):
+        raise UserError(f"the loss became {fvu} at update {trainer.updates}; lower learning_rate and fit again.")
+    return {"fvu": fvu, "l0": losses.l0, "dead": float(len(trainer.dead_latents))}
