@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from rl_interp.core.device import bf16_pays
 from sae.training import kernels
@@ -146,7 +147,10 @@ class SparseKernel:
         if self._buffer.numel() < len(x) * len(encoder):
             self._buffer = torch.empty(len(x) * len(encoder), dtype=torch.bfloat16)
         out = self._buffer[: len(x) * len(encoder)].view(len(x), len(encoder))
-        torch.addmm(bias.bfloat16(), x.bfloat16(), encoder.bfloat16().T, out=out)
+        # The bias as one more column of the product: PyTorch would write it to all of `out` first.
+        one, with_bias = F.pad(x.bfloat16(), (0, 16)), F.pad(encoder.bfloat16(), (0, 16))
+        one[:, x.shape[1]], with_bias[:, x.shape[1]] = 1, bias.bfloat16()
+        torch.mm(one, with_bias.T, out=out)
         return _bits(out)
 
 

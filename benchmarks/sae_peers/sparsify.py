@@ -1,0 +1,33 @@
+"""sparsify, its `SparseCoder` with its default optimiser and the updates of its `Trainer`, which wants a language
+model."""
+
+import os
+
+os.environ["SPARSIFY_DISABLE_TRITON"] = "1"  # there is none on a CPU
+
+from schedulefree import ScheduleFreeWrapper
+from sparsify import SparseCoder, SparseCoderConfig
+from sparsify.sign_sgd import SignSGD
+
+from benchmarks.sae_peers.harness import D_IN, LATENTS, K, Peer, measure
+
+
+def make(samples):
+    coder = SparseCoder(D_IN, SparseCoderConfig(num_latents=LATENTS, k=K))
+    coder.b_dec.data = samples[:4096].mean(0)
+    rate = 5e-3 / (LATENTS / 2**14) ** 0.5
+    optimizer = ScheduleFreeWrapper(SignSGD(coder.parameters(), lr=rate), momentum=0.95)
+    optimizer.train()
+
+    def step(batch):
+        coder.set_decoder_norm_to_unit_norm()
+        coder(batch).fvu.backward()
+        coder.remove_gradient_parallel_to_decoder_directions()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Peer(f"schedule-free signum, lr {rate:.1e}", step, lambda x: coder(x).sae_out, lambda: coder.W_dec)
+
+
+if __name__ == "__main__":
+    measure(make)
