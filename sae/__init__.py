@@ -3,6 +3,7 @@
 from sae.data import Activations, ArrayActivations, Paired, split_by_episode
 from sae.export import load, rebuild, save
 from sae.measure.baselines import random_dictionary
+from sae.measure.coverage import Coverage, coordinates, coverage
 from sae.measure.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, splice
 from sae.measure.features import ConceptMatch, Features, best_per_concept, match_concepts
 from sae.measure.metrics import (
@@ -18,6 +19,7 @@ from sae.measure.metrics import (
 )
 from sae.model import SAE, JumpReLU, TopK
 from sae.training.config import SAEConfig
+from sae.training.diagnosis import Diagnosis, diagnose
 from sae.training.feed import Feed
 from sae.training.trainer import Trainer, fit, fit_all
 from sae.training.whiten import Whitened, Whitening
@@ -29,6 +31,8 @@ __all__ = [
     "ClampEffect",
     "ClampFeature",
     "ConceptMatch",
+    "Coverage",
+    "Diagnosis",
     "Encoding",
     "Features",
     "Feed",
@@ -43,6 +47,9 @@ __all__ = [
     "action_agreement",
     "best_per_concept",
     "clamp_effects",
+    "coordinates",
+    "coverage",
+    "diagnose",
     "direct_effects",
     "encode_rows",
     "evaluate",

@@ -1,7 +1,6 @@
 """Actors on a Ray cluster (Moritz et al. 2018, arXiv 1712.05889); the learner stays where the command runs."""
 
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -9,13 +8,13 @@ import numpy as np
 import ray
 import torch
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import RayActorError, RayTaskError
 
 from agents.impala.config import IMPALAConfig
 from agents.impala.player import Player, Unroll, unroll_layout
 from rl_interp.core.agent import Agent
+from rl_interp.core.cluster import connect
 from rl_interp.core.envs.workers import WorkerError
-from rl_interp.core.errors import UserError
 
 AHEAD = 2
 """Unrolls asked of an actor at a time: it plays one while the learner learns from the other."""
@@ -59,7 +58,7 @@ class RayActors:
         timeout: float = 300.0,
     ):
         self._config, self._seed, self._count, self._warn, self._timeout = config, seed, count, warn, timeout
-        _connect(address, count)
+        connect(address, count)
         self._remote = ray.remote(num_cpus=1, max_restarts=0)(_RemotePlayer)
         self._life = 0
         self._lives: list[int] = []
@@ -133,21 +132,3 @@ class RayActors:
 
     def close(self) -> None:
         ray.shutdown()
-
-
-def _connect(address: str, count: int) -> None:
-    code = {"env_vars": {"PYTHONPATH": os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])}}
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "runtime_env": code}
-    try:
-        if ":" in address:  # Ray itself would try for minutes
-            host, port = address.removeprefix("ray://").rsplit(":", 1)
-            socket.create_connection((host, int(port)), timeout=10).close()
-        if address == "local":
-            ray.init(address="local", num_cpus=count, include_dashboard=False, **quiet)
-        else:
-            ray.init(address=address, **quiet)
-    except (OSError, RayError, RuntimeError, ValueError) as error:
-        raise UserError(
-            f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0][:120]}); start one with `ray start "
-            "--head`, or give --ray local."
-        ) from None

@@ -1,7 +1,7 @@
 """An autoencoder's run: fitting it, opening it with its agent, and measuring it on the agent."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import sae as sae_package
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.config import from_plain, to_plain
-from rl_interp.core.envs import make_vector
+from rl_interp.core.envs import make_labelled, make_vector
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.hooks import hook_point, run_with_hooks
 from rl_interp.core.interrupt import Interrupted, graceful_stop
@@ -22,7 +22,7 @@ from rl_interp.core.interventions import Intervention, Mean, Patch, Zero, as_hoo
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
-from sae import SAE, Feed, SAEConfig, Trainer
+from sae import SAE, Features, Feed, SAEConfig, Trainer, fit_all
 
 Head = Callable[[Tensor], Tensor]
 """Preferences `[N, A]` from values `[N, D]` at a hook point."""
@@ -59,42 +59,61 @@ def load_sae(path: Path | str) -> LoadedSAE:
 
 def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Path) -> tuple[Trainer, float]:
     """Fit into the run at `path`, from its newest checkpoint if it has one; returns the seconds spent."""
+    (trainer,), seconds = fit_runs(loaded, store, {path: config})
+    return trainer, seconds
+
+
+def fit_runs(loaded: Loaded, store: ActivationStore, configs: Mapping[Path, SAEConfig]) -> tuple[list[Trainer], float]:
+    """Fit several side by side, in one pass over the store, each into the run at its path.
+
+    Raises:
+        UserError: the store is of another hook point, or the configurations read it differently.
+        RunError: a path holds a run of another kind, parent or configuration.
+        Interrupted: after Ctrl-C or SIGTERM, when every fit has written its checkpoint.
+    """
     if store.hook not in loaded.agent.hook_points:
         raise UserError(f"{store.path} holds {store.hook!r}, which is no hook point of the agent in {loaded.run.path}.")
+    first = next(iter(configs.values()))
     episodes = np.repeat(store.column("episode"), store.positions)
-    rows, _ = sae_package.split_by_episode(episodes, config.held_out, config.data_seed)
-    trainer = Trainer(Feed(store, config, rows), config)
+    rows, _ = sae_package.split_by_episode(episodes, first.held_out, first.data_seed)
+    feed = Feed(store, first, rows)
+    trainers = [Trainer(feed, config) for config in configs.values()]
     parent = loaded.source | {"hook": store.hook, "store": str(store.path)}
-    if (path / "meta.json").exists():
-        opened = Run.open(path)
-        if (
-            opened.meta["kind"] != "sae"
-            or opened.config != to_plain(config)
-            or opened.meta["parent"] != to_plain(parent)
-        ):
-            raise RunError(
-                f"{path} already holds a run of another kind, parent or configuration; give another name with --as."
-            )
-    else:
-        opened = Run.create(path, "sae", config, config.seed, parent)
-    if opened.checkpoint_steps():
-        trainer.load_state_dict(opened.load_state())
+    runs = [_open_run(path, config, parent) for path, config in configs.items()]
+    for run, trainer in zip(runs, trainers, strict=True):
+        if run.checkpoint_steps():
+            trainer.load_state_dict(run.load_state())
+    title = f"Fitting {first.latents} latents" if len(runs) == 1 else f"Fitting {len(runs)} dictionaries"
     started = time.perf_counter()
-    with graceful_stop() as stop, progress_bar(f"Fitting {config.latents} latents", 1, "fit") as update:
+    with graceful_stop() as stop, progress_bar(title, 1, "fit") as update:
 
-        def progress(updates: int, total: int, metrics: dict[str, float]) -> None:
-            opened.log(updates, metrics)
-            update(updates / total, f"FVU {metrics['fvu']:.3f}  dead {metrics['dead']:.0f}")
+        def progress(updates: int, total: int, metrics: list[dict[str, float]]) -> None:
+            for run, figures in zip(runs, metrics, strict=True):
+                run.log(updates, figures)
+            worst = max(metrics, key=lambda figures: figures["fvu"])
+            update(updates / total, f"FVU {worst['fvu']:.3f}  dead {worst['dead']:.0f}")
 
-        trainer.run(progress, should_stop=lambda: bool(stop))
-        _save(opened, trainer, store)
-        opened.close()
-        if trainer.updates < trainer.total_updates:
-            raise Interrupted(
-                f"stopped at update {trainer.updates} of {trainer.total_updates}, saved in {path}; run the same "
-                "command again to go on."
-            )
-    return trainer, time.perf_counter() - started
+        fit_all(trainers, progress, should_stop=lambda: bool(stop))
+    for run, trainer in zip(runs, trainers, strict=True):
+        _save(run, trainer, store)
+        run.close()
+    if trainers[0].updates < trainers[0].total_updates:
+        raise Interrupted(
+            f"stopped at update {trainers[0].updates} of {trainers[0].total_updates}, saved in {runs[0].path}; run the "
+            "same command again to go on."
+        )
+    return trainers, time.perf_counter() - started
+
+
+def _open_run(path: Path, config: SAEConfig, parent: dict[str, Any]) -> Run:
+    if not (path / "meta.json").exists():
+        return Run.create(path, "sae", config, config.seed, parent)
+    run = Run.open(path)
+    if run.meta["kind"] != "sae" or run.config != to_plain(config) or run.meta["parent"] != to_plain(parent):
+        raise RunError(
+            f"{path} already holds a run of another kind, parent or configuration; give another name with --as."
+        )
+    return run
 
 
 def _save(run: Run, trainer: Trainer, store: ActivationStore) -> None:
@@ -181,4 +200,39 @@ def play_spliced(
         "return_recovered_interval": recovered and [recovered[1].low, recovered[1].high],
         "returns": {condition: values.tolist() for condition, values in returns.items()},
         "controls": {condition: float(values.mean()) for condition, values in returns.items()},
+    }
+
+
+def coverage_json(fitted: LoadedSAE) -> dict[str, Any] | None:
+    """What the features tell of the game's ground truth on held-out episodes, beside a random dictionary of the same
+    size, the raw neurons, PCA, ICA and NMF; None where the store has no labels."""
+    store, train, held_out = fitted.store, fitted.train_rows, fitted.held_out_rows
+    concepts = make_labelled(fitted.agent.env).concepts if store.positions == 1 else {}
+    names = [name for name in concepts if concepts[name].kind == "boolean" and name in store.columns()]
+    columns = {name: store.column(name).astype(bool) for name in names}
+    names = [name for name in names if all(0 < columns[name][rows].mean() < 1 for rows in (train, held_out))]
+    if not names:
+        return None
+    labels = np.stack([columns[name] for name in names], 1)
+    config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
+    sets = {"features": fitted.sae, "random dictionary": sae_package.random_dictionary(store, config, train)}
+
+    def encoded(sae: SAE) -> tuple[Features, Features]:
+        of_train, of_held_out = (Features(sae_package.encode_rows(sae, store, rows)) for rows in (train, held_out))
+        return of_train, of_held_out
+
+    features = {name: encoded(sae) for name, sae in sets.items()}
+    features |= sae_package.coordinates(store.read(train), store.read(held_out))
+    scores = {name: sae_package.coverage(*both, labels[train], labels[held_out]) for name, both in features.items()}
+    return {
+        "concepts": names,
+        "rates": [float(rate) for rate in labels[held_out].mean(0)],
+        "scores": {
+            name: {kind: [float(v) for v in values] for kind, values in asdict(score).items()}
+            for name, score in scores.items()
+        },
+        "means": {
+            name: {kind: float(np.mean(values)) for kind, values in asdict(score).items()}
+            for name, score in scores.items()
+        },
     }

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "collect": commands.collect,
     "sae fit": commands.sae_fit,
     "sae evaluate": commands.sae_evaluate,
+    "sae sweep": commands.sae_sweep,
     "sae report": commands.sae_report,
     "saliency": commands.saliency,
     "probe": commands.probe_run,

@@ -47,6 +47,11 @@ class Features:
     def values(self, feature: int) -> NDArray[np.float32]:
         return self._value[self._start[feature] : self._start[feature + 1]]
 
+    def matrix(self) -> csr_array:
+        """`[F, N]`, a copy."""
+        shape = (self.d_sae, self.samples)
+        return csr_array((self._value.astype(np.float64), self._sample.copy(), self._start.copy()), shape=shape)
+
     def counts(self) -> NDArray[np.int64]:
         """`[F]`: samples in which each feature fires."""
         return np.diff(self._start)

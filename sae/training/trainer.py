@@ -164,7 +164,7 @@ class Trainer:
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Update until `config.epochs` passes over the rows are done, or `should_stop()` is true; see `fit_all`."""
-        fit_all([self], progress, should_stop)
+        fit_all([self], lambda updates, total, metrics: progress(updates, total, metrics[0]), should_stop)
 
     @torch.no_grad()
     def sae(self) -> SAE:
@@ -216,30 +216,27 @@ class Trainer:
 
 def fit_all(
     trainers: Sequence[Trainer],
-    progress: Progress = lambda updates, total, metrics: None,
+    progress: Callable[[int, int, list[dict[str, float]]], None] = lambda updates, total, metrics: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Run several fits side by side; those on the same feed in one pass over its data.
+    """Run fits that share a feed side by side, in one pass over its data.
 
-    `progress` is called now and then with updates done, their total, and the means of `fvu`, `l0` and `dead`.
+    `progress` is called now and then with updates done, their total, and each fit's `fvu`, `l0` and `dead`.
 
     Raises:
-        UserError: a loss is not finite.
+        UserError: the fits are on several feeds or were stopped apart, or a loss is not finite.
     """
+    feed, total = trainers[0].feed, trainers[0].total_updates
+    if any(trainer.feed is not feed or trainer.updates != trainers[0].updates for trainer in trainers):
+        raise UserError("the fits do not share a feed, or are not equally far: run each by itself.")
     keep_memory()
-    longest = max(trainers, key=lambda trainer: trainer.total_updates)
-    every = max(1, longest.total_updates // 100)
-    while longest.updates < longest.total_updates and not should_stop():
-        batches: dict[int, tuple[Tensor, Tensor]] = {}
-        losses: list[tuple[Trainer, Losses]] = []
-        for trainer in (each for each in trainers if each.updates < each.total_updates):
-            if id(trainer.feed) not in batches:
-                batches[id(trainer.feed)] = trainer.feed.next()
-            losses.append((trainer, trainer.step(batches[id(trainer.feed)])))
-        if longest.updates % every == 0 or longest.updates == longest.total_updates:
-            figures = [_figures(*each) for each in losses]
-            means = {name: float(np.mean([each[name] for each in figures])) for name in figures[0]}
-            progress(longest.updates, longest.total_updates, means)
+    every = max(1, total // 100)
+    while trainers[0].updates < total and not should_stop():
+        batch = feed.next()
+        losses = [trainer.step(batch) for trainer in trainers]
+        done = trainers[0].updates
+        if done % every == 0 or done == total:
+            progress(done, total, [_figures(*each) for each in zip(trainers, losses, strict=True)])
 
 
 def fit(

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import f1_score, roc_auc_score
 
 from rl_interp import run_with_hooks
 from rl_interp.core.errors import RunError, UserError
@@ -21,6 +21,8 @@ from sae import (
     action_agreement,
     best_per_concept,
     clamp_effects,
+    coordinates,
+    coverage,
     direct_effects,
     encode_rows,
     evaluate,
@@ -185,6 +187,55 @@ def test_concepts_are_chosen_in_training_and_scored_held_out():
     assert matches[2] == [ConceptMatch("b", auroc=0.5, precision=None)]
     assert train.precision(labels[:400])[1, 1] == pytest.approx(labels[:400, 1][labels[:400, 0]].mean())
     np.testing.assert_allclose(best_per_concept(train, held, labels[:400], labels[400:]), [1.0, 0.5])
+
+
+def test_coverage_is_that_of_the_best_feature_and_of_all_together():
+    rng = np.random.default_rng(0)
+    labels = rng.random((3000, 2)) < 0.3
+    strength = rng.uniform(1, 2, (3000, 2))
+    activations = np.zeros((3000, 6), np.float32)
+    activations[:, 0] = labels[:, 0] * strength[:, 0]  # one feature tells the first concept
+    halves = rng.random(3000) < 0.5
+    activations[:, 1] = labels[:, 1] * halves  # two features share the second
+    activations[:, 2] = labels[:, 1] * ~halves
+    activations[:, 3:] = (rng.random((3000, 3)) < 0.2) * rng.random((3000, 3))
+    split = (slice(0, 2000), slice(2000, 3000))
+    features = [Features.dense(activations[rows]) for rows in split]
+    got = coverage(*features, *(labels[rows] for rows in split))
+    assert got.auroc[0] == pytest.approx(1)
+    assert got.f1[0] == pytest.approx(1)
+    assert got.auroc[1] == pytest.approx(0.75, abs=0.03)  # it fires in half of the positives
+    assert got.f1[1] == pytest.approx(2 / 3, abs=0.06)
+    assert got.probe.min() > 0.99
+    shuffled = coverage(*features, *(rng.permuted(labels[rows], axis=0) for rows in split))
+    assert np.abs(shuffled.probe - 0.5).max() < 0.1
+    with pytest.raises(UserError, match="a concept that all or no samples"):
+        coverage(*features, np.ones((2000, 2), bool), labels[2000:])
+
+
+def test_the_best_f1_is_scikit_learns(x):
+    features, labels = Features.dense(np.maximum(x, 0)), (x[:, :1] + x[:, 1:2]) > 0.5
+    got = coverage(features, features, labels, labels).f1[0]
+    scores = [
+        f1_score(labels[:, 0], x[:, f] >= max(np.quantile(x[x[:, f] > 0, f], q), 1e-12))
+        for f in range(6)
+        for q in (0, 0.25, 0.5, 0.75, 0.9)
+    ]
+    assert got == pytest.approx(max(scores))
+
+
+def test_coordinates_count_in_both_signs_and_find_mixed_sources():
+    rng = np.random.default_rng(0)
+    sources = rng.exponential(size=(3000, 4)) * (rng.random((3000, 4)) < 0.3)
+    x = (sources @ rng.normal(size=(4, 10))).astype(np.float32)
+    found = coordinates(x[:2000], x[2000:])
+    assert set(found) == {"neurons", "PCA", "ICA"}  # NMF needs activations without a sign
+    assert found["PCA"][0].d_sae == 2 * 4  # as many as the data has directions
+    labels = sources > 0
+    ica = coverage(*found["ICA"], labels[:2000], labels[2000:])
+    neurons = coverage(*found["neurons"], labels[:2000], labels[2000:])
+    assert ica.auroc.min() > 0.95 > neurons.auroc.mean()
+    assert "NMF" in coordinates(np.abs(x[:2000]), np.abs(x[2000:]))
 
 
 def test_clamping_through_the_head_equals_clamping_by_hook(conv_agent, conv_obs):

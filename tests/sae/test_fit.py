@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from rl_interp.core.errors import UserError
-from sae import ArrayActivations, Feed, SAEConfig, TopK, Trainer, Whitening, evaluate, fit, fit_all
+from sae import ArrayActivations, Feed, SAEConfig, TopK, Trainer, Whitening, diagnose, evaluate, fit, fit_all
 from sae.data import batches
 from sae.training import kernels
 from sae.training.kinds import KINDS
@@ -338,6 +338,25 @@ def test_batches_serve_every_row_once_and_mix_them_only_if_asked(source):
     assert np.median([np.ptp(batch[:, 0]) for batch in mixed]) > 15_000
     assert all(np.array_equal(a, b) for a, b in zip(mixed, again, strict=True))
     assert not np.array_equal(mixed[0], other[0])
+
+
+def test_the_diagnosis_names_what_kills_latents_and_the_remedy():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(4000, 30)).astype(np.float32)
+    x[:, 3] = 1
+    x[:, 5] = 2 * x[:, 4] + 1
+    plain = diagnose(ArrayActivations(x))
+    assert (plain.constant, plain.duplicates) == ([3], [5])
+    variances = np.linalg.eigvalsh(np.cov(x.T, bias=True))
+    assert plain.effective_rank == pytest.approx(variances.sum() ** 2 / (variances**2).sum(), rel=1e-4)
+    assert plain.gamma == pytest.approx(np.linalg.norm(x.mean(0)) / np.sqrt(x.var(0).sum()), rel=1e-4)
+    off_centre = diagnose(ArrayActivations(x + 50))
+    loud = diagnose(ArrayActivations(x + 100 * rng.normal(size=(4000, 1)).astype(np.float32)))
+    naive = replace(SMALL, centre=False, ridge=float("inf"))
+    assert plain.warnings(naive) == []
+    assert "centre the data (--centre)" in off_centre.warnings(naive)[0]
+    assert "whiten it (--ridge 0.3)" in loud.warnings(naive)[0]
+    assert off_centre.warnings(SMALL) == loud.warnings(SMALL) == []
 
 
 def test_bad_data_is_refused_in_one_sentence():

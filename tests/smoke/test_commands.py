@@ -61,6 +61,9 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     assert set(measured) >= SAE_KEYS | {"return_recovered", "controls"}
     assert set(measured["controls"]) == {"original", "spliced", "zero", "mean"}
     assert measured["fvu"] == fitted["fvu"]
+    sets = {"features", "random dictionary", "neurons", "PCA", "ICA", "NMF"}
+    assert set(measured["coverage"]["means"]) == sets
+    assert all(0.4 < means["probe"] <= 1 for means in measured["coverage"]["means"].values())
     status, reported, _ = run("sae report other --top 2")
     assert status == 0
     page = Path(reported["report"]).read_text()

@@ -1,18 +1,21 @@
-"""`rl-interp sae fit`, `sae evaluate` and `sae report`."""
+"""`rl-interp sae fit`, `sae evaluate`, `sae sweep` and `sae report`."""
 
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from rl_interp.app.autoencoder import fit_run, load_sae, metrics_json, play_spliced
+from rl_interp.app.autoencoder import coverage_json, fit_run, load_sae, metrics_json, play_spliced
 from rl_interp.app.commands.analyse import store_path
 from rl_interp.app.load import load_agent, new_run_path
 from rl_interp.app.report import build, write_report
+from rl_interp.app.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.core.errors import at_least_one
-from rl_interp.core.files import write_json
+from rl_interp.core.files import atomic_path, write_json
 from rl_interp.core.store import ActivationStore
-from sae import SAEConfig
+from sae import SAEConfig, diagnose
 
 
 def sae_fit(
@@ -22,7 +25,7 @@ def sae_fit(
     name: Annotated[str | None, tyro.conf.arg(name="as")] = None,
     checkpoint: int | None = None,
 ) -> dict[str, Any]:
-    """Fit a Top-K sparse autoencoder on collected activations; the same command again resumes it.
+    """Fit a sparse autoencoder on collected activations; the same command again resumes it.
 
     Args:
         run: The agent's run; `rl-interp collect` has stored its activations.
@@ -34,9 +37,12 @@ def sae_fit(
     loaded = load_agent(run, checkpoint)
     store = ActivationStore(store_path(loaded.run, hook))
     path = new_run_path(name or f"{loaded.run.path.name}-sae-{hook}-{config.latents}-k{config.k}-seed{config.seed}")
+    diagnosis = diagnose(store)
+    for sentence in (*diagnosis.warnings(config), *diagnosis.notes()):
+        print(f"{store.hook}: {sentence}", file=sys.stderr)
     trainer, seconds = fit_run(loaded, store, config, path)
     fitted = load_sae(path)
-    metrics = metrics_json(fitted)
+    metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnosis)}
     write_json(path / "analyses" / "metrics.json", metrics)
     return {"run": str(path), "samples": trainer.samples, "samples_per_second": trainer.samples / seconds, **metrics}
 
@@ -44,7 +50,7 @@ def sae_fit(
 def sae_evaluate(
     run: tyro.conf.Positional[str], episodes: int = 30, seed: int = 1_000, epsilon: float = 0.001
 ) -> dict[str, Any]:
-    """Measure an autoencoder: reconstruction, latents, policy, and the return of episodes played through it.
+    """Measure an autoencoder: reconstruction, latents, policy, concepts, and the return of episodes played through it.
 
     Args:
         run: The autoencoder's run.
@@ -55,8 +61,50 @@ def sae_evaluate(
     at_least_one(episodes=episodes)
     fitted = load_sae(run)
     result = {"run": str(fitted.run.path), **metrics_json(fitted), **play_spliced(fitted, episodes, seed, epsilon)}
+    result["coverage"] = coverage_json(fitted)
     write_json(fitted.run.path / "analyses" / "evaluation.json", result)
     return result
+
+
+def sae_sweep(
+    run: tyro.conf.Positional[str],
+    hooks: tuple[str, ...] = ("fc.post",),
+    kinds: tuple[Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"], ...] = ("topk",),
+    latents: tuple[int, ...] = (512, 2048),
+    ks: tuple[int, ...] = (8, 16, 32, 64),
+    seeds: int = 1,
+    config: SAEConfig = SAEConfig(),  # noqa: B008 - frozen
+    episodes: int = 0,
+    ray: str | None = None,
+    name: Annotated[str | None, tyro.conf.arg(name="as")] = None,
+    checkpoint: int | None = None,
+) -> dict[str, Any]:
+    """Fit every combination of sizes, measure each, and plot what sparsity costs; again, it goes on.
+
+    Args:
+        run: The agent's run; `rl-interp collect` has stored its activations.
+        hooks: Names of hook points.
+        kinds: Of dictionary.
+        latents: Widths.
+        ks: Latents active in a sample.
+        seeds: Fits of each size; with two or more, how well they agree is in the table.
+        config: Everything else.
+        episodes: Whole episodes to play through each dictionary, and with the layer ablated; 0 for none.
+        ray: Address of a Ray cluster, or local; by default everything happens in this process.
+        name: Of the sweep, or a path.
+        checkpoint: Step of the agent's checkpoint; by default the newest.
+    """
+    at_least_one(seeds=seeds)
+    loaded = load_agent(run, checkpoint)
+    stores = [ActivationStore(store_path(loaded.run, hook)).path for hook in hooks]
+    configs = grid(config, kinds, latents, ks, seeds)
+    path = new_run_path(name or f"{loaded.run.path.name}-sweep")
+    found = run_sweep(run, checkpoint, stores, configs, path, episodes, ray)
+    write_json(path / "result.json", found)
+    with atomic_path(path / "table.md") as temporary:
+        temporary.write_text(markdown(found), encoding="utf-8")
+    plot = pareto(found, path / "pareto.png")
+    return {"run": str(path), "table": str(path / "table.md"), "plot": str(plot), "result": found}
 
 
 def sae_report(run: tyro.conf.Positional[str], output: Path | None = None, top: int = 4) -> dict[str, Any]:

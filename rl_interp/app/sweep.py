@@ -1,0 +1,214 @@
+"""A sweep: dictionaries of many sizes on one agent, fitted from few passes over the data, measured and compared.
+
+<sweep>/<hook>-<kind>-<latents>-k<k>-seed<seed>/   one dictionary's run; sae.json in it, its figures
+        result.json  table.md  pareto.png
+"""
+
+import itertools
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rl_interp.app.autoencoder import fit_runs, load_sae, metrics_json, play_spliced
+from rl_interp.app.load import load_agent
+from rl_interp.core.cluster import connect
+from rl_interp.core.errors import RunError
+from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.run import Run
+from rl_interp.core.store import ActivationStore
+from sae import SAEConfig, largest_cosines
+
+FIGURES = "sae.json"
+
+
+def grid(
+    config: SAEConfig, kinds: Sequence[str], latents: Sequence[int], ks: Sequence[int], seeds: int
+) -> list[SAEConfig]:
+    """`config` with every combination of these."""
+    combined = itertools.product(kinds, latents, ks, range(seeds))
+    return [replace(config, kind=kind, latents=f, k=k, seed=s) for kind, f, k, s in combined]  # pyright: ignore[reportArgumentType]
+
+
+def name_of(hook: str, config: SAEConfig) -> str:
+    return f"{hook}-{config.kind}-{config.latents}-k{config.k}-seed{config.seed}"
+
+
+def fit_group(
+    run: str, checkpoint: int | None, store: Path, configs: Sequence[SAEConfig], path: Path, episodes: int
+) -> None:
+    """Fit `configs` on one store side by side and measure each; what is there already is left as it is.
+
+    Args:
+        episodes: whole episodes played through each dictionary; 0 for none.
+    """
+    opened = ActivationStore(store)
+    loaded = load_agent(run, checkpoint)
+    missing = {path / name_of(opened.hook, config): config for config in configs}
+    missing = {at: config for at, config in missing.items() if not (at / FIGURES).exists()}
+    if missing:
+        fit_runs(loaded, opened, missing)
+    original = None
+    for at in missing:
+        fitted = load_sae(at)
+        figures = metrics_json(fitted)
+        if episodes:
+            played = play_spliced(fitted, episodes, 1_000, 0.001, original)
+            original = np.array(played["returns"]["original"])
+            figures |= played
+        write_json(at / FIGURES, figures)
+
+
+def run_sweep(
+    run: str,
+    checkpoint: int | None,
+    stores: Sequence[Path],
+    configs: Sequence[SAEConfig],
+    path: Path,
+    episodes: int,
+    ray: str | None,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[dict[str, Any]]:
+    """Fit and measure every configuration on every store; returns a row for each.
+
+    Args:
+        ray: address of a Ray cluster, "local" for one on this machine, None to stay in this process.
+
+    Raises:
+        UserError: no cluster answers at the address.
+    """
+    if ray is None:
+        for done, store in enumerate(stores):
+            fit_group(run, checkpoint, store, configs, path, episodes)
+            progress(done + 1)
+    else:
+        _on_ray(run, checkpoint, stores, configs, path, episodes, ray, progress)
+    hooks = [ActivationStore(store).hook for store in stores]
+    return rows(path, [(hook, config) for hook in hooks for config in configs])
+
+
+def _on_ray(
+    run: str,
+    checkpoint: int | None,
+    stores: Sequence[Path],
+    configs: Sequence[SAEConfig],
+    path: Path,
+    episodes: int,
+    address: str,
+    progress: Callable[[int], None],
+) -> None:
+    """One task for each store and as many of the configurations as make every core busy. The run, the stores and the
+    sweep are read and written at the same absolute paths on every machine of the cluster."""
+    import ray
+    from ray.exceptions import RayTaskError
+
+    connect(address)
+    try:
+        cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        parts = min(len(configs), -(-cores // len(stores)))
+        task = ray.remote(fit_group).options(num_cpus=1, max_retries=2)
+        places = [(store.absolute(), configs[part::parts]) for store in stores for part in range(parts)]
+        agent = str(Run.open(run).path.absolute())
+        waiting = [task.remote(agent, checkpoint, store, each, path.absolute(), episodes) for store, each in places]
+        for done in range(len(waiting)):
+            finished, waiting = ray.wait(waiting)
+            ray.get(finished)
+            progress(done + 1)
+    except RayTaskError as error:
+        raise RunError(f"a part of the sweep failed: {str(error.cause).splitlines()[0]}") from None
+    finally:
+        ray.shutdown()
+
+
+def rows(path: Path, planned: Sequence[tuple[str, SAEConfig]]) -> list[dict[str, Any]]:
+    """The figures of every dictionary, and how far those of other seeds agree with it: the mean over its latents of the
+    largest cosine with one of theirs."""
+    found = []
+    for hook, config in planned:
+        at = path / name_of(hook, config)
+        figures = json.loads((at / FIGURES).read_text(encoding="utf-8"))
+        row = {"hook": hook, "kind": config.kind, "latents": config.latents, "k": config.k, "seed": config.seed}
+        twins = [other for where, other in planned if where == hook and replace(other, seed=config.seed) == config]
+        if len(twins) > 1:
+            mine = load_sae(at).sae.W_dec
+            others = [load_sae(path / name_of(hook, twin)).sae.W_dec for twin in twins if twin.seed != config.seed]
+            row["stability"] = float(np.mean([largest_cosines(mine, other).mean().item() for other in others]))
+        found.append(row | {name: value for name, value in figures.items() if not isinstance(value, dict)})
+    return found
+
+
+def markdown(found: Sequence[dict[str, Any]]) -> str:
+    """A table, a line for each size: means over seeds."""
+    columns = {
+        "fvu": "FVU", "l0": "L0", "dead_fraction": "dead", "action_agreement": "same action", "stability": "stability",
+        "return_recovered": "return recovered [95%]",
+    }  # fmt: skip
+    shown = [name for name in columns if any(row.get(name) is not None for row in found)]
+    heads = ["hook", "kind", "latents", "k", "seeds", *(columns[name] for name in shown)]
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    for size, of_size in _sizes(found).items():
+        cells = [*map(str, size), str(len(of_size))]
+        for name in shown:
+            values = [row[name] for row in of_size if row.get(name) is not None]
+            cell = f"{np.mean(values):.3g}" if values else ""
+            if name == "return_recovered" and values:
+                low, high = np.mean(
+                    [row["return_recovered_interval"] for row in of_size if row.get(name) is not None], 0
+                )
+                cell += f" [{low:.2f}, {high:.2f}]"
+            cells.append(cell)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _sizes(found: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
+    sizes: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in found:
+        sizes.setdefault((row["hook"], row["kind"], row["latents"], row["k"]), []).append(row)
+    return sizes
+
+
+def pareto(found: Sequence[dict[str, Any]], path: Path) -> Path:
+    """FVU, and the return recovered where it was measured, against L0: a line for each kind and number of latents."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = {"fvu": "variance unexplained (FVU)", "return_recovered": "share of the return recovered"}
+    shown = [name for name in names if any(row.get(name) is not None for row in found)]
+    figure, axes = plt.subplots(1, len(shown), figsize=(5.4 * len(shown), 4), layout="constrained", squeeze=False)
+    lines = list(dict.fromkeys((row["hook"], row["kind"], row["latents"]) for row in found))
+    for panel, name in zip(axes[0], shown, strict=True):
+        for number, line in enumerate(lines):
+            of_line = [r for r in found if (r["hook"], r["kind"], r["latents"]) == line and r.get(name) is not None]
+            of_line.sort(key=lambda row: row["l0"])
+            at = [row["l0"] for row in of_line]
+            low, high = _spread(of_line, name)
+            values = [row[name] for row in of_line]
+            panel.errorbar(
+                at, values, [low, high], marker="o", markersize=4, linewidth=1.4, capsize=2, color=f"C{number}",
+                label=" ".join(map(str, line)),
+            )  # fmt: skip
+        panel.set(xlabel="latents active in a sample (L0)", ylabel=names[name], xscale="log")
+        panel.set_xticks(sorted({row["k"] for row in found}), [str(k) for k in sorted({row["k"] for row in found})])
+        panel.minorticks_off()
+        panel.spines[["top", "right"]].set_visible(False)
+        if name == "return_recovered":
+            panel.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
+    axes[0][0].legend(frameon=False, fontsize=8)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120, format="png")
+    plt.close(figure)
+    return path
+
+
+def _spread(of_line: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
+    """Below and above each point: the return's interval over episodes; none for what has no such interval."""
+    if name != "return_recovered":
+        return [0.0] * len(of_line), [0.0] * len(of_line)
+    low = [row[name] - row[f"{name}_interval"][0] for row in of_line]
+    return low, [row[f"{name}_interval"][1] - row[name] for row in of_line]
