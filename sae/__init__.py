@@ -17,6 +17,7 @@ from sae.measure.metrics import (
     q_nmse,
     return_recovered,
 )
+from sae.measure.statements import Outcome, Statement, judge
 from sae.model import SAE, JumpReLU, TopK
 from sae.training.config import SAEConfig
 from sae.training.diagnosis import Diagnosis, diagnose
@@ -38,8 +39,10 @@ __all__ = [
     "Feed",
     "JumpReLU",
     "Metrics",
+    "Outcome",
     "Paired",
     "SAEConfig",
+    "Statement",
     "TopK",
     "Trainer",
     "Whitened",
@@ -55,6 +58,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_all",
+    "judge",
     "largest_cosines",
     "load",
     "match_concepts",

@@ -1,7 +1,7 @@
 """An autoencoder's run: fitting it, opening it with its agent, and measuring it on the agent."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from rl_interp.core.interventions import Intervention, Mean, Patch, Zero, as_hoo
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
-from sae import SAE, Features, Feed, SAEConfig, Trainer, fit_all
+from sae import SAE, Features, Feed, SAEConfig, Statement, Trainer, fit_all
 
 Head = Callable[[Tensor], Tensor]
 """Preferences `[N, A]` from values `[N, D]` at a hook point."""
@@ -172,25 +172,26 @@ def head_of(loaded: Loaded, hook: str) -> Head | None:
 
 
 def play_spliced(
-    fitted: LoadedSAE, episodes: int, seed: int, epsilon: float, original: np.ndarray | None = None
+    fitted: LoadedSAE, episodes: int, seed: int, epsilon: float, known: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, Any]:
-    """Returns of whole episodes: as trained, with the autoencoder spliced in, and with the layer ablated.
+    """Returns of whole episodes: as trained (`original`), with the autoencoder spliced in, and with the layer ablated.
 
-    `original` spares the first, if its returns were measured already under the same seed and epsilon.
+    `known` spares conditions whose returns were measured already, under the same seed and epsilon.
     """
     mean = torch.from_numpy(fitted.store.read(fitted.train_rows).mean(0))
-    conditions: dict[str, list[Intervention]] = {} if original is not None else {"original": []}
-    conditions |= {
+    conditions: dict[str, list[Intervention]] = {
+        "original": [],
         "spliced": [sae_package.splice(fitted.sae, fitted.hook, fitted.store.width)],
         "zero": [Zero(fitted.hook)],
         "mean": [Mean(fitted.hook, mean=mean)],
     }
+    returns = dict(known or {})
+    missing = [condition for condition in conditions if condition not in returns]
     env = make_vector(fitted.agent.env, min(episodes, 16))
-    returns = {} if original is None else {"original": original}
-    with progress_bar("Playing spliced and ablated", len(conditions) * episodes, "episodes") as update:
-        for i, (condition, interventions) in enumerate(conditions.items()):
+    with progress_bar("Playing spliced and ablated", len(missing) * episodes, "episodes") as update:
+        for i, condition in enumerate(missing):
             returns[condition] = evaluate(
-                fitted.agent.agent, env, episodes, seed=seed, epsilon=epsilon, interventions=interventions,
+                fitted.agent.agent, env, episodes, seed=seed, epsilon=epsilon, interventions=conditions[condition],
                 progress=lambda finished, before=i * episodes: update(before + finished),
             ).returns  # fmt: skip
     env.close()
@@ -198,8 +199,8 @@ def play_spliced(
     return {
         "return_recovered": recovered and recovered[0],
         "return_recovered_interval": recovered and [recovered[1].low, recovered[1].high],
-        "returns": {condition: values.tolist() for condition, values in returns.items()},
-        "controls": {condition: float(values.mean()) for condition, values in returns.items()},
+        "returns": {condition: returns[condition].tolist() for condition in conditions},
+        "controls": {condition: float(returns[condition].mean()) for condition in conditions},
     }
 
 
@@ -236,3 +237,51 @@ def coverage_json(fitted: LoadedSAE) -> dict[str, Any] | None:
             for name, score in scores.items()
         },
     }
+
+
+def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count: int) -> list[dict[str, Any]]:
+    """Put statements to the test on held-out states; without any, `count` that the training states suggest.
+
+    Raises:
+        UserError: preferences can't be computed from the hook point alone, or a statement can't be read.
+    """
+    head = head_of(fitted.agent, fitted.hook)
+    if head is None or fitted.store.positions > 1:
+        raise UserError(
+            f"statements are tested where preferences follow from the hook point alone; {fitted.hook!r} is none such."
+        )
+    encoded = Features(sae_package.encode_rows(fitted.sae, fitted.store, fitted.train_rows))
+    high, actions = encoded.quantile(0.99), fitted.agent.env.action_names
+    if texts:
+        statements = [
+            Statement.parse(text, actions, lambda name: _best_feature(fitted, encoded, name)) for text in texts
+        ]
+    else:
+        statements = _suggested(fitted, encoded, high, head, count)
+    rows = fitted.held_out_rows[:: max(1, len(fitted.held_out_rows) // states)]
+    x, episodes = torch.from_numpy(fitted.store.read(rows)), fitted.store.column("episode")[rows]
+    greedy = fitted.agent.has_q_values
+    outcomes = [
+        sae_package.judge(each, fitted.sae, x, episodes, head, float(high[each.feature]), greedy) for each in statements
+    ]
+    return [asdict(outcome) for outcome in outcomes]
+
+
+def _best_feature(fitted: LoadedSAE, encoded: Features, concept: str) -> int:
+    """The feature that tells a concept best in training."""
+    labels = fitted.store.column(concept)[fitted.train_rows].astype(bool)
+    return int(np.nan_to_num(encoded.auroc(labels[:, None])[:, 0], nan=-1).argmax())
+
+
+def _suggested(fitted: LoadedSAE, encoded: Features, high: np.ndarray, head: Head, count: int) -> list[Statement]:
+    """For the features whose clamping changes most greedy actions in training, the action that gains most there."""
+    rows = fitted.train_rows[:: max(1, len(fitted.train_rows) // 512)]
+    x = torch.from_numpy(fitted.store.read(rows))
+    effects = sae_package.clamp_effects(fitted.sae, x, head, torch.from_numpy(high))
+    alive = encoded.counts() > 0
+    order = np.argsort([-(effect.changed - effect.changed_control) * alive[f] for f, effect in enumerate(effects)])
+    names, found = fitted.agent.env.action_names, []
+    for feature in order[:count]:
+        action = int(np.argmax(effects[feature].towards))
+        found.append(Statement(int(feature), "high", (action,), "more", f"{feature} high: {names[action]} more"))
+    return found

@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sae fit": commands.sae_fit,
     "sae evaluate": commands.sae_evaluate,
     "sae sweep": commands.sae_sweep,
+    "sae test": commands.sae_test,
     "sae report": commands.sae_report,
     "saliency": commands.saliency,
     "probe": commands.probe_run,

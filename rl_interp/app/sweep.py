@@ -51,14 +51,13 @@ def fit_group(
     missing = {at: config for at, config in missing.items() if not (at / FIGURES).exists()}
     if missing:
         fit_runs(loaded, opened, missing)
-    original = None
+    known: dict[str, np.ndarray] = {}  # what does not depend on the dictionary is played once
     for at in missing:
         fitted = load_sae(at)
         figures = metrics_json(fitted)
         if episodes:
-            played = play_spliced(fitted, episodes, 1_000, 0.001, original)
-            original = np.array(played["returns"]["original"])
-            figures |= played
+            figures |= play_spliced(fitted, episodes, 1_000, 0.001, known)
+            known = {name: np.array(v) for name, v in figures["returns"].items() if name != "spliced"}
         write_json(at / FIGURES, figures)
 
 

@@ -64,6 +64,10 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     sets = {"features", "random dictionary", "neurons", "PCA", "ICA", "NMF"}
     assert set(measured["coverage"]["means"]) == sets
     assert all(0.4 < means["probe"] <= 1 for means in measured["coverage"]["means"].values())
+    status, tested, _ = run("sae test other --count 2 --states 200")
+    assert status == 0
+    assert len(tested["outcomes"]) == 2
+    assert all(len(each["dose"]) == 7 and "high:" in each["statement"] for each in tested["outcomes"])
     status, reported, _ = run("sae report other --top 2")
     assert status == 0
     page = Path(reported["report"]).read_text()

@@ -7,7 +7,7 @@ from rl_interp.app.commands.imagine import imagine
 from rl_interp.app.commands.imports import import_dreamerv3
 from rl_interp.app.commands.info import info
 from rl_interp.app.commands.probe import probe_run
-from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report, sae_sweep
+from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report, sae_sweep, sae_test
 from rl_interp.app.commands.study import study_cbet, study_transfer
 from rl_interp.app.commands.train import dqn_command, dreamerv3_command, impala_command
 
@@ -26,6 +26,7 @@ __all__ = [
     "sae_fit",
     "sae_report",
     "sae_sweep",
+    "sae_test",
     "saliency",
     "study_cbet",
     "study_transfer",

@@ -56,7 +56,9 @@ def demo(
     store = collect_store(loaded, "fc.post", samples, output / "activations" / "fc.post", seed)
     trainer, seconds = fit_run(loaded, store, config, output / "sae")
     fitted = load_sae(output / "sae")
-    measured = metrics_json(fitted) | play_spliced(fitted, episodes, 1_000 + seed, EPSILON, scores.returns)
+    measured = metrics_json(fitted) | play_spliced(
+        fitted, episodes, 1_000 + seed, EPSILON, {"original": scores.returns}
+    )
     write_json(output / "sae" / "analyses" / "evaluation.json", measured)
     video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", decisions, 75, seed)
     report = write_report(build(fitted), output / "report.html")

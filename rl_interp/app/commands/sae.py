@@ -1,4 +1,4 @@
-"""`rl-interp sae fit`, `sae evaluate`, `sae sweep` and `sae report`."""
+"""`rl-interp sae fit`, `sae evaluate`, `sae sweep`, `sae test` and `sae report`."""
 
 import sys
 from dataclasses import asdict
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rl_interp.app.autoencoder import coverage_json, fit_run, load_sae, metrics_json, play_spliced
+from rl_interp.app.autoencoder import coverage_json, fit_run, judge_statements, load_sae, metrics_json, play_spliced
 from rl_interp.app.commands.analyse import store_path
 from rl_interp.app.load import load_agent, new_run_path
 from rl_interp.app.report import build, write_report
@@ -105,6 +105,29 @@ def sae_sweep(
         temporary.write_text(markdown(found), encoding="utf-8")
     plot = pareto(found, path / "pareto.png")
     return {"run": str(path), "table": str(path / "table.md"), "plot": str(plot), "result": found}
+
+
+def sae_test(
+    run: tyro.conf.Positional[str],
+    statements: tyro.conf.Positional[tuple[str, ...]] = (),
+    states: int = 4096,
+    count: int = 10,
+) -> dict[str, Any]:
+    """Put claims about features to the test, on states of held-out episodes and beside random directions.
+
+    Args:
+        run: The autoencoder's run.
+        statements: FEATURE high|off: ACTION[,ACTION] more|less, such as "12 high: LEFT more"; the feature is a number,
+            or a concept, for which the one that tells it best in training is taken. Without any, those that clamping
+            on training states suggests.
+        states: Held-out states.
+        count: Statements to suggest.
+    """
+    at_least_one(states=states, count=count)
+    fitted = load_sae(run)
+    outcomes = judge_statements(fitted, statements, states, count)
+    write_json(fitted.run.path / "analyses" / "statements.json", outcomes)
+    return {"run": str(fitted.run.path), "passed": sum(each["passed"] for each in outcomes), "outcomes": outcomes}
 
 
 def sae_report(run: tyro.conf.Positional[str], output: Path | None = None, top: int = 4) -> dict[str, Any]:
