@@ -1,7 +1,7 @@
 """What a fit reads: an activation store, an array, or anything else with these three members."""
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,13 @@ class Activations(Protocol):
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """The given rows `[n, width]`, in order."""
         ...
+
+
+@runtime_checkable
+class Located(Protocol):
+    """Activations that can say where a row is kept."""
+
+    def locate(self, row: int) -> str: ...
 
 
 _RUN = 64
@@ -89,15 +96,15 @@ class Paired:
 
 
 def check_finite(data: Activations, rows: NDArray[np.integer], batch: int = 8192) -> None:
-    """Read `rows` of `data` and raise a `UserError` that names the first with a NaN or infinity."""
-    order = np.sort(rows)
-    for start in range(0, len(order), batch):
-        chosen = order[start : start + batch]
+    """Read `rows` of `data`, in rising order, and raise a `UserError` that names the first with a NaN or infinity."""
+    for start in range(0, len(rows), batch):
+        chosen = rows[start : start + batch]
         bad = ~np.isfinite(data.read(chosen)).all(1)
         if bad.any():
+            row = int(chosen[np.argmax(bad)])
+            where = data.locate(row) if isinstance(data, Located) else f"activation row {row}"
             raise UserError(
-                f"activation row {chosen[np.argmax(bad)]} holds NaN or infinity; collect the store again from an agent "
-                "whose weights are finite."
+                f"{where} holds NaN or infinity; collect the store again from an agent whose weights are finite."
             )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rl_interp.app.autoencoder import LoadedSAE
+from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.load import Loaded
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.agent import State

@@ -152,3 +152,10 @@ class ActivationStore:
             flat = self._shards[shard].reshape(self._shards[shard].shape[0], self.width, self.positions)
             out[mine] = flat[samples[mine] - self._starts[shard], :, position[mine]]
         return out
+
+    def locate(self, row: int) -> str:
+        """Where a row is kept, for a message."""
+        sample, position = divmod(row, self.positions)
+        shard = int(np.searchsorted(self._starts, sample, side="right") - 1)
+        at = f", position {position}" if self.positions > 1 else ""
+        return f"{self.path / self.manifest['shards'][shard]['file']}, row {sample - self._starts[shard]}{at},"

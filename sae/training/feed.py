@@ -36,9 +36,12 @@ class Feed:
     ):
         self.config, self.transcodes, self.split = config, target is not None, data.width
         self.raw = data if target is None else Paired(data, target)
-        self.rows = np.arange(len(data)) if rows is None else np.sort(np.asarray(rows))
-        check_finite(self.raw, self.rows)
+        self.rows = np.arange(len(data)) if rows is None else _rising(np.asarray(rows))
+        if self._fits_in_memory(self.raw.width):
+            check_finite(self.raw, self.rows)  # elsewhere that would be a pass over a disk: see `check_finite`
         sample = _draw(self.raw, self.rows, np.random.default_rng(config.data_seed), _STATISTICS_ROWS)
+        if not np.isfinite(sample).all():
+            check_finite(self.raw, self.rows)
         parts = (sample[:, : self.split], sample[:, self.split :])[: 1 + self.transcodes]
         self._epoch, self._done = 0, 0
         self._whiten(tuple(Whitening.of(part, config.ridge, config.centre) for part in parts))
@@ -98,9 +101,16 @@ class Feed:
         """Serve the data through these, from memory if they fit there."""
         self.whitenings = whitenings
         self._data, self._order = Whitened(self.raw, whitenings), self.rows
-        if len(self.rows) * self._data.width * 4 <= _IN_MEMORY_BYTES:
+        if self._fits_in_memory(self._data.width):
             self._data, self._order = ArrayActivations(self._data.read(self.rows)), np.arange(len(self.rows))
         self._batches: Iterator[NDArray[np.float32]] | None = None
+
+    def check_finite(self) -> None:
+        """Raise a `UserError` that names the first row with NaN or infinity, if there is one."""
+        check_finite(self.raw, self.rows)
+
+    def _fits_in_memory(self, width: int) -> bool:
+        return len(self.rows) * width * 4 <= _IN_MEMORY_BYTES
 
     def _parts(self, batch: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         both = torch.from_numpy(batch)
@@ -109,4 +119,10 @@ class Feed:
 
 
 def _draw(data: Activations, rows: NDArray[np.integer], rng: np.random.Generator, count: int) -> NDArray[np.float32]:
-    return data.read(np.sort(rng.choice(rows, min(count, len(rows)), replace=False)))
+    # Far fewer than the rows, as a rule: drawing without the permutation of all of them.
+    places = rng.choice(len(rows), min(count, len(rows)), replace=False, shuffle=False)
+    return data.read(rows[np.sort(places)])
+
+
+def _rising(rows: NDArray[np.integer]) -> NDArray[np.integer]:
+    return rows if len(rows) < 2 or bool((rows[1:] > rows[:-1]).all()) else np.sort(rows)

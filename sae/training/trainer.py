@@ -259,5 +259,6 @@ def fit(
 def _figures(trainer: Trainer, losses: Losses) -> dict[str, float]:
     fvu = losses.fvu.item()
     if not np.isfinite(fvu):
+        trainer.feed.check_finite()
         raise UserError(f"the loss became {fvu} at update {trainer.updates}; lower learning_rate and fit again.")
     return {"fvu": fvu, "l0": losses.l0, "dead": float(len(trainer.dead_latents))}

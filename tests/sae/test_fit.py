@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from rl_interp.core.errors import UserError
+from rl_interp.core.store import ActivationStore, StoreWriter
 from sae import ArrayActivations, Feed, SAEConfig, TopK, Trainer, Whitening, diagnose, evaluate, fit, fit_all
 from sae.data import batches
 from sae.training import kernels
@@ -357,6 +358,21 @@ def test_the_diagnosis_names_what_kills_latents_and_the_remedy():
     assert "centre the data (--centre)" in off_centre.warnings(naive)[0]
     assert "whiten it (--ridge 0.3)" in loud.warnings(naive)[0]
     assert off_centre.warnings(SMALL) == loud.warnings(SMALL) == []
+
+
+def test_a_nan_on_a_disk_is_named_when_the_loss_meets_it(monkeypatch, tmp_path):
+    monkeypatch.setattr("sae.training.feed._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("sae.training.feed._STATISTICS_ROWS", 500)
+    data, _ = planted(4000)
+    config = replace(SMALL, epochs=5)
+    sampled = np.random.default_rng(config.data_seed).choice(4000, 500, replace=False, shuffle=False)
+    data[(row := next(row for row in range(2500, 4000) if row not in sampled)), 3] = np.inf
+    with StoreWriter(tmp_path / "store", "fc.post", {}, shard_rows=1000) as writer:
+        for start in range(0, 4000, 1000):
+            writer.append(data[start : start + 1000], {"episode": np.arange(start, start + 1000)})
+    trainer = Trainer(Feed(ActivationStore(tmp_path / "store"), config), config)
+    with pytest.raises(UserError, match=rf"shard-00002.npy, row {row - 2000}, holds NaN or infinity"):
+        trainer.run()
 
 
 def test_bad_data_is_refused_in_one_sentence():

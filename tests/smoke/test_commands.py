@@ -56,12 +56,12 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     status, fitted, _ = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --as other")
     assert status == 0
     assert set(fitted) >= SAE_KEYS | {"samples", "samples_per_second"}
-    status, measured, _ = run("sae evaluate other --episodes 2")
+    status, measured, _ = run("sae evaluate other --episodes 2 --random-network")
     assert status == 0
     assert set(measured) >= SAE_KEYS | {"return_recovered", "controls"}
     assert set(measured["controls"]) == {"original", "spliced", "zero", "mean"}
     assert measured["fvu"] == fitted["fvu"]
-    sets = {"features", "random dictionary", "neurons", "PCA", "ICA", "NMF"}
+    sets = {"features", "random dictionary", "random network's dictionary", "neurons", "PCA", "ICA", "NMF"}
     assert set(measured["coverage"]["means"]) == sets
     assert all(0.4 < means["probe"] <= 1 for means in measured["coverage"]["means"].values())
     status, tested, _ = run("sae test other --count 2 --states 200")

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import tyro
 
-from rl_interp.app.autoencoder import load_sae
+from rl_interp.app.dictionaries.runs import load_sae
 from rl_interp.app.film import film
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar

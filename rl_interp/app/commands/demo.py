@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rl_interp.app.autoencoder import fit_run, load_sae, metrics_json, play_spliced
 from rl_interp.app.commands.analyse import collect_store
 from rl_interp.app.commands.evaluate import scores_json
+from rl_interp.app.dictionaries.measure import metrics_json, play_spliced
+from rl_interp.app.dictionaries.runs import fit_run, load_sae
 from rl_interp.app.film import film
 from rl_interp.app.load import load_agent
 from rl_interp.app.progress import progress_bar

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rl_interp.app.autoencoder import coverage_json, fit_run, judge_statements, load_sae, metrics_json, play_spliced
 from rl_interp.app.commands.analyse import store_path
+from rl_interp.app.dictionaries.measure import coverage_json, judge_statements, metrics_json, play_spliced
+from rl_interp.app.dictionaries.runs import fit_run, load_sae
+from rl_interp.app.dictionaries.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.app.load import load_agent, new_run_path
 from rl_interp.app.report import build, write_report
-from rl_interp.app.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import atomic_path, write_json
 from rl_interp.core.store import ActivationStore
@@ -48,7 +49,11 @@ def sae_fit(
 
 
 def sae_evaluate(
-    run: tyro.conf.Positional[str], episodes: int = 30, seed: int = 1_000, epsilon: float = 0.001
+    run: tyro.conf.Positional[str],
+    episodes: int = 30,
+    seed: int = 1_000,
+    epsilon: float = 0.001,
+    random_network: bool = False,
 ) -> dict[str, Any]:
     """Measure an autoencoder: reconstruction, latents, policy, concepts, and the return of episodes played through it.
 
@@ -57,11 +62,13 @@ def sae_evaluate(
         episodes: Whole episodes per condition: original, spliced, zero- and mean-ablated.
         seed: Of the episodes.
         epsilon: Probability of a random action.
+        random_network: Also score the concepts of a dictionary fitted to the agent with its weights shuffled, for which
+            the stored episodes are played again.
     """
     at_least_one(episodes=episodes)
     fitted = load_sae(run)
     result = {"run": str(fitted.run.path), **metrics_json(fitted), **play_spliced(fitted, episodes, seed, epsilon)}
-    result["coverage"] = coverage_json(fitted)
+    result["coverage"] = coverage_json(fitted, random_network)
     write_json(fitted.run.path / "analyses" / "evaluation.json", result)
     return result
 

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import sae as sae_package
-from rl_interp.app.autoencoder import LoadedSAE, head_of, metrics_json
+from rl_interp.app.dictionaries.measure import metrics_json
+from rl_interp.app.dictionaries.runs import LoadedSAE, head_of
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled

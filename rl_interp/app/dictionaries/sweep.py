@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rl_interp.app.autoencoder import fit_runs, load_sae, metrics_json, play_spliced
+from rl_interp.app.dictionaries.measure import metrics_json, play_spliced
+from rl_interp.app.dictionaries.runs import fit_runs, load_sae
 from rl_interp.app.load import load_agent
 from rl_interp.core.cluster import connect
 from rl_interp.core.errors import RunError

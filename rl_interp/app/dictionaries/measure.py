@@ -1,126 +1,24 @@
-"""An autoencoder's run: fitting it, opening it with its agent, and measuring it on the agent."""
+"""What is measured of an autoencoder on its agent: reconstruction, returns through it, concepts, statements."""
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 import sae as sae_package
-from rl_interp.app.load import Loaded, load_agent
+from rl_interp.analysis.probes import features as features_of
+from rl_interp.analysis.probes import recorded
+from rl_interp.app.dictionaries.runs import Head, LoadedSAE, head_of
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.config import from_plain, to_plain
+from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled, make_vector
-from rl_interp.core.errors import RunError, UserError
-from rl_interp.core.hooks import hook_point, run_with_hooks
-from rl_interp.core.interrupt import Interrupted, graceful_stop
-from rl_interp.core.interventions import Intervention, Mean, Patch, Zero, as_hooks
+from rl_interp.core.errors import UserError
+from rl_interp.core.interventions import Intervention, Mean, Zero
 from rl_interp.core.rollout import evaluate
-from rl_interp.core.run import Run
-from rl_interp.core.store import ActivationStore
-from sae import SAE, Features, Feed, SAEConfig, Statement, Trainer, fit_all
-
-Head = Callable[[Tensor], Tensor]
-"""Preferences `[N, A]` from values `[N, D]` at a hook point."""
-
-
-@dataclass(frozen=True)
-class LoadedSAE:
-    """An autoencoder with the agent, the activations and the split that it was fitted on."""
-
-    run: Run
-    sae: SAE
-    agent: Loaded
-    hook: str
-    store: ActivationStore
-    train_rows: np.ndarray
-    held_out_rows: np.ndarray
-
-
-def load_sae(path: Path | str) -> LoadedSAE:
-    """Open an autoencoder's run with its agent and activations."""
-    run = Run.open(path)
-    if run.meta["kind"] != "sae":
-        raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
-    config = from_plain(SAEConfig, run.config, run.path / "config.yaml")
-    parent = run.meta["parent"]
-    agent = load_agent(parent["run"], parent["step"])
-    store = ActivationStore(parent["store"])
-    sae = sae_package.rebuild(run.load_weights(), config.k, transcodes=False)
-    rows = sae_package.split_by_episode(
-        np.repeat(store.column("episode"), store.positions), config.held_out, config.data_seed
-    )
-    return LoadedSAE(run, sae, agent, parent["hook"], store, *rows)
-
-
-def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Path) -> tuple[Trainer, float]:
-    """Fit into the run at `path`, from its newest checkpoint if it has one; returns the seconds spent."""
-    (trainer,), seconds = fit_runs(loaded, store, {path: config})
-    return trainer, seconds
-
-
-def fit_runs(loaded: Loaded, store: ActivationStore, configs: Mapping[Path, SAEConfig]) -> tuple[list[Trainer], float]:
-    """Fit several side by side, in one pass over the store, each into the run at its path.
-
-    Raises:
-        UserError: the store is of another hook point, or the configurations read it differently.
-        RunError: a path holds a run of another kind, parent or configuration.
-        Interrupted: after Ctrl-C or SIGTERM, when every fit has written its checkpoint.
-    """
-    if store.hook not in loaded.agent.hook_points:
-        raise UserError(f"{store.path} holds {store.hook!r}, which is no hook point of the agent in {loaded.run.path}.")
-    first = next(iter(configs.values()))
-    episodes = np.repeat(store.column("episode"), store.positions)
-    rows, _ = sae_package.split_by_episode(episodes, first.held_out, first.data_seed)
-    feed = Feed(store, first, rows)
-    trainers = [Trainer(feed, config) for config in configs.values()]
-    parent = loaded.source | {"hook": store.hook, "store": str(store.path)}
-    runs = [_open_run(path, config, parent) for path, config in configs.items()]
-    for run, trainer in zip(runs, trainers, strict=True):
-        if run.checkpoint_steps():
-            trainer.load_state_dict(run.load_state())
-    title = f"Fitting {first.latents} latents" if len(runs) == 1 else f"Fitting {len(runs)} dictionaries"
-    started = time.perf_counter()
-    with graceful_stop() as stop, progress_bar(title, 1, "fit") as update:
-
-        def progress(updates: int, total: int, metrics: list[dict[str, float]]) -> None:
-            for run, figures in zip(runs, metrics, strict=True):
-                run.log(updates, figures)
-            worst = max(metrics, key=lambda figures: figures["fvu"])
-            update(updates / total, f"FVU {worst['fvu']:.3f}  dead {worst['dead']:.0f}")
-
-        fit_all(trainers, progress, should_stop=lambda: bool(stop))
-    for run, trainer in zip(runs, trainers, strict=True):
-        _save(run, trainer, store)
-        run.close()
-    if trainers[0].updates < trainers[0].total_updates:
-        raise Interrupted(
-            f"stopped at update {trainers[0].updates} of {trainers[0].total_updates}, saved in {runs[0].path}; run the "
-            "same command again to go on."
-        )
-    return trainers, time.perf_counter() - started
-
-
-def _open_run(path: Path, config: SAEConfig, parent: dict[str, Any]) -> Run:
-    if not (path / "meta.json").exists():
-        return Run.create(path, "sae", config, config.seed, parent)
-    run = Run.open(path)
-    if run.meta["kind"] != "sae" or run.config != to_plain(config) or run.meta["parent"] != to_plain(parent):
-        raise RunError(
-            f"{path} already holds a run of another kind, parent or configuration; give another name with --as."
-        )
-    return run
-
-
-def _save(run: Run, trainer: Trainer, store: ActivationStore) -> None:
-    sae = trainer.sae()
-    run.save_checkpoint(trainer.updates, sae.state_dict(), trainer.state_dict(), keep=1)
-    metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
-    sae_package.save(sae, run.path / "sae_lens", metadata)
+from sae import SAE, Activations, ArrayActivations, Features, SAEConfig, Statement
+from saliency import randomised
 
 
 def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
@@ -149,26 +47,6 @@ def _policy_error(fitted: LoadedSAE) -> dict[str, float]:
     if fitted.agent.has_q_values:
         return agreement | {"q_nmse": sae_package.q_nmse(original, spliced)}
     return agreement | {"policy_kl": sae_package.policy_kl(original, spliced)}
-
-
-def head_of(loaded: Loaded, hook: str) -> Head | None:
-    """What the agent makes of the values at a vector hook point.
-
-    Its linear head where it has one; else the agent itself, on blank observations with the values
-    patched in, which holds where nothing else of the observation reaches the preferences. None where
-    something does: in a recurrent network, whose state depends on the past too.
-    """
-    point = hook_point(loaded.agent, hook)
-    if point.head is not None:
-        return loaded.agent.get_submodule(point.head)
-    if loaded.agent.initial_state(1) != ():
-        return None
-
-    def head(x: Tensor) -> Tensor:
-        observations = torch.zeros(len(x), *loaded.env.observation_shape, dtype=torch.uint8)
-        return run_with_hooks(loaded.agent, observations, hooks=as_hooks([Patch(hook, source=x)])).preferences
-
-    return head
 
 
 def play_spliced(
@@ -204,9 +82,10 @@ def play_spliced(
     }
 
 
-def coverage_json(fitted: LoadedSAE) -> dict[str, Any] | None:
+def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | None:
     """What the features tell of the game's ground truth on held-out episodes, beside a random dictionary of the same
-    size, the raw neurons, PCA, ICA and NMF; None where the store has no labels."""
+    size, the raw neurons, PCA, ICA and NMF, and, if `random_network`, a dictionary fitted in the same way to the agent
+    with its weights shuffled, which sees the same episodes; None where the store has no labels."""
     store, train, held_out = fitted.store, fitted.train_rows, fitted.held_out_rows
     concepts = make_labelled(fitted.agent.env).concepts if store.positions == 1 else {}
     names = [name for name in concepts if concepts[name].kind == "boolean" and name in store.columns()]
@@ -216,13 +95,16 @@ def coverage_json(fitted: LoadedSAE) -> dict[str, Any] | None:
         return None
     labels = np.stack([columns[name] for name in names], 1)
     config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
-    sets = {"features": fitted.sae, "random dictionary": sae_package.random_dictionary(store, config, train)}
 
-    def encoded(sae: SAE) -> tuple[Features, Features]:
-        of_train, of_held_out = (Features(sae_package.encode_rows(sae, store, rows)) for rows in (train, held_out))
+    def encoded(sae: SAE, data: Activations) -> tuple[Features, Features]:
+        of_train, of_held_out = (Features(sae_package.encode_rows(sae, data, rows)) for rows in (train, held_out))
         return of_train, of_held_out
 
-    features = {name: encoded(sae) for name, sae in sets.items()}
+    features = {"features": encoded(fitted.sae, store)}
+    features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, train), store)
+    if random_network:
+        values = _of_random_network(fitted)
+        features["random network's dictionary"] = encoded(sae_package.fit(values, config, train), values)
     features |= sae_package.coordinates(store.read(train), store.read(held_out))
     scores = {name: sae_package.coverage(*both, labels[train], labels[held_out]) for name, both in features.items()}
     return {
@@ -237,6 +119,16 @@ def coverage_json(fitted: LoadedSAE) -> dict[str, Any] | None:
             for name, score in scores.items()
         },
     }
+
+
+def _of_random_network(fitted: LoadedSAE) -> ArrayActivations:
+    """The hook point's values, row by row of the store, in the agent with its weights shuffled."""
+    agent, values = randomised(fitted.agent.agent, seed=0).eval(), []
+    with progress_bar("Following the episodes", fitted.store.samples, "decisions") as update:
+        for episode in recorded(fitted.agent.env, fitted.store):
+            values.append(features_of(agent, episode, [fitted.hook])[fitted.hook])
+            update(sum(map(len, values)))
+    return ArrayActivations(np.concatenate(values))
 
 
 def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count: int) -> list[dict[str, Any]]:
