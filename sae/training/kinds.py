@@ -36,11 +36,14 @@ class Losses:
 
 
 class Kind(nn.Module):
-    """Rows of `encoder [F, D]` and `decoder [F, D_out]` belong to one latent each; the decoder's have unit norm."""
+    """Rows of `encoder [F, D]` and `decoder [F, D_out]` belong to one latent each; the decoder's have unit norm.
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
+    An autoencoder encodes x − b_dec, a transcoder x.
+    """
+
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
         super().__init__()
-        self.config = config
+        self.config, self.transcodes = config, transcodes
         self.encoder = nn.Parameter(torch.zeros(config.latents, d_in))
         self.b_enc = nn.Parameter(torch.zeros(config.latents))
         self.decoder = nn.Parameter(torch.zeros(config.latents, d_out))
@@ -52,9 +55,14 @@ class Kind(nn.Module):
             self._kernel = kernel_of(self.config.kernel, self.encoder.device)
         return self._kernel
 
+    @property
+    def bias(self) -> Tensor:
+        """`[F]`: what is added to the product of x itself and the encoder."""
+        return self.b_enc if self.transcodes else self.b_enc - self.encoder @ self.b_dec
+
     def pre_activations(self, x: Tensor, latents: Tensor) -> Tensor:
         """`[N, L]` of some latents `[L]`."""
-        return torch.addmm(self.b_enc[latents], x, self.encoder[latents].T)
+        return torch.addmm(self.bias[latents], x, self.encoder[latents].T)
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
         """The losses of one batch; `variance` is that of the target, summed over its width."""
@@ -110,8 +118,9 @@ class TopKKind(Kind):
     """The k largest latents of each sample are active (Gao et al. 2024, arXiv 2406.04093)."""
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
-        pairs = self.kernel.top_rows(x, self.encoder, self.b_enc, self.config.k)
-        values = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
+        bias = self.bias
+        pairs = self.kernel.top_rows(x, self.encoder, bias, self.config.k)
+        values = self.kernel.encode(x, self.encoder, bias, pairs).relu()
         return self._compare(y, values, pairs, variance)
 
     def finished(self, d_in: int, d_out: int | None) -> SAE:
@@ -122,8 +131,8 @@ class BatchTopKKind(Kind):
     """The k·N largest latents of a batch are active, so that samples share them by need; used with the threshold that
     this amounted to (Bussmann et al. 2024, arXiv 2412.06410)."""
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
-        super().__init__(config, d_in, d_out)
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
+        super().__init__(config, d_in, d_out, transcodes)
         self.threshold = nn.Buffer(torch.zeros(()))
         """Mean over recent batches of the smallest active latent."""
 
@@ -135,9 +144,9 @@ class BatchTopKKind(Kind):
         return self._compare(y, values, pairs, variance)
 
     def _active(self, x: Tensor) -> tuple[Pairs, Tensor]:
-        count = self.config.k * len(x)
-        pairs = self.kernel.top_all(x, self.encoder, self.b_enc, count)
-        values = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
+        count, bias = self.config.k * len(x), self.bias
+        pairs = self.kernel.top_all(x, self.encoder, bias, count)
+        values = self.kernel.encode(x, self.encoder, bias, pairs).relu()
         if len(values) > count:
             smallest = values.detach().topk(count, sorted=False).values.min()
             values = torch.where(values >= smallest, values, 0.0)
@@ -172,8 +181,8 @@ class PenalisedKind(Kind):
     """Kinds that pay for activity. The price goes up while more than k latents are active in a sample and down while
     fewer are, so that k means the same for all kinds."""
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
-        super().__init__(config, d_in, d_out)
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
+        super().__init__(config, d_in, d_out, transcodes)
         self.price = nn.Buffer(torch.tensor(_FIRST_PRICE))
 
     def _priced(self, losses: Losses, activity: Tensor, extra: Tensor | float = 0.0) -> Losses:
@@ -189,8 +198,8 @@ class JumpReLUKind(PenalisedKind):
     """Every latent has a threshold of its own, learned by straight-through estimates; the price is for each active
     latent (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
-        super().__init__(config, d_in, d_out)
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
+        super().__init__(config, d_in, d_out, transcodes)
         self.log_threshold = nn.Parameter(torch.zeros(config.latents))
         self.bandwidth = nn.Buffer(torch.zeros(()))
 
@@ -200,10 +209,10 @@ class JumpReLUKind(PenalisedKind):
         self.bandwidth.copy_(_BANDWIDTH * threshold)
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
-        threshold = self.log_threshold.exp()
+        threshold, bias = self.log_threshold.exp(), self.bias
         floors = threshold.detach() - self.bandwidth / 2
-        pairs = self.kernel.above(x, self.encoder, self.b_enc, floors)
-        pre = self.kernel.encode(x, self.encoder, self.b_enc, pairs)
+        pairs = self.kernel.above(x, self.encoder, bias, floors)
+        pre = self.kernel.encode(x, self.encoder, bias, pairs)
         of_pair = threshold[pairs.index]
         values = _Jump.apply(pre, of_pair, self.bandwidth)
         active = _Step.apply(pre, of_pair, self.bandwidth)
@@ -223,8 +232,8 @@ class GatedKind(PenalisedKind):
     `b_enc` is the gates' bias.
     """
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
-        super().__init__(config, d_in, d_out)
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
+        super().__init__(config, d_in, d_out, transcodes)
         self.log_scale = nn.Parameter(torch.zeros(config.latents))
         self.b_strength = nn.Parameter(torch.zeros(config.latents))
 
@@ -232,8 +241,9 @@ class GatedKind(PenalisedKind):
         self.b_enc.fill_(-self._threshold(x))
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
-        pairs = self.kernel.above(x, self.encoder, self.b_enc, torch.zeros_like(self.b_enc))
-        gates = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
+        bias = self.bias
+        pairs = self.kernel.above(x, self.encoder, bias, torch.zeros_like(bias))
+        gates = self.kernel.encode(x, self.encoder, bias, pairs).relu()
         projected = gates - self.b_enc[pairs.index]
         strength = (projected * self.log_scale.exp()[pairs.index] + self.b_strength[pairs.index]).relu()
         losses = self._compare(y, torch.where(gates > 0, strength, 0.0), pairs, variance)
@@ -250,7 +260,7 @@ class GatedKind(PenalisedKind):
         return self.encoder * self.log_scale.exp()[:, None], self.b_strength
 
 
-KINDS: dict[str, Callable[[SAEConfig, int, int], Kind]] = {
+KINDS: dict[str, Callable[[SAEConfig, int, int, bool], Kind]] = {
     "topk": TopKKind,
     "batch_topk": BatchTopKKind,
     "matryoshka": MatryoshkaKind,

@@ -39,7 +39,7 @@ class Trainer:
                 f"{len(feed.rows)} samples given for {config.latents} latents; collect more, or fit fewer latents."
             )
         self.feed, self.config = feed, config
-        self.kind = KINDS[config.kind](config, feed.into.to.shape[1], feed.out.to.shape[1])
+        self.kind = KINDS[config.kind](config, feed.into.to.shape[1], feed.out.to.shape[1], feed.transcodes)
         gain = self._initialise(np.random.default_rng(config.seed))
         self.optimizer = self._optimizer(gain)
         self.samples = 0
@@ -176,10 +176,9 @@ class Trainer:
         kind, into, out = self.kind, self.feed.into, self.feed.out
         sae = kind.finished(len(into.to), len(out.to) if self.feed.transcodes else None)
         encoder, bias = kind.used_encoder()
-        # The encoder of an autoencoder is given x − b_dec, that of a transcoder x, and it was fitted to x − mean.
-        shift = kind.b_dec if not self.feed.transcodes else -(into.mean @ into.to)
         sae.W_enc.copy_(into.to @ encoder.T)
-        sae.b_enc.copy_(bias + encoder @ shift)
+        # A transcoder is given x, and was fitted to x − mean; an autoencoder's b_dec holds the mean.
+        sae.b_enc.copy_(bias - encoder @ (into.mean @ into.to) if self.feed.transcodes else bias)
         sae.W_dec.copy_(kind.decoder @ out.back)
         sae.b_dec.copy_(out.mean + kind.b_dec @ out.back)
         return sae.eval()

@@ -185,16 +185,15 @@ def pareto(found: Sequence[dict[str, Any]], path: Path) -> Path:
     for panel, name in zip(axes[0], shown, strict=True):
         for number, line in enumerate(lines):
             of_line = [r for r in found if (r["hook"], r["kind"], r["latents"]) == line and r.get(name) is not None]
-            of_line.sort(key=lambda row: row["l0"])
-            at = [row["l0"] for row in of_line]
-            low, high = _spread(of_line, name)
-            values = [row[name] for row in of_line]
-            panel.errorbar(
-                at, values, [low, high], marker="o", markersize=4, linewidth=1.4, capsize=2, color=f"C{number}",
-                label=" ".join(map(str, line)),
-            )  # fmt: skip
+            aside = 1.03 ** (number - (len(lines) - 1) / 2)  # so that intervals do not lie on one another
+            at = np.array([row["l0"] for row in of_line]) * aside
+            colour, label = f"C{number}", " ".join(map(str, line))
+            style = {"fmt": "o", "markersize": 4, "linewidth": 1, "capsize": 2, "alpha": 0.6}
+            panel.errorbar(at, [row[name] for row in of_line], _spread(of_line, name), color=colour, **style)
+            means = {k: np.mean([(r["l0"] * aside, r[name]) for r in of_line if r["k"] == k], 0) for k in _ks(of_line)}
+            panel.plot(*zip(*means.values(), strict=True), color=colour, linewidth=1.6, label=label)
         panel.set(xlabel="latents active in a sample (L0)", ylabel=names[name], xscale="log")
-        panel.set_xticks(sorted({row["k"] for row in found}), [str(k) for k in sorted({row["k"] for row in found})])
+        panel.set_xticks(_ks(found), [str(k) for k in _ks(found)])
         panel.minorticks_off()
         panel.spines[["top", "right"]].set_visible(False)
         if name == "return_recovered":
@@ -204,6 +203,10 @@ def pareto(found: Sequence[dict[str, Any]], path: Path) -> Path:
         figure.savefig(temporary, dpi=120, format="png")
     plt.close(figure)
     return path
+
+
+def _ks(found: Sequence[dict[str, Any]]) -> list[int]:
+    return sorted({row["k"] for row in found})
 
 
 def _spread(of_line: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
