@@ -222,7 +222,9 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
         panel.set(
             title=f"{agent}, {env}", xlabel="decisions, millions", ylabel="return of training episodes", xlim=(0, None)
         )
-        panel.legend(frameon=False, loc="lower right")
+        low, high = panel.get_ylim()
+        panel.set_ylim(low, max(high, low + 0.1))  # where nothing was learned the noise would fill the panel
+        panel.legend(frameon=False, loc="best")
         panel.spines[["top", "right"]].set_visible(False)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
