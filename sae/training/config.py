@@ -54,8 +54,8 @@ class SAEConfig:
     """Of initialisation."""
     data_seed: int = 0
     """Of shuffling and the split, so that dictionaries of several seeds see the same data."""
-    kernel: Literal["auto", "sparse", "dense"] = "auto"
-    """How products are computed: over active pairs only, in compiled loops on a CPU, or dense, on any device."""
+    kernel: Literal["sparse", "dense"] = "sparse"
+    """How products are computed: over active pairs alone, in compiled loops, or dense, by PyTorch's autograd."""
 
     def __post_init__(self) -> None:
         for name in ("latents", "k", "batch_size"):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sae.model import SAE, JumpReLU, TopK
 from sae.training.config import SAEConfig
-from sae.training.pairs import Kernel, Pairs, kernel_of
+from sae.training.pairs import DenseKernel, Kernel, Pairs, SparseKernel
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,11 @@ class Kind(nn.Module):
     def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
         super().__init__()
         self.config, self.transcodes = config, transcodes
+        self.kernel: Kernel = DenseKernel() if config.kernel == "dense" else SparseKernel()
         self.encoder = nn.Parameter(torch.zeros(config.latents, d_in))
         self.b_enc = nn.Parameter(torch.zeros(config.latents))
         self.decoder = nn.Parameter(torch.zeros(config.latents, d_out))
         self.b_dec = nn.Parameter(torch.zeros(d_out))
-
-    @property
-    def kernel(self) -> Kernel:
-        if not hasattr(self, "_kernel"):
-            self._kernel = kernel_of(self.config.kernel, self.encoder.device)
-        return self._kernel
 
     @property
     def bias(self) -> Tensor:

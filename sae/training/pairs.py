@@ -100,12 +100,6 @@ class Kernel(Protocol):
         ...
 
 
-def kernel_of(name: str, device: torch.device) -> Kernel:
-    """`sparse` or `dense`; `auto` is sparse on a CPU."""
-    sparse = name == "sparse" or (name == "auto" and device.type == "cpu")
-    return SparseKernel() if sparse else DenseKernel()
-
-
 class SparseKernel:
     """On a CPU. Pairs are selected by products in bf16, where the processor has it, and their values computed again
     in full precision; gradients are sums over the pairs, none of size `[N, F]`."""

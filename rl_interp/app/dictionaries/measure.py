@@ -29,8 +29,19 @@ def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
         **{name: value for name, value in asdict(held_out).items() if name != "samples"},
         "dead_fraction": everywhere.dead_fraction,  # of all the data, so that a rare feature is not called dead
         "train_fvu": sae_package.evaluate(fitted.sae, fitted.store, fitted.train_rows).fvu,
+        **_generality(fitted),
         **_policy_error(fitted),
     }
+
+
+def _generality(fitted: LoadedSAE) -> dict[str, float]:
+    """Over the latents that fire in held-out episodes: in what share of these each fires, and how many in one alone."""
+    rows, positions = fitted.held_out_rows, fitted.store.positions
+    episodes = fitted.store.column("episode")[rows // positions]
+    shares = Features(sae_package.encode_rows(fitted.sae, fitted.store, rows)).generality(episodes)
+    living = shares[shares > 0]
+    once = living * len(np.unique(episodes)) < 1.5
+    return {"generality": float(living.mean()), "one_episode_fraction": float(once.mean())}
 
 
 @torch.no_grad()
