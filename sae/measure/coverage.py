@@ -20,6 +20,8 @@ from sae.measure.features import Features, best_per_concept
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9)
 _COMPONENTS = 64
 _FITTED_ROWS = 20_000
+_NEGLIGIBLE = 1e-3
+"""Directions that vary less, relative to the first, are left to rounding."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ def coordinates(
     negative, NMF, fitted on the training rows. Each component counts in both signs, as its sign means nothing."""
     rng = np.random.default_rng(seed)
     sample = train[np.sort(rng.choice(len(train), min(_FITTED_ROWS, len(train)), replace=False))]
-    count = min(_COMPONENTS, np.linalg.matrix_rank(sample[:2048] - sample.mean(0)))
+    strengths = np.linalg.svd(sample[:2048] - sample.mean(0), compute_uv=False)
+    count = min(_COMPONENTS, int((strengths > _NEGLIGIBLE * strengths[0]).sum()))
     found = {"neurons": (train, held_out)}
     methods = {"PCA": PCA(count, random_state=seed), "ICA": FastICA(count, random_state=seed, max_iter=100, tol=1e-3)}
     if sample.min() >= 0:
