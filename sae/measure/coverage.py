@@ -75,7 +75,7 @@ def coordinates(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # as baselines they need not be exact
             method.fit(sample)
-        found[name] = (method.transform(train), method.transform(held_out))
+            found[name] = (method.transform(train), method.transform(held_out))
     return {name: (_both_signs(a), _both_signs(b)) for name, (a, b) in found.items()}
 
 
