@@ -7,7 +7,7 @@ Shape letters: N samples, F latents, D width, P active pairs.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -186,7 +186,7 @@ class PenalisedKind(Kind):
         if self.training:
             excess = min(1.0, max(-1.0, losses.l0 / self.config.k - 1))
             self.price.mul_(float(np.exp(_PRICE_RATE * excess)))
-        return Losses(loss, losses.fvu, losses.l0, losses.residual, losses.fired)
+        return replace(losses, loss=loss)
 
 
 class JumpReLUKind(PenalisedKind):
