@@ -29,9 +29,12 @@ _check_siblings()
 
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, wrap  # noqa: E402
 from rl_interp.core.contract import check_agent  # noqa: E402
+from rl_interp.core.envs.maze import register  # noqa: E402
 from rl_interp.core.hooks import hooked, run_with_cache, run_with_hooks  # noqa: E402
 from rl_interp.core.rollout import evaluate  # noqa: E402
 from rl_interp.core.run import Run  # noqa: E402
+
+register()
 
 if TYPE_CHECKING:
     from rl_interp.app.load import load_agent as load_agent

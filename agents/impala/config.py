@@ -5,7 +5,7 @@ from typing import Literal
 
 from agents.cbet import CBETConfig
 from agents.phases import check_phases
-from rl_interp.core.envs import CrafterConfig, EnvConfig, MiniGridConfig, env_config
+from rl_interp.core.envs import CrafterConfig, EnvConfig, MazeConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, at_least_one
 
 
@@ -29,7 +29,7 @@ class IMPALAConfig:
     hidden: int = 128
     """Width of the fully connected layer."""
     lstm: int = 128
-    """Width of the LSTM."""
+    """Width of the LSTM; 0 for none, where everything worth knowing is in view."""
     gamma: float = 0.99
     """Discount per decision."""
     learning_rate: float = 2e-3
@@ -64,12 +64,14 @@ class IMPALAConfig:
     """bf16 autocast; `auto` uses it where the processor multiplies in it."""
 
     def __post_init__(self) -> None:
-        for name in ("agent_steps", "num_envs", "unroll", "hidden", "lstm", "eval_episodes", "log_every"):
+        for name in ("agent_steps", "num_envs", "unroll", "hidden", "eval_episodes", "log_every"):
             at_least_one(**{name: getattr(self, name)})
         if self.minibatches < 1 or self.num_envs % self.minibatches:
             raise UserError(
                 f"minibatches={self.minibatches} given for {self.num_envs} environments; they must share them equally."
             )
+        if self.lstm < 0:
+            raise UserError(f"lstm={self.lstm} given; it is a width, or 0 for no LSTM.")
         for name in ("gamma", "eval_epsilon"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
@@ -86,4 +88,6 @@ def default_config(env_id: str, **overrides: object) -> IMPALAConfig:
         )
     if isinstance(env, CrafterConfig):
         values |= dict(unroll=32, minibatches=4, gamma=0.95, entropy_cost=0.002)
+    if isinstance(env, MazeConfig):
+        values |= dict(agent_steps=3_000_000, lstm=0, num_envs=64, unroll=32, minibatches=4, checkpoint_every=250_000)
     return IMPALAConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

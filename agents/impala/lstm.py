@@ -13,14 +13,15 @@ LSTMState = tuple[Tensor, Tensor]
 """Hidden and cell state, `[B, D]` each."""
 
 
-def lstm_hook_points(path: str) -> dict[str, HookPoint]:
-    """`lstm.i`, `.f`, `.g`, `.o` (gates after their nonlinearity; `.pre` before it), `lstm.c` and `lstm.h`."""
+def lstm_hook_points(path: str, head: str) -> dict[str, HookPoint]:
+    """`lstm.i`, `.f`, `.g`, `.o` (gates after their nonlinearity; `.pre` before it), `lstm.c` and `lstm.h`, which the
+    linear layer `head` reads."""
     gates = {"i": "input_gate", "f": "forget_gate", "g": "cell_gate", "o": "output_gate"}
     points = {"lstm.c": HookPoint(f"{path}.cell", "T B D", "recurrent")}
     for letter, module in gates.items():
         points[f"lstm.{letter}.pre"] = HookPoint(f"{path}.{module}", "T B D", "recurrent", side="input")
         points[f"lstm.{letter}"] = HookPoint(f"{path}.{module}", "T B D", "recurrent")
-    return points | {"lstm.h": HookPoint(f"{path}.hidden", "T B D", "recurrent")}
+    return points | {"lstm.h": HookPoint(f"{path}.hidden", "T B D", "recurrent", head=head)}
 
 
 class HookedLSTM(nn.Module):

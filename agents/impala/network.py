@@ -1,4 +1,4 @@
-"""The IMPALA agent: a torso for pixels or for symbols, an LSTM, a policy and a value.
+"""The IMPALA agent: a torso for pixels or for symbols, perhaps an LSTM, a policy and a value.
 
 Espeholt et al. 2018, arXiv 1802.01561, figure 3 (right): the deep residual network. The observation is all that
 the agent is given; the paper's last reward and last action are left out, so that a state is what is seen.
@@ -21,6 +21,7 @@ class IMPALA(Agent):
         categories: where bytes are categories, how many each channel has, for a smaller network on embedded cells;
             None where they are intensities, for the deep ResNet.
         channels: of the ResNet's sections.
+        lstm: its width; 0 for none, and an agent without memory.
     """
 
     def __init__(
@@ -38,19 +39,20 @@ class IMPALA(Agent):
         with torch.no_grad():
             features = self.torso(torch.zeros(1, *shape, dtype=torch.uint8)).numel()
         self.fc, self.relu = nn.Linear(features, hidden), nn.ReLU()
-        self.lstm = HookedLSTM(hidden, lstm)
-        self.policy, self.baseline = nn.Linear(lstm, num_actions), nn.Linear(lstm, 1)
+        self.lstm = HookedLSTM(hidden, lstm) if lstm else None
+        self.policy, self.baseline = nn.Linear(lstm or hidden, num_actions), nn.Linear(lstm or hidden, 1)
         self.hook_points = {
             **{name: HookPoint(f"torso.{point.path}", point.axes, point.kind) for name, point in self.torso.points},
             "fc.pre": HookPoint("fc", "B D"),
-            "fc.post": HookPoint("relu", "B D"),
-            **lstm_hook_points("lstm"),
+            "fc.post": HookPoint("relu", "B D", head=None if lstm else "policy"),
+            **(lstm_hook_points("lstm", head="policy") if lstm else {}),
             "policy": HookPoint("policy", "B D"),
             "value": HookPoint("baseline", "B D"),
         }
-        self.hook_points["lstm.h"] = HookPoint("lstm.hidden", "T B D", "recurrent", head="policy")
 
     def initial_state(self, batch: int) -> State:
+        if self.lstm is None:
+            return ()
         zeros = torch.zeros(batch, self.lstm.width, device=self.policy.weight.device)
         return (zeros, zeros.clone())
 
@@ -58,10 +60,12 @@ class IMPALA(Agent):
         self, obs: Tensor, state: State = (), first: Tensor | None = None, actions: Tensor | None = None
     ) -> PolicyOutput:
         time, batch = obs.shape[:2]
-        given: LSTMState = state or self.initial_state(batch)
-        x = self.relu(self.fc(self.torso(obs.flatten(0, 1)).flatten(1)))
-        h, new = self.lstm(x.unflatten(0, (time, batch)), given, first)
-        flat = h.flatten(0, 1)
+        flat = self.relu(self.fc(self.torso(obs.flatten(0, 1)).flatten(1)))
+        new: State = ()
+        if self.lstm is not None:
+            given: LSTMState = state or self.initial_state(batch)
+            h, new = self.lstm(flat.unflatten(0, (time, batch)), given, first)
+            flat = h.flatten(0, 1)
         logits, values = self.policy(flat).float(), self.baseline(flat).float()
         return PolicyOutput(new, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
 

@@ -56,9 +56,10 @@ class Transfer(Agent):
         self, obs: Tensor, state: State = (), first: Tensor | None = None, actions: Tensor | None = None
     ) -> PolicyOutput:
         state = state or self.initial_state(obs.shape[1])
-        own = self.task.unroll(obs, state[:2], first)
+        leaves = len(self.task.initial_state(1))
+        own = self.task.unroll(obs, state[:leaves], first)
         with torch.no_grad():
-            theirs = self.explorer.unroll(obs, state[2:], first)
+            theirs = self.explorer.unroll(obs, state[leaves:], first)
         assert own.logits is not None
         assert theirs.logits is not None
         return PolicyOutput((*own.state, *theirs.state), logits=own.logits + theirs.logits, value=own.value)

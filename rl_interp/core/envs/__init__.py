@@ -3,11 +3,17 @@
 from rl_interp.core.envs.atari import AtariConfig
 from rl_interp.core.envs.crafter import CrafterConfig
 from rl_interp.core.envs.labelled import Concept, LabelledEnv
+from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.envs.minigrid import MiniGridConfig
 from rl_interp.core.envs.vector import EnvConfig, Step, VectorEnv
 from rl_interp.core.errors import UserError, at_least_one
 
-FAMILIES: dict[str, type[EnvConfig]] = {"ALE/": AtariConfig, "MiniGrid-": MiniGridConfig, "Crafter": CrafterConfig}
+FAMILIES: dict[str, type[EnvConfig]] = {
+    "ALE/": AtariConfig,
+    "MiniGrid-": MiniGridConfig,
+    "Crafter": CrafterConfig,
+    "rl_interp/Maze": MazeConfig,
+}
 """How an id begins, to the config of its family."""
 
 
@@ -24,7 +30,7 @@ def env_config(env_id: str) -> EnvConfig:
             return config
     raise UserError(
         f"unknown environment {env_id!r}; ids begin with {', '.join(FAMILIES)}, as in ALE/MsPacman-v5, "
-        "MiniGrid-Unlock-v0 or CrafterReward-v1."
+        "MiniGrid-Unlock-v0, CrafterReward-v1 or rl_interp/Maze-v0."
     )
 
 
@@ -45,6 +51,7 @@ __all__ = [
     "CrafterConfig",
     "EnvConfig",
     "LabelledEnv",
+    "MazeConfig",
     "MiniGridConfig",
     "Step",
     "VectorEnv",

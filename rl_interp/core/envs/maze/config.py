@@ -1,0 +1,94 @@
+"""The mazes' conventions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.core.envs.labelled import LabelledEnv
+from rl_interp.core.envs.vector import EnvConfig, VectorEnv
+from rl_interp.core.errors import UserError, at_least_one, unknown
+
+ID = "rl_interp/Maze-v0"
+WORLD = 25
+"""Cells along a side of the world that a maze lies in the middle of."""
+ACTIONS = ("up", "down", "left", "right", "stay")
+_NEVER_APART = 2
+"""In a region of so many cells, the way to the cheese never leaves the way to the corner."""
+
+
+@dataclass(frozen=True)
+class MazeConfig(EnvConfig):
+    """Random mazes: the mouse starts at the bottom left and gets 1 when it reaches the cheese, which ends the episode.
+
+    After Langosco et al. 2022, "Goal Misgeneralization in Deep Reinforcement Learning", §3.3.
+    """
+
+    id: str = ID
+    """rl_interp/Maze-v0."""
+    min_side: int = 3
+    """Cells along the side of the smallest maze: odd, at least 3."""
+    max_side: int = 25
+    """Cells along the side of the largest: odd, at most 25. Every odd side between is as likely."""
+    region: int = 0
+    """The cheese lies in one of the free cells of the region x region cells at the maze's top right; 0: anywhere."""
+    cheese: bool = True
+    """Whether there is one. Without it an episode lasts `max_steps` and gives nothing."""
+    decision: bool = False
+    """Whether to play only mazes with a decision square: where the way to the cheese leaves that to the top right."""
+    max_steps: int = 256
+    """Decisions after which an episode is truncated."""
+
+    def __post_init__(self) -> None:
+        for name in ("min_side", "max_side"):
+            side = getattr(self, name)
+            if not (3 <= side <= WORLD and side % 2):
+                raise UserError(f"{name}={side} given; it is an odd number from 3 to {WORLD}.")
+        if self.min_side > self.max_side:
+            raise UserError(f"min_side={self.min_side} given with max_side={self.max_side}; it must not be larger.")
+        if not 0 <= self.region <= WORLD:
+            raise UserError(f"region={self.region} given; it is a number of cells up to {WORLD}, or 0 for anywhere.")
+        if self.decision and (not self.cheese or 0 < self.region <= _NEVER_APART):
+            raise UserError(
+                "decision=True given, and the way to the cheese can't leave that to the top right: there must be a "
+                "cheese, in a region of at least 3."
+            )
+        at_least_one(max_steps=self.max_steps)
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        if self.id != ID:
+            raise UserError(unknown("environment", self.id, [ID]))
+        return ACTIONS
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (3, 64, 64)
+
+    def vector(self, num_envs: int, workers: int) -> VectorEnv:
+        """In this process whatever `workers` says: a step takes less than handing it over would."""
+        from rl_interp.core.envs.maze.vector import MazeVector
+
+        return MazeVector(self, num_envs)
+
+    def labelled(self) -> LabelledEnv:
+        from rl_interp.core.envs.maze.labelled import MazeLabelled
+
+        return MazeLabelled(self)
+
+    def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        return {"success_rate": float((returns > 0).mean())}
+
+
+def register() -> None:
+    """Make `gymnasium.make("rl_interp/Maze-v0", region=5)` work; importing `rl_interp` does it."""
+    import gymnasium
+
+    gymnasium.register(ID, entry_point=_make)
+
+
+def _make(**options: Any) -> LabelledEnv:
+    options.pop("render_mode", None)  # there is one
+    return MazeConfig(**options).labelled()

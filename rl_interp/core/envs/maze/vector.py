@@ -1,0 +1,156 @@
+"""Many mazes stepped together, as arrays."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from rl_interp.core.envs.games import episode_seed
+from rl_interp.core.envs.maze.config import ACTIONS, WORLD, MazeConfig
+from rl_interp.core.envs.maze.draw import draw_cell
+from rl_interp.core.envs.maze.mazes import Mazes
+from rl_interp.core.envs.vector import Step
+from rl_interp.core.errors import UserError
+
+_MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)])
+_AT_DECISION, _AT_CORNER = 0, 1
+
+
+class MazeVector:
+    """N mazes behind the suite's vector convention. Episode n of maze i is seeded by `episode_seed(seed, i, n)`.
+
+    `Step.info` has the `seed` of each episode, from which `Mazes.draw` gives its maze, and whether the mouse has been
+    `at_decision` and `at_corner` in it.
+    """
+
+    action_names = ACTIONS
+
+    def __init__(self, config: MazeConfig, num_envs: int):
+        self.config, self.num_envs, self.observation_shape = config, num_envs, config.observation_shape
+        mazes = Mazes.blank(num_envs)
+        self._walls, self._side, self._mouse, self._cheese = mazes.walls, mazes.side, mazes.mouse, mazes.cheese
+        self._marks = np.empty((num_envs, 2, 2), np.int64)
+        self._been = np.zeros((num_envs, 2), bool)
+        self._steps = np.zeros(num_envs, np.int64)
+        self._obs = np.empty((num_envs, *self.observation_shape), np.uint8)
+
+    def reset(self, seed: int) -> NDArray[np.uint8]:
+        self._seed = seed
+        self._episode = np.full(self.num_envs, -1)
+        self._seeds = np.zeros(self.num_envs, np.int64)
+        self._ended = np.ones(self.num_envs, bool)
+        self._begin()
+        return self._obs.copy()
+
+    def _begin(self) -> None:
+        """Start the next episode where one has ended."""
+        ended = np.flatnonzero(self._ended)
+        self._episode[ended] += 1
+        for i in ended:
+            self._seeds[i] = episode_seed(self._seed, int(i), int(self._episode[i]))
+        new = Mazes.draw(self.config, self._seeds[ended])
+        self._put(ended, new)
+        self._ended = np.zeros(self.num_envs, bool)
+
+    def _put(self, where: NDArray[np.integer], mazes: Mazes) -> None:
+        self._walls[where], self._side[where] = mazes.walls, mazes.side
+        self._mouse[where], self._cheese[where] = mazes.mouse, mazes.cheese
+        self._marks[where] = np.stack([mazes.decision, mazes.corner], 1)
+        self._been[where] = (self._marks[where] == self._mouse[where, None]).all(-1)
+        self._obs[where] = mazes.observations()
+        self._steps[where] = 0
+
+    @property
+    def mazes(self) -> Mazes:
+        """The mazes as they stand."""
+        return Mazes(self._walls.copy(), self._side.copy(), self._mouse.copy(), self._cheese.copy())
+
+    def start(self, mazes: Mazes) -> NDArray[np.uint8]:
+        """Begin episodes in N given mazes, whose `seed` is -1 in the info; returns observations. Later episodes are
+        random again.
+
+        Raises:
+            UserError: another number of mazes.
+        """
+        if len(mazes) != self.num_envs:
+            raise UserError(f"{len(mazes)} mazes given for {self.num_envs} environments; give one for each.")
+        self._put(np.arange(self.num_envs), mazes)
+        self._seeds[:], self._ended[:] = -1, False
+        return self._obs.copy()
+
+    def send(self, actions: NDArray[np.int64]) -> None:
+        self._sent = actions
+
+    def recv(self) -> Step:
+        first, reward = self._ended, np.zeros(self.num_envs, np.float32)
+        _move(
+            self._sent, first, self._walls, self._mouse, self._cheese, self._marks, self._been, self._steps, reward,
+            self._obs,
+        )  # fmt: skip
+        terminated = reward > 0
+        truncated = ~terminated & ~first & (self._steps >= self.config.max_steps)
+        if first.any():
+            self._begin()
+        self._ended = terminated | truncated
+        info = {
+            "seed": self._seeds.copy(),
+            "at_decision": self._been[:, _AT_DECISION].copy(),
+            "at_corner": self._been[:, _AT_CORNER].copy(),
+        }
+        return Step(self._obs.copy(), reward, terminated, truncated, first, info)
+
+    def scene(self) -> NDArray[np.uint8]:
+        return self._obs.copy()
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs, as plain numbers."""
+        arrays = {name: getattr(self, name).tolist() for name in _SAVED}
+        return {"seed": self._seed, "arrays": arrays}
+
+    def restore(self, state: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """Go on from where `state` was taken; returns the observations `[N, ...]`."""
+        self.reset(state["seed"])
+        for name, values in state["arrays"].items():
+            array = getattr(self, name)
+            array[:] = np.array(values, array.dtype).reshape(array.shape)
+        self._obs[:] = self.mazes.observations()
+        return self._obs.copy()
+
+    def close(self) -> None:
+        pass
+
+
+_SAVED = ("_episode", "_seeds", "_ended", "_walls", "_side", "_mouse", "_cheese", "_marks", "_been", "_steps")
+
+
+@njit(cache=True)
+def _move(
+    actions: NDArray[np.int64],
+    first: NDArray[np.bool_],
+    walls: NDArray[np.bool_],
+    mouse: NDArray[np.int64],
+    cheese: NDArray[np.int64],
+    marks: NDArray[np.int64],
+    been: NDArray[np.bool_],
+    steps: NDArray[np.int64],
+    reward: NDArray[np.float32],
+    obs: NDArray[np.uint8],
+) -> None:
+    """One step of every maze whose episode goes on."""
+    for i in range(len(actions)):
+        if first[i]:
+            continue
+        steps[i] += 1
+        row, column = mouse[i]
+        y, x = row + _MOVES[actions[i], 0], column + _MOVES[actions[i], 1]
+        if (y == row and x == column) or not (0 <= y < WORLD and 0 <= x < WORLD) or walls[i, y, x]:
+            continue
+        mouse[i, 0], mouse[i, 1] = y, x
+        draw_cell(walls[i], mouse[i], cheese[i], row, column, obs[i])
+        draw_cell(walls[i], mouse[i], cheese[i], y, x, obs[i])
+        for mark in range(marks.shape[1]):
+            been[i, mark] |= y == marks[i, mark, 0] and x == marks[i, mark, 1]
+        if y == cheese[i, 0] and x == cheese[i, 1]:
+            reward[i] = 1
