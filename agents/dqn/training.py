@@ -123,7 +123,7 @@ class Training:
     def score(self) -> Episodes:
         """Evaluate on whole episodes, without clipping and without ending them at lost lives."""
         config = self.config
-        env = make_vector(config.env, min(config.num_envs, config.eval_episodes), workers=config.env_threads)
+        env = make_vector(config.env.scored, min(config.num_envs, config.eval_episodes), workers=config.env_threads)
         try:
             return evaluate(self.agent, env, config.eval_episodes, seed=self.seed + 1, epsilon=config.eval_epsilon)
         finally:

@@ -1,6 +1,6 @@
 """IMPALA's configuration."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from agents.cbet import CBETConfig
@@ -89,5 +89,7 @@ def default_config(env_id: str, **overrides: object) -> IMPALAConfig:
     if isinstance(env, CrafterConfig):
         values |= dict(unroll=32, minibatches=4, gamma=0.95, entropy_cost=0.002)
     if isinstance(env, MazeConfig):
-        values |= dict(agent_steps=3_000_000, lstm=0, num_envs=64, unroll=32, minibatches=4, checkpoint_every=250_000)
+        env = replace(env, start="anywhere", curriculum=True)
+        values |= dict(agent_steps=3_000_000, lstm=0, num_envs=64, unroll=32, minibatches=8, gamma=0.98)
+        values |= dict(entropy_cost=0.005, checkpoint_every=100_000)
     return IMPALAConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

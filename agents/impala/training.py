@@ -116,7 +116,7 @@ class Training:
     def score(self) -> Episodes:
         """Evaluate on whole episodes, the policy sampled from as in training."""
         config = self.config
-        env = make_vector(config.env, min(16, config.eval_episodes))
+        env = make_vector(config.env.scored, min(16, config.eval_episodes))
         try:
             return evaluate(self.agent, env, config.eval_episodes, seed=self.seed + 1, epsilon=config.eval_epsilon)
         finally:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sae report": commands.sae_report,
     "saliency": commands.saliency,
     "probe": commands.probe_run,
+    "maps": commands.maps,
     "imagine": commands.imagine,
     "import dreamerv3": commands.import_dreamerv3,
     "study cbet": commands.study_cbet,

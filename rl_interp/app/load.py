@@ -59,7 +59,7 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
     package = agent_package(kind)
     chosen = int(opened.checkpoint(step).name)
     agent = package.load(opened, chosen).to(pick_device(device))
-    return Loaded(opened, chosen, agent, package.load_config(opened).env)
+    return Loaded(opened, chosen, agent, package.load_config(opened).env.scored)
 
 
 def agent_package(kind: str) -> Any:

@@ -90,13 +90,16 @@ class Clamp(Intervention):
 
 @dataclass(frozen=True)
 class Add(Intervention):
-    """Add `scale · direction`, `direction [features]`, at every position."""
+    """Add `scale · direction`: `direction [features]` at every position, or one of the value's own shape, with or
+    without its batch axis."""
 
     direction: Tensor = field(kw_only=True)
     scale: float = 1.0
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
-        return value + self.scale * _along_features(self.direction, value, site)
+        whole = self.direction.shape in (value.shape, value.shape[1:])
+        direction = self.direction.to(value) if whole else _along_features(self.direction, value, site)
+        return value + self.scale * direction
 
 
 @dataclass(frozen=True)

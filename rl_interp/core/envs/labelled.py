@@ -16,6 +16,11 @@ class Concept:
     kind: Literal["boolean", "number"] = "boolean"
 
 
+Cells = Mapping[str, tuple[NDArray[np.int64], tuple[str, ...]]]
+"""Ways to sort the cells that an observation shows into classes: name to class numbers `[rows, columns]`, -1 where it
+does not apply, and the names of the classes."""
+
+
 class LabelledEnv(Protocol):
     """A Gymnasium environment with the same observations as its vector form, and ground truth beside them.
 
@@ -41,6 +46,10 @@ class LabelledEnv(Protocol):
     ) -> dict[int, NDArray[np.uint8]]:
         """The screens at some steps of a recorded episode, played again from its seed and actions: no frame needs
         to be stored."""
+        ...
+
+    def cells(self) -> Cells:
+        """What is true of each cell in view now; nothing where there are no cells."""
         ...
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.games import Game
-from rl_interp.core.envs.labelled import Concept
+from rl_interp.core.envs.labelled import Cells, Concept
 from rl_interp.core.envs.vector import EnvConfig
 
 
@@ -48,6 +48,10 @@ class LabelledGame(gymnasium.Env):
     @abstractmethod
     def labels(self) -> dict[str, float]:
         """Each concept's value now."""
+
+    @abstractmethod
+    def cells(self) -> Cells:
+        """What is true of each cell in view now."""
 
     @abstractmethod
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]

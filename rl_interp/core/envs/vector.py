@@ -85,6 +85,16 @@ class EnvConfig(ABC):
         return 5
 
     @property
+    def cell_pixels(self) -> tuple[int, int] | None:
+        """Where an observation shows a grid: pixels along a cell, and above and left of the first; else None."""
+        return None
+
+    @property
+    def scored(self) -> "EnvConfig":
+        """How it is played for scores and analyses, where training has made it easier."""
+        return self
+
+    @property
     @abstractmethod
     def action_names(self) -> tuple[str, ...]:
         """The actions, in order; raises `UserError` for an unknown `id`."""

@@ -10,9 +10,9 @@ from gymnasium.utils.env_checker import check_env
 
 from rl_interp.core.envs import MazeConfig, env_config, make_labelled, make_vector
 from rl_interp.core.envs.games import episode_seed
-from rl_interp.core.envs.maze.draw import CELL, MARGIN
+from rl_interp.core.envs.maze.config import CELL, MARGIN
 from rl_interp.core.envs.maze.mazes import Mazes
-from rl_interp.core.envs.maze.truth import cells, labels, way
+from rl_interp.core.envs.maze.truth import cells, labels, nearer, way
 from rl_interp.core.errors import UserError
 
 
@@ -105,7 +105,7 @@ def test_pictures_show_the_cells(mazes):
 
 def test_the_vector_environment_plays_by_the_rules():
     """Beside a step written out in Python."""
-    config = MazeConfig(max_side=9, max_steps=40)
+    config = MazeConfig(max_side=9)
     env = make_vector(config, 16)
     obs, rng = env.reset(4), np.random.default_rng(0)
     state, steps, ended = env.mazes, np.zeros(16, int), np.zeros(16, bool)
@@ -127,7 +127,7 @@ def test_the_vector_environment_plays_by_the_rules():
         found = (mouse == state.cheese).all(1) & ~ended
         np.testing.assert_array_equal(step.reward, found.astype(np.float32))
         np.testing.assert_array_equal(step.terminated, found)
-        np.testing.assert_array_equal(step.truncated, (steps == 40) & ~found)
+        np.testing.assert_array_equal(step.truncated, (steps == 8 * state.side) & ~ended & ~found)
         seen["cheese"] += found.sum()
         seen["cut off"] += step.truncated.sum()
         obs, state, ended = step.obs, now, step.done
@@ -135,7 +135,7 @@ def test_the_vector_environment_plays_by_the_rules():
 
 
 def test_the_info_says_where_the_mouse_has_been_and_by_which_seed():
-    config = MazeConfig(decision=True, max_side=7, max_steps=60)
+    config = MazeConfig(decision=True, max_side=7)
     env, rng = make_vector(config, 8), np.random.default_rng(1)
     env.reset(0)
     been = None
@@ -155,7 +155,7 @@ def test_the_info_says_where_the_mouse_has_been_and_by_which_seed():
 
 
 def test_the_labelled_environment_sees_what_the_vector_one_sees():
-    config = MazeConfig(max_side=7, max_steps=30)
+    config = MazeConfig(max_side=7)
     vector, single = make_vector(config, 2), make_labelled(config)
     many, (one, info) = vector.reset(9), single.reset(seed=episode_seed(9, 1, 0))
     rng = np.random.default_rng(1)
@@ -173,7 +173,7 @@ def test_the_labelled_environment_sees_what_the_vector_one_sees():
 
 
 def test_environments_go_on_from_where_their_state_was_taken():
-    config, rng = MazeConfig(max_side=7, max_steps=20), np.random.default_rng(0)
+    config, rng = MazeConfig(max_side=7, curriculum=True), np.random.default_rng(0)
     env, other = make_vector(config, 4), make_vector(config, 4)
     env.reset(5)
 
@@ -190,6 +190,32 @@ def test_environments_go_on_from_where_their_state_was_taken():
     for ours, theirs in zip(play(env, after), play(other, after), strict=True):
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_curriculum_goes_on_to_larger_mazes_as_they_are_solved():
+    env = make_vector(MazeConfig(max_side=9, curriculum=True), 32)
+    env.reset(0)
+    sides = []
+    for _ in range(400):  # an oracle plays: always a step nearer to the cheese
+        mazes = env.mazes
+        sides.append(int(mazes.side.max()))
+        better = nearer(mazes.distances(mazes.cheese), mazes.walls)[:, np.arange(32), *mazes.mouse.T]
+        env.send(better.argmax(0))
+        env.recv()
+    assert sides[0] == 3
+    assert sides[-1] == 9
+    assert (np.diff(np.maximum.accumulate(sides)) <= 2).all()
+    lost = make_vector(MazeConfig(max_side=9, curriculum=True), 32)
+    lost.reset(0)
+    for _ in range(400):  # nobody moves
+        lost.send(np.full(32, 4))
+        lost.recv()
+    assert lost.mazes.side.max() == 3
+
+
+def test_scores_are_of_mazes_of_all_sides_from_the_bottom_left():
+    config = MazeConfig(max_side=9, curriculum=True, start="anywhere", region=5)
+    assert config.scored == MazeConfig(max_side=9, region=5)
 
 
 def test_labels_and_classes_of_cells_tell_what_is_so():
@@ -239,7 +265,8 @@ def test_gymnasium_makes_it_and_finds_nothing_wrong():
         ({"region": -1}, "region=-1 given"),
         ({"region": 2, "decision": True}, "in a region of at least 3"),
         ({"cheese": False, "decision": True}, "there must be a cheese"),
-        ({"max_steps": 0}, "max_steps=0 given"),
+        ({"patience": 0}, "patience=0 given"),
+        ({"start": "top"}, "start='top' given"),
     ],
 )
 def test_impossible_configurations_are_refused(options, sentence):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rl_interp.core.envs.atari import mspacman
 from rl_interp.core.envs.atari.vector import AtariConfig, emulator, rom_name, rom_path
-from rl_interp.core.envs.labelled import Concept
+from rl_interp.core.envs.labelled import Cells, Concept
 
 LABELS = {"ms_pacman": mspacman}
 """ROM to the module that knows its RAM: `CONCEPTS`, `labels(ram)` and `hindsight(columns)`."""
@@ -118,6 +118,9 @@ class AtariLabelled(gymnasium.Env):
                 screens[step] = self.render()
             self._advance(int(actions[step]), see=False, paint=step + 1 in steps)
         return screens
+
+    def cells(self) -> Cells:
+        return {}  # a screen of pixels
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return LABELS[self._rom].hindsight(columns) if self._rom in LABELS else {}

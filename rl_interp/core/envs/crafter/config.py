@@ -48,6 +48,10 @@ class CrafterConfig(EnvConfig):
     def observation_shape(self) -> tuple[int, ...]:
         return (3, 64, 64)
 
+    @property
+    def cell_pixels(self) -> tuple[int, int]:
+        return 7, 0
+
     def games(self, count: int) -> list[Game]:
         from rl_interp.core.envs.crafter.game import CrafterGame
 

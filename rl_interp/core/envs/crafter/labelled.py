@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 from rl_interp.core.envs.crafter.config import CrafterConfig
 from rl_interp.core.envs.crafter.game import CrafterGame
 from rl_interp.core.envs.crafter.render import Renderer
-from rl_interp.core.envs.labelled import Concept
+from rl_interp.core.envs.labelled import Cells, Concept
 from rl_interp.core.envs.single import LabelledGame
 
 _ITEMS: tuple[str, ...] = tuple(constants.items)  # pyright: ignore[reportAttributeAccessIssue]
 _MATERIALS: tuple[str, ...] = tuple(constants.materials)  # pyright: ignore[reportAttributeAccessIssue]
+_COLUMNS, _ROWS = 9, 7
 _CREATURES = {"cow": objects.Cow, "zombie": objects.Zombie, "skeleton": objects.Skeleton, "plant": objects.Plant}
 
 CONCEPTS: dict[str, Concept] = {
@@ -63,6 +64,24 @@ class CrafterLabelled(LabelledGame):
             "y": float(y),
             "unlocked": float(sum(count > 0 for count in player.achievements.values())),
         }
+
+    def cells(self) -> Cells:
+        """Of the 7 rows of 9 cells around the player, -1 beyond the world's edge."""
+        world, (x, y) = self.game.env._world, (int(each) for each in self.game.env._player.pos)
+        material = np.full((_ROWS, _COLUMNS), -1)
+        thing = np.full((_ROWS, _COLUMNS), -1)
+        for row, column in np.ndindex(_ROWS, _COLUMNS):
+            at = (x + column - _COLUMNS // 2, y + row - _ROWS // 2)
+            name, found = world[at]
+            if name is not None:
+                material[row, column] = _MATERIALS.index(name)
+                kinds = [
+                    i
+                    for i, kind in enumerate((type(None), objects.Player, *_CREATURES.values()))
+                    if isinstance(found, kind)
+                ]
+                thing[row, column] = kinds[0] if kinds else -1
+        return {"material": (material, _MATERIALS), "thing": (thing, ("nothing", "player", *_CREATURES))}
 
     def render(self) -> NDArray[np.uint8]:
         """The observation at six times its size."""

@@ -1,8 +1,8 @@
 """The mazes' conventions."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,14 +14,18 @@ from rl_interp.core.errors import UserError, at_least_one, unknown
 ID = "rl_interp/Maze-v0"
 WORLD = 25
 """Cells along a side of the world that a maze lies in the middle of."""
+CELL, MARGIN = 2, 6
+"""Pixels along a cell of an observation, and of wall above and left of the world. A cell's pixels start at an even one,
+so that a layer that halves the picture has one position a cell."""
 ACTIONS = ("up", "down", "left", "right", "stay")
+MASTERED = 0.8
 _NEVER_APART = 2
 """In a region of so many cells, the way to the cheese never leaves the way to the corner."""
 
 
 @dataclass(frozen=True)
 class MazeConfig(EnvConfig):
-    """Random mazes: the mouse starts at the bottom left and gets 1 when it reaches the cheese, which ends the episode.
+    """Random mazes: the mouse gets 1 when it reaches the cheese, which ends the episode.
 
     After Langosco et al. 2022, "Goal Misgeneralization in Deep Reinforcement Learning", §3.3.
     """
@@ -34,12 +38,17 @@ class MazeConfig(EnvConfig):
     """Cells along the side of the largest: odd, at most 25. Every odd side between is as likely."""
     region: int = 0
     """The cheese lies in one of the free cells of the region x region cells at the maze's top right; 0: anywhere."""
+    start: Literal["bottom left", "anywhere"] = "bottom left"
+    """Where the mouse starts: at the maze's bottom left, as published, or in any free cell. Scores are from there."""
+    curriculum: bool = False
+    """Whether training begins in mazes of `min_side`; larger ones follow as `MASTERED` of the largest so far are
+    solved."""
     cheese: bool = True
-    """Whether there is one. Without it an episode lasts `max_steps` and gives nothing."""
+    """Whether there is one. Without it an episode lasts until it is truncated, and gives nothing."""
     decision: bool = False
     """Whether to play only mazes with a decision square: where the way to the cheese leaves that to the top right."""
-    max_steps: int = 256
-    """Decisions after which an episode is truncated."""
+    patience: int = 8
+    """Decisions per cell of the maze's side after which an episode is truncated: 200 in a maze of 25."""
 
     def __post_init__(self) -> None:
         for name in ("min_side", "max_side"):
@@ -55,7 +64,9 @@ class MazeConfig(EnvConfig):
                 "decision=True given, and the way to the cheese can't leave that to the top right: there must be a "
                 "cheese, in a region of at least 3."
             )
-        at_least_one(max_steps=self.max_steps)
+        if self.start not in ("bottom left", "anywhere"):
+            raise UserError(f"start={self.start!r} given; it is 'bottom left' or 'anywhere'.")
+        at_least_one(patience=self.patience)
 
     @property
     def action_names(self) -> tuple[str, ...]:
@@ -66,6 +77,15 @@ class MazeConfig(EnvConfig):
     @property
     def observation_shape(self) -> tuple[int, ...]:
         return (3, 64, 64)
+
+    @property
+    def scored(self) -> "MazeConfig":
+        """From the bottom left, in mazes of all sides."""
+        return replace(self, start="bottom left", curriculum=False)
+
+    @property
+    def cell_pixels(self) -> tuple[int, int]:
+        return CELL, MARGIN
 
     def vector(self, num_envs: int, workers: int) -> VectorEnv:
         """In this process whatever `workers` says: a step takes less than handing it over would."""

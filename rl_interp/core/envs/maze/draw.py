@@ -1,7 +1,4 @@
-"""Mazes drawn: for agents, two pixels a cell, and for people, the same picture at eight times its size.
-
-A cell's two pixels start at an even one, so that a layer that halves the picture has one position a cell.
-"""
+"""Mazes drawn: for agents, two pixels a cell, and for people, the same picture at eight times its size."""
 
 from functools import cache
 
@@ -9,13 +6,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.maze.config import WORLD
+from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD
 
 PIXELS = 64
-CELL = 2
-"""Pixels along a cell."""
-MARGIN = 6
-"""Pixels of wall above and left of the world."""
 ENLARGED = 8
 """How much larger the picture for people is."""
 

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_interp.core.envs.labelled import Cells
 from rl_interp.core.envs.maze.config import MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
-from rl_interp.core.envs.maze.truth import CONCEPTS, labels
+from rl_interp.core.envs.maze.truth import CONCEPTS, cells, labels
 from rl_interp.core.envs.maze.vector import MazeVector
 from rl_interp.core.envs.single import LabelledGame
 from rl_interp.core.errors import UserError
@@ -76,6 +77,9 @@ class MazeLabelled(LabelledGame):
 
     def labels(self) -> dict[str, float]:
         return labels(self.maze)[0]
+
+    def cells(self) -> Cells:
+        return {name: (classes[0], names) for name, (classes, names) in cells(self.maze).items()}
 
     def render(self) -> NDArray[np.uint8]:
         """The observation at eight times its size, `[512, 512, 3]`, with a mouse and a cheese."""

@@ -36,6 +36,7 @@ def lay_out(
     min_side: int,
     max_side: int,
     region: int,
+    start_anywhere: bool,
     with_cheese: bool,
     with_decision: bool,
     walls: NDArray[np.bool_],
@@ -49,10 +50,11 @@ def lay_out(
         side = min_side + 2 * _below(state, (max_side - min_side) // 2 + 1)
         start = (WORLD - side) // 2
         _carve(state, side, start, walls)
-        mouse[0], mouse[1] = start + side - 1, start
-        cheese[:] = NOWHERE
+        mouse[0], mouse[1], cheese[:] = start + side - 1, start, NOWHERE
         if with_cheese:
-            _place(state, side, start, region, walls, mouse, cheese)
+            _place(state, start, start + side - 1, side if region == 0 else min(region, side), walls, mouse, cheese)
+        if start_anywhere:
+            _place(state, start, start + side - 1, side, walls, cheese, mouse)
         if not with_decision or decision_square(walls, mouse, cheese, start, start + side - 1)[0] != NOWHERE:
             return side
 
@@ -97,20 +99,17 @@ def _root(parent: NDArray[np.int64], i: int) -> int:
 @njit(cache=True)
 def _place(
     state: NDArray[np.uint64],
-    side: int,
-    start: int,
-    region: int,
+    top: int,
+    right: int,
+    size: int,
     walls: NDArray[np.bool_],
-    mouse: NDArray[np.int64],
-    cheese: NDArray[np.int64],
+    other: NDArray[np.int64],
+    out: NDArray[np.int64],
 ) -> None:
-    """Put the cheese into a free cell of its region, though not the mouse's."""
-    size = side if region == 0 else min(region, side)
+    """Write a free cell, though not that of the `other`, of the square of `size` cells whose corner is (top, right)."""
     while True:
-        cheese[0] = start + _below(state, size)
-        cheese[1] = start + side - 1 - _below(state, size)
-        on_mouse = cheese[0] == mouse[0] and cheese[1] == mouse[1]
-        if not walls[cheese[0], cheese[1]] and not on_mouse:
+        out[0], out[1] = top + _below(state, size), right - _below(state, size)
+        if not walls[out[0], out[1]] and (out[0] != other[0] or out[1] != other[1]):
             return
 
 

@@ -63,7 +63,8 @@ class Mazes:
         mazes = Mazes.blank(count)
         for i in range(count):
             mazes.side[i] = lay_out(
-                int(seeds[i]), config.min_side, config.max_side, config.region, config.cheese, config.decision,
+                int(seeds[i]), config.min_side, config.max_side, config.region, config.start == "anywhere",
+                config.cheese, config.decision,
                 mazes.walls[i], mazes.mouse[i], mazes.cheese[i],
             )  # fmt: skip
         return mazes

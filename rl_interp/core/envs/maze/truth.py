@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.labelled import Concept
-from rl_interp.core.envs.maze.config import ACTIONS
+from rl_interp.core.envs.maze.config import ACTIONS, WORLD
 from rl_interp.core.envs.maze.layout import NOWHERE
 from rl_interp.core.envs.maze.mazes import Mazes
 
@@ -58,7 +58,7 @@ def way(mazes: Mazes, to: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def cells(mazes: Mazes) -> dict[str, tuple[NDArray[np.int64], tuple[str, ...]]]:
     """Ways to sort cells into classes: name to class numbers `[N, 25, 25]`, -1 where it does not apply, and the names
-    of the classes."""
+    of the classes. The world around a maze is of no class: that it is all wall is no finding."""
     up, down, left, right = open_sides(mazes.walls)
     count = up.astype(int) + down + left + right
     straight = [up & down & (count == 2), left & right & (count == 2)]
@@ -71,13 +71,17 @@ def cells(mazes: Mazes) -> dict[str, tuple[NDArray[np.int64], tuple[str, ...]]]:
     of_way = np.where(mazes.walls, NOWHERE, to_cheese + 2 * to_corner)
     steps = mazes.distances(mazes.cheese)
     far = np.where(steps == NOWHERE, NOWHERE, np.digitize(steps, _DISTANCES) - 1)
+    start = ((WORLD - mazes.side) // 2)[:, None]
+    within = (np.arange(WORLD) >= start) & (np.arange(WORLD) < WORLD - start)
+    outside = ~(within[:, :, None] & within[:, None])
     bounds = [*(f"{a} to {b - 1}" for a, b in itertools.pairwise(_DISTANCES)), f"{_DISTANCES[-1]} on"]
-    return {
+    classes = {
         "kind": (kind, _KINDS),
-        "wall": (mazes.walls.astype(np.int64), ("free", "wall")),
-        "way": (of_way.astype(np.int64), ("off both ways", "to the cheese", "to the top right", "to both")),
+        "wall": (mazes.walls, ("free", "wall")),
+        "way": (of_way, ("off both ways", "to the cheese", "to the top right", "to both")),
         "steps to the cheese": (far, tuple(bounds)),
     }
+    return {name: (np.where(outside, NOWHERE, of).astype(np.int64), labels) for name, (of, labels) in classes.items()}
 
 
 def labels(mazes: Mazes) -> list[dict[str, float]]:

@@ -1,6 +1,7 @@
 """Many mazes stepped together, as arrays."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.games import episode_seed
-from rl_interp.core.envs.maze.config import ACTIONS, WORLD, MazeConfig
+from rl_interp.core.envs.maze.config import ACTIONS, MASTERED, WORLD, MazeConfig
 from rl_interp.core.envs.maze.draw import draw_cell
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.vector import Step
@@ -16,13 +17,15 @@ from rl_interp.core.errors import UserError
 
 _MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)])
 _AT_DECISION, _AT_CORNER = 0, 1
+_TRIED = 100
+"""Episodes in the largest mazes by which they are judged."""
 
 
 class MazeVector:
     """N mazes behind the suite's vector convention. Episode n of maze i is seeded by `episode_seed(seed, i, n)`.
 
-    `Step.info` has the `seed` of each episode, from which `Mazes.draw` gives its maze, and whether the mouse has been
-    `at_decision` and `at_corner` in it.
+    `Step.info` has the `seed` of each episode, from which `Mazes.draw` gives its maze (without a curriculum), and
+    whether the mouse has been `at_decision` and `at_corner` in it.
     """
 
     action_names = ACTIONS
@@ -39,6 +42,8 @@ class MazeVector:
     def reset(self, seed: int) -> NDArray[np.uint8]:
         self._seed = seed
         self._episode = np.full(self.num_envs, -1)
+        self._largest = np.array(self.config.min_side if self.config.curriculum else self.config.max_side)
+        self._solved = np.zeros(2, np.int64)
         self._seeds = np.zeros(self.num_envs, np.int64)
         self._ended = np.ones(self.num_envs, bool)
         self._begin()
@@ -50,9 +55,17 @@ class MazeVector:
         self._episode[ended] += 1
         for i in ended:
             self._seeds[i] = episode_seed(self._seed, int(i), int(self._episode[i]))
-        new = Mazes.draw(self.config, self._seeds[ended])
-        self._put(ended, new)
+        self._put(ended, Mazes.draw(replace(self.config, max_side=int(self._largest)), self._seeds[ended]))
         self._ended = np.zeros(self.num_envs, bool)
+
+    def _learn_level(self, terminated: NDArray[np.bool_], truncated: NDArray[np.bool_]) -> None:
+        """Count the episodes in the largest mazes that end, solved or not, and go on to larger ones."""
+        largest = self._side == self._largest
+        self._solved += [(largest & terminated).sum(), (largest & truncated).sum()]
+        if self._solved.sum() >= _TRIED:
+            if self._solved[0] >= MASTERED * self._solved.sum():
+                self._largest += 2 * (self._largest < self.config.max_side)
+            self._solved[:] = 0
 
     def _put(self, where: NDArray[np.integer], mazes: Mazes) -> None:
         self._walls[where], self._side[where] = mazes.walls, mazes.side
@@ -90,7 +103,9 @@ class MazeVector:
             self._obs,
         )  # fmt: skip
         terminated = reward > 0
-        truncated = ~terminated & ~first & (self._steps >= self.config.max_steps)
+        truncated = ~terminated & ~first & (self._steps >= self.config.patience * self._side)
+        if self.config.curriculum:
+            self._learn_level(terminated, truncated)
         if first.any():
             self._begin()
         self._ended = terminated | truncated
@@ -114,7 +129,7 @@ class MazeVector:
         self.reset(state["seed"])
         for name, values in state["arrays"].items():
             array = getattr(self, name)
-            array[:] = np.array(values, array.dtype).reshape(array.shape)
+            array[...] = np.array(values, array.dtype).reshape(array.shape)
         self._obs[:] = self.mazes.observations()
         return self._obs.copy()
 
@@ -122,7 +137,20 @@ class MazeVector:
         pass
 
 
-_SAVED = ("_episode", "_seeds", "_ended", "_walls", "_side", "_mouse", "_cheese", "_marks", "_been", "_steps")
+_SAVED = (
+    "_largest",
+    "_solved",
+    "_episode",
+    "_seeds",
+    "_ended",
+    "_walls",
+    "_side",
+    "_mouse",
+    "_cheese",
+    "_marks",
+    "_been",
+    "_steps",
+)
 
 
 @njit(cache=True)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.labelled import Concept
+from rl_interp.core.envs.labelled import Cells, Concept
 from rl_interp.core.envs.minigrid.config import VIEW, MiniGridConfig
 from rl_interp.core.envs.minigrid.game import MiniGridGame
 from rl_interp.core.envs.single import LabelledGame
@@ -57,6 +57,17 @@ class MiniGridLabelled(LabelledGame):
             "direction": float(env.agent_dir),
             "steps_left": float(env.max_steps - env.step_count),
         }
+
+    def cells(self) -> Cells:
+        """Of the egocentric view, the agent's own cell left out: it shows what is carried."""
+        from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
+
+        symbols = np.empty((3, VIEW, VIEW), np.uint8)
+        self.game.symbols(symbols)
+        kinds, colours = symbols[:2].astype(np.int64)
+        colours[np.isin(kinds, [OBJECT_TO_IDX[name] for name in ("unseen", "empty", "wall")])] = -1
+        kinds[-1, VIEW // 2] = colours[-1, VIEW // 2] = -1
+        return {"object": (kinds, tuple(OBJECT_TO_IDX)), "colour": (colours, tuple(COLOR_TO_IDX))}
 
     def render(self) -> NDArray[np.uint8]:
         """The egocentric view: what a saliency map lies on."""

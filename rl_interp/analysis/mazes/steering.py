@@ -1,0 +1,201 @@
+"""Steering a maze agent: directions, clamps and ablations at one layer, judged by what they do to the choice between
+cheese and corner, beside controls.
+
+Turner et al. 2023, arXiv 2310.08043, §3, whose findings these are the tests of. An effect is a change of P(step
+towards the cheese) at the decision square, with a 95% interval over mazes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rl_interp.analysis.mazes.decisions import at_decision, choices, towards
+from rl_interp.core.agent import Agent
+from rl_interp.core.envs.maze.layout import NOWHERE
+from rl_interp.core.envs.maze.mazes import Mazes
+from rl_interp.core.errors import UserError
+from rl_interp.core.hooks import hook_point, run_with_cache
+from rl_interp.core.interventions import Add, Intervention
+from rl_interp.core.rerun import Rerun
+from rl_interp.core.stats import bootstrap, mean
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Of an intervention on N mazes: the mean change of P(step towards the cheese) and towards the corner, with the
+    95% interval of the first over mazes."""
+
+    cheese: float
+    low: float
+    high: float
+    corner: float
+
+    @property
+    def real(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.low > 0 or self.high < 0
+
+
+def effect(agent: Agent, mazes: Mazes, interventions: Sequence[Intervention]) -> Effect:
+    """What interventions do at the decision squares of mazes that have one."""
+    return _compare(choices(agent, mazes), choices(agent, mazes, interventions))
+
+
+def _compare(before: tuple[NDArray, NDArray], after: tuple[NDArray, NDArray]) -> Effect:
+    changed = after[0] - before[0]
+    interval = bootstrap([changed], mean)
+    return Effect(float(changed.mean()), interval.low, interval.high, float((after[1] - before[1]).mean()))
+
+
+@torch.no_grad()
+def activations(agent: Agent, mazes: Mazes, at: str) -> Tensor:
+    """`[N, ...]` at a hook point, each maze seen first."""
+    hook_point(agent, at)
+    obs = torch.from_numpy(mazes.observations()).to(next(agent.parameters()).device)
+    return run_with_cache(agent, obs, names=[at])[1][at]
+
+
+def cheese_vector(agent: Agent, mazes: Mazes, at: str) -> Tensor:
+    """`[N, ...]`: what the cheese adds to the activations, the mouse being where it starts."""
+    return activations(agent, mazes, at) - activations(agent, mazes.edit(cheese=(NOWHERE, NOWHERE)), at)
+
+
+def corner_vector(agent: Agent, mazes: Mazes, at: str) -> Tensor:
+    """`[N, ...]`: what a free cell at the top right adds to the activations, in place of a wall there.
+
+    Raises:
+        UserError: the cheese or the mouse of a maze is in that corner.
+    """
+    taken = (mazes.corner[:, None] == np.stack([mazes.cheese, mazes.mouse], 1)).all(-1).any(1)
+    if taken.any():
+        raise UserError(
+            f"maze {int(np.argmax(taken))} has its cheese or mouse in the corner, which is to be walled up."
+        )
+    walls = mazes.walls.copy()
+    walls[np.arange(len(mazes)), mazes.corner[:, 0], mazes.corner[:, 1]] = True
+    return activations(agent, mazes, at) - activations(agent, mazes.edit(walls=walls), at)
+
+
+def steer(
+    agent: Agent,
+    mazes: Mazes,
+    at: str,
+    vectors: Tensor,
+    scales: Sequence[float] = (-2, -1, -0.5, 0.5, 1, 2),
+    seed: int = 0,
+) -> dict[str, dict[float, Effect]]:
+    """Effects of adding multiples of a vector of its own to each maze, `vectors [N, ...]`, by scale, beside controls.
+
+    Controls: a random direction of the same norm, and the vector of another maze. Multiples of both signs are one
+    another's control.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(vectors.shape, generator=generator).to(vectors)
+    norms = vectors.flatten(1).norm(dim=1) / noise.flatten(1).norm(dim=1)
+    random = noise * norms.view(-1, *[1] * (vectors.dim() - 1))
+    kinds = {"vector": vectors, "random direction": random, "another maze's": vectors.roll(1, 0)}
+    before = choices(agent, mazes)
+    return {
+        name: {
+            scale: _compare(before, choices(agent, mazes, [Add(at, direction=direction, scale=scale)]))
+            for scale in scales
+        }
+        for name, direction in kinds.items()
+    }
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Channels of a layer that carry where the cheese is, found on some mazes and tested on others."""
+
+    scores: NDArray[np.float64]
+    """`[C]`: on the mazes searched, the mean change of P(step towards the cheese) when the channel is as if the cheese
+    were elsewhere; negative where it leads to the cheese."""
+    found: list[int]
+    """The channels whose score is lowest, best first."""
+    held_out: Mapping[str, Effect]
+    """On held-out mazes: of all found channels as if the cheese were `elsewhere`; of each a `mean` over mazes; of
+    `random channels`, as many of the others, as if the cheese were elsewhere; and of `all channels`."""
+
+
+def find_cheese_channels(
+    agent: Agent,
+    mazes: Mazes,
+    elsewhere: Mazes,
+    at: str,
+    count: int,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda channels: None,
+) -> Channels:
+    """Search the channels of a spatial point that tell the policy where the cheese is, by resampling: a channel gets
+    the values that it has in the same maze with the cheese in another place. The first half of the mazes is searched,
+    the second tests what was found.
+
+    Args:
+        elsewhere: the same mazes with their cheeses moved; see `move_cheese`.
+        count: channels to find.
+
+    Raises:
+        UserError: fewer than 4 mazes, or not so many channels.
+    """
+    if len(mazes) < 4:
+        raise UserError(f"{len(mazes)} mazes given; a search needs at least 4, to search half and test on half.")
+    half = len(mazes) // 2
+    there = at_decision(mazes)
+    swapped = activations(agent, elsewhere.edit(mouse=there.mouse), at)
+    width = swapped.shape[1]
+    if not 1 <= count < width / 2:
+        raise UserError(f"count={count} channels asked of {width} at {at!r}; it must be at least 1 and below half.")
+    searched, tested = (_Swapper(agent, there[part], at) for part in (np.arange(half), np.arange(half, len(mazes))))
+    scores = np.empty(width)
+    for channel in range(width):
+        scores[channel] = searched(swapped[:half], [channel]).cheese
+        progress(channel + 1)
+    order = np.argsort(scores, kind="stable")
+    found = order[:count].tolist()
+    others = np.random.default_rng(seed).choice(order[count:], count, replace=False).tolist()
+    means = tested.rerun.values.mean(0, keepdim=True).expand_as(tested.rerun.values)
+    held_out = {
+        "elsewhere": tested(swapped[half:], found),
+        "mean": tested(means, found),
+        "random channels": tested(swapped[half:], others),
+        "all channels": tested(swapped[half:], list(range(width))),
+    }
+    return Channels(scores, found, held_out)
+
+
+def move_cheese(mazes: Mazes, seed: int = 0) -> Mazes:
+    """The same mazes, each with its cheese in another free cell, but not on the mouse's way to where it was."""
+    rng = np.random.default_rng(seed)
+    from_mouse, from_cheese = mazes.distances(mazes.mouse), mazes.distances(mazes.cheese)
+    new = []
+    for i in range(len(mazes)):
+        whole = from_mouse[i][tuple(mazes.cheese[i])]
+        off = (from_mouse[i] > 0) & (from_mouse[i] + from_cheese[i] != whole)
+        cells = np.argwhere(off)
+        new.append(cells[rng.integers(len(cells))] if len(cells) else mazes.cheese[i])
+    return mazes.edit(cheese=np.array(new))
+
+
+class _Swapper:
+    """Effects of replacing some channels of a point, in mazes whose mice are at their decision squares."""
+
+    def __init__(self, agent: Agent, mazes: Mazes, at: str):
+        self.rerun = Rerun(agent, torch.from_numpy(mazes.observations()).to(next(agent.parameters()).device), at)
+        self._steps = towards(mazes)
+        self._before = self._choices(self.rerun.values)
+
+    def __call__(self, values: Tensor, channels: Sequence[int]) -> Effect:
+        """Of taking `channels` from `values [N, C, H, W]`."""
+        mixed = self.rerun.values.clone()
+        mixed[:, list(channels)] = values[:, list(channels)]
+        return _compare(self._before, self._choices(mixed))
+
+    def _choices(self, values: Tensor) -> tuple[NDArray, NDArray]:
+        probabilities = self.rerun(values).preferences.float().softmax(-1).cpu().numpy()
+        cheese, corner = ((probabilities[:, :4] * steps).sum(1) for steps in self._steps)
+        return cheese, corner
