@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_interp.core.agent import Agent, PolicyOutput
+from rl_interp.core.agent import Agent, PolicyOutput, tree_map
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import hook_point, run_with_cache
 
@@ -37,8 +37,7 @@ class Rerun:
         leaves = {m: given.detach().requires_grad_() for m, given in finished.items() if given.is_floating_point()}
         with torch.enable_grad(), _answering({m: lambda given=given: given for m, given in leaves.items()}):
             out = agent.step(obs, agent.initial_state(len(obs)))
-        gradients = torch.autograd.grad(out.preferences.sum(), list(leaves.values()), allow_unused=True)
-        read = {module for module, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
+        read = _read(out, leaves)
         self._given = {m: (given, m in read or m not in leaves) for m, given in finished.items() if m != self._target}
         self.values = finished[self._target]
         """`[N, ...]`: the values at the point, to be edited."""
@@ -77,6 +76,17 @@ class Rerun:
         obs = self.obs[:1].expand(count, *self.obs.shape[1:])
         with _answering({**answers, self._target: lambda: values}):
             return self.agent.step(obs, self.agent.initial_state(count))
+
+
+def _read(out: PolicyOutput, leaves: Mapping[nn.Module, Tensor]) -> set[nn.Module]:
+    """The modules whose output an agent's own depends on; all of them where that can't be told."""
+    ends: list[Tensor] = []
+    tree_map(lambda leaf: ends.append(leaf) or leaf, out)
+    sums = [end.float().sum() for end in ends if end.requires_grad]
+    if not sums:
+        return set(leaves)
+    gradients = torch.autograd.grad(torch.stack(sums).sum(), list(leaves.values()), allow_unused=True)
+    return {module for module, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
 
 
 @contextmanager

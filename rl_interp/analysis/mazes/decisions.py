@@ -74,15 +74,21 @@ def play(
     env: MazeConfig,
     episodes: int,
     seed: int,
-    interventions: Sequence[Intervention] = (),
+    interventions: Sequence[Intervention] | Callable[[Mazes], Sequence[Intervention]] = (),
     progress: Callable[[int], None] = lambda finished: None,
 ) -> Played:
-    """Play mazes with a decision square, the policy sampled from. Equal seeds give equal mazes."""
+    """Play mazes with a decision square, the policy sampled from. Equal seeds and numbers give equal mazes.
+
+    Args:
+        interventions: those of all episodes, or what makes them from the mazes as they start: then every maze is played
+            once, all of them side by side, so that vectors `[N, ...]` can be each maze's own.
+    """
     config = replace(env.scored, decision=True)
-    done = evaluate(
-        agent, MazeVector(config, min(_ENVS, episodes)), episodes,
-        seed=seed, epsilon=0.0, interventions=interventions, progress=progress,
-    )  # fmt: skip
+    vector = MazeVector(config, episodes if callable(interventions) else min(_ENVS, episodes))
+    if callable(interventions):
+        vector.reset(seed)
+        interventions = interventions(vector.mazes)
+    done = evaluate(agent, vector, episodes, seed=seed, epsilon=0.0, interventions=interventions, progress=progress)
     last = done.last
     return Played(Mazes.draw(config, last["seed"]), done.returns > 0, last["at_decision"], last["at_corner"])
 

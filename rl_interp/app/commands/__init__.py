@@ -7,6 +7,7 @@ from rl_interp.app.commands.imagine import imagine
 from rl_interp.app.commands.imports import import_dreamerv3
 from rl_interp.app.commands.info import info
 from rl_interp.app.commands.maps import maps
+from rl_interp.app.commands.maze import maze_field, maze_goals, maze_retarget, maze_steer
 from rl_interp.app.commands.probe import probe_run
 from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report, sae_sweep, sae_test
 from rl_interp.app.commands.study import study_cbet, study_transfer
@@ -23,6 +24,10 @@ __all__ = [
     "import_dreamerv3",
     "info",
     "maps",
+    "maze_field",
+    "maze_goals",
+    "maze_retarget",
+    "maze_steer",
     "probe_run",
     "sae_evaluate",
     "sae_fit",

@@ -45,7 +45,7 @@ def imagine(
         device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint, device)
-    held = [_clamped(text, times) for text in clamp]
+    held: list[Intervention] = [During(clamped(text), phase="imagine", times=times) for text in clamp]
     for each in held:
         hook_point(loaded.agent, each.at)
     path = output or loaded.run.path / "videos" / f"imagined-seed{seed}.mp4"
@@ -57,9 +57,9 @@ def imagine(
     return loaded.source | film | {"latent": usage}
 
 
-def _clamped(text: str, times: tuple[int, ...] | None) -> Intervention:
+def clamped(text: str) -> Intervention:
+    """What `--clamp HOOK:UNIT=VALUE` asks for."""
     match = re.fullmatch(r"(.+):(\d+)=(-?\d+(?:\.\d+)?)", text)
     if not match:
         raise UserError(f"--clamp {text} given; it has the form HOOK:UNIT=VALUE, such as deter:12=0.9.")
-    clamp = Clamp(match[1], units=[int(match[2])], value=float(match[3]))
-    return During(clamp, phase="imagine", times=times)
+    return Clamp(match[1], units=[int(match[2])], value=float(match[3]))

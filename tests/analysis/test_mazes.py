@@ -1,0 +1,167 @@
+"""What a maze agent wants, on agents whose wants are known."""
+
+import numpy as np
+import pytest
+import torch
+from planted_maze import CHEESE_CHANNEL, SURE, Planted
+
+from rl_interp.analysis.mazes.decisions import (
+    Played,
+    Share,
+    at_decision,
+    choices,
+    covariates,
+    play,
+    regression,
+    to_corner_without_cheese,
+)
+from rl_interp.analysis.mazes.fields import retarget, vector_field
+from rl_interp.analysis.mazes.steering import (
+    cheese_vector,
+    corner_vector,
+    effect,
+    find_cheese_channels,
+    move_cheese,
+    steer,
+)
+from rl_interp.core.envs import MazeConfig
+from rl_interp.core.envs.maze.mazes import Mazes
+from rl_interp.core.errors import UserError
+from rl_interp.core.interventions import Add, Clamp, Zero
+
+DECIDES = MazeConfig(min_side=7, max_side=11, decision=True)
+RIGHT = float(torch.tensor([SURE, 0, 0, 0, 0]).softmax(0)[0])
+WRONG = (1 - RIGHT) / 4
+
+
+@pytest.fixture(scope="module")
+def mazes() -> Mazes:
+    return Mazes.draw(DECIDES, range(40))
+
+
+def test_a_field_has_the_policy_at_every_cell_that_the_mouse_can_reach(mazes):
+    maze = mazes[:1]
+    field = vector_field(Planted(), maze)
+    assert len(field.cells) == (~maze.walls).sum() - 1
+    distances = maze.distances(maze.cheese)[0]
+    after = field.cells + np.round(field.arrows).astype(int)
+    assert (distances[tuple(after.T)] == distances[tuple(field.cells.T)] - 1).all()
+    np.testing.assert_allclose(field.probabilities.max(1), RIGHT, rtol=1e-5)
+    zeroed = vector_field(Planted(), maze, [Zero("detect", units=[CHEESE_CHANNEL])])
+    changed = abs((zeroed - field).probabilities).max(1) > 0.1
+    to_corner = maze.distances(maze.corner)[0]
+    both = distances[tuple(after.T)] - distances[tuple(field.cells.T)] == (
+        to_corner[tuple(after.T)] - to_corner[tuple(field.cells.T)]
+    )
+    at_corner = (field.cells == maze.corner).all(1)
+    np.testing.assert_array_equal(changed, ~both | at_corner)
+
+
+def test_choices_at_the_decision_square_follow_the_goal(mazes):
+    cheese, corner = choices(Planted(), mazes)
+    np.testing.assert_allclose(cheese, RIGHT, rtol=1e-5)
+    np.testing.assert_allclose(corner, WRONG, rtol=1e-4)
+    cheese, corner = choices(Planted(obeys=False), mazes)
+    np.testing.assert_allclose(corner, RIGHT, rtol=1e-5)
+    with pytest.raises(UserError, match="has no decision square: draw mazes with decision=True"):
+        choices(Planted(), mazes.edit(cheese=mazes.corner))
+
+
+def test_whole_episodes_tell_an_agent_that_wants_cheese_from_one_that_wants_the_corner():
+    wants = play(Planted(), DECIDES, 40, seed=1)
+    other = play(Planted(obeys=False), DECIDES, 40, seed=1)
+    np.testing.assert_array_equal(wants.mazes.walls, other.mazes.walls)
+    assert wants.decision.all()
+    assert wants.p_cheese.value == 1
+    assert other.p_cheese.value < 0.3
+    assert other.p_corner.value > 0.7
+    assert to_corner_without_cheese(Planted(), DECIDES, 20, seed=1).value == 1
+
+
+def test_a_share_has_wilson_s_interval():
+    share = Share.of([True] * 8 + [False] * 2)
+    assert (share.value, share.count) == (0.8, 10)
+    assert (share.low, share.high) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert np.isnan(Share.of([]).value)
+
+
+def test_the_regression_finds_planted_coefficients():
+    drawn = Mazes.draw(MazeConfig(min_side=9, decision=True), range(3000))
+    given = covariates(drawn)
+    scaled = (given - given.mean(0)) / given.std(0)
+    odds = scaled @ [-1.5, 0.0, -0.5, 0.0]
+    taken = np.random.default_rng(0).random(len(drawn)) < 1 / (1 + np.exp(-odds))
+    played = Played(drawn, taken, np.ones(len(drawn), bool), ~taken)
+    found = regression(played, resamples=50)
+    for name, wanted in zip(found, [-1.5, 0.0, -0.5, 0.0], strict=True):
+        assert found[name].low - 0.1 <= wanted <= found[name].high + 0.1
+    assert found["steps to the cheese"].high < -1.2
+    with pytest.raises(UserError, match="too few for a regression"):
+        regression(Played(drawn[:30], np.ones(30, bool), np.ones(30, bool), np.zeros(30, bool)))
+
+
+def test_steering_by_vectors_does_what_was_planted_and_its_controls_do_nothing(mazes):
+    agent = Planted()
+    vectors = cheese_vector(agent, mazes, "detect")
+    found = steer(agent, mazes, "detect", vectors, scales=(-1, 1))
+    assert found["vector"][-1].cheese == pytest.approx(WRONG - RIGHT, abs=1e-4)
+    assert found["vector"][-1].corner == pytest.approx(RIGHT - WRONG, abs=1e-4)
+    assert found["vector"][-1].real
+    assert found["vector"][1].cheese == 0
+    assert not found["vector"][1].real
+    for control in ("random direction", "another maze's"):
+        assert abs(found[control][-1].cheese) < 0.1
+    assert float(corner_vector(agent, mazes, "detect")[:, CHEESE_CHANNEL].abs().max()) == 0
+    clamped = effect(agent, mazes, [Clamp("detect", units=[CHEESE_CHANNEL], value=0.0)])
+    assert clamped.cheese == pytest.approx(WRONG - RIGHT, abs=1e-4)
+
+
+def test_vectors_of_their_own_go_with_each_maze_through_whole_episodes():
+    def subtract(own):
+        return [Add("detect", direction=cheese_vector(Planted(), own, "detect"), scale=-1.0)]
+
+    steered = play(Planted(), DECIDES, 12, seed=3, interventions=subtract)
+    assert steered.p_cheese.value < 0.4
+    assert play(Planted(), DECIDES, 12, seed=3).p_cheese.value == 1
+
+
+def test_the_search_finds_the_planted_channel_and_confirms_it_on_other_mazes(mazes):
+    found = find_cheese_channels(Planted(), mazes, move_cheese(mazes), "detect", 1)
+    assert found.found == [CHEESE_CHANNEL]
+    assert found.held_out["elsewhere"].cheese < -0.2
+    assert found.held_out["elsewhere"].real
+    assert found.held_out["random channels"].cheese == 0
+    assert found.held_out["all channels"].cheese <= found.held_out["elsewhere"].cheese + 1e-6
+    with pytest.raises(UserError, match="count=4 channels asked of 8"):
+        find_cheese_channels(Planted(), mazes, move_cheese(mazes), "detect", 4)
+
+
+def test_a_clamped_channel_moves_the_goal_where_it_is_said_to_be(mazes):
+    maze = mazes[:1].edit(cheese=(-1, -1))
+    found = retarget(Planted(), DECIDES, maze, "detect", CHEESE_CHANNEL, 1.0)
+    assert len(found.cells) == (~maze.walls).sum() - 1
+    np.testing.assert_allclose(found.after, RIGHT, rtol=1e-5)
+    assert found.before.mean() < 0.6
+    nothing = retarget(Planted(), DECIDES, maze, "detect", 6, 1.0)
+    np.testing.assert_allclose(nothing.after, nothing.before, rtol=1e-5)
+
+
+def test_cheeses_are_moved_off_the_way(mazes):
+    moved = move_cheese(mazes)
+    from_mouse, from_cheese = mazes.distances(mazes.mouse), mazes.distances(mazes.cheese)
+    for i in range(len(mazes)):
+        cell = tuple(moved.cheese[i])
+        assert from_mouse[i][cell] + from_cheese[i][cell] > from_mouse[i][tuple(mazes.cheese[i])]
+
+
+def test_mice_are_put_on_the_decision_square(mazes):
+    np.testing.assert_array_equal(at_decision(mazes).mouse, mazes.decision)
+
+
+def test_bad_input_is_refused(mazes):
+    with pytest.raises(UserError, match="2 mazes given; a field is of one"):
+        vector_field(Planted(), mazes[:2])
+    with pytest.raises(UserError, match="has its cheese or mouse in the corner"):
+        corner_vector(Planted(), mazes.edit(cheese=mazes.corner), "detect")
+    with pytest.raises(UserError, match="channel 9 given for 'detect', which has channels 0 to 7"):
+        retarget(Planted(), DECIDES, mazes[:1], "detect", 9, 1.0)
