@@ -8,7 +8,7 @@ It says little without controls: the same of a random network, and of the raw pi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Clusters:
     scale: NDArray[np.float32]
     """`[D]`."""
 
-    def assign(self, values: NDArray[np.floating]) -> NDArray[np.int64]:
+    def assign(self, values: NDArray[Any]) -> NDArray[np.int64]:
         """`[N]`: the nearest centre of each position `[N, D]`."""
         out = np.empty(len(values), np.int64)
         half = (self.centres**2).sum(1) / 2
@@ -62,7 +62,7 @@ class Name:
 
 
 def cluster(
-    values: NDArray[np.floating], count: int, method: Literal["kmeans", "agglomerative"] = "kmeans", seed: int = 0
+    values: NDArray[Any], count: int, method: Literal["kmeans", "agglomerative"] = "kmeans", seed: int = 0
 ) -> Clusters:
     """Find `count` clusters among positions `[N, D]`: on a random sample of them; `Clusters.assign` sorts the rest.
 
@@ -87,7 +87,7 @@ def _centres(sample: NDArray[np.float32], count: int, method: str, seed: int) ->
     from sklearn.cluster import AgglomerativeClustering, KMeans
 
     if method == "kmeans":
-        return KMeans(count, n_init=3, random_state=seed).fit(sample).cluster_centers_.astype(np.float32)
+        return KMeans(count, random_state=seed).fit(sample).cluster_centers_.astype(np.float32)
     labels = AgglomerativeClustering(count).fit_predict(sample)
     return np.stack([sample[labels == i].mean(0) for i in range(count)])
 

@@ -210,7 +210,9 @@ def _layer_picture(
     colours = _colours(len(found.names))
     size = np.bincount(found.assigned.ravel(), minlength=len(found.names)) / found.assigned.size
     order = np.argsort(-size)
-    handles = [Patch(color=colours[i], label=f"{_label(found.names[i])}, {size[i]:.0%} of positions") for i in order]
+    handles = [
+        Patch(color=tuple(colours[i]), label=f"{_label(found.names[i])}, {size[i]:.0%} of positions") for i in order
+    ]
     figure.legend(
         handles=handles, loc="outside right center", fontsize=8, frameon=False, title="cluster: F1 with a class"
     )

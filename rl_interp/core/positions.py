@@ -28,8 +28,8 @@ class Positions:
 
     def pixels(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """`[H]` and `[W]`: rows and columns of the observation."""
-        rows, columns = (a + s * np.arange(n) for a, s, n in zip(self.start, self.stride, self.shape, strict=True))
-        return rows, columns
+        rows, columns = (np.arange(n, dtype=np.float64) for n in self.shape)
+        return self.start[0] + self.stride[0] * rows, self.start[1] + self.stride[1] * columns
 
     def cells(self, env: EnvConfig) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """`[H]` and `[W]`: rows and columns of the grid world's cells; they may lie outside of it."""
@@ -48,6 +48,12 @@ def spatial_points(agent: Agent) -> list[str]:
     return [name for name, point in agent.hook_points.items() if point.kind == "spatial"]
 
 
+def check_spatial(agent: Agent, at: str) -> None:
+    """Raise a `HookError` where a hook point is not there or has no positions."""
+    if hook_point(agent, at).kind != "spatial":
+        raise HookError(f"{at!r} has no positions; give one of {', '.join(spatial_points(agent)) or 'another agent'}.")
+
+
 @torch.no_grad()
 def positions(agent: Agent, at: str, obs: Tensor) -> Positions:
     """Of a spatial hook point, for observations like `obs [1, C, H, W]`.
@@ -60,8 +66,7 @@ def positions(agent: Agent, at: str, obs: Tensor) -> Positions:
         HookError: no such point, or one without positions.
         UserError: the layer's size is not what follows from them.
     """
-    if hook_point(agent, at).kind != "spatial":
-        raise HookError(f"{at!r} has no positions; give one of {', '.join(spatial_points(agent)) or 'another agent'}.")
+    check_spatial(agent, at)
     passed: list[Any] = []
     handles = [
         module.register_forward_hook(lambda module, args, out: passed.append(module))
@@ -75,7 +80,7 @@ def positions(agent: Agent, at: str, obs: Tensor) -> Positions:
         for handle in handles:
             handle.remove()
     found = [_follow(before, axis, obs.shape[2 + axis]) for axis in (0, 1)]
-    shape = tuple(cache[at].shape[-2:])
+    shape = (cache[at].shape[-2], cache[at].shape[-1])
     if shape != tuple(size for size, _, _ in found):
         raise UserError(
             f"{at!r} has {shape} positions, and its convolutions and pools make {tuple(s for s, _, _ in found)}: "

@@ -89,12 +89,18 @@ def agents():
     torch.manual_seed(0)
     symbols = IMPALA(7, (3, 7, 7), (11, 6, 4), hidden=16, lstm=12)
     pixels = IMPALA(5, (3, 16, 16), channels=(4, 8), hidden=16, lstm=12)
-    return {"symbols": symbols, "pixels": pixels}
+    forgetful = IMPALA(5, (3, 16, 16), channels=(4, 8), hidden=16, lstm=0)
+    return {"symbols": symbols, "pixels": pixels, "no memory": forgetful}
 
 
 @pytest.fixture(params=["symbols", "pixels"])
 def agent(request):
     return agents()[request.param]
+
+
+@pytest.fixture
+def obs_of_pixels():
+    return torch.randint(256, (B, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.fixture
@@ -105,6 +111,14 @@ def obs(agent):
 
 def test_the_network_keeps_the_agent_contract(agent, obs):
     check_agent(agent, obs[0])
+
+
+def test_without_an_lstm_it_keeps_the_contract_and_its_head_reads_the_layer_below(obs_of_pixels):
+    forgetful = agents()["no memory"]
+    check_agent(forgetful, obs_of_pixels)
+    assert forgetful.initial_state(3) == ()
+    assert forgetful.hook_points["fc.post"].head == "policy"
+    assert not any(name.startswith("lstm") for name in forgetful.hook_points)
 
 
 def test_stepping_and_unrolling_agree_over_time_and_resets(agent, obs):

@@ -16,7 +16,7 @@ from agents.impala.player import Player, environments, flat_weights, set_flat_we
 from agents.impala.training import Training
 from agents.loop import DivergedError
 from rl_interp.core.agent import PolicyOutput
-from rl_interp.core.envs import CrafterConfig, MiniGridConfig
+from rl_interp.core.envs import CrafterConfig, MazeConfig, MiniGridConfig
 from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.run import Run
@@ -25,6 +25,9 @@ SMALL = IMPALAConfig(
     env=MiniGridConfig("MiniGrid-Empty-5x5-v0"), agent_steps=640, num_envs=4, unroll=10, hidden=16, lstm=16,
     eval_episodes=2, checkpoint_every=0, log_every=80, precision="fp32",
 )  # fmt: skip
+MAZE = replace(
+    SMALL, env=MazeConfig(max_side=5, start="anywhere", curriculum=True), lstm=0, channels=(4, 4), minibatches=2
+)
 COUNTING = replace(SMALL, cbet=CBETConfig(coefficient=0.1, width=1 << 12))
 
 
@@ -151,7 +154,7 @@ def test_the_bonus_is_that_of_the_counts_in_order_of_arrival():
     np.testing.assert_array_equal(training._bonus(0, unroll), np.stack(wanted))
 
 
-@pytest.mark.parametrize("config", [SMALL, COUNTING], ids=["base", "cbet"])
+@pytest.mark.parametrize("config", [SMALL, COUNTING, MAZE], ids=["base", "cbet", "maze"])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, config):
     whole = Training(config, 3)
     while whole.agent_steps < 640:
@@ -298,6 +301,9 @@ def test_phases_that_make_no_sense_are_refused():
 def test_defaults_depend_on_the_environment():
     assert default_config("CrafterReward-v1").lstm == 256
     assert default_config("MiniGrid-Unlock-v0", agent_steps=7).agent_steps == 7
+    maze = default_config("rl_interp/Maze-v0")
+    assert maze.lstm == 0
+    assert maze.env == MazeConfig(start="anywhere", curriculum=True)
 
 
 def test_a_config_comes_back_from_plain_values(tmp_path):

@@ -116,6 +116,7 @@ def covariates(mazes: Mazes) -> NDArray[np.float64]:
             np.linalg.norm(mazes.cheese - mazes.corner, axis=1),
         ],
         1,
+        dtype=np.float64,
     )
 
 

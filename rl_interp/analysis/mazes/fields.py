@@ -39,9 +39,9 @@ class Field:
     """`[M]`: of the value head; NaN for an agent without one."""
 
     @property
-    def arrows(self) -> NDArray[np.float64]:
+    def arrows(self) -> NDArray[np.float32]:
         """`[M, 2]`: the mean step, (rows down, columns right)."""
-        return self.probabilities @ STEPS
+        return self.probabilities @ STEPS.astype(np.float32)
 
     def __sub__(self, other: "Field") -> "Field":
         """What an intervention changed: differences, cell by cell."""

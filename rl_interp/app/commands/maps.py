@@ -6,7 +6,7 @@ import tyro
 
 from rl_interp.app.load import load_agent
 from rl_interp.app.maps import feature_maps, observe, write
-from rl_interp.core.positions import spatial_points
+from rl_interp.core.positions import check_spatial, spatial_points
 
 
 def maps(
@@ -35,6 +35,8 @@ def maps(
     loaded = load_agent(run, checkpoint, device)
     there = spatial_points(loaded.agent)
     chosen = hooks or tuple(name for name in there if name.endswith(".sum")) or tuple(there)
+    for hook in chosen:
+        check_spatial(loaded.agent, hook)
     seen = observe(loaded, states, seed)
     found = feature_maps(loaded, chosen, seen, clusters, method, seed)
     folder = loaded.run.path / "analyses" / f"maps-{method}-{clusters}"

@@ -165,6 +165,23 @@ def test_labels_tell_what_is_so():
     assert single.labels()["tree_seen"] == 0
 
 
+def test_cells_are_those_of_the_view():
+    single = make_labelled(env_config("CrafterReward-v1"))
+    single.reset(seed=3)
+    world, player = single.game.env._world, single.game.env._player
+    x, y = player.pos
+    world[x + 4, y - 3] = "diamond"
+    world[x - 2, y + 1] = "grass"
+    world.add(objects.Cow(world, (x - 2, y + 1)))
+    cells = {name: (classes, names) for name, (classes, names) in single.cells().items()}
+    material, names = cells["material"]
+    assert material.shape == (7, 9)
+    assert names[material[0, 8]] == "diamond"
+    thing, names = cells["thing"]
+    assert names[thing[4, 2]] == "cow"
+    assert names[thing[3, 4]] == "player"
+
+
 def test_an_episode_that_is_cut_off_is_truncated_and_a_death_is_not():
     game = CrafterGame(CrafterConfig(length=5))
     game.reset(0)

@@ -101,6 +101,20 @@ def test_labels_tell_what_is_so():
     assert (labels["carries_key"], labels["carries"], labels["door_open"]) == (1, 1, 1)
 
 
+def test_cells_are_those_of_the_view():
+    single = make_labelled(env_config("MiniGrid-Unlock-v0"))
+    obs, _ = single.reset(seed=0)
+    (kinds, names), (colours, colour_names) = (single.cells()[name] for name in ("object", "colour"))
+    assert kinds[-1, 3] == -1  # the agent's own
+    kinds[-1, 3] = obs[0, -1, 3]
+    np.testing.assert_array_equal(kinds, obs[0])
+    assert names[obs[0][0, 0]] in ("unseen", "wall", "empty")
+    things = np.isin(kinds, [names.index("key"), names.index("door")])
+    np.testing.assert_array_equal(colours >= 0, things)
+    np.testing.assert_array_equal(colours[things], obs[1][things])
+    assert "red" in colour_names
+
+
 def test_an_episodes_end_is_followed_by_a_step_that_only_resets():
     env = make_vector(MiniGridConfig("MiniGrid-Empty-5x5-v0"), 3)
     env.reset(0)

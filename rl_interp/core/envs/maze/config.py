@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from rl_interp.core.envs.labelled import LabelledEnv
 from rl_interp.core.envs.vector import EnvConfig, VectorEnv
 from rl_interp.core.errors import UserError, at_least_one, unknown
+
+if TYPE_CHECKING:
+    from rl_interp.core.envs.maze.labelled import MazeLabelled
 
 ID = "rl_interp/Maze-v0"
 WORLD = 25
@@ -109,6 +112,8 @@ def register() -> None:
     gymnasium.register(ID, entry_point=_make)
 
 
-def _make(**options: Any) -> LabelledEnv:
+def _make(**options: Any) -> "MazeLabelled":
+    from rl_interp.core.envs.maze.labelled import MazeLabelled
+
     options.pop("render_mode", None)  # there is one
-    return MazeConfig(**options).labelled()
+    return MazeLabelled(MazeConfig(**options))

@@ -27,7 +27,7 @@ def _below(state: NDArray[np.uint64], bound: int) -> int:
     z = (z ^ (z >> _30)) * _MIX1
     z = (z ^ (z >> _27)) * _MIX2
     z = z ^ (z >> _31)
-    return np.int64(((z >> _32) * np.uint64(bound)) >> _32)
+    return np.int64(((z >> _32) * np.uint64(bound)) >> _32)  # pyright: ignore[reportReturnType]
 
 
 @njit(cache=True)

@@ -28,7 +28,7 @@ class MazeVector:
     whether the mouse has been `at_decision` and `at_corner` in it.
     """
 
-    action_names = ACTIONS
+    action_names: tuple[str, ...] = ACTIONS
 
     def __init__(self, config: MazeConfig, num_envs: int):
         self.config, self.num_envs, self.observation_shape = config, num_envs, config.observation_shape

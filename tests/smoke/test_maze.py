@@ -1,0 +1,113 @@
+"""The commands on a maze agent, and feature maps on agents of other grids."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+SMALL = "--channels 4 4 --hidden 16 --num-envs 4 --unroll 10 --minibatches 1 --eval-episodes 2 --precision fp32"
+MAZE = f"train impala --env rl_interp/Maze-v0 --env.max-side 7 --env.region 5 --agent-steps 400 {SMALL} --actors 0"
+
+
+@pytest.fixture(scope="module")
+def agents(home):
+    from rl_interp.app import cli
+
+    small = SMALL.replace("--channels 4 4 ", "")
+    for command in (
+        f"{MAZE} --run mouse",
+        f"train impala --env MiniGrid-Unlock-v0 --agent-steps 400 {small} --lstm 16 --run grid --actors 0",
+        f"train impala --env CrafterReward-v1 --env.length 40 --agent-steps 160 {SMALL} --run player --actors 0",
+    ):
+        assert cli.main([*command.split(), "--json"]) == 0
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize(
+    ("agent", "truth"), [("mouse", "steps to the cheese"), ("grid", "object"), ("player", "material")]
+)
+def test_layers_are_mapped_beside_their_controls(run, place, agent, truth):
+    status, result, error = run(f"maps {agent} --states 24 --clusters 5")
+    assert status == 0, error
+    assert all(Path(path).stat().st_size > 5_000 for path in (result["sheet"], *result["pictures"].values()))
+    for of_layer in result["information"].values():
+        assert set(of_layer) == {"trained", "random network", "raw pixels"}
+    assert truth in Path(result["table"]).read_text()
+    names = json.loads(Path(result["result"]).read_text())[next(iter(result["information"]))]["trained"]["names"]
+    assert len(names) == 5
+
+
+@pytest.mark.usefixtures("agents")
+def test_goals_of_several_agents_make_one_table(run, place):
+    status, result, error = run("maze goals mouse --episodes 12 --output goals")
+    assert status == 0, error
+    (row,) = result["agents"]
+    assert row["region"] == 5
+    assert {"value", "low", "high", "count"} == set(row["p_cheese"])
+    assert "| mouse | region 5 |" in Path(result["table"]).read_text()
+    assert Path(result["plot"]).stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("agents")
+def test_fields_and_retargeting_are_drawn(run, place):
+    status, result, error = run(
+        "maze field mouse --side 7 --add cheese:block2.res1.sum=-1 --clamp block1.res1.sum:2=1.5"
+    )
+    assert status == 0, error
+    assert Path(result["picture"]).stat().st_size > 20_000
+    assert result["cells"] == 30
+    status, result, error = run("maze retarget mouse --hook block2.res1.sum --channel 1 --side 5")
+    assert status == 0, error
+    assert Path(result["picture"]).stat().st_size > 20_000
+
+
+@pytest.mark.usefixtures("agents")
+def test_steering_has_its_controls(run, place):
+    status, result, error = run("maze steer mouse --hook block2.res1.sum --mazes 12 --episodes 4 --channels 1")
+    assert status == 0, error
+    for kinds in result["vectors"].values():
+        assert set(kinds) == {"vector", "random direction", "another maze's"}
+        assert {"-1", "1"} <= set(kinds["vector"])
+    assert set(result["channels"]["held_out"]) == {"elsewhere", "mean", "random channels", "all channels"}
+    assert len(result["played"]) == 4
+    assert Path(result["plot"]).stat().st_size > 10_000
+
+
+@pytest.mark.usefixtures("agents")
+def test_what_serves_other_agents_serves_maze_agents(run, place):
+    assert run("collect mouse --hook block2.res2.sum --samples 300")[0] == 0
+    status, _, error = run("sae fit mouse --hook block2.res2.sum --latents 32 --k 4 --epochs 1 --as found")
+    assert status == 0, error
+    status, _, error = run("sae evaluate found --episodes 2")
+    assert status == 0, error
+    status, _, error = run("saliency mouse --target value --decisions 3 --output film.mp4")
+    assert status == 0, error
+    status, result, error = run("probe mouse --hooks fc.post --samples 300")
+    assert status == 0, error
+    assert "| row | R² |" in Path(result["table"]).read_text()
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [
+        ("train impala --env rl_interp/Maze-v1", "unknown environment 'rl_interp/Maze-v1'"),
+        ("train impala --env rl_interp/Maze-v0 --env.max-side 8", "max_side=8 given; it is an odd number from 3 to 25"),
+        ("train impala --env rl_interp/Maze-v0 --lstm -1", "lstm=-1 given; it is a width, or 0"),
+        ("maps mouse --hooks fc.post", "'fc.post' has no positions; give one of block1.conv"),
+        ("maps mouse --states 1 --clusters 5000", "5000 clusters asked of 1024 positions"),
+        ("maps tiny", "shows no cells with ground truth"),
+        ("maze goals grid --episodes 2", "is an agent in MiniGrid-Unlock-v0, and this is about mazes"),
+        ("maze field mouse --side 4", "min_side=4 given; it is an odd number"),
+        ("maze field mouse --add cheese=2", "it has the form cheese:HOOK=SCALE"),
+        ("maze field mouse --clamp fc.post=2", "it has the form HOOK:UNIT=VALUE"),
+        ("maze retarget mouse --hook fc.post --channel 0", "'fc.post' has no positions"),
+        ("maze retarget mouse --hook block2.conv --channel 99", "channel 99 given for 'block2.conv'"),
+        ("maze steer mouse --hook block2.conv --channels 9 --mazes 8", "count=9 channels asked of 4"),
+    ],
+)
+def test_bad_input_gets_one_sentence(run, place, command, sentence):
+    status, _, error = run(command)
+    assert status not in (0, None)
+    assert sentence in error
+    assert "Traceback" not in error
