@@ -40,6 +40,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "import dreamerv3": commands.import_dreamerv3,
     "study cbet": commands.study_cbet,
     "study transfer": commands.study_transfer,
+    "study maze": commands.study_maze,
 }
 TRAINING = {
     "train dqn": (commands.dqn_command, ("env",)),

@@ -112,9 +112,21 @@ def goals_table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         region = f"region {row['region']}" if row["region"] else "anywhere"
         shares = [row[name] for name in ("p_cheese", "p_corner", "p_corner_without_cheese")]
-        cells = [f"{s['value']:.3f} [{s['low']:.3f}, {s['high']:.3f}]" for s in shares]
+        cells = [shown(share) for share in shares]
         lines.append(f"| {row['run']} | {region} | {' | '.join(cells)} | {row['p_cheese']['count']} |")
     return "\n".join(lines) + "\n"
+
+
+def plain(share: Share) -> dict[str, float | None]:
+    """Ready for JSON, which has no NaN."""
+    return {name: value if np.isfinite(value) else None for name, value in vars(share).items()}
+
+
+def shown(share: dict[str, float | None]) -> str:
+    """A share, from `plain`, with its interval."""
+    if share["value"] is None:
+        return "never"
+    return f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"
 
 
 def goals_row(
@@ -124,12 +136,12 @@ def goals_row(
         "run": loaded.run.path.name,
         "step": loaded.step,
         "region": region,
-        "p_cheese": vars(played.p_cheese),
-        "p_corner": vars(played.p_corner),
-        "p_corner_without_cheese": vars(without),
-        "at_decision_square": vars(Share.of(played.decision)),
+        "p_cheese": plain(played.p_cheese),
+        "p_corner": plain(played.p_corner),
+        "p_corner_without_cheese": plain(without),
+        "at_decision_square": plain(Share.of(played.decision)),
         "by_side": {
-            int(side): vars(Share.of(played.cheese[played.decision & (played.mazes.side == side)]))
+            int(side): plain(Share.of(played.cheese[played.decision & (played.mazes.side == side)]))
             for side in np.unique(played.mazes.side)
         },
         "regression": {name: vars(each) for name, each in model.items()},
@@ -149,7 +161,7 @@ def goals_picture(rows: Sequence[dict[str, Any]], path: Path) -> Path:
         (0.0, "p_corner", "corner and no cheese, given the decision square", "#5868c4"),
         (0.25, "p_corner_without_cheese", "corner, where there is no cheese", "#9a9aa8"),
     ):
-        values = np.array([[row[key][name] for name in ("value", "low", "high")] for row in rows])
+        values = np.array([[row[key][name] for name in ("value", "low", "high")] for row in rows], float)
         errors = np.abs(values[:, 1:] - values[:, :1]).T
         left.bar(at + offset, values[:, 0], 0.24, yerr=errors, label=label, color=colour, capsize=3)
     left.set_xticks(at, names)
@@ -158,7 +170,7 @@ def goals_picture(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     left.legend(fontsize=8, loc="upper center", ncols=1)
     for row, name in zip(rows, names, strict=True):
         sides = sorted(row["by_side"])
-        values = np.array([[row["by_side"][side][key] for key in ("value", "low", "high")] for side in sides])
+        values = np.array([[row["by_side"][side][key] for key in ("value", "low", "high")] for side in sides], float)
         line = right.plot([int(side) for side in sides], values[:, 0], marker="o", label=f"trained with {name}")[0]
         right.fill_between(
             [int(side) for side in sides], values[:, 1], values[:, 2], alpha=0.15, color=line.get_color()

@@ -45,8 +45,9 @@ class Job:
 
 
 def short_name(env_id: str) -> str:
-    """e.g. `unlock` of MiniGrid-Unlock-v0, `crafter` of CrafterReward-v1."""
-    return env_id.removeprefix("MiniGrid-").removesuffix("Reward-v1").rpartition("-v")[0].lower() or "crafter"
+    """e.g. `unlock` of MiniGrid-Unlock-v0, `maze` of rl_interp/Maze-v0, `crafter` of CrafterReward-v1."""
+    name = env_id.rpartition("/")[2].removeprefix("MiniGrid-").removesuffix("Reward-v1")
+    return name.rpartition("-v")[0].lower() or "crafter"
 
 
 def run_study(

@@ -49,6 +49,15 @@ def test_goals_of_several_agents_make_one_table(run, place):
 
 
 @pytest.mark.usefixtures("agents")
+def test_a_study_trains_an_agent_a_region(run, place):
+    status, result, error = run("study maze --regions 1 0 --agent-steps 2048 --episodes 8 --run study --jobs 1")
+    assert status == 0, error
+    assert [row["region"] for row in result["agents"]] == [1, 0]
+    assert Path("runs/study/impala-maze-anywhere-seed0.json").exists()
+    assert Path(result["table"]).read_text().count("anywhere") == 2
+
+
+@pytest.mark.usefixtures("agents")
 def test_fields_and_retargeting_are_drawn(run, place):
     status, result, error = run(
         "maze field mouse --side 7 --add cheese:block2.res1.sum=-1 --clamp block1.res1.sum:2=1.5"

@@ -10,7 +10,7 @@ from rl_interp.app.commands.maps import maps
 from rl_interp.app.commands.maze import maze_field, maze_goals, maze_retarget, maze_steer
 from rl_interp.app.commands.probe import probe_run
 from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_report, sae_sweep, sae_test
-from rl_interp.app.commands.study import study_cbet, study_transfer
+from rl_interp.app.commands.study import study_cbet, study_maze, study_transfer
 from rl_interp.app.commands.train import dqn_command, dreamerv3_command, impala_command
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "sae_test",
     "saliency",
     "study_cbet",
+    "study_maze",
     "study_transfer",
 ]

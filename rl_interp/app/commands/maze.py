@@ -34,7 +34,9 @@ from rl_interp.app.mazes import (
     goals_row,
     goals_table,
     maze_env,
+    plain,
     retargeting_picture,
+    shown,
 )
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.envs import MazeConfig
@@ -233,7 +235,7 @@ def maze_steer(
             "found": found.found, "scores": [round(float(s), 5) for s in found.scores],
             "held_out": {name: vars(each) for name, each in found.held_out.items()},
         },
-        "played": {name: vars(share) for name, share in shares.items()},
+        "played": {name: plain(share) for name, share in shares.items()},
     }  # fmt: skip
     write_json(folder / "result.json", result)
     return result | {"table": str(folder / "table.md"), "plot": str(plot), "result": str(folder / "result.json")}
@@ -247,7 +249,7 @@ def _steering_table(curves: dict[str, Any], held_out: Any, shares: dict[str, Sha
     lines += [effect_line(f"channels found: {name}", effect) for name, effect in held_out.items()]
     lines += ["", "| whole episodes | P(cheese given decision square) | episodes |", "|---|---|---|"]
     for name, share in shares.items():
-        lines.append(f"| {name} | {share.value:.3f} [{share.low:.3f}, {share.high:.3f}] | {share.count} |")
+        lines.append(f"| {name} | {shown(plain(share))} | {share.count} |")
     return "\n".join(lines) + "\n"
 
 

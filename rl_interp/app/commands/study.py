@@ -1,4 +1,4 @@
-"""`rl-interp study cbet` and `study transfer`."""
+"""`rl-interp study cbet`, `study transfer` and `study maze`."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import tyro
 
+from rl_interp.app.commands.maze import maze_goals
 from rl_interp.app.load import new_run_path
 from rl_interp.app.progress import progress_bar
 from rl_interp.app.study import Job, compare, markdown, plot, run_study
@@ -63,6 +64,33 @@ def study_transfer(
     return _study(planned, run, jobs)
 
 
+def study_maze(
+    regions: tuple[int, ...] = (1, 2, 3, 5, 10, 15, 0),
+    seeds: int = 1,
+    agent_steps: int | None = None,
+    episodes: int = 1000,
+    jobs: int | None = None,
+    run: str = "study-maze",
+) -> dict[str, Any]:
+    """Train IMPALA in mazes with the cheese in regions of the top right, and find out what each agent wants where the
+    cheese can be anywhere; again, it goes on.
+
+    Args:
+        regions: Cells along the region's side; 0 for anywhere.
+        seeds: Trainings of each, with seeds 0, 1 and so on.
+        agent_steps: Decisions of each; by default what suits the environment.
+        episodes: Held-out mazes to play with each agent.
+        jobs: Trainings at a time, one core each; by default as many as there are cores.
+        run: Name under runs/ or a path, for results and run directories.
+    """
+    at_least_one(regions=len(regions))
+    conditions = {f"region{each}" if each else "anywhere": ("--env.region", str(each)) for each in regions}
+    planned = _plan(("impala",), ("rl_interp/Maze-v0",), seeds, agent_steps, conditions)
+    path, _ = _trained(planned, run, jobs)
+    goals = maze_goals(tuple(str(path / "training" / job.name) for job in planned), episodes, output=path)
+    return {"run": str(path), **goals}
+
+
 def _plan(
     agents: tuple[str, ...],
     envs: tuple[str, ...],
@@ -84,15 +112,20 @@ def _plan(
 
 
 def _study(planned: list[Job], run: str, jobs: int | None) -> dict[str, Any]:
-    at_least_one(jobs=1 if jobs is None else jobs)
-    path = new_run_path(run)
-    with progress_bar(f"Study {path.name}", len(planned), "trainings") as update:
-        results = run_study(planned, path, jobs or os.cpu_count() or 1, update)
+    path, results = _trained(planned, run, jobs)
     table = compare(results, "base")
     write_json(path / "result.json", table)
     _write(path / "table.md", markdown(table))
     curves = plot(results, path / "curves.png")
     return {"run": str(path), "table": str(path / "table.md"), "plot": str(curves), "result": table}
+
+
+def _trained(planned: list[Job], run: str, jobs: int | None) -> tuple[Path, list[dict[str, Any]]]:
+    """The study's directory and its trainings' results."""
+    at_least_one(jobs=1 if jobs is None else jobs)
+    path = new_run_path(run)
+    with progress_bar(f"Study {path.name}", len(planned), "trainings") as update:
+        return path, run_study(planned, path, jobs or os.cpu_count() or 1, update)
 
 
 def _command(agent: str, env: str, seed: int, agent_steps: int | None) -> tuple[str, ...]:

@@ -146,7 +146,7 @@ def train_agent(
 
 def default_name(kind: str, config: TrainConfig, seed: int) -> str:
     """e.g. `dqn-mspacman-seed0`, `impala-minigrid-unlock-cbet-seed3`."""
-    task = config.env.id.removeprefix("ALE/").lower().replace(",", "+")
+    task = config.env.id.rpartition("/")[2].lower().replace(",", "+")
     for suffix in ("-v0", "-v1", "-v5"):
         task = task.replace(suffix, "")
     kinds = [word for word in ("cbet", "pretrain", "explorer") if getattr(config, word, None)]
