@@ -17,11 +17,13 @@ from rl_interp.analysis.mazes.decisions import (
 )
 from rl_interp.analysis.mazes.fields import retarget, vector_field
 from rl_interp.analysis.mazes.steering import (
+    at_mean,
     cheese_vector,
     corner_vector,
     effect,
-    find_cheese_channels,
+    elsewhere,
     move_cheese,
+    search,
     steer,
 )
 from rl_interp.core.envs import MazeConfig
@@ -126,14 +128,18 @@ def test_vectors_of_their_own_go_with_each_maze_through_whole_episodes():
 
 
 def test_the_search_finds_the_planted_channel_and_confirms_it_on_other_mazes(mazes):
-    found = find_cheese_channels(Planted(), mazes, move_cheese(mazes), "detect", 1)
+    agent = Planted()
+    edits = {"elsewhere": elsewhere(agent, mazes, "detect"), "mean": at_mean(agent, mazes, "detect")}
+    found = search(agent, mazes, "detect", edits, units=8, count=1)
     assert found.found == [CHEESE_CHANNEL]
-    assert found.held_out["elsewhere"].cheese < -0.2
-    assert found.held_out["elsewhere"].real
-    assert found.held_out["random channels"].cheese == 0
-    assert found.held_out["all channels"].cheese <= found.held_out["elsewhere"].cheese + 1e-6
-    with pytest.raises(UserError, match="count=4 channels asked of 8"):
-        find_cheese_channels(Planted(), mazes, move_cheese(mazes), "detect", 4)
+    assert found.held_out["found, elsewhere"].cheese < -0.2
+    assert found.held_out["found, elsewhere"].real
+    assert found.held_out["found, mean"].corner == pytest.approx(RIGHT - WRONG, abs=1e-4)
+    assert found.held_out["random, elsewhere"].cheese == 0
+    with pytest.raises(UserError, match="count=4 asked of 8 units"):
+        search(agent, mazes, "detect", edits, units=8, count=4)
+    with pytest.raises(UserError, match="a search needs at least 4"):
+        search(agent, mazes[:3], "detect", edits, units=8, count=1)
 
 
 def test_a_clamped_channel_moves_the_goal_where_it_is_said_to_be(mazes):

@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -117,10 +115,3 @@ def test_info_names_versions_and_hardware(run):
 def test_without_json_a_person_reads_figures(home, capsys):
     assert cli.main(["evaluate", "tiny", "--episodes", "1"]) == 0
     assert re.search(r"^mean: \d+", capsys.readouterr().out, re.M)
-
-
-def test_importing_the_suite_brings_nothing_heavy():
-    heavy = {"ale_py", "captum", "cv2", "gymnasium", "matplotlib", "pyarrow", "rich", "scipy", "sklearn", "tyro"}
-    code = f"import torch, sys; before = set(sys.modules); import rl_interp; print({heavy} & set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"

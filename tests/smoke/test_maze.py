@@ -48,6 +48,7 @@ def test_goals_of_several_agents_make_one_table(run, place):
     assert Path(result["plot"]).stat().st_size > 10_000
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("agents")
 def test_a_study_trains_an_agent_a_region(run, place):
     status, result, error = run("study maze --regions 1 0 --agent-steps 2048 --episodes 8 --run study --jobs 1")
@@ -72,23 +73,28 @@ def test_fields_and_retargeting_are_drawn(run, place):
 
 @pytest.mark.usefixtures("agents")
 def test_steering_has_its_controls(run, place):
-    status, result, error = run("maze steer mouse --hook block2.res1.sum --mazes 12 --episodes 4 --channels 1")
+    status, result, error = run("maze steer mouse --hook block2.res1.sum --mazes 12 --episodes 4 --units 1")
     assert status == 0, error
     for kinds in result["vectors"].values():
         assert set(kinds) == {"vector", "random direction", "another maze's"}
         assert {"-1", "1"} <= set(kinds["vector"])
-    assert set(result["channels"]["held_out"]) == {"elsewhere", "mean", "random channels", "all channels"}
+    assert {"found, at their mean", "random, at their mean"} <= result["searches"]["channels"]["held_out"].keys()
     assert len(result["played"]) == 4
     assert Path(result["plot"]).stat().st_size > 10_000
 
 
 @pytest.mark.usefixtures("agents")
 def test_what_serves_other_agents_serves_maze_agents(run, place):
-    assert run("collect mouse --hook block2.res2.sum --samples 300")[0] == 0
+    assert run("collect mouse --hook block2.res2.sum --samples 900")[0] == 0
     status, _, error = run("sae fit mouse --hook block2.res2.sum --latents 32 --k 4 --epochs 1 --as found")
     assert status == 0, error
-    status, _, error = run("sae evaluate found --episodes 2")
+    status, measured, error = run("sae evaluate found --episodes 2 --random-network")
     assert status == 0, error
+    assert "kind: dead end" in measured["coverage"]["concepts"]
+    assert {"features", "neurons", "random network's dictionary"} <= measured["coverage"]["means"].keys()
+    status, result, error = run("maze steer mouse --hook block2.res2.sum --mazes 8 --episodes 2 --units 1 --sae found")
+    assert status == 0, error
+    assert len(result["searches"]["features"]["scores"]) == 32
     status, _, error = run("saliency mouse --target value --decisions 3 --output film.mp4")
     assert status == 0, error
     status, result, error = run("probe mouse --hooks fc.post --samples 300")
@@ -112,7 +118,7 @@ def test_what_serves_other_agents_serves_maze_agents(run, place):
         ("maze field mouse --clamp fc.post=2", "it has the form HOOK:UNIT=VALUE"),
         ("maze retarget mouse --hook fc.post --channel 0", "'fc.post' has no positions"),
         ("maze retarget mouse --hook block2.conv --channel 99", "channel 99 given for 'block2.conv'"),
-        ("maze steer mouse --hook block2.conv --channels 9 --mazes 8", "count=9 channels asked of 4"),
+        ("maze steer mouse --hook block2.conv --units 9 --mazes 8", "count=9 asked of 4 units"),
     ],
 )
 def test_bad_input_gets_one_sentence(run, place, command, sentence):

@@ -108,64 +108,87 @@ def steer(
     }
 
 
+Edit = Callable[[Tensor, NDArray[np.integer], Sequence[int]], Tensor]
+"""`edit(values, rows, units)`: the values `[n, ...]` of some mazes, which are `rows [n]` of all, with units changed."""
+
+
 @dataclass(frozen=True)
-class Channels:
-    """Channels of a layer that carry where the cheese is, found on some mazes and tested on others."""
+class Search:
+    """Units of a layer (channels, or features of an autoencoder) that make the policy choose the cheese, found on some
+    mazes and tested on others."""
 
     scores: NDArray[np.float64]
-    """`[C]`: on the mazes searched, the mean change of P(step towards the cheese) when the channel is as if the cheese
-    were elsewhere; negative where it leads to the cheese."""
+    """`[U]`: on the mazes searched, the mean change of P(step towards the cheese) when the unit is edited; negative
+    where it leads to the cheese."""
     found: list[int]
-    """The channels whose score is lowest, best first."""
+    """The units whose score is lowest, best first."""
     held_out: Mapping[str, Effect]
-    """On held-out mazes: of all found channels as if the cheese were `elsewhere`; of each a `mean` over mazes; of
-    `random channels`, as many of the others, as if the cheese were elsewhere; and of `all channels`."""
+    """On held-out mazes, by edit: of the units `found`, of as many `random` others, and of `all` of them."""
 
 
-def find_cheese_channels(
+def search(
     agent: Agent,
     mazes: Mazes,
-    elsewhere: Mazes,
     at: str,
+    edits: Mapping[str, Edit],
+    units: int,
     count: int,
     seed: int = 0,
-    progress: Callable[[int], None] = lambda channels: None,
-) -> Channels:
-    """Search the channels of a spatial point that tell the policy where the cheese is, by resampling: a channel gets
-    the values that it has in the same maze with the cheese in another place. The first half of the mazes is searched,
-    the second tests what was found.
+    progress: Callable[[int], None] = lambda done: None,
+) -> Search:
+    """Edit one of the `units` of a spatial point after another, the mice being at their decision squares, on the first
+    half of the mazes; test the `count` that matter most on the second half.
 
     Args:
-        elsewhere: the same mazes with their cheeses moved; see `move_cheese`.
-        count: channels to find.
+        edits: what is done to units, by name; the first is searched with, all of them are tested.
 
     Raises:
-        UserError: fewer than 4 mazes, or not so many channels.
+        UserError: fewer than 4 mazes, or not so many units.
     """
     if len(mazes) < 4:
         raise UserError(f"{len(mazes)} mazes given; a search needs at least 4, to search half and test on half.")
-    half = len(mazes) // 2
-    there = at_decision(mazes)
-    swapped = activations(agent, elsewhere.edit(mouse=there.mouse), at)
-    width = swapped.shape[1]
-    if not 1 <= count < width / 2:
-        raise UserError(f"count={count} channels asked of {width} at {at!r}; it must be at least 1 and below half.")
-    searched, tested = (_Swapper(agent, there[part], at) for part in (np.arange(half), np.arange(half, len(mazes))))
-    scores = np.empty(width)
-    for channel in range(width):
-        scores[channel] = searched(swapped[:half], [channel]).cheese
-        progress(channel + 1)
+    if not 1 <= count < units / 2:
+        raise UserError(f"count={count} asked of {units} units of {at!r}; it must be at least 1 and below half.")
+    there, half = at_decision(mazes), len(mazes) // 2
+    searched, tested = (_Editor(agent, there, rows, at) for rows in np.split(np.arange(len(mazes)), [half]))
+    first, scores = next(iter(edits.values())), np.empty(units)
+    for unit in range(units):
+        scores[unit] = searched(first, [unit]).cheese
+        progress(unit + 1)
     order = np.argsort(scores, kind="stable")
-    found = order[:count].tolist()
-    others = np.random.default_rng(seed).choice(order[count:], count, replace=False).tolist()
-    means = tested.rerun.values.mean(0, keepdim=True).expand_as(tested.rerun.values)
+    random = np.random.default_rng(seed).choice(order[count:], count, replace=False)
+    sets = {"found": order[:count], "random": random, "all": np.arange(units)}
     held_out = {
-        "elsewhere": tested(swapped[half:], found),
-        "mean": tested(means, found),
-        "random channels": tested(swapped[half:], others),
-        "all channels": tested(swapped[half:], list(range(width))),
+        f"{which}, {name}": tested(edit, chosen.tolist())
+        for name, edit in edits.items()
+        for which, chosen in sets.items()
     }
-    return Channels(scores, found, held_out)
+    return Search(scores, order[:count].tolist(), held_out)
+
+
+def elsewhere(agent: Agent, mazes: Mazes, at: str, seed: int = 0) -> Edit:
+    """Channels get the values that they have in the same maze with the cheese in another place: resampling that changes
+    what they say of the cheese and nothing else."""
+    other = activations(agent, move_cheese(mazes, seed).edit(mouse=mazes.decision), at)
+
+    def edit(values: Tensor, rows: NDArray[np.integer], units: Sequence[int]) -> Tensor:
+        mixed = values.clone()
+        mixed[:, list(units)] = other[torch.from_numpy(rows)][:, list(units)]
+        return mixed
+
+    return edit
+
+
+def at_mean(agent: Agent, mazes: Mazes, at: str) -> Edit:
+    """Channels get their mean over the mazes, position by position."""
+    mean = activations(agent, at_decision(mazes), at).mean(0)
+
+    def edit(values: Tensor, rows: NDArray[np.integer], units: Sequence[int]) -> Tensor:
+        mixed = values.clone()
+        mixed[:, list(units)] = mean[list(units)]
+        return mixed
+
+    return edit
 
 
 def move_cheese(mazes: Mazes, seed: int = 0) -> Mazes:
@@ -181,21 +204,19 @@ def move_cheese(mazes: Mazes, seed: int = 0) -> Mazes:
     return mazes.edit(cheese=np.array(new))
 
 
-class _Swapper:
-    """Effects of replacing some channels of a point, in mazes whose mice are at their decision squares."""
+class _Editor:
+    """Effects of edits at a point in some of the mazes, whose mice are at their decision squares."""
 
-    def __init__(self, agent: Agent, mazes: Mazes, at: str):
-        self.rerun = Rerun(agent, torch.from_numpy(mazes.observations()).to(next(agent.parameters()).device), at)
-        self._steps = towards(mazes)
-        self._before = self._choices(self.rerun.values)
+    def __init__(self, agent: Agent, mazes: Mazes, rows: NDArray[np.integer], at: str):
+        chosen, self._rows = mazes[rows], rows
+        self._rerun = Rerun(agent, torch.from_numpy(chosen.observations()).to(next(agent.parameters()).device), at)
+        self._steps = towards(chosen)
+        self._before = self._choices(self._rerun.values)
 
-    def __call__(self, values: Tensor, channels: Sequence[int]) -> Effect:
-        """Of taking `channels` from `values [N, C, H, W]`."""
-        mixed = self.rerun.values.clone()
-        mixed[:, list(channels)] = values[:, list(channels)]
-        return _compare(self._before, self._choices(mixed))
+    def __call__(self, edit: Edit, units: Sequence[int]) -> Effect:
+        return _compare(self._before, self._choices(edit(self._rerun.values, self._rows, units)))
 
     def _choices(self, values: Tensor) -> tuple[NDArray, NDArray]:
-        probabilities = self.rerun(values).preferences.float().softmax(-1).cpu().numpy()
+        probabilities = self._rerun(values).preferences.float().softmax(-1).cpu().numpy()
         cheese, corner = ((probabilities[:, :4] * steps).sum(1) for steps in self._steps)
         return cheese, corner

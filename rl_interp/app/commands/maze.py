@@ -1,10 +1,15 @@
 """`rl-interp maze goals`, `maze field`, `maze retarget` and `maze steer`."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import tyro
+from numpy.typing import NDArray
+from torch import Tensor
 
 from rl_interp.analysis.mazes.decisions import (
     Coefficient,
@@ -17,14 +22,18 @@ from rl_interp.analysis.mazes.decisions import (
 )
 from rl_interp.analysis.mazes.fields import retarget, vector_field
 from rl_interp.analysis.mazes.steering import (
+    Edit,
+    Search,
     activations,
+    at_mean,
     cheese_vector,
     corner_vector,
-    find_cheese_channels,
-    move_cheese,
+    elsewhere,
+    search,
     steer,
 )
 from rl_interp.app.commands.imagine import clamped
+from rl_interp.app.dictionaries.runs import load_sae
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.mazes import (
     dose_picture,
@@ -45,6 +54,7 @@ from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.files import atomic_path, write_json
 from rl_interp.core.interventions import Add, Intervention, Mean
+from sae import SAE
 
 VECTORS = {"cheese": cheese_vector, "corner": corner_vector}
 
@@ -177,7 +187,8 @@ def maze_steer(
     hook: str = "block2.res1.sum",
     mazes: int = 400,
     episodes: int = 200,
-    channels: int = 5,
+    units: int = 5,
+    sae: str | None = None,
     seed: int = 20_000,
     checkpoint: int | None = None,
     device: str = "auto",
@@ -190,13 +201,16 @@ def maze_steer(
         hook: Hook point with positions.
         mazes: With a decision square, to measure effects on.
         episodes: To play whole, with and without the interventions.
-        channels: To find.
+        units: Channels to find, and features.
+        sae: Run of an autoencoder on that layer, whose features are searched as well.
         seed: Of the mazes.
         checkpoint: Step of the checkpoint; by default the newest.
         device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint, device)
-    env, agent = maze_env(loaded), loaded.agent
+    env, agent, fitted = maze_env(loaded), loaded.agent, load_sae(sae) if sae else None
+    if fitted is not None and (fitted.hook != hook or fitted.agent.source != loaded.source):
+        raise UserError(f"{sae} is an autoencoder on {fitted.hook} of {fitted.agent.source}, not on {hook} of {run}.")
     config = MazeConfig(min_side=5, max_side=env.max_side, decision=True)
     drawn = Mazes.draw(config, [episode_seed(seed, 0, i) for i in range(mazes)])
     drawn = drawn[(drawn.cheese != drawn.corner).any(1)]
@@ -206,9 +220,14 @@ def maze_steer(
         for name, vector in VECTORS.items():
             curves[f"{name} vector"] = steer(agent, drawn, hook, vector(agent, drawn, hook), seed=seed)
             update(len(curves))
-    width = activations(agent, drawn[:1], hook).shape[1]
+    width, edits = activations(agent, drawn[:1], hook).shape[1], _channel_edits(loaded, drawn, hook, seed)
     with progress_bar(f"Searching {hook}", width, "channels") as update:
-        found = find_cheese_channels(agent, drawn, move_cheese(drawn, seed), hook, channels, seed, update)
+        found = search(agent, drawn, hook, edits, width, units, seed, update)
+    searches = {"channels": found}
+    if fitted is not None:
+        latents, edits = fitted.sae.d_sae, {"ablated": _ablated(fitted.sae)}
+        with progress_bar("Searching features", latents, "features") as update:
+            searches["features"] = search(agent, drawn, hook, edits, latents, units, seed, update)
     mean = activations(agent, drawn, hook).mean(0)
     played = {
         "as it is": (),
@@ -223,7 +242,7 @@ def maze_steer(
             update(len(shares))
     folder = loaded.run.path / "analyses" / f"steering-{hook}"
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "table.md", _steering_table(curves, found.held_out, shares))
+    _write(folder / "table.md", _steering_table(curves, searches, shares))
     plot = dose_picture(curves, folder / "dose.png")
     result = loaded.source | {
         "hook": hook, "mazes": len(drawn), "p_cheese": p_cheese, "p_corner": p_corner,
@@ -231,9 +250,12 @@ def maze_steer(
             name: {kind: {str(s): vars(e) for s, e in of.items()} for kind, of in kinds.items()}
             for name, kinds in curves.items()
         },
-        "channels": {
-            "found": found.found, "scores": [round(float(s), 5) for s in found.scores],
-            "held_out": {name: vars(each) for name, each in found.held_out.items()},
+        "searches": {
+            kind: {
+                "found": each.found, "scores": [round(float(s), 5) for s in each.scores],
+                "held_out": {name: vars(effect) for name, effect in each.held_out.items()},
+            }
+            for kind, each in searches.items()
         },
         "played": {name: plain(share) for name, share in shares.items()},
     }  # fmt: skip
@@ -241,12 +263,32 @@ def maze_steer(
     return result | {"table": str(folder / "table.md"), "plot": str(plot), "result": str(folder / "result.json")}
 
 
-def _steering_table(curves: dict[str, Any], held_out: Any, shares: dict[str, Share]) -> str:
+def _channel_edits(loaded: Loaded, mazes: Mazes, hook: str, seed: int) -> dict[str, Edit]:
+    return {
+        "as if the cheese were elsewhere": elsewhere(loaded.agent, mazes, hook, seed),
+        "at their mean": at_mean(loaded.agent, mazes, hook),
+    }
+
+
+def _ablated(sae: SAE) -> Edit:
+    """Features are taken out, everything else, the autoencoder's error included, left as it is."""
+
+    @torch.no_grad()
+    def edit(values: Tensor, rows: NDArray[np.integer], units: Sequence[int]) -> Tensor:
+        last = values.movedim(1, -1)
+        active = sae.encode(last.reshape(-1, sae.d_in))[:, list(units)]
+        return (last - (active @ sae.W_dec[list(units)]).reshape(last.shape)).movedim(-1, 1)
+
+    return edit
+
+
+def _steering_table(curves: dict[str, Any], searches: dict[str, Search], shares: dict[str, Share]) -> str:
     lines = ["| intervention | change of P(step towards the cheese) | towards the corner |", "|---|---|---|"]
     for name, kinds in curves.items():
         for kind, effects in kinds.items():
             lines += [effect_line(f"{name} x {scale:+g}: {kind}", effects[scale]) for scale in (-1, 1)]
-    lines += [effect_line(f"channels found: {name}", effect) for name, effect in held_out.items()]
+    for kind, each in searches.items():
+        lines += [effect_line(f"{kind} {name}", effect) for name, effect in each.held_out.items()]
     lines += ["", "| whole episodes | P(cheese given decision square) | episodes |", "|---|---|---|"]
     for name, share in shares.items():
         lines.append(f"| {name} | {shown(plain(share))} | {share.count} |")

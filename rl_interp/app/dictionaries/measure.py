@@ -10,10 +10,11 @@ import torch
 import sae as sae_package
 from rl_interp.analysis.probes import features as features_of
 from rl_interp.analysis.probes import recorded
+from rl_interp.app.dictionaries.concepts import labelled
 from rl_interp.app.dictionaries.runs import Head, LoadedSAE, head_of
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.config import from_plain
-from rl_interp.core.envs import make_labelled, make_vector
+from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError
 from rl_interp.core.interventions import Intervention, Mean, Zero
 from rl_interp.core.rollout import evaluate
@@ -96,15 +97,11 @@ def play_spliced(
 def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | None:
     """What the features tell of the game's ground truth on held-out episodes, beside a random dictionary of the same
     size, the raw neurons, PCA, ICA and NMF, and, if `random_network`, a dictionary fitted in the same way to the agent
-    with its weights shuffled, which sees the same episodes; None where the store has no labels."""
-    store, train, held_out = fitted.store, fitted.train_rows, fitted.held_out_rows
-    concepts = make_labelled(fitted.agent.env).concepts if store.positions == 1 else {}
-    names = [name for name in concepts if concepts[name].kind == "boolean" and name in store.columns()]
-    columns = {name: store.column(name).astype(bool) for name in names}
-    names = [name for name in names if all(0 < columns[name][rows].mean() < 1 for rows in (train, held_out))]
-    if not names:
+    with its weights shuffled, which sees the same episodes; None where there is no ground truth."""
+    store, known = fitted.store, labelled(fitted)
+    if known is None:
         return None
-    labels = np.stack([columns[name] for name in names], 1)
+    train, held_out = known.train, known.held_out
     config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
 
     def encoded(sae: SAE, data: Activations) -> tuple[Features, Features]:
@@ -112,15 +109,16 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
         return of_train, of_held_out
 
     features = {"features": encoded(fitted.sae, store)}
-    features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, train), store)
+    features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, fitted.train_rows), store)
     if random_network:
         values = _of_random_network(fitted)
-        features["random network's dictionary"] = encoded(sae_package.fit(values, config, train), values)
+        features["random network's dictionary"] = encoded(sae_package.fit(values, config, fitted.train_rows), values)
     features |= sae_package.coordinates(store.read(train), store.read(held_out))
-    scores = {name: sae_package.coverage(*both, labels[train], labels[held_out]) for name, both in features.items()}
+    labels = known.train_labels, known.held_out_labels
+    scores = {name: sae_package.coverage(*both, *labels) for name, both in features.items()}
     return {
-        "concepts": names,
-        "rates": [float(rate) for rate in labels[held_out].mean(0)],
+        "concepts": known.names,
+        "rates": [float(rate) for rate in known.held_out_labels.mean(0)],
         "scores": {
             name: {kind: [float(v) for v in values] for kind, values in asdict(score).items()}
             for name, score in scores.items()
@@ -137,8 +135,10 @@ def _of_random_network(fitted: LoadedSAE) -> ArrayActivations:
     agent, values = randomised(fitted.agent.agent, seed=0).eval(), []
     with progress_bar("Following the episodes", fitted.store.samples, "decisions") as update:
         for episode in recorded(fitted.agent.env, fitted.store):
-            values.append(features_of(agent, episode, [fitted.hook])[fitted.hook])
-            update(sum(map(len, values)))
+            of_samples = features_of(agent, episode, [fitted.hook])[fitted.hook]
+            rows = of_samples.reshape(len(of_samples), fitted.store.width, -1).swapaxes(1, 2)
+            values.append(rows.reshape(-1, fitted.store.width))
+            update(sum(map(len, values)) // fitted.store.positions)
     return ArrayActivations(np.concatenate(values))
 
 
