@@ -2,6 +2,7 @@
 
 from sae.data import Activations, ArrayActivations, Paired, split_by_episode
 from sae.export import load, rebuild, save
+from sae.hub import pull, push
 from sae.measure.baselines import random_dictionary
 from sae.measure.coverage import Coverage, coordinates, coverage
 from sae.measure.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, splice
@@ -63,6 +64,8 @@ __all__ = [
     "load",
     "match_concepts",
     "policy_kl",
+    "pull",
+    "push",
     "q_nmse",
     "random_dictionary",
     "rebuild",

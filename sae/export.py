@@ -18,6 +18,7 @@ from rl_interp.core.files import atomic_path, write_json
 from sae.model import SAE, JumpReLU, TopK
 
 _ARCHITECTURES = ("topk", "jumprelu", "topk_transcoder", "jumprelu_transcoder")
+CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _LAYOUT = "6.0.0"
 """The oldest SAELens that reads this layout. Without it in the metadata SAELens takes the file for an older
 one, converts it, and loses the metadata on the way."""
@@ -47,9 +48,9 @@ def save(sae: SAE, directory: Path | str, metadata: dict[str, Any] | None = None
         config |= {"d_out": sae.d_out}
     with atomic_path(directory) as temporary:
         temporary.mkdir()
-        write_json(temporary / "cfg.json", config)
+        write_json(temporary / CONFIG, config)
         weights = {name: value.detach().cpu().contiguous() for name, value in sae.state_dict().items()}
-        save_file(weights, temporary / "sae_weights.safetensors")
+        save_file(weights, temporary / WEIGHTS)
     return directory
 
 
@@ -60,11 +61,11 @@ def load(directory: Path | str) -> SAE:
         RunError: a file is missing or damaged, the architecture is another one, or a weight has another shape.
     """
     directory = Path(directory)
-    for name in ("cfg.json", "sae_weights.safetensors"):
+    for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
             raise RunError(f"{directory} holds no autoencoder: {name} is missing.")
-    config = _read_config(directory / "cfg.json")
-    weights = {name: value.float() for name, value in _read_weights(directory / "sae_weights.safetensors").items()}
+    config = _read_config(directory / CONFIG)
+    weights = {name: value.float() for name, value in _read_weights(directory / WEIGHTS).items()}
     transcodes = config["architecture"].endswith("_transcoder")
     d_in, d_sae, d_out = config["d_in"], config["d_sae"], config.get("d_out") if transcodes else None
     topk = config["architecture"].startswith("topk")
@@ -72,7 +73,7 @@ def load(directory: Path | str) -> SAE:
     for name, parameter in sae.state_dict().items():
         have, want = tuple(weights[name].shape) if name in weights else "missing", tuple(parameter.shape)
         if have != want:
-            raise RunError(f"{directory}/sae_weights.safetensors: {name} is {have}, cfg.json says {want}.")
+            raise RunError(f"{directory}/{WEIGHTS}: {name} is {have}, {CONFIG} says {want}.")
     if not transcodes and not config.get("apply_b_dec_to_input", True):
         weights["b_enc"] = weights["b_enc"] + weights["b_dec"] @ weights["W_enc"]
     sae.load_state_dict({name: weights[name] for name in sae.state_dict()})

@@ -29,6 +29,8 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sae sweep": commands.sae_sweep,
     "sae test": commands.sae_test,
     "sae report": commands.sae_report,
+    "sae push": commands.sae_push,
+    "sae pull": commands.sae_pull,
     "saliency": commands.saliency,
     "probe": commands.probe_run,
     "maps": commands.maps,

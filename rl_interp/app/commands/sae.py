@@ -1,4 +1,4 @@
-"""`rl-interp sae fit`, `sae evaluate`, `sae sweep`, `sae test` and `sae report`."""
+"""`rl-interp sae fit`, `sae evaluate`, `sae sweep`, `sae test`, `sae report`, `sae push` and `sae pull`."""
 
 import sys
 from dataclasses import asdict
@@ -16,7 +16,7 @@ from rl_interp.app.report import build, write_report
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import atomic_path, write_json
 from rl_interp.core.store import ActivationStore
-from sae import SAEConfig, diagnose
+from sae import SAEConfig, diagnose, pull, push, save
 
 
 def sae_fit(
@@ -135,6 +135,42 @@ def sae_test(
     outcomes = judge_statements(fitted, statements, states, count)
     write_json(fitted.run.path / "analyses" / "statements.json", outcomes)
     return {"run": str(fitted.run.path), "passed": sum(each["passed"] for each in outcomes), "outcomes": outcomes}
+
+
+def sae_push(
+    run: tyro.conf.Positional[str],
+    repo: tyro.conf.Positional[str],
+    folder: str | None = None,
+    private: bool = False,
+) -> dict[str, Any]:
+    """Upload an autoencoder to a model repository of a hub, in SAELens's layout; needs the extra hub.
+
+    Args:
+        run: The autoencoder's run.
+        repo: OWNER/NAME; it is made if it is not there.
+        folder: In the repository; by default the hook's name.
+        private: Whether a repository that is made is private.
+    """
+    fitted = load_sae(run)
+    where = fitted.hook if folder is None else folder
+    address = push(fitted.run.path / "sae_lens", repo, where, private)
+    return {"run": str(fitted.run.path), "repo": repo, "folder": where, "commit": address}
+
+
+def sae_pull(
+    repo: tyro.conf.Positional[str], output: Path, folder: str = "", revision: str | None = None
+) -> dict[str, Any]:
+    """Fetch a dictionary from a hub and write it, in SAELens's layout, for `sae.load`; needs the extra hub.
+
+    Args:
+        repo: OWNER/NAME.
+        output: The directory to write.
+        folder: In the repository.
+        revision: A branch, tag or commit; by default the newest.
+    """
+    found = pull(repo, folder, revision)
+    path = save(found, output, {"repo": repo, "folder": folder})
+    return {"sae": str(path), "d_in": found.d_in, "d_sae": found.d_sae}
 
 
 def sae_report(run: tyro.conf.Positional[str], output: Path | None = None, top: int = 4) -> dict[str, Any]:
