@@ -6,7 +6,7 @@ from sae.hub import pull, push
 from sae.measure.baselines import random_dictionary
 from sae.measure.coverage import Coverage, coordinates, coverage
 from sae.measure.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, splice
-from sae.measure.features import ConceptMatch, Features, best_per_concept, match_concepts
+from sae.measure.features import ConceptMatch, Features, Neighbour, best_per_concept, match_concepts, neighbours
 from sae.measure.metrics import (
     Encoding,
     Metrics,
@@ -40,6 +40,7 @@ __all__ = [
     "Feed",
     "JumpReLU",
     "Metrics",
+    "Neighbour",
     "Outcome",
     "Paired",
     "SAEConfig",
@@ -63,6 +64,7 @@ __all__ = [
     "largest_cosines",
     "load",
     "match_concepts",
+    "neighbours",
     "policy_kl",
     "pull",
     "push",

@@ -120,6 +120,34 @@ class Features:
         return ranks, silent_rank
 
 
+@dataclass(frozen=True)
+class Neighbour:
+    """A feature that fires together with another."""
+
+    feature: int
+    similarity: float
+    """Cosine of their activations over the samples."""
+    together: float
+    """Share of the other's samples in which this one fires too."""
+
+
+def neighbours(features: Features, count: int = 5) -> list[list[Neighbour]]:
+    """For each feature the `count` whose activations are most like its own, most alike first; features that never fire
+    have none."""
+    matrix = features.matrix()
+    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
+    alike, fired = (matrix @ matrix.T).tocsr(), matrix.sign()
+    both, counts = (fired @ fired.T).tocsr(), features.counts()
+    found = []
+    for f in range(features.d_sae):
+        others, products = (part[alike.indptr[f] : alike.indptr[f + 1]] for part in (alike.indices, alike.data))
+        cosine = products / (norms[f] * norms[others])
+        order = [i for i in np.argsort(-cosine, kind="stable")[: count + 1] if others[i] != f][:count]
+        shared = both[[f]].toarray()[0] if order else np.empty(0)
+        found.append([Neighbour(int(others[i]), float(cosine[i]), float(shared[others[i]] / counts[f])) for i in order])
+    return found
+
+
 def _mid_ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
     """Ranks from 1, ties sharing their mean."""
     order = np.argsort(values)

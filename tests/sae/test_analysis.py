@@ -30,6 +30,7 @@ from sae import (
     judge,
     load,
     match_concepts,
+    neighbours,
     policy_kl,
     q_nmse,
     rebuild,
@@ -175,6 +176,20 @@ def test_feature_statistics_and_top_rows_from_distinct_episodes(x):
         assert features.generality(episodes)[feature] == len(set(episodes[dense[:, feature] > 0])) / 20
         counts, _ = features.histogram(feature)
         assert counts.sum() == features.counts()[feature]
+
+
+def test_neighbours_fire_alike_and_together(x):
+    encoding = encode_rows(filled(make()), ArrayActivations(x), np.arange(400))
+    dense, features = encoding.dense().astype(np.float64), Features(encoding)
+    cosines = dense.T @ dense / np.maximum(np.outer(*[np.linalg.norm(dense, axis=0)] * 2), 1e-12)
+    np.fill_diagonal(cosines, -1)
+    for f, near in enumerate(neighbours(features, 3)):
+        wanted = [g for g in np.argsort(-cosines[f], kind="stable")[:3] if cosines[f, g] > 0]
+        assert [each.feature for each in near] == wanted
+        for each in near:
+            assert each.similarity == pytest.approx(cosines[f, each.feature])
+            both = ((dense[:, f] > 0) & (dense[:, each.feature] > 0)).sum()
+            assert each.together == pytest.approx(both / (dense[:, f] > 0).sum())
 
 
 def test_concepts_are_chosen_in_training_and_scored_held_out():

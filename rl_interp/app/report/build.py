@@ -130,6 +130,7 @@ def _features(
             x = torch.from_numpy(store.read(states))
             clamps = sae_package.clamp_effects(sae, x, head, torch.from_numpy(levels))
     counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step", "action")}
+    alike, places = sae_package.neighbours(features), _map(sae, features)
     described = []
     for f in range(features.d_sae):
         values, rows = features.values(f), features.rows(f)
@@ -144,6 +145,8 @@ def _features(
                 "clamp": {"level": float(levels[f]), **_rounded_all(asdict(clamps[f]))}
                 if clamps and counts[f]
                 else None,
+                "alike": [[near.feature, round(near.similarity, 3), round(near.together, 3)] for near in alike[f]],
+                "place": places[f],
                 "top": [
                     {"frame": int(r), "activation": strength[int(r)]} | {k: int(c[r]) for k, c in columns.items()}
                     for r in tops[f]
@@ -151,6 +154,25 @@ def _features(
             }
         )
     return described
+
+
+def _map(sae: SAE, features: Features) -> list[list[float] | None]:
+    """A place on a map for each living feature, in [0, 1]²: near where decoder directions are alike (t-SNE of cosines,
+    van der Maaten & Hinton 2008)."""
+    from sklearn.manifold import TSNE
+
+    places: list[list[float] | None] = [None] * features.d_sae
+    living = np.flatnonzero(features.counts())
+    if len(living) < 8:
+        return places
+    directions = sae.W_dec.detach().numpy()[living]
+    directions = directions / np.linalg.norm(directions, axis=1, keepdims=True)
+    method = TSNE(perplexity=min(30, (len(living) - 1) / 3), init="pca", random_state=0, max_iter=500)
+    found = method.fit_transform(directions)  # of unit vectors, distances order pairs as cosines do
+    found = (found - found.min(0)) / np.ptp(found, axis=0).clip(min=1e-9)
+    for f, place in zip(living.tolist(), found, strict=True):
+        places[f] = [round(float(x), 4) for x in place]
+    return places
 
 
 def _frames(fitted: LoadedSAE, rows: NDArray[np.int64]) -> dict[str, str]:
