@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.files import write_json, write_text
 from rl_interp.core.run import hardware
 
 HERE = Path(__file__).parent
@@ -29,8 +29,7 @@ def main(scripts: list[str]) -> None:
         results[script] = json.loads(done.stdout.splitlines()[-1])
         in_order = [results[each] for each in SCRIPTS if each in results]
         write_json(path, in_order)
-        with atomic_path(HERE.parent / "docs" / "performance.md") as temporary:
-            temporary.write_text(page(in_order, machine), encoding="utf-8")
+        write_text(HERE.parent / "docs" / "performance.md", page(in_order, machine))
 
 
 def page(results: list[dict], machine: dict) -> str:

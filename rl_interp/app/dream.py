@@ -18,10 +18,9 @@ from rl_interp.app.progress import progress_bar
 from rl_interp.core.agent import PolicyOutput, State
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
-from rl_interp.core.files import atomic_path
 from rl_interp.core.hooks import Cache, hooked, run_with_cache
 from rl_interp.core.interventions import Intervention, as_hooks
-from rl_interp.core.pictures import font_of, write_png
+from rl_interp.core.pictures import font_of, save_figure, write_png
 from rl_interp.core.video import write_video
 
 _SIDE, _MARGIN, _HEADER, _FOOTER = 320, 16, 44, 118
@@ -248,6 +247,4 @@ def _plot_usage(path: Path, classes: NDArray[Any], surprise: NDArray[Any], deter
     axes[-1].set(xlabel="decision")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110, format="png")
-    plt.close(figure)
+    save_figure(figure, path)

@@ -15,8 +15,9 @@ from rl_interp.app.progress import progress_bar
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError, at_least_one
-from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.files import write_json, write_text
 from rl_interp.core.hooks import run_with_cache
+from rl_interp.core.pictures import save_figure
 from rl_interp.core.positions import Positions, positions
 from rl_interp.core.rollout import Actor
 from saliency import randomised
@@ -167,9 +168,7 @@ def table(maps: dict[str, dict[str, LayerMap]]) -> str:
 
 def write(loaded: Loaded, states: States, maps: dict[str, dict[str, LayerMap]], folder: Path) -> dict[str, Any]:
     """Write the table, the results, a picture of each layer and the sheet; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "table.md") as temporary:
-        temporary.write_text(table(maps), encoding="utf-8")
+    write_text(folder / "table.md", table(maps))
     result = {
         hook: {
             kind: {"information": found.information, "names": [_named(name) for name in found.names]}
@@ -218,10 +217,7 @@ def _layer_picture(
     )
     figure.suptitle(f"{loaded.run.path.name}, {hook}: clusters of positions", fontsize=11)
     path = folder / f"{hook}.png"
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
-    return path
+    return save_figure(figure, path)
 
 
 def _sheet(loaded: Loaded, states: States, maps: dict[str, dict[str, LayerMap]], path: Path, which: int = 0) -> Path:
@@ -252,10 +248,7 @@ def _sheet(loaded: Loaded, states: States, maps: dict[str, dict[str, LayerMap]],
         f"{loaded.run.path.name}: one state through the layers; above each map, the truth that its clusters tell most "
         "of, and how much", fontsize=10,
     )  # fmt: skip
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
-    plt.close(figure)
-    return path
+    return save_figure(figure, path)
 
 
 def _draw(axis: Any, assigned: NDArray[np.int64], count: int) -> None:

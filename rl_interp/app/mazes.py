@@ -16,7 +16,7 @@ from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD
 from rl_interp.core.envs.maze.draw import ENLARGED
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError
-from rl_interp.core.files import atomic_path
+from rl_interp.core.pictures import save_figure
 
 
 def maze_env(loaded: Loaded) -> MazeConfig:
@@ -52,7 +52,7 @@ def field_picture(maze: Mazes, fields: Sequence[tuple[str, Field]], path: Path) 
             clim=(-limit, limit) if of_difference else None,
         )  # fmt: skip
         figure.colorbar(quiver, ax=axis, shrink=0.7, label="value, difference" if of_difference else "value")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def retargeting_picture(maze: Mazes, found: Retargeting, title: str, path: Path) -> Path:
@@ -76,7 +76,7 @@ def retargeting_picture(maze: Mazes, found: Retargeting, title: str, path: Path)
         _frame(axis, maze)
         figure.colorbar(shown, ax=axis, shrink=0.7, label="probability of the steps there (geometric mean)")
     figure.suptitle(title, fontsize=12)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _show(axis: Any, maze: Mazes, title: str) -> None:
@@ -177,7 +177,7 @@ def goals_picture(rows: Sequence[dict[str, Any]], path: Path) -> Path:
         )
     right.set(xlabel="side of the maze (cells)", ylabel="P(cheese given decision square)", ylim=(0, 1.02))
     right.legend(fontsize=8)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def dose_picture(curves: dict[str, dict[str, dict[float, Effect]]], path: Path) -> Path:
@@ -200,18 +200,8 @@ def dose_picture(curves: dict[str, dict[str, dict[float, Effect]]], path: Path) 
         axis.set(xlabel="multiple that is added", title=title)
         axis.legend(fontsize=8)
     axes[0, 0].set_ylabel("change of P(step towards the cheese)")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def effect_line(name: str, effect: Effect) -> str:
     return f"| {name} | {effect.cheese:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] | {effect.corner:+.3f} |"
-
-
-def _save(figure: Any, path: Path) -> Path:
-    import matplotlib.pyplot as plt
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=100)
-    plt.close(figure)
-    return path

@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 
 from rl_interp.core.errors import RunError, UserError
-from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.files import write_json
 from rl_interp.core.interrupt import Interrupted, graceful_stop
+from rl_interp.core.pictures import save_figure
 from rl_interp.core.run import Run
 from rl_interp.core.stats import bootstrap, iqm
 
@@ -227,10 +228,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
         panel.set_ylim(low, max(high, low + 0.1))  # where nothing was learned the noise would fill the panel
         panel.legend(frameon=False, loc="best")
         panel.spines[["top", "right"]].set_visible(False)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    plt.close(figure)
-    return path
+    return save_figure(figure, path)
 
 
 def _smooth(values: Sequence[float], window: int = 5) -> np.ndarray:

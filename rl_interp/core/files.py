@@ -44,10 +44,15 @@ def atomic_path(target: Path | str) -> Iterator[Path]:
         shutil.rmtree(holder, ignore_errors=True)
 
 
+def write_text(path: Path | str, text: str) -> None:
+    """Write UTF-8 text, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(path: Path | str, value: Any) -> None:
     """Write `value` as indented JSON, atomically. NaN is refused: it is no JSON."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def sha256(path: Path | str) -> str:

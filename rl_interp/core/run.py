@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rl_interp.core.config import to_plain
 from rl_interp.core.errors import RunError, unknown
-from rl_interp.core.files import atomic_path, sha256, verify, write_json
+from rl_interp.core.files import atomic_path, sha256, verify, write_json, write_text
 
 RUNS = Path("runs")
 _PACKAGES = ("rl-interp", "torch", "numpy", "gymnasium", "ale-py", "minigrid", "crafter")
@@ -57,8 +57,7 @@ class Run:
         if (run.path / "meta.json").exists():
             raise RunError(f"{path} already holds a run; choose another name, or remove it to start again.")
         run.path.mkdir(parents=True, exist_ok=True)
-        with atomic_path(run.path / "config.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(to_plain(config), sort_keys=False), encoding="utf-8")
+        write_text(run.path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
         write_json(run.path / "meta.json", {"kind": kind, "seed": seed, "parent": to_plain(parent), **provenance()})
         return run
 
@@ -106,8 +105,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Drop metrics logged after `step`: a run resumed from there logs them again."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        with atomic_path(self.path / "metrics.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def close(self) -> None:
         if self._tensorboard is not None:

@@ -136,7 +136,9 @@ def neighbours(features: Features, count: int = 5) -> list[list[Neighbour]]:
     have none."""
     matrix = features.matrix()
     norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
-    alike, fired = (matrix @ matrix.T).tocsr(), matrix.sign()
+    fired = matrix.copy()
+    fired.data = np.sign(matrix.data)
+    alike = (matrix @ matrix.T).tocsr()
     both, counts = (fired @ fired.T).tocsr(), features.counts()
     found = []
     for f in range(features.d_sae):

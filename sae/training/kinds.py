@@ -38,26 +38,22 @@ class Losses:
 class Kind(nn.Module):
     """Rows of `encoder [F, D]` and `decoder [F, D_out]` belong to one latent each; the decoder's have unit norm.
 
-    An autoencoder encodes x − b_dec, a transcoder x.
+    It is fitted to encode x itself, which is centred: were it x − b_dec, as it is used, each step of b_dec would move
+    all pre-activations together, and latents would die of it.
     """
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
         super().__init__()
-        self.config, self.transcodes = config, transcodes
+        self.config = config
         self.kernel: Kernel = DenseKernel() if config.kernel == "dense" else SparseKernel()
         self.encoder = nn.Parameter(torch.zeros(config.latents, d_in))
         self.b_enc = nn.Parameter(torch.zeros(config.latents))
         self.decoder = nn.Parameter(torch.zeros(config.latents, d_out))
         self.b_dec = nn.Parameter(torch.zeros(d_out))
 
-    @property
-    def bias(self) -> Tensor:
-        """`[F]`: what is added to the product of x itself and the encoder."""
-        return self.b_enc if self.transcodes else self.b_enc - self.encoder @ self.b_dec
-
     def pre_activations(self, x: Tensor, latents: Tensor) -> Tensor:
         """`[N, L]` of some latents `[L]`."""
-        return torch.addmm(self.bias[latents], x, self.encoder[latents].T)
+        return torch.addmm(self.b_enc[latents], x, self.encoder[latents].T)
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
         """The losses of one batch; `variance` is that of the target, summed over its width."""
@@ -113,9 +109,8 @@ class TopKKind(Kind):
     """The k largest latents of each sample are active (Gao et al. 2024, arXiv 2406.04093)."""
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
-        bias = self.bias
-        pairs = self.kernel.top_rows(x, self.encoder, bias, self.config.k)
-        values = self.kernel.encode(x, self.encoder, bias, pairs).relu()
+        pairs = self.kernel.top_rows(x, self.encoder, self.b_enc, self.config.k)
+        values = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
         return self._compare(y, values, pairs, variance)
 
     def finished(self, d_in: int, d_out: int | None) -> SAE:
@@ -126,8 +121,8 @@ class BatchTopKKind(Kind):
     """The k·N largest latents of a batch are active, so that samples share them by need; used with the threshold that
     this amounted to (Bussmann et al. 2024, arXiv 2412.06410)."""
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
-        super().__init__(config, d_in, d_out, transcodes)
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
+        super().__init__(config, d_in, d_out)
         self.threshold = nn.Buffer(torch.zeros(()))
         """Mean over recent batches of the smallest active latent."""
 
@@ -139,9 +134,9 @@ class BatchTopKKind(Kind):
         return self._compare(y, values, pairs, variance)
 
     def _active(self, x: Tensor) -> tuple[Pairs, Tensor]:
-        count, bias = self.config.k * len(x), self.bias
-        pairs = self.kernel.top_all(x, self.encoder, bias, count)
-        values = self.kernel.encode(x, self.encoder, bias, pairs).relu()
+        count = self.config.k * len(x)
+        pairs = self.kernel.top_all(x, self.encoder, self.b_enc, count)
+        values = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
         if len(values) > count:
             smallest = values.detach().topk(count, sorted=False).values.min()
             values = torch.where(values >= smallest, values, 0.0)
@@ -176,8 +171,8 @@ class PenalisedKind(Kind):
     """Kinds that pay for activity. The price goes up while more than k latents are active in a sample and down while
     fewer are, so that k means the same for all kinds."""
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
-        super().__init__(config, d_in, d_out, transcodes)
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
+        super().__init__(config, d_in, d_out)
         self.price = nn.Buffer(torch.tensor(_FIRST_PRICE))
 
     def _priced(self, losses: Losses, activity: Tensor, extra: Tensor | float = 0.0) -> Losses:
@@ -193,8 +188,8 @@ class JumpReLUKind(PenalisedKind):
     """Every latent has a threshold of its own, learned by straight-through estimates; the price is for each active
     latent (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
-        super().__init__(config, d_in, d_out, transcodes)
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
+        super().__init__(config, d_in, d_out)
         self.log_threshold = nn.Parameter(torch.zeros(config.latents))
         self.bandwidth = nn.Buffer(torch.zeros(()))
 
@@ -204,7 +199,7 @@ class JumpReLUKind(PenalisedKind):
         self.bandwidth.copy_(_BANDWIDTH * threshold)
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
-        threshold, bias = self.log_threshold.exp(), self.bias
+        threshold, bias = self.log_threshold.exp(), self.b_enc
         floors = threshold.detach() - self.bandwidth / 2
         pairs = self.kernel.above(x, self.encoder, bias, floors)
         pre = self.kernel.encode(x, self.encoder, bias, pairs)
@@ -227,8 +222,8 @@ class GatedKind(PenalisedKind):
     `b_enc` is the gates' bias.
     """
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int, transcodes: bool):
-        super().__init__(config, d_in, d_out, transcodes)
+    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
+        super().__init__(config, d_in, d_out)
         self.log_scale = nn.Parameter(torch.zeros(config.latents))
         self.b_strength = nn.Parameter(torch.zeros(config.latents))
 
@@ -236,9 +231,8 @@ class GatedKind(PenalisedKind):
         self.b_enc.fill_(-self._threshold(x))
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
-        bias = self.bias
-        pairs = self.kernel.above(x, self.encoder, bias, torch.zeros_like(bias))
-        gates = self.kernel.encode(x, self.encoder, bias, pairs).relu()
+        pairs = self.kernel.above(x, self.encoder, self.b_enc, torch.zeros_like(self.b_enc))
+        gates = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
         projected = gates - self.b_enc[pairs.index]
         strength = (projected * self.log_scale.exp()[pairs.index] + self.b_strength[pairs.index]).relu()
         losses = self._compare(y, torch.where(gates > 0, strength, 0.0), pairs, variance)
@@ -255,7 +249,7 @@ class GatedKind(PenalisedKind):
         return self.encoder * self.log_scale.exp()[:, None], self.b_strength
 
 
-KINDS: dict[str, Callable[[SAEConfig, int, int, bool], Kind]] = {
+KINDS: dict[str, Callable[[SAEConfig, int, int], Kind]] = {
     "topk": TopKKind,
     "batch_topk": BatchTopKKind,
     "matryoshka": MatryoshkaKind,

@@ -39,7 +39,7 @@ class Trainer:
                 f"{len(feed.rows)} samples given for {config.latents} latents; collect more, or fit fewer latents."
             )
         self.feed, self.config = feed, config
-        self.kind = KINDS[config.kind](config, feed.into.to.shape[1], feed.out.to.shape[1], feed.transcodes)
+        self.kind = KINDS[config.kind](config, feed.into.to.shape[1], feed.out.to.shape[1])
         gain = self._initialise(np.random.default_rng(config.seed))
         self.optimizer = self._optimizer(gain)
         self.samples = 0
@@ -77,14 +77,14 @@ class Trainer:
         """Adam, with steps in proportion to the weights.
 
         Adam moves every weight by about its step size, whatever the gradient. On data of low rank the encoder
-        starts `gain` times as large as the decoder (a thirtieth, say), and with one step size for both each update
-        would turn its directions thirty times as far: most latents would lose every sample and die.
+        starts `gain` times as large as the decoder (a thirteenth, say), and with one step size for both each update
+        would turn its directions thirteen times as far: most latents would lose every sample and die. Biases are of the
+        size of what latents are worth, which is that of the data, and take whole steps.
         """
-        rate = self.config.learning_rate
-        encoder = [self.kind.encoder, self.kind.b_enc]
-        others = [p for p in self.kind.parameters() if all(p is not each for each in encoder)]
+        rate, encoder = self.config.learning_rate, self.kind.encoder
+        others = [parameter for parameter in self.kind.parameters() if parameter is not encoder]
         groups = [{"params": others, "lr": rate, "peak": rate}]
-        groups.append({"params": encoder, "lr": rate * gain, "peak": rate * gain})
+        groups.append({"params": [encoder], "lr": rate * gain, "peak": rate * gain})
         return torch.optim.Adam(groups, fused=True)
 
     def step(self, batch: tuple[Tensor, Tensor] | None = None) -> Losses:
@@ -135,8 +135,8 @@ class Trainer:
         rng = np.random.default_rng((self.config.seed, self.updates))
         share = (error / error.sum()).double().numpy()
         chosen = torch.from_numpy(rng.choice(len(x), len(dead), replace=False, p=share / share.sum()))
-        missing = -residual[chosen] if self.feed.transcodes else x[chosen] - kind.b_dec
-        read = x[chosen] if self.feed.transcodes else missing
+        read = x[chosen]
+        missing = -residual[chosen] if self.feed.transcodes else read - kind.b_dec
         kind.decoder[dead] = F.normalize(missing, dim=1)
         kind.encoder[dead] = F.normalize(read, dim=1) * kind.encoder[living].norm(dim=1).mean()
         kind.b_enc[dead] = kind.b_enc[living].mean()
@@ -177,8 +177,9 @@ class Trainer:
         sae = kind.finished(len(into.to), len(out.to) if self.feed.transcodes else None)
         encoder, bias = kind.used_encoder()
         sae.W_enc.copy_(into.to @ encoder.T)
-        # A transcoder is given x, and was fitted to x − mean; an autoencoder's b_dec holds the mean.
-        sae.b_enc.copy_(bias - encoder @ (into.mean @ into.to) if self.feed.transcodes else bias)
+        # Both were fitted to x − mean. A transcoder is given x; an autoencoder x − b_dec, whose b_dec holds the mean.
+        given = -into.mean @ into.to if self.feed.transcodes else kind.b_dec
+        sae.b_enc.copy_(bias + encoder @ given)
         sae.W_dec.copy_(kind.decoder @ out.back)
         sae.b_dec.copy_(out.mean + kind.b_dec @ out.back)
         return sae.eval()

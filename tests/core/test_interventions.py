@@ -39,6 +39,14 @@ def test_add_moves_along_the_feature_axis_at_every_position(conv_agent, conv_obs
     torch.testing.assert_close(moved - plain["conv.post"], 3 * direction[None, :, None, None].expand(5, 3, 6, 6))
 
 
+def test_add_takes_a_whole_layer_s_direction_for_all_or_for_each(conv_agent, conv_obs, plain):
+    each = torch.randn(5, 3, 6, 6)
+    moved = after(conv_agent, conv_obs, Add("conv.post", direction=each, scale=-2.0))
+    torch.testing.assert_close(moved, plain["conv.post"] - 2 * each)
+    moved = after(conv_agent, conv_obs, Add("conv.post", direction=each[0]))
+    torch.testing.assert_close(moved, plain["conv.post"] + each[0])
+
+
 def test_patch_copies_from_another_run(conv_agent, conv_obs):
     _, other = run_with_cache(conv_agent, conv_obs.flip(0), names=["q.in"])
     out, _ = run_with_cache(conv_agent, conv_obs, names=["q"], hooks=as_hooks([Patch("q.in", source=other["q.in"])]))

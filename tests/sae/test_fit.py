@@ -35,7 +35,7 @@ def trainer_of(data, config=SMALL, target=None) -> Trainer:
 def topk_loss(trainer: Trainer, x: torch.Tensor) -> torch.Tensor:
     """The loss written out with dense matrices, from its definition."""
     kind = trainer.kind
-    pre = (x - kind.b_dec) @ kind.encoder.T + kind.b_enc
+    pre = x @ kind.encoder.T + kind.b_enc
     kept = torch.zeros_like(pre, dtype=torch.bool).scatter(1, pre.topk(kind.config.k, dim=1).indices, True)
     error = x - (torch.relu(pre) * kept @ kind.decoder + kind.b_dec)
     loss = error.square().sum() / (len(x) * trainer.feed.out.variance)
@@ -98,14 +98,14 @@ def test_sparse_and_dense_kernels_agree_for_every_kind(kind):
 
 def _clear(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     kind, k = trainer.kind, trainer.config.k
-    top = torch.addmm(kind.bias, x, kind.encoder.T).topk(k + 1, dim=1).values
+    top = torch.addmm(kind.b_enc, x, kind.encoder.T).topk(k + 1, dim=1).values
     clear = top[:, k - 1] > 1.05 * top[:, k].clamp(min=1e-3)
     if trainer.config.kind == "topk":
         assert clear.sum() > 100
         return x[clear], y[clear]
     # Of a batch whose last active latent is well above the first that is not.
     for count in range(100, 200):
-        values = torch.addmm(kind.bias, x[:count], kind.encoder.T).flatten().topk(k * count + 1).values
+        values = torch.addmm(kind.b_enc, x[:count], kind.encoder.T).flatten().topk(k * count + 1).values
         if values[-2] > 1.0001 * values[-1]:
             return x[:count], y[:count]
     raise AssertionError("no batch with a clear threshold")

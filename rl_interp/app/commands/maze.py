@@ -52,7 +52,7 @@ from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError, at_least_one
-from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.files import write_json, write_text
 from rl_interp.core.interventions import Add, Intervention, Mean
 from sae import SAE
 
@@ -86,9 +86,8 @@ def maze_goals(
         without = to_corner_without_cheese(loaded.agent, anywhere, episodes, seed)
         rows.append(goals_row(loaded, env.region, played, without, _regression(played)))
     folder = output or agents[0].run.path / "analyses" / "goals"
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "result.json", rows)
-    _write(folder / "table.md", goals_table(rows))
+    write_text(folder / "table.md", goals_table(rows))
     plot = goals_picture(rows, folder / "goals.png")
     return {"table": str(folder / "table.md"), "plot": str(plot), "result": str(folder / "result.json"), "agents": rows}
 
@@ -241,8 +240,7 @@ def maze_steer(
             shares[name] = play(agent, config, episodes, seed + 1, interventions).p_cheese
             update(len(shares))
     folder = loaded.run.path / "analyses" / f"steering-{hook}"
-    folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "table.md", _steering_table(curves, searches, shares))
+    write_text(folder / "table.md", _steering_table(curves, searches, shares))
     plot = dose_picture(curves, folder / "dose.png")
     result = loaded.source | {
         "hook": hook, "mazes": len(drawn), "p_cheese": p_cheese, "p_corner": p_corner,
@@ -293,8 +291,3 @@ def _steering_table(curves: dict[str, Any], searches: dict[str, Search], shares:
     for name, share in shares.items():
         lines.append(f"| {name} | {shown(plain(share))} | {share.count} |")
     return "\n".join(lines) + "\n"
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

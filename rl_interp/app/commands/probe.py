@@ -12,7 +12,7 @@ from rl_interp.app.commands.analyse import collect_store
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.envs import make_labelled
-from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.files import write_json, write_text
 from rl_interp.core.hooks import hook_point
 from saliency import randomised
 
@@ -49,10 +49,8 @@ def probe_run(
         "hooks": list(hooks), "samples": samples, "seed": seed, "epsilon": epsilon,
         "scores": {name: {c: vars(score) for c, score in column.items()} for name, column in columns.items()},
     }  # fmt: skip
-    path.mkdir(parents=True, exist_ok=True)
     write_json(path / "result.json", result)
-    with atomic_path(path / "table.md") as temporary:
-        temporary.write_text(markdown(columns, loaded), encoding="utf-8")
+    write_text(path / "table.md", markdown(columns, loaded))
     means = {name: _mean(column) for name, column in columns.items()}
     return loaded.source | {"table": str(path / "table.md"), "result": str(path / "result.json"), "means": means}
 

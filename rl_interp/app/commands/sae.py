@@ -14,7 +14,7 @@ from rl_interp.app.dictionaries.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.app.load import load_agent, new_run_path
 from rl_interp.app.report import build, write_report
 from rl_interp.core.errors import at_least_one
-from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.files import write_json, write_text
 from rl_interp.core.store import ActivationStore
 from sae import SAEConfig, diagnose, pull, push, save
 
@@ -108,8 +108,7 @@ def sae_sweep(
     path = new_run_path(name or f"{loaded.run.path.name}-sweep")
     found = run_sweep(run, checkpoint, stores, configs, path, episodes, ray)
     write_json(path / "result.json", found)
-    with atomic_path(path / "table.md") as temporary:
-        temporary.write_text(markdown(found), encoding="utf-8")
+    write_text(path / "table.md", markdown(found))
     plot = pareto(found, path / "pareto.png")
     return {"run": str(path), "table": str(path / "table.md"), "plot": str(plot), "result": found}
 

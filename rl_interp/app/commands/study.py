@@ -12,7 +12,7 @@ from rl_interp.app.progress import progress_bar
 from rl_interp.app.study import Job, compare, markdown, plot, run_study
 from rl_interp.core.envs import env_config
 from rl_interp.core.errors import at_least_one
-from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.files import write_json, write_text
 from rl_interp.core.run import Run
 
 
@@ -115,7 +115,7 @@ def _study(planned: list[Job], run: str, jobs: int | None) -> dict[str, Any]:
     path, results = _trained(planned, run, jobs)
     table = compare(results, "base")
     write_json(path / "result.json", table)
-    _write(path / "table.md", markdown(table))
+    write_text(path / "table.md", markdown(table))
     curves = plot(results, path / "curves.png")
     return {"run": str(path), "table": str(path / "table.md"), "plot": str(curves), "result": table}
 
@@ -135,8 +135,3 @@ def _command(agent: str, env: str, seed: int, agent_steps: int | None) -> tuple[
     if agent_steps is not None:
         command += ("--agent-steps", str(agent_steps), "--log-every", str(max(1, agent_steps // 150)))
     return command
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -18,7 +18,8 @@ from rl_interp.app.dictionaries.runs import fit_runs, load_sae
 from rl_interp.app.load import load_agent
 from rl_interp.core.cluster import connect
 from rl_interp.core.errors import RunError
-from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.files import write_json
+from rl_interp.core.pictures import save_figure
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from sae import SAEConfig, largest_cosines
@@ -199,10 +200,7 @@ def pareto(found: Sequence[dict[str, Any]], path: Path) -> Path:
         if name == "return_recovered":
             panel.axhline(1, color="0.6", linewidth=0.8, linestyle=":")
     axes[0][0].legend(frameon=False, fontsize=8)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    plt.close(figure)
-    return path
+    return save_figure(figure, path)
 
 
 def _ks(found: Sequence[dict[str, Any]]) -> list[int]:

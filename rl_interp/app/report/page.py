@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rl_interp.core.files import atomic_path
+from rl_interp.core.files import write_text
 
 _TEMPLATE = Path(__file__).parent / "template.html"
 
@@ -14,6 +14,5 @@ def write_report(data: dict[str, Any], path: Path | str) -> Path:
     # "</" would end the script element that holds the data.
     text = json.dumps(data, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     page = _TEMPLATE.read_text(encoding="utf-8").replace("__DATA__", text)
-    with atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(path, page)
     return Path(path)
