@@ -140,7 +140,7 @@ def train_agent(
         # A run shared without its training state does not say how many there were.
         "updates": opened.load_state(newest)["learner"]["updates"] if opened.has_state(newest) else None,
         "steps_per_second": (newest - before) / (time.perf_counter() - started),
-        "evaluation": scores_json(final, config.env, seed + 1, config.eval_epsilon),
+        "evaluation": scores_json(final, config.env.scored, seed + 1, config.eval_epsilon),
     }
 
 
