@@ -105,8 +105,8 @@ def _centres(cells: NDArray[np.integer]) -> tuple[NDArray[np.float64], NDArray[n
 def goals_table(rows: Sequence[dict[str, Any]]) -> str:
     """A row an agent, in Markdown."""
     lines = [
-        "| agent | cheese in training | P(cheese given decision square) | P(corner, no cheese given it) "
-        "| P(corner given no cheese) | episodes at a decision square |",
+        "| agent | cheese in training | P(cheese given decision square) | P(ends at the corner without it, given that "
+        "square) | P(ends at the corner given no cheese) | episodes at a decision square |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows:
@@ -158,8 +158,8 @@ def goals_picture(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     at = np.arange(len(rows))
     for offset, key, label, colour in (
         (-0.25, "p_cheese", "cheese, given the decision square", "#e0a000"),
-        (0.0, "p_corner", "corner and no cheese, given the decision square", "#5868c4"),
-        (0.25, "p_corner_without_cheese", "corner, where there is no cheese", "#9a9aa8"),
+        (0.0, "p_corner", "ends at the corner without it, given that square", "#5868c4"),
+        (0.25, "p_corner_without_cheese", "ends at the corner, where there is no cheese", "#9a9aa8"),
     ):
         values = np.array([[row[key][name] for name in ("value", "low", "high")] for row in rows], float)
         errors = np.abs(values[:, 1:] - values[:, :1]).T

@@ -23,6 +23,11 @@ from rl_interp.core.rollout import evaluate
 
 COVARIATES = ("steps to the cheese", "steps to the corner", "distance to the cheese", "distance from cheese to corner")
 """Of a decision square: along the ways, and as the crow flies. All in cells."""
+CORNER = 5
+"""Cells along the side of the square at the top right that counts as the corner, and of the region of the published
+agent."""
+_LARGE = 2 * CORNER + 1
+"""Side of the smallest mazes of which that square is less than a quarter."""
 _ENVS = 64
 
 
@@ -56,7 +61,7 @@ class Played:
     decision: NDArray[np.bool_]
     """`[N]`: whether it came to the decision square."""
     corner: NDArray[np.bool_]
-    """`[N]`: whether it came to the top right."""
+    """`[N]`: whether it ended among the 5x5 cells at the top right."""
 
     @property
     def p_cheese(self) -> Share:
@@ -65,7 +70,7 @@ class Played:
 
     @property
     def p_corner(self) -> Share:
-        """P(corner, and no cheese | decision square)."""
+        """P(ends at the corner, without the cheese | decision square)."""
         return Share.of((self.corner & ~self.cheese)[self.decision])
 
 
@@ -89,15 +94,22 @@ def play(
         vector.reset(seed)
         interventions = interventions(vector.mazes)
     done = evaluate(agent, vector, episodes, seed=seed, epsilon=0.0, interventions=interventions, progress=progress)
-    last = done.last
-    return Played(Mazes.draw(config, last["seed"]), done.returns > 0, last["at_decision"], last["at_corner"])
+    mazes = Mazes.draw(config, done.last["seed"])
+    return Played(mazes, done.returns > 0, done.last["at_decision"], _at_corner(mazes, done.last["mouse"]))
 
 
 def to_corner_without_cheese(agent: Agent, env: MazeConfig, episodes: int, seed: int) -> Share:
-    """P(top right | no cheese): how often the mouse comes to the corner in mazes without a cheese."""
-    config = replace(env.scored, cheese=False, decision=False)
+    """P(top right | no cheese): how often the mouse is at the corner at the end, in mazes without a cheese; of side 11 or
+    more, where there are such."""
+    smallest = min(env.max_side, max(env.min_side, _LARGE))
+    config = replace(env.scored, cheese=False, decision=False, min_side=smallest)
     done = evaluate(agent, MazeVector(config, min(_ENVS, episodes)), episodes, seed=seed, epsilon=0.0)
-    return Share.of(done.last["at_corner"])
+    return Share.of(_at_corner(Mazes.draw(config, done.last["seed"]), done.last["mouse"]))
+
+
+def _at_corner(mazes: Mazes, mouse: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """`[N]`: whether cells `[N, 2]` are among the 5x5 at the top right."""
+    return (abs(mouse - mazes.corner) < CORNER).all(1)
 
 
 def covariates(mazes: Mazes) -> NDArray[np.float64]:

@@ -138,20 +138,17 @@ def test_the_info_says_where_the_mouse_has_been_and_by_which_seed():
     config = MazeConfig(decision=True, max_side=7)
     env, rng = make_vector(config, 8), np.random.default_rng(1)
     env.reset(0)
-    been = None
+    been = (env.mazes.mouse == env.mazes.decision).all(1)
     for _ in range(300):
         env.send(rng.integers(4, size=8))
         step = env.recv()
         now = env.mazes
         start = Mazes.draw(config, step.info["seed"])
         np.testing.assert_array_equal(start.walls, now.walls)
-        here = np.stack([(now.mouse == cell).all(1) for cell in (start.decision, start.corner)], 1)
-        been = here if been is None else np.where(step.first[:, None], here, been | here)
-        if step.first.any() or been is not None:
-            both = np.stack([step.info["at_decision"], step.info["at_corner"]], 1)
-            assert (both >= here).all()
-            started = step.first
-            np.testing.assert_array_equal(both[started], here[started])
+        here = (now.mouse == start.decision).all(1)
+        been = np.where(step.first, here, been | here)
+        np.testing.assert_array_equal(step.info["at_decision"], been)
+        np.testing.assert_array_equal(step.info["mouse"], now.mouse)
 
 
 def test_the_labelled_environment_sees_what_the_vector_one_sees():
@@ -182,7 +179,7 @@ def test_environments_go_on_from_where_their_state_was_taken():
         for each in actions:
             target.send(each)
             steps.append(target.recv())
-        return [(s.obs, s.reward, s.done, s.first, s.info["at_corner"]) for s in steps]
+        return [(s.obs, s.reward, s.done, s.first, s.info["at_decision"]) for s in steps]
 
     play(env, rng.integers(5, size=(50, 4)))
     after = rng.integers(5, size=(60, 4))

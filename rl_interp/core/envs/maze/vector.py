@@ -16,7 +16,6 @@ from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import UserError
 
 _MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)])
-_AT_DECISION, _AT_CORNER = 0, 1
 _TRIED = 100
 """Episodes in the largest mazes by which they are judged."""
 
@@ -24,8 +23,8 @@ _TRIED = 100
 class MazeVector:
     """N mazes behind the suite's vector convention. Episode n of maze i is seeded by `episode_seed(seed, i, n)`.
 
-    `Step.info` has the `seed` of each episode, from which `Mazes.draw` gives its maze (without a curriculum), and
-    whether the mouse has been `at_decision` and `at_corner` in it.
+    `Step.info` has the `seed` of each episode, from which `Mazes.draw` gives its maze (without a curriculum), where the
+    `mouse` is, and whether it has been `at_decision`, the decision square.
     """
 
     action_names: tuple[str, ...] = ACTIONS
@@ -34,8 +33,8 @@ class MazeVector:
         self.config, self.num_envs, self.observation_shape = config, num_envs, config.observation_shape
         mazes = Mazes.blank(num_envs)
         self._walls, self._side, self._mouse, self._cheese = mazes.walls, mazes.side, mazes.mouse, mazes.cheese
-        self._marks = np.empty((num_envs, 2, 2), np.int64)
-        self._been = np.zeros((num_envs, 2), bool)
+        self._decision = np.empty((num_envs, 2), np.int64)
+        self._been = np.zeros(num_envs, bool)
         self._steps = np.zeros(num_envs, np.int64)
         self._obs = np.empty((num_envs, *self.observation_shape), np.uint8)
 
@@ -70,8 +69,8 @@ class MazeVector:
     def _put(self, where: NDArray[np.integer], mazes: Mazes) -> None:
         self._walls[where], self._side[where] = mazes.walls, mazes.side
         self._mouse[where], self._cheese[where] = mazes.mouse, mazes.cheese
-        self._marks[where] = np.stack([mazes.decision, mazes.corner], 1)
-        self._been[where] = (self._marks[where] == self._mouse[where, None]).all(-1)
+        self._decision[where] = mazes.decision
+        self._been[where] = (self._decision[where] == self._mouse[where]).all(-1)
         self._obs[where] = mazes.observations()
         self._steps[where] = 0
 
@@ -99,8 +98,8 @@ class MazeVector:
     def recv(self) -> Step:
         first, reward = self._ended, np.zeros(self.num_envs, np.float32)
         _move(
-            self._sent, first, self._walls, self._mouse, self._cheese, self._marks, self._been, self._steps, reward,
-            self._obs,
+            self._sent, first, self._walls, self._mouse, self._cheese, self._decision, self._been, self._steps,
+            reward, self._obs,
         )  # fmt: skip
         terminated = reward > 0
         truncated = ~terminated & ~first & (self._steps >= self.config.patience * self._side)
@@ -109,11 +108,7 @@ class MazeVector:
         if first.any():
             self._begin()
         self._ended = terminated | truncated
-        info = {
-            "seed": self._seeds.copy(),
-            "at_decision": self._been[:, _AT_DECISION].copy(),
-            "at_corner": self._been[:, _AT_CORNER].copy(),
-        }
+        info = {"seed": self._seeds.copy(), "mouse": self._mouse.copy(), "at_decision": self._been.copy()}
         return Step(self._obs.copy(), reward, terminated, truncated, first, info)
 
     def scene(self) -> NDArray[np.uint8]:
@@ -147,7 +142,7 @@ _SAVED = (
     "_side",
     "_mouse",
     "_cheese",
-    "_marks",
+    "_decision",
     "_been",
     "_steps",
 )
@@ -160,7 +155,7 @@ def _move(
     walls: NDArray[np.bool_],
     mouse: NDArray[np.int64],
     cheese: NDArray[np.int64],
-    marks: NDArray[np.int64],
+    decision: NDArray[np.int64],
     been: NDArray[np.bool_],
     steps: NDArray[np.int64],
     reward: NDArray[np.float32],
@@ -178,7 +173,6 @@ def _move(
         mouse[i, 0], mouse[i, 1] = y, x
         draw_cell(walls[i], mouse[i], cheese[i], row, column, obs[i])
         draw_cell(walls[i], mouse[i], cheese[i], y, x, obs[i])
-        for mark in range(marks.shape[1]):
-            been[i, mark] |= y == marks[i, mark, 0] and x == marks[i, mark, 1]
+        been[i] |= y == decision[i, 0] and x == decision[i, 1]
         if y == cheese[i, 0] and x == cheese[i, 1]:
             reward[i] = 1
