@@ -99,8 +99,8 @@ def play(
 
 
 def to_corner_without_cheese(agent: Agent, env: MazeConfig, episodes: int, seed: int) -> Share:
-    """P(top right | no cheese): how often the mouse is at the corner at the end, in mazes without a cheese; of side 11 or
-    more, where there are such."""
+    """P(top right | no cheese): how often the mouse is at the corner at the end, in mazes without a cheese, of side 11
+    or more where there are such."""
     smallest = min(env.max_side, max(env.min_side, _LARGE))
     config = replace(env.scored, cheese=False, decision=False, min_side=smallest)
     done = evaluate(agent, MazeVector(config, min(_ENVS, episodes)), episodes, seed=seed, epsilon=0.0)
