@@ -109,7 +109,8 @@ def to_corner_without_cheese(agent: Agent, env: MazeConfig, episodes: int, seed:
 
 def _at_corner(mazes: Mazes, mouse: NDArray[np.int64]) -> NDArray[np.bool_]:
     """`[N]`: whether cells `[N, 2]` are among the 5x5 at the top right."""
-    return (abs(mouse - mazes.corner) < CORNER).all(1)
+    down, left = np.abs(mouse - mazes.corner).T
+    return (down < CORNER) & (left < CORNER)
 
 
 def covariates(mazes: Mazes) -> NDArray[np.float64]:
