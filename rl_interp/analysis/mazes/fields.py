@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.core.agent import Agent, PolicyOutput
-from rl_interp.core.envs.maze import ACTIONS, MazeConfig
+from rl_interp.core.envs.maze import ACTIONS, MOVES, MazeConfig
 from rl_interp.core.envs.maze.layout import NOWHERE
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError
@@ -22,7 +22,7 @@ from rl_interp.core.interventions import Intervention, as_hooks
 from rl_interp.core.positions import positions
 from rl_interp.core.rerun import Rerun
 
-STEPS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)])
+STEPS = np.array(MOVES)
 """`[A, 2]`: where each action leads, as (rows down, columns right)."""
 _BATCH = 512
 

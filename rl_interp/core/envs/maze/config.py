@@ -21,7 +21,10 @@ CELL, MARGIN = 2, 6
 """Pixels along a cell of an observation, and of wall above and left of the world. A cell's pixels start at an even one,
 so that a layer that halves the picture has one position a cell."""
 ACTIONS = ("up", "down", "left", "right", "stay")
+MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1), (0, 0))
+"""Where each action leads, as (rows down, columns right)."""
 MASTERED = 0.8
+"""Share of the largest mazes so far that is to be solved before a curriculum goes on."""
 _NEVER_APART = 2
 """In a region of so many cells, the way to the cheese never leaves the way to the corner."""
 
@@ -44,8 +47,8 @@ class MazeConfig(EnvConfig):
     start: Literal["bottom left", "anywhere"] = "bottom left"
     """Where the mouse starts: at the maze's bottom left, as published, or in any free cell. Scores are from there."""
     curriculum: bool = False
-    """Whether training begins in mazes of `min_side`; larger ones follow as `MASTERED` of the largest so far are
-    solved."""
+    """Whether training begins in mazes of `min_side`; larger ones follow as four fifths of the largest so
+    far are solved."""
     cheese: bool = True
     """Whether there is one. Without it an episode lasts until it is truncated, and gives nothing."""
     decision: bool = False

@@ -9,14 +9,14 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.maze.config import WORLD
+from rl_interp.core.envs.maze.config import MOVES, WORLD
 
 NOWHERE = -1
 """Both coordinates of what is not there; the distance of what can't be reached."""
 
 _GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
-_STEPS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+_STEPS = MOVES[:4]
 
 
 @njit(cache=True)

@@ -9,13 +9,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.games import episode_seed
-from rl_interp.core.envs.maze.config import ACTIONS, MASTERED, WORLD, MazeConfig
+from rl_interp.core.envs.maze.config import ACTIONS, MASTERED, MOVES, WORLD, MazeConfig
 from rl_interp.core.envs.maze.draw import draw_cell
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import UserError
 
-_MOVES = np.array([(-1, 0), (1, 0), (0, -1), (0, 1), (0, 0)])
+_MOVES = np.array(MOVES)
 _TRIED = 100
 """Episodes in the largest mazes by which they are judged."""
 
