@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.impala.lstm import HookedLSTM, LSTMState, lstm_hook_points
+from agents.impala.pool import MaxPool2d
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 
 
@@ -100,7 +101,7 @@ class _Section(nn.Module):
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
         self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.pool = MaxPool2d()
         self.res1, self.res2 = _Residual(outputs), _Residual(outputs)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from torch import nn
 
 from agents.impala.lstm import HookedLSTM
 from agents.impala.network import IMPALA
+from agents.impala.pool import MaxPool2d
 from rl_interp.core.contract import check_agent
 from rl_interp.core.hooks import run_with_cache, run_with_hooks
 from rl_interp.core.interventions import Add, Clamp, Splice, Zero, as_hooks
@@ -191,3 +192,33 @@ def test_categories_are_told_apart_and_never_scaled():
     handle.remove()
     distances = [(embedded["x"][0] - embedded["x"][i]).square().sum() for i in (1, 2)]
     assert distances[0] == distances[1] > 0
+
+
+def bf16_pictures(*shape: int, seed: int = 0) -> torch.Tensor:
+    """With ties and infinities."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)).mul(4).round().div(4).add(0.0).bfloat16()
+    x[:, :, 0, 0], x[:, :, -1, -1] = torch.inf, -torch.inf
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 8, 8), (2, 5, 7, 9), (1, 32, 1, 6), (4, 1, 2, 1)])
+def test_pooling_in_bf16_takes_the_maxima_that_pytorch_takes(shape):
+    x = bf16_pictures(*shape)
+    expected = nn.MaxPool2d(3, 2, 1)(x)
+    with torch.no_grad():
+        assert torch.equal(MaxPool2d()(x), expected)
+    pooled = MaxPool2d()(x.requires_grad_())
+    assert torch.equal(pooled, expected)
+    gradient = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).bfloat16()
+    (ours,) = torch.autograd.grad(pooled, x, gradient)
+    exact = x.detach().float().requires_grad_()
+    (theirs,) = torch.autograd.grad(nn.MaxPool2d(3, 2, 1)(exact), exact, gradient.float())
+    assert torch.equal(ours, theirs.bfloat16())
+
+
+def test_pooling_elsewhere_is_pytorchs_own():
+    x = bf16_pictures(2, 3, 6, 6)
+    for other in (x.float(), x.contiguous(), x[:0]):
+        assert torch.equal(MaxPool2d()(other), nn.MaxPool2d(3, 2, 1)(other))
+    nan = torch.full((1, 1, 3, 3), torch.nan, dtype=torch.bfloat16)
+    assert MaxPool2d()(nan.contiguous(memory_format=torch.channels_last)).isnan().all()
