@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.dreamerv3.distributions import symlog
+from agents.dreamerv3.norm import LayerNorm
 from rl_interp.core.agent import HookPoint
 
 Points = list[tuple[str, HookPoint]]
@@ -20,7 +21,6 @@ Points = list[tuple[str, HookPoint]]
 
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
 
-EPS = 1e-3
 _SMALLEST = 4  # height and width at which the encoder stops halving
 
 
@@ -30,7 +30,7 @@ class Dense(nn.Module):
     def __init__(self, inputs: int, units: int):
         super().__init__()
         self.linear = normal_init(nn.Linear(inputs, units, bias=False))
-        self.norm, self.act = nn.LayerNorm(units, eps=EPS), nn.SiLU()
+        self.norm, self.act = LayerNorm(units), nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(self.linear(x))
@@ -74,7 +74,7 @@ class _Stage(nn.Module):
     def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d):
         super().__init__()
         self.conv = normal_init(conv)
-        self.norm, self.act = nn.LayerNorm(conv.out_channels, eps=EPS), nn.SiLU()
+        self.norm, self.act = LayerNorm(conv.out_channels), nn.SiLU()
 
     def forward(self, x: Tensor) -> Tensor:
         channels_last = self.conv(x).permute(0, 2, 3, 1)  # as they lie in memory

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.dreamerv3 import distributions
-from agents.dreamerv3.networks import EPS, Dense, Points, normal_init, to_compute, uniform_init
+from agents.dreamerv3.networks import Dense, Points, normal_init, to_compute, uniform_init
+from agents.dreamerv3.norm import LayerNorm
 from rl_interp.core.agent import HookPoint
 
 
@@ -135,7 +136,7 @@ class _GRU(nn.Module):
     def __init__(self, inputs: int, width: int):
         super().__init__()
         self.linear = normal_init(nn.Linear(inputs + width, 3 * width, bias=False))
-        self.norm = nn.LayerNorm(3 * width, eps=EPS)
+        self.norm = LayerNorm(3 * width)
         self.reset_gate, self.candidate, self.update_gate = nn.Sigmoid(), nn.Tanh(), nn.Sigmoid()
 
     def forward(self, x: Tensor, deter: Tensor) -> Tensor:

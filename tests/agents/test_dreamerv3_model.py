@@ -12,6 +12,7 @@ from agents.dreamerv3 import DreamerV3Config, Latent, default_config, distributi
 from agents.dreamerv3.behaviour import lambda_returns
 from agents.dreamerv3.config import SIZES
 from agents.dreamerv3.networks import stages
+from agents.dreamerv3.norm import LayerNorm
 from rl_interp.core.contract import check_agent
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.errors import UserError
@@ -283,3 +284,27 @@ def test_the_initial_latent_is_learned(config):
     torch.testing.assert_close(latent.deter[0], rssm.initial_deter.tanh())
     prior = rssm.prior_of(latent.deter)
     torch.testing.assert_close(latent.stoch, torch.nn.functional.one_hot(prior.argmax(-1), 4).float().flatten(1))
+
+
+@pytest.mark.parametrize("channels", [8, 16], ids=["compiled", "PyTorch's"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_layer_norm_adds_up_its_weights_gradients_in_full(channels, dtype):
+    """PyTorch's, given bf16, loses 84% of the bias's gradient over as many rows."""
+    random = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 128, 128, channels, generator=random).to(dtype)
+    gradient = (torch.randn(x.shape, generator=random) + 0.1).to(dtype)
+    norm = LayerNorm(channels)
+    exact = torch.nn.LayerNorm(channels, eps=1e-3).double()
+    with torch.no_grad():
+        for parameter, other in zip(norm.parameters(), exact.parameters(), strict=True):
+            other.copy_(parameter.add_(0.1 * torch.randn(channels, generator=random)))
+    ours, theirs = x.clone().requires_grad_(), x.double().requires_grad_()
+    out, expected = norm(ours), exact(theirs)
+    out.backward(gradient)
+    expected.backward(gradient.double())
+    assert out.dtype == dtype
+    rounding = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(out.double(), expected, rtol=rounding, atol=rounding)
+    torch.testing.assert_close(ours.grad.double(), theirs.grad, rtol=rounding, atol=rounding)
+    torch.testing.assert_close(norm.weight.grad.double(), exact.weight.grad, rtol=2e-4, atol=0.05)
+    torch.testing.assert_close(norm.bias.grad.double(), exact.bias.grad, rtol=2e-4, atol=0.05)
