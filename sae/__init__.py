@@ -7,6 +7,7 @@ from sae.measure.baselines import random_dictionary
 from sae.measure.coverage import Coverage, coordinates, coverage
 from sae.measure.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, splice
 from sae.measure.features import ConceptMatch, Features, Neighbour, best_per_concept, match_concepts, neighbours
+from sae.measure.matching import Matching, match
 from sae.measure.metrics import (
     Encoding,
     Metrics,
@@ -39,6 +40,7 @@ __all__ = [
     "Features",
     "Feed",
     "JumpReLU",
+    "Matching",
     "Metrics",
     "Neighbour",
     "Outcome",
@@ -63,6 +65,7 @@ __all__ = [
     "judge",
     "largest_cosines",
     "load",
+    "match",
     "match_concepts",
     "neighbours",
     "policy_kl",

@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import config, njit, prange, set_num_threads
+from numba import njit, prange
 from torch import Tensor, nn
+
+from rl_interp.core.threads import share_threads
 
 _WIDTH = 16
 """Numbers in the widest vector registers: rows of as many are PyTorch's."""
@@ -41,7 +43,7 @@ class _Normed(torch.autograd.Function):
         rows = x.detach().reshape(-1, len(weight)).float().contiguous()
         out, inverse = torch.empty_like(rows), torch.empty(len(rows))
         normed = torch.empty_like(rows)
-        _set_threads()
+        share_threads()
         forward, _ = _kernels(len(weight))
         forward(rows.numpy(), weight.numpy(force=True), bias.numpy(force=True), np.float32(eps), out.numpy(),
                 normed.numpy(), inverse.numpy())  # fmt: skip
@@ -55,15 +57,11 @@ class _Normed(torch.autograd.Function):
         rows = gradient.reshape(-1, len(weight)).float().contiguous()
         before = torch.empty_like(rows)
         sums = torch.empty(-(-len(rows) // _ROWS), 2, len(weight))
-        _set_threads()
+        share_threads()
         _, backward = _kernels(len(weight))
         backward(rows.numpy(), normed.numpy(), inverse.numpy(), weight.numpy(force=True), before.numpy(), sums.numpy())
         by_weight, by_bias = sums.sum(0)
         return before.to(gradient.dtype).view(gradient.shape), by_weight, by_bias, None
-
-
-def _set_threads() -> None:
-    set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @cache

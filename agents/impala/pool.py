@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import config, njit, prange, set_num_threads
+from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from rl_interp.core.threads import share_threads
 
 _SIZE, _STRIDE, _PADDING = 3, 2, 1
 
@@ -44,7 +46,7 @@ class _Pooled(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         before = torch.empty(ctx.shape, dtype=torch.bfloat16, memory_format=torch.channels_last)
-        _set_threads()
+        share_threads()
         _scatter(_bits(gradient, torch.uint16), ctx.places, _bits(before, torch.uint16))
         return before
 
@@ -57,7 +59,7 @@ def _pooled(x: Tensor, with_places: bool = False) -> tuple[Tensor, NDArray[np.ui
     )
     values = _bits(out, torch.int16)
     places = np.empty(values.shape if with_places else (0, 0, 0, 0), np.uint8)
-    _set_threads()
+    share_threads()
     if with_places:
         _maxima_and_places(_bits(x.detach(), torch.int16), values, places)
     else:
@@ -68,10 +70,6 @@ def _pooled(x: Tensor, with_places: bool = False) -> tuple[Tensor, NDArray[np.ui
 def _bits(x: Tensor, dtype: torch.dtype) -> NDArray[Any]:
     """`[B, H, W, C]`, the same memory."""
     return x.permute(0, 2, 3, 1).view(dtype).numpy()
-
-
-def _set_threads() -> None:
-    set_num_threads(min(torch.get_num_threads(), config.NUMBA_NUM_THREADS))  # pyright: ignore[reportAttributeAccessIssue]
 
 
 _compiled = njit(cache=True, nogil=True)

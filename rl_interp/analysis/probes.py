@@ -44,11 +44,13 @@ class Score:
     high: float
 
 
-def recorded(config: EnvConfig, store: ActivationStore) -> Iterator[Episode]:
-    """The episodes of an activation store, played again from their seeds and actions."""
+def recorded(
+    config: EnvConfig, store: ActivationStore, episodes: NDArray[np.integer] | None = None
+) -> Iterator[Episode]:
+    """The episodes of an activation store, all or those given, played again from their seeds and actions."""
     env = make_labelled(config)
     number, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
-    for episode in np.unique(number):
+    for episode in np.unique(number if episodes is None else episodes):
         rows = np.flatnonzero(number == episode)
         obs = [env.reset(seed=int(seeds[rows[0]]))[0]]
         obs.extend(env.step(int(action))[0] for action in actions[rows[:-1]])

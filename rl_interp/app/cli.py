@@ -29,6 +29,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "sae sweep": commands.sae_sweep,
     "sae test": commands.sae_test,
     "sae report": commands.sae_report,
+    "sae compare": commands.sae_compare,
     "sae push": commands.sae_push,
     "sae pull": commands.sae_pull,
     "saliency": commands.saliency,

@@ -8,9 +8,10 @@ results do not depend on the number of threads.
 from typing import Any
 
 import numpy as np
-import torch
-from numba import config, njit, prange, set_num_threads
+from numba import njit, prange
 from numpy.typing import NDArray
+
+from rl_interp.core.threads import share_threads
 
 Array = NDArray[Any]
 
@@ -88,8 +89,7 @@ def totals(starts: Array, weights: Array) -> Array:
 def _parts(starts: Array, width: int) -> Array:
     """Bounds that divide the rows into parts of equal work, one for each thread that PyTorch uses: one part only where
     the work, `width` operations a pair, is too little to share."""
-    threads = min(torch.get_num_threads(), config.NUMBA_NUM_THREADS, 1 + int(starts[-1]) * width // _WORTH_A_THREAD)  # pyright: ignore[reportAttributeAccessIssue]
-    set_num_threads(threads)
+    threads = share_threads(most=1 + int(starts[-1]) * width // _WORTH_A_THREAD)
     inner = np.searchsorted(starts, np.linspace(0, starts[-1], threads + 1)[1:-1])
     return np.concatenate([[0], inner, [len(starts) - 1]])
 

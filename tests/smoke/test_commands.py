@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,24 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     assert all(len(f["effects"]) == 9 and len(f["clamp"]["towards"]) == 9 for f in living)
     assert {"feature", "neuron", "random"} <= set(data["concepts"][0])
     assert data["evaluation"]["recovered"]["value"] == measured["return_recovered"]
+
+
+def test_two_autoencoders_are_compared(run, place):
+    fit = "--latents 64 --k 4 --epochs 2 --batch-size 128"
+    shutil.copytree("runs/tiny", "runs/twin")  # another agent, as far as anybody can tell
+    assert run(f"sae fit twin {fit} --as twin-sae")[0] == 0
+    assert run(f"sae fit tiny {fit} --seed 1 --as other-seed")[0] == 0
+    status, twins, error = run("sae compare tiny-sae twin-sae --output twins.html")
+    assert status == 0, error
+    assert twins["first"]["alike"] == twins["second"]["alike"] == 1
+    assert twins["first"]["best_mean"] == pytest.approx(1, abs=1e-3)
+    status, seeds, _ = run("sae compare tiny-sae other-seed --top 1")
+    assert seeds["first"]["best_mean_by_chance"] < seeds["first"]["best_mean"] < 0.999
+    page = Path(seeds["page"]).read_text()
+    assert not re.search(r"__(style|common|data)", page), "a placeholder was left"
+    data = json.loads(re.search(r'<script id="data" type="application/json">(.*?)</script>', page, re.S).group(1))
+    assert len(data["sides"][1]["features"]) == len(data["best"][1]) == 64
+    assert all(data["sides"][side]["features"][pair[side]]["density"] > 0 for pair in data["pairs"] for side in (0, 1))
 
 
 def test_a_fit_exports_to_saelens_layout(home):

@@ -9,7 +9,16 @@ from rl_interp.app.commands.info import info
 from rl_interp.app.commands.maps import maps
 from rl_interp.app.commands.maze import maze_field, maze_goals, maze_retarget, maze_steer
 from rl_interp.app.commands.probe import probe_run
-from rl_interp.app.commands.sae import sae_evaluate, sae_fit, sae_pull, sae_push, sae_report, sae_sweep, sae_test
+from rl_interp.app.commands.sae import (
+    sae_compare,
+    sae_evaluate,
+    sae_fit,
+    sae_pull,
+    sae_push,
+    sae_report,
+    sae_sweep,
+    sae_test,
+)
 from rl_interp.app.commands.study import study_cbet, study_maze, study_transfer
 from rl_interp.app.commands.train import dqn_command, dreamerv3_command, impala_command
 
@@ -29,6 +38,7 @@ __all__ = [
     "maze_retarget",
     "maze_steer",
     "probe_run",
+    "sae_compare",
     "sae_evaluate",
     "sae_fit",
     "sae_pull",

@@ -13,7 +13,7 @@ from rl_interp.app.dictionaries.runs import fit_run, load_sae
 from rl_interp.app.film import film
 from rl_interp.app.load import load_agent
 from rl_interp.app.progress import progress_bar
-from rl_interp.app.report import build, write_report
+from rl_interp.app.report import build, write_page
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import RunError, at_least_one
 from rl_interp.core.files import write_json
@@ -62,7 +62,7 @@ def demo(
     )
     write_json(output / "sae" / "analyses" / "evaluation.json", measured)
     video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", decisions, 75, seed)
-    report = write_report(build(fitted), output / "report.html")
+    report = write_page("report", build(fitted), output / "report.html")
     result = {
         "agent": loaded.source | scores_json(scores, loaded.env, 1_000 + seed, EPSILON),
         "sae": {

@@ -1,4 +1,5 @@
-"""`rl-interp sae fit`, `sae evaluate`, `sae sweep`, `sae test`, `sae report`, `sae push` and `sae pull`."""
+"""`rl-interp sae fit`, `sae evaluate`, `sae sweep`, `sae test`, `sae report`, `sae compare`, `sae push` and `sae
+pull`."""
 
 import sys
 from dataclasses import asdict
@@ -12,7 +13,7 @@ from rl_interp.app.dictionaries.measure import coverage_json, judge_statements, 
 from rl_interp.app.dictionaries.runs import fit_run, load_sae
 from rl_interp.app.dictionaries.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.app.load import load_agent, new_run_path
-from rl_interp.app.report import build, write_report
+from rl_interp.app.report import build, compare, summary, write_page
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.store import ActivationStore
@@ -183,5 +184,24 @@ def sae_report(run: tyro.conf.Positional[str], output: Path | None = None, top: 
     at_least_one(top=top)
     fitted = load_sae(run)
     path = output or fitted.run.path / "report.html"
-    write_report(build(fitted, top), path)
+    write_page("report", build(fitted, top), path)
     return {"run": str(fitted.run.path), "report": str(path)}
+
+
+def sae_compare(
+    run: tyro.conf.Positional[str], other: tyro.conf.Positional[str], output: Path | None = None, top: int = 2
+) -> dict[str, Any]:
+    """Match the features of two autoencoders, of one agent or of two in the same environment, and write a page of both.
+
+    Args:
+        run: An autoencoder's run; the match is made on its held-out episodes.
+        other: Another one's.
+        output: The file; by default comparison.html in the first run.
+        top: Top frames per feature, each from another episode.
+    """
+    at_least_one(top=top)
+    first, second = load_sae(run), load_sae(other)
+    path = output or first.run.path / "comparison.html"
+    data = compare(first, second, top)
+    write_page("comparison", data, path)
+    return {"run": str(first.run.path), "other": str(second.run.path), "page": str(path), **summary(data)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import sae as sae_package
 from rl_interp.analysis.probes import features as features_of
@@ -13,6 +14,7 @@ from rl_interp.analysis.probes import recorded
 from rl_interp.app.dictionaries.concepts import labelled
 from rl_interp.app.dictionaries.runs import Head, LoadedSAE, head_of
 from rl_interp.app.progress import progress_bar
+from rl_interp.core.agent import Agent
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError
@@ -111,7 +113,8 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
     features = {"features": encoded(fitted.sae, store)}
     features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, fitted.train_rows), store)
     if random_network:
-        values = _of_random_network(fitted)
+        shuffled = randomised(fitted.agent.agent, seed=0).eval()
+        values = ArrayActivations(follow(shuffled, fitted.hook, store.width, fitted))
         features["random network's dictionary"] = encoded(sae_package.fit(values, config, fitted.train_rows), values)
     features |= sae_package.coordinates(store.read(train), store.read(held_out))
     labels = known.train_labels, known.held_out_labels
@@ -130,16 +133,19 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
     }
 
 
-def _of_random_network(fitted: LoadedSAE) -> ArrayActivations:
-    """The hook point's values, row by row of the store, in the agent with its weights shuffled."""
-    agent, values = randomised(fitted.agent.agent, seed=0).eval(), []
-    with progress_bar("Following the episodes", fitted.store.samples, "decisions") as update:
-        for episode in recorded(fitted.agent.env, fitted.store):
-            of_samples = features_of(agent, episode, [fitted.hook])[fitted.hook]
-            rows = of_samples.reshape(len(of_samples), fitted.store.width, -1).swapaxes(1, 2)
-            values.append(rows.reshape(-1, fitted.store.width))
-            update(sum(map(len, values)) // fitted.store.positions)
-    return ArrayActivations(np.concatenate(values))
+def follow(
+    agent: Agent, hook: str, width: int, fitted: LoadedSAE, episodes: NDArray[np.integer] | None = None
+) -> NDArray[np.float32]:
+    """`[rows, width]`: a hook point's values in another agent that follows the episodes of an autoencoder's store, all
+    or those given, row by row of the store."""
+    store, values = fitted.store, []
+    total = store.samples if episodes is None else int(np.isin(store.column("episode"), episodes).sum())
+    with progress_bar("Following the episodes", total, "decisions") as update:
+        for episode in recorded(fitted.agent.env, store, episodes):
+            of_samples = features_of(agent, episode, [hook])[hook]
+            values.append(of_samples.reshape(len(of_samples), width, -1).swapaxes(1, 2).reshape(-1, width))
+            update(sum(map(len, values)) // store.positions)
+    return np.concatenate(values)
 
 
 def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count: int) -> list[dict[str, Any]]:
