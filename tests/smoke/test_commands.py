@@ -1,5 +1,7 @@
 """Every command of `rl-interp`, with the JSON that the design promises."""
 
+import base64
+import io
 import json
 import re
 import shutil
@@ -7,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file
 
 from rl_interp.app import cli
@@ -67,7 +70,7 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     assert status == 0
     assert len(tested["outcomes"]) == 2
     assert all(len(each["dose"]) == 7 and "high:" in each["statement"] for each in tested["outcomes"])
-    status, reported, _ = run("sae report other --top 2")
+    status, reported, _ = run("sae report other --top 2 --clips 5")
     assert status == 0
     page = Path(reported["report"]).read_text()
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the report must need no network"
@@ -77,6 +80,10 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     assert all(len(set(t["episode"] for t in f["top"])) == len(f["top"]) for f in living)
     assert all(len(f["effects"]) == 9 and len(f["clamp"]["towards"]) == 9 for f in living)
     assert {"feature", "neuron", "random"} <= set(data["concepts"][0])
+    assert len(data["clips"]) == 5
+    assert set(data["clips"]) <= {str(f["top"][0]["frame"]) for f in living}
+    with Image.open(io.BytesIO(base64.b64decode(next(iter(data["clips"].values()))))) as clip:
+        assert clip.n_frames > 2
     assert data["evaluation"]["recovered"]["value"] == measured["return_recovered"]
 
 

@@ -50,13 +50,12 @@ class TestAnyAgent:
         assert result["frames"] == 4
         assert Path(result["still"]).stat().st_size > 3_000
 
-
-@pytest.mark.usefixtures("agents")
-def test_the_ground_truth_is_probed(run, place):
-    status, result, error = run("probe unlock --hooks lstm.h conv2.post --samples 600")
-    assert status == 0, error
-    assert "random network: conv2.post" in result["means"]
-    assert "| x | R² |" in Path(result["table"]).read_text()
+    def test_the_ground_truth_is_probed(self, run, place, agent):
+        hook, concept = {"unlock": ("conv2.post", "x"), "crafter": ("fc.post", "drink")}[agent]
+        status, result, error = run(f"probe {agent} --hooks lstm.h {hook} --samples 600")
+        assert status == 0, error
+        assert f"random network: {hook}" in result["means"]
+        assert f"| {concept} | R² |" in Path(result["table"]).read_text()
 
 
 @pytest.mark.usefixtures("agents")

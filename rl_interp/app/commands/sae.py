@@ -173,18 +173,22 @@ def sae_pull(
     return {"sae": str(path), "d_in": found.d_in, "d_sae": found.d_sae}
 
 
-def sae_report(run: tyro.conf.Positional[str], output: Path | None = None, top: int = 4) -> dict[str, Any]:
+def sae_report(
+    run: tyro.conf.Positional[str], output: Path | None = None, top: int = 4, clips: int = 200
+) -> dict[str, Any]:
     """Write the autoencoder's report: one HTML file that needs nothing else.
 
     Args:
         run: The autoencoder's run; `rl-interp sae evaluate` adds the returns to its report.
         output: The file; by default report.html in the run.
         top: Top frames per feature, each from another episode.
+        clips: Of how many features, those whose clamping changes most actions, what happened around the strongest
+            moment is shown too.
     """
     at_least_one(top=top)
     fitted = load_sae(run)
     path = output or fitted.run.path / "report.html"
-    write_page("report", build(fitted, top), path)
+    write_page("report", build(fitted, top, clips), path)
     return {"run": str(fitted.run.path), "report": str(path)}
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,19 @@ CLAMP_STATES = 512
 """Held-out states on which each feature is clamped."""
 CLAMP_QUANTILE = 0.99
 """Of a feature's positive activations: the value it is clamped to."""
+CLIP = 8
+"""Decisions before and after a feature's strongest moment that its clip shows."""
+CLIP_PACE = 100
+"""Milliseconds a decision."""
 
 
-def build(fitted: LoadedSAE, top: int = 4) -> dict[str, Any]:
+def build(fitted: LoadedSAE, top: int = 4, clips: int = 200) -> dict[str, Any]:
     """The report as plain values: summary, controls, concepts and every feature.
 
     Args:
         top: top frames per feature, each from another episode.
+        clips: of how many features, those whose clamping changes most actions, what happened around the strongest
+            moment is shown too.
 
     Raises:
         UserError: the store has no one row per decision, or no labels.
@@ -51,7 +58,10 @@ def build(fitted: LoadedSAE, top: int = 4) -> dict[str, Any]:
     in_train, in_held_out = (Features(sae_package.encode_rows(fitted.sae, store, rows)) for rows in (train, held_out))
     matches = sae_package.match_concepts(in_train, in_held_out, labels[train], labels[held_out], names)
     tops = [everywhere.top(f, store.column("episode"), top) for f in range(everywhere.d_sae)]
-    frames = _frames(fitted, np.unique(np.concatenate(tops)).astype(np.int64))
+    features = _features(fitted, everywhere, matches, tops)
+    order = sorted(range(len(tops)), key=lambda f: -(features[f]["clamp"] or {"changed": 0.0})["changed"])
+    moments = [int(tops[f][0]) for f in order if len(tops[f])][: max(0, clips)]
+    frames, films = _frames(fitted, np.unique(np.concatenate(tops)).astype(np.int64), set(moments))
     return {
         "title": f"{store.hook} of {fitted.agent.run.path.name}",
         "source": fitted.agent.source | {"sae": str(fitted.run.path), "command": fitted.run.meta["command"]},
@@ -63,8 +73,9 @@ def build(fitted: LoadedSAE, top: int = 4) -> dict[str, Any]:
         "metrics": metrics_json(fitted),
         "evaluation": _evaluation(fitted),
         "concepts": _concepts(fitted, names, labels, {name: env.concepts[name].meaning for name in names}),
-        "features": _features(fitted, everywhere, matches, tops),
+        "features": features,
         "frames": frames,
+        "clips": films,
     }
 
 
@@ -175,22 +186,28 @@ def _map(sae: SAE, features: Features) -> list[list[float] | None]:
     return places
 
 
-def _frames(fitted: LoadedSAE, rows: NDArray[np.int64]) -> dict[str, str]:
-    """Row to the screen that the agent saw there, as a PNG in base64, by playing the episodes again."""
+def _frames(fitted: LoadedSAE, rows: NDArray[np.int64], moments: set[int]) -> tuple[dict[str, str], dict[str, str]]:
+    """Row to the screen that the agent saw there, as a PNG in base64, by playing the episodes again; and for those that
+    are `moments` the screens around it, as a WebP."""
     store = fitted.store
     columns = {name: store.column(name) for name in ("episode", "step", "action", "episode_seed")}
-    frames, env = {}, make_labelled(fitted.agent.env)
+    frames, clips, env = {}, {}, make_labelled(fitted.agent.env)
     episodes = np.unique(columns["episode"][rows])
     with progress_bar("Playing top frames again", len(episodes), "episodes") as update:
         for done, episode in enumerate(episodes):
             whole = np.flatnonzero(columns["episode"] == episode)
             wanted = rows[columns["episode"][rows] == episode]
-            steps = set(columns["step"][wanted].tolist())
+            step = dict(zip(wanted.tolist(), columns["step"][wanted].tolist(), strict=True))
+            around = {
+                row: range(max(0, step[row] - CLIP), min(len(whole), step[row] + CLIP + 1))
+                for row in moments.intersection(step)
+            }
             seed = int(columns["episode_seed"][whole[0]])
-            screens = env.replay(seed, columns["action"][whole], steps)
-            frames |= {str(row): _png(screens[int(columns["step"][row])]) for row in wanted}
+            screens = env.replay(seed, columns["action"][whole], {*step.values(), *chain(*around.values())})
+            frames |= {str(row): _png(screens[at]) for row, at in step.items()}
+            clips |= {str(row): _webp([screens[at] for at in span]) for row, span in around.items()}
             update(done + 1)
-    return frames
+    return frames, clips
 
 
 def _png(screen: NDArray[np.uint8]) -> str:
@@ -198,6 +215,13 @@ def _png(screen: NDArray[np.uint8]) -> str:
     image = Image.fromarray(screen).quantize(32, dither=Image.Dither.NONE)
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=False, compress_level=9)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _webp(screens: list[NDArray[np.uint8]]) -> str:
+    first, *others = (Image.fromarray(screen) for screen in screens)
+    file = io.BytesIO()
+    first.save(file, "WEBP", save_all=True, append_images=others, duration=CLIP_PACE, loop=0, lossless=True, method=0)
     return base64.b64encode(file.getvalue()).decode()
 
 

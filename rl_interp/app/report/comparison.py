@@ -32,7 +32,7 @@ def compare(first: LoadedSAE, second: LoadedSAE, top: int = 2) -> dict[str, Any]
             f"{first.run.path} is about an agent in {first.agent.env.id} and {second.run.path} about one in "
             f"{second.agent.env.id}, or with other settings; features are matched on the same observations."
         )
-    sides = [build(first, top), build(second, top)]
+    sides = [build(first, top, clips=0), build(second, top, clips=0)]
     found = _matched(first, second)
     return {
         "samples": len(first.held_out_rows),
