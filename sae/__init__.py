@@ -5,7 +5,7 @@ from sae.export import load, rebuild, save
 from sae.hub import pull, push
 from sae.measure.baselines import random_dictionary
 from sae.measure.coverage import Coverage, coordinates, coverage
-from sae.measure.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, splice
+from sae.measure.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, integrated_effects, splice
 from sae.measure.features import ConceptMatch, Features, Neighbour, best_per_concept, match_concepts, neighbours
 from sae.measure.matching import Matching, match
 from sae.measure.metrics import (
@@ -62,6 +62,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_all",
+    "integrated_effects",
     "judge",
     "largest_cosines",
     "load",

@@ -1,6 +1,7 @@
 """What each feature does: its direct effect on actions, and what clamping it changes.
 
-Exact where the hook point feeds a linear head, as a DQN's last hidden layer does.
+Direct effects are exact where the hook point feeds a linear head, as a DQN's last hidden layer does; elsewhere effects
+are integrated along the way from no feature to all.
 """
 
 from collections.abc import Callable
@@ -51,6 +52,35 @@ class ClampFeature(Intervention):
 def direct_effects(sae: SAE, head: Tensor) -> Tensor:
     """`[F, A]`: what one unit of each feature adds to each action's preference through a linear head `[A, D]`."""
     return sae.W_dec.detach() @ head.detach().T
+
+
+@torch.no_grad()
+def integrated_effects(sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], steps: int = 16) -> Tensor:
+    """`[F, A]`: what each feature contributes to each action's preference, on average over the states `x [N, D]` in
+    which it is active; 0 for one that is active in none.
+
+    Where `head` is not linear a contribution depends on what else is there. Here all features are brought up together
+    from zero, the autoencoder's error staying as it is, and each is credited with its own share of the way:
+    `f d · ∫ ∇Q(x − (1 − α) Σ f d) dα`, by midpoints (integrated gradients, Sundararajan et al. 2017, arXiv 1703.01365,
+    eq. 1, with the features for inputs). The contributions in a state add up to what all features do.
+    """
+    values, latents = sae.encode_sparse(x)
+    moved = sae.decode_sparse(values, latents) - sae.b_dec
+    actions = head(x[:1]).shape[1]
+    slopes = torch.zeros(actions, *x.shape, dtype=x.dtype)
+    for step in range(steps):
+        at = (x - (1 - (step + 0.5) / steps) * moved).requires_grad_()
+        with torch.enable_grad():
+            preferences = head(at).sum(0)
+            for action in range(actions):
+                (slope,) = torch.autograd.grad(preferences[action], at, retain_graph=action < actions - 1)
+                slopes[action] += slope / steps
+    total, count = torch.zeros(sae.d_sae, actions, dtype=x.dtype), torch.zeros(sae.d_sae, dtype=x.dtype)
+    for column in range(values.shape[1]):
+        value, latent = values[:, column], latents[:, column]
+        total.index_add_(0, latent, value[:, None] * torch.einsum("nd,and->na", sae.W_dec[latent], slopes))
+        count.index_add_(0, latent, (value > 0).to(x.dtype))
+    return total / count.clamp(min=1)[:, None]
 
 
 @dataclass(frozen=True)

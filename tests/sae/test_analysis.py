@@ -27,6 +27,7 @@ from sae import (
     direct_effects,
     encode_rows,
     evaluate,
+    integrated_effects,
     judge,
     load,
     match,
@@ -394,3 +395,19 @@ def test_features_are_matched_by_their_correlation():
 def test_features_of_other_samples_are_not_matched():
     with pytest.raises(UserError, match="3 and 4 samples"):
         match(Features.dense(np.ones((3, 2))), Features.dense(np.ones((4, 2))))
+
+
+@pytest.mark.parametrize("sae", [make(), make_jump()], ids=["topk", "jumprelu"])
+def test_integrated_effects_share_out_what_all_features_do(sae, x):
+    rows = torch.from_numpy(x[:50]).double()
+    sae = sae.double()
+    torch.manual_seed(0)
+    head = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.Tanh(), torch.nn.Linear(16, 4)).double()
+    active = (sae.encode(rows) > 0).sum(0)
+    shares = integrated_effects(sae, rows, head, steps=200) * active[:, None]
+    without = head(rows - (sae(rows) - sae.b_dec))
+    torch.testing.assert_close(shares.sum(0), (head(rows) - without).sum(0), rtol=1e-3, atol=1e-3)
+    linear = torch.nn.Linear(6, 4).double()
+    latents = sae.encode(rows)
+    expected = direct_effects(sae, linear.weight) * (latents.sum(0) / active.clamp(min=1))[:, None]
+    torch.testing.assert_close(integrated_effects(sae, rows, linear, steps=2), expected)

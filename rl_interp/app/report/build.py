@@ -70,6 +70,7 @@ def build(fitted: LoadedSAE, top: int = 4, clips: int = 200) -> dict[str, Any]:
         "episodes": int(store.column("episode").max()) + 1,
         "actions": list(env.action_names),
         "preferences": "Q-value" if fitted.agent.has_q_values else "logit",
+        "linear_head": fitted.agent.agent.hook_points[fitted.hook].head is not None,
         "metrics": metrics_json(fitted),
         "evaluation": _evaluation(fitted),
         "concepts": _concepts(fitted, names, labels, {name: env.concepts[name].meaning for name in names}),
@@ -126,20 +127,18 @@ def _features(
     fitted: LoadedSAE, features: Features, matches: list, tops: list[NDArray[np.int32]]
 ) -> list[dict[str, Any]]:
     sae, store = fitted.sae, fitted.store
-    point = fitted.agent.agent.hook_points[fitted.hook]
     head = head_of(fitted.agent, fitted.hook)
-    effects = None
-    if point.head is not None:
-        weight = fitted.agent.agent.get_submodule(point.head).weight
-        assert isinstance(weight, torch.Tensor)
-        effects = sae_package.direct_effects(sae, weight).numpy()
     states = fitted.held_out_rows[:: max(1, len(fitted.held_out_rows) // CLAMP_STATES)]
     levels = features.quantile(CLAMP_QUANTILE)
-    clamps = None
+    effects = clamps = None
     if head is not None:
         with progress_bar("Clamping features", 1, "pass"):
             x = torch.from_numpy(store.read(states))
             clamps = sae_package.clamp_effects(sae, x, head, torch.from_numpy(levels))
+            if isinstance(head, torch.nn.Linear):
+                effects = levels[:, None] * sae_package.direct_effects(sae, head.weight).numpy()
+            else:
+                effects = sae_package.integrated_effects(sae, x, head).numpy()
     counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step", "action")}
     alike, places = sae_package.neighbours(features), _map(sae, features)
     described = []
@@ -151,7 +150,7 @@ def _features(
                 "density": counts[f] / features.samples,
                 "max": float(values.max(initial=0)),
                 "histogram": features.histogram(f, 16)[0].tolist(),
-                "effects": None if effects is None else _rounded(levels[f] * effects[f]),
+                "effects": None if effects is None else _rounded(effects[f]),
                 "concepts": [asdict(match) for match in matches[f]],
                 "clamp": {"level": float(levels[f]), **_rounded_all(asdict(clamps[f]))}
                 if clamps and counts[f]
