@@ -157,8 +157,9 @@ def auroc(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating
 
 
 def r_squared(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Share of the variance `[R]` of `truth [N]` that guesses `[N]` explain, for weights of the rows `[R, N]`."""
-    mean = weights @ truth / weights.sum(1)
-    total = weights @ truth**2 - weights.sum(1) * mean**2
+    """Share of the variance `[R]` of `truth [N]` that guesses `[N]` explain, for weights of the rows `[R, N]`. NaN where
+    the truth is the same in all rows that have weight."""
+    mean, squares = weights @ truth / weights.sum(1), weights @ truth**2
+    total = squares - weights.sum(1) * mean**2
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(total > 1e-12, 1 - weights @ (truth - guess) ** 2 / total, np.nan)
+        return np.where(total > 1e-9 * squares, 1 - weights @ (truth - guess) ** 2 / total, np.nan)

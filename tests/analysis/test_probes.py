@@ -45,6 +45,18 @@ def test_scores_are_scikit_learns_with_weights_and_ties():
     np.testing.assert_allclose(auroc(truth, guess, weights), areas)
     shares = [r2_score(truth, guess, sample_weight=each) for each in weights]
     np.testing.assert_allclose(r_squared(truth, guess, weights), shares)
+
+
+def test_a_truth_that_does_not_vary_has_no_share_explained():
+    """Nothing is left of its variance but rounding."""
+    random = np.random.default_rng(0)
+    truth, guess = np.full(3000, -0.7), random.standard_normal(3000)
+    truth[:10] = 31.8
+    weights = random.integers(1, 4, (2, 3000)).astype(float)
+    weights[1, :10] = 0
+    found = r_squared(truth, guess, weights)
+    assert np.isfinite(found[0])
+    assert np.isnan(found[1])
     assert np.isnan(auroc(np.ones(3), np.arange(3.0), np.ones((1, 3)))).all()
 
 
