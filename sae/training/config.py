@@ -23,8 +23,9 @@ class SAEConfig:
     """Passes over the data."""
     batch_size: int = 512
     """Samples per update."""
-    learning_rate: float = 3e-2
-    """Adam's step size at its highest; lower it where latents die or the loss jumps."""
+    learning_rate: float | None = None
+    """Adam's step size at its highest; by default 0.03, and in inverse proportion less for more than 2,048 latents, each
+    of which wins fewer samples. Lower it where latents die or the loss jumps."""
     warmup: float = 0.02
     """Share of the updates over which the step size rises from 0."""
     decay: float = 0.3
@@ -60,8 +61,9 @@ class SAEConfig:
     def __post_init__(self) -> None:
         for name in ("latents", "k", "batch_size"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
-        for name in ("epochs", "learning_rate", "dead_after"):
+        for name in ("epochs", "dead_after"):
             self._require(name, 0 < getattr(self, name) < inf, "positive and finite")
+        self._require("learning_rate", 0 < self.peak_rate < inf, "positive and finite")
         for name in ("aux_k", "aux_coefficient"):
             self._require(name, 0 <= getattr(self, name) < inf, "at least 0 and finite")
         self._require("ridge", self.ridge >= 0, "at least 0")
@@ -75,6 +77,11 @@ class SAEConfig:
             raise UserError(f"prefixes={self.prefixes} given; they are rising shares of the dictionary, the last 1.")
         if self.warmup + self.decay > 1:
             raise UserError(f"warmup={self.warmup} and decay={self.decay} given; together they are at most 1.")
+
+    @property
+    def peak_rate(self) -> float:
+        """The step size that `learning_rate` comes to."""
+        return 3e-2 * min(1.0, 2048 / self.latents) if self.learning_rate is None else self.learning_rate
 
     def _require(self, name: str, fine: bool, wanted: str) -> None:
         if not fine:  # NaN is not fine either: every comparison with it is false
