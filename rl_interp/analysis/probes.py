@@ -157,8 +157,10 @@ def auroc(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating
 
 
 def r_squared(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Share of the variance `[R]` of `truth [N]` that guesses `[N]` explain, for weights of the rows `[R, N]`. NaN where
-    the truth is the same in all rows that have weight."""
+    """Share of the variance `[R]` of `truth [N]` that guesses `[N]` explain, for weights of the rows `[R, N]`.
+
+    NaN where the truth is the same in all rows that have weight.
+    """
     mean, squares = weights @ truth / weights.sum(1), weights @ truth**2
     total = squares - weights.sum(1) * mean**2
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -39,6 +39,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "maze field": commands.maze_field,
     "maze retarget": commands.maze_retarget,
     "maze steer": commands.maze_steer,
+    "maze saliency": commands.maze_saliency,
     "imagine": commands.imagine,
     "import dreamerv3": commands.import_dreamerv3,
     "study cbet": commands.study_cbet,

@@ -24,8 +24,8 @@ class SAEConfig:
     batch_size: int = 512
     """Samples per update."""
     learning_rate: float | None = None
-    """Adam's step size at its highest; by default 0.03, and in inverse proportion less for more than 2,048 latents, each
-    of which wins fewer samples. Lower it where latents die or the loss jumps."""
+    """Adam's step size at its highest; by default 0.03, and in inverse proportion less for more than 2,048 latents,
+    each of which wins fewer samples. Lower it where latents die or the loss jumps."""
     warmup: float = 0.02
     """Share of the updates over which the step size rises from 0."""
     decay: float = 0.3

@@ -18,6 +18,7 @@ from rl_interp.analysis.mazes.decisions import (
     to_corner_without_cheese,
 )
 from rl_interp.analysis.mazes.fields import retarget, vector_field
+from rl_interp.analysis.mazes.saliency import judge
 from rl_interp.analysis.mazes.steering import (
     at_mean,
     cheese_vector,
@@ -30,6 +31,7 @@ from rl_interp.analysis.mazes.steering import (
 )
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
+from rl_interp.core.envs.maze.truth import way
 from rl_interp.core.errors import UserError
 from rl_interp.core.interventions import Add, Clamp, Zero
 
@@ -173,3 +175,23 @@ def test_bad_input_is_refused(mazes):
         corner_vector(Planted(), mazes.edit(cheese=mazes.corner), "detect")
     with pytest.raises(UserError, match="channel 9 given for 'detect', which has channels 0 to 7"):
         retarget(Planted(), DECIDES, mazes[:1], "detect", 9, 1.0)
+
+
+def test_maps_are_judged_by_the_way_to_the_cheese():
+    mazes = Mazes.draw(MazeConfig(min_side=11, max_side=11), range(8))
+    mazes = mazes[way(mazes, mazes.cheese).sum((1, 2)) > 2]
+    ways = way(mazes, mazes.cheese).astype(np.float32)
+    pixels = np.zeros((len(mazes), 64, 64), np.float32)
+    pixels[:, 6:56, 6:56] = -ways.repeat(2, axis=1).repeat(2, axis=2)
+    known = judge(mazes, pixels)
+    assert known["way"].value == 1
+    assert 0.5 < known["cheese"].low < known["cheese"].value < 1  # as much as all of the way, more than the rest
+    assert all(each.value == 0.5 for each in judge(mazes, np.ones_like(pixels)).values())
+    ends = pixels.copy()
+    for i, (row, column) in enumerate(mazes.mouse):
+        ends[i, 6 + 2 * row, 6 + 2 * column] = 9
+    assert judge(mazes, ends)["mouse"].value == 1
+    with pytest.raises(UserError, match="1 maps given"):
+        judge(mazes, pixels[:1])
+    with pytest.raises(UserError, match="nearer than 2 steps, or missing"):
+        judge(mazes.edit(cheese=(-1, -1)), pixels)

@@ -126,3 +126,19 @@ def test_bad_input_gets_one_sentence(run, place, command, sentence):
     assert status not in (0, None)
     assert sentence in error
     assert "Traceback" not in error
+
+
+@pytest.mark.usefixtures("agents")
+def test_saliency_is_judged_by_the_maze(run, place):
+    status, result, error = run("maze saliency mouse --mazes 3 --side 7")
+    assert status == 0, error
+    assert set(result["methods"]) == {
+        "perturbation", "perturbation, a mask a cell", "gradient", "integrated-gradients"
+    }  # fmt: skip
+    for both in result["methods"].values():
+        assert set(both) == {"trained", "shuffled weights"}
+        assert all(0 <= each["low"] <= each["high"] <= 1 for scores in both.values() for each in scores.values())
+    assert "| gradient | shuffled weights |" in Path(result["table"]).read_text()
+    status, _, error = run("maze saliency grid")
+    assert status == 1
+    assert "give a maze agent" in error

@@ -7,7 +7,7 @@ from rl_interp.app.commands.imagine import imagine
 from rl_interp.app.commands.imports import import_dreamerv3
 from rl_interp.app.commands.info import info
 from rl_interp.app.commands.maps import maps
-from rl_interp.app.commands.maze import maze_field, maze_goals, maze_retarget, maze_steer
+from rl_interp.app.commands.maze import maze_field, maze_goals, maze_retarget, maze_saliency, maze_steer
 from rl_interp.app.commands.probe import probe_run
 from rl_interp.app.commands.sae import (
     sae_compare,
@@ -36,6 +36,7 @@ __all__ = [
     "maze_field",
     "maze_goals",
     "maze_retarget",
+    "maze_saliency",
     "maze_steer",
     "probe_run",
     "sae_compare",

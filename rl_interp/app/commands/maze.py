@@ -1,4 +1,4 @@
-"""`rl-interp maze goals`, `maze field`, `maze retarget` and `maze steer`."""
+"""`rl-interp maze goals`, `maze field`, `maze retarget`, `maze steer` and `maze saliency`."""
 
 import re
 from collections.abc import Sequence
@@ -21,6 +21,7 @@ from rl_interp.analysis.mazes.decisions import (
     to_corner_without_cheese,
 )
 from rl_interp.analysis.mazes.fields import retarget, vector_field
+from rl_interp.analysis.mazes.saliency import SHORTEST, Judged, judge
 from rl_interp.analysis.mazes.steering import (
     Edit,
     Search,
@@ -55,7 +56,10 @@ from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.interventions import Add, Intervention, Mean
 from sae import SAE
+from saliency import METHODS, Perturbation, parse_target, randomised
 
+FINE = Perturbation(sigma=1.5, stride=2)
+"""A mask a cell: the usual ones, made for Atari's screens, are wider than the walls between ways."""
 VECTORS = {"cheese": cheese_vector, "corner": corner_vector}
 
 
@@ -290,4 +294,69 @@ def _steering_table(curves: dict[str, Any], searches: dict[str, Search], shares:
     lines += ["", "| whole episodes | P(cheese given decision square) | episodes |", "|---|---|---|"]
     for name, share in shares.items():
         lines.append(f"| {name} | {shown(plain(share))} | {share.count} |")
+    return "\n".join(lines) + "\n"
+
+
+def maze_saliency(
+    run: tyro.conf.Positional[str],
+    mazes: int = 60,
+    side: int = 15,
+    target: str = "advantage",
+    seed: int = 30_000,
+    checkpoint: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Judge every saliency method by what a maze says must matter, the way to the cheese and its ends, beside the same
+    method on the agent with its weights shuffled.
+
+    Args:
+        run: Name under runs/ or a path.
+        mazes: How many.
+        side: Cells along their side.
+        target: chosen, advantage, value, or q:ACTION.
+        seed: Of the mazes.
+        checkpoint: Step of the checkpoint; by default the newest.
+        device: auto, cpu or cuda.
+    """
+    at_least_one(mazes=mazes)
+    loaded = load_agent(run, checkpoint, device)
+    explained = parse_target(target, maze_env(loaded).action_names)
+    config = MazeConfig(min_side=side, max_side=side)
+    drawn = Mazes.draw(config, [episode_seed(seed, 0, i) for i in range(mazes)])
+    far = drawn.distances(drawn.mouse)[np.arange(mazes), drawn.cheese[:, 0], drawn.cheese[:, 1]] >= SHORTEST
+    drawn = drawn[far]
+    observations = torch.from_numpy(drawn.observations()).to(next(loaded.agent.parameters()).device)
+    agents = {"trained": loaded.agent, "shuffled weights": randomised(loaded.agent, seed)}
+    methods = METHODS | {"perturbation, a mask a cell": FINE}
+    found: dict[str, dict[str, dict[str, Judged]]] = {}
+    with progress_bar("Mapping", len(methods) * len(agents) * len(drawn), "maps") as update:
+        done = 0
+        for name, method in methods.items():
+            found[name] = {}
+            for which, agent in agents.items():
+                maps = []
+                for obs in observations:
+                    maps.append(method(agent, obs[None], explained)[0])
+                    done += 1
+                    update(done)
+                found[name][which] = judge(drawn, np.stack(maps))
+    folder = loaded.run.path / "analyses" / f"saliency-{target.replace(':', '-')}"
+    write_text(folder / "table.md", _saliency_table(found))
+    result = loaded.source | {
+        "mazes": len(drawn), "side": side, "target": target,
+        "methods": {
+            name: {which: {of: vars(each) for of, each in scores.items()} for which, scores in both.items()}
+            for name, both in found.items()
+        },
+    }  # fmt: skip
+    write_json(folder / "result.json", result)
+    return result | {"table": str(folder / "table.md"), "result": str(folder / "result.json")}
+
+
+def _saliency_table(found: dict[str, dict[str, dict[str, Judged]]]) -> str:
+    lines = ["| method | weights | way to the cheese | cheese | mouse |", "|---|---|---|---|---|"]
+    for name, both in found.items():
+        for which, scores in both.items():
+            cells = [f"{each.value:.2f} [{each.low:.2f}, {each.high:.2f}]" for each in scores.values()]
+            lines.append(f"| {name} | {which} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
