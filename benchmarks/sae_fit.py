@@ -34,7 +34,7 @@ PEERS = {
     "sparsify": ["eai-sparsify", "torchvision"],
     "overcomplete": ["overcomplete", "matplotlib<3.9"],
 }
-CONFIG = SAEConfig(latents=LATENTS, k=K, batch_size=BATCH, epochs=2.5, learning_rate=2e-2)
+CONFIG = SAEConfig(latents=LATENTS, k=K, batch_size=BATCH, epochs=2.0, learning_rate=2e-2)
 
 
 def planted() -> dict[str, np.ndarray]:
