@@ -175,8 +175,9 @@ def goals_picture(rows: Sequence[dict[str, Any]], path: Path) -> Path:
         right.fill_between(
             [int(side) for side in sides], values[:, 1], values[:, 2], alpha=0.15, color=line.get_color()
         )
-    right.set(xlabel="side of the maze (cells)", ylabel="P(cheese given decision square)", ylim=(0, 1.02))
-    right.legend(fontsize=8)
+    right.set(xlabel="side of the maze (cells)", ylabel="P(cheese given decision square)", ylim=(0, 1.25))
+    right.set_yticks(np.linspace(0, 1, 6))
+    right.legend(fontsize=8, loc="upper center", ncols=len(rows))
     return save_figure(figure, path)
 
 
