@@ -37,7 +37,7 @@ class Episode:
 
 @dataclass(frozen=True)
 class Score:
-    """On held-out episodes, with the 95% interval of a bootstrap over them."""
+    """On held-out episodes, or mazes, with the 95% interval of a bootstrap over them."""
 
     value: float
     low: float

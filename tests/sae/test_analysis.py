@@ -30,7 +30,6 @@ from sae import (
     integrated_effects,
     judge,
     load,
-    match,
     match_concepts,
     neighbours,
     policy_kl,
@@ -369,32 +368,6 @@ def test_an_autoencoder_says_where_it_is_from_and_misfits_are_named(tmp_path, x)
             load(tmp_path / "sae")
     with pytest.raises(RunError, match=r"cfg.json is missing"):
         load(tmp_path)
-
-
-def test_features_are_matched_by_their_correlation():
-    random = np.random.default_rng(0)
-    first = np.maximum(random.normal(size=(500, 7)), 0)
-    first[:, 6] = 0  # never fires
-    order = np.array([3, 0, 5, 1])
-    second = np.column_stack([2 * first[:, order], np.maximum(random.normal(size=(500, 2)), 0)])
-    found = match(Features.dense(first), Features.dense(second))
-    with np.errstate(invalid="ignore"):
-        expected = np.corrcoef(first.T, second.T)[:7, 7:]
-    np.testing.assert_allclose(found.correlation, np.nan_to_num(expected), atol=1e-6)
-    assert [(f, g) for f, g in found.pairs if found.correlation[f, g] > 0.99] == [
-        (int(order[g]), g) for f, g in found.pairs[:4]
-    ]
-    assert len({f for f, _ in found.pairs}) == len({g for _, g in found.pairs}) == len(found.pairs)
-    assert len(found.best(0)) == 6
-    assert found.best(1)[:4] == pytest.approx(1)
-    moved = np.roll(second, 250, axis=0)
-    np.testing.assert_allclose(found.by_chance[:6], np.corrcoef(first[:, :6].T, moved.T)[:6, 6:], atol=1e-6)
-    assert found.best_by_chance(0).max() < 0.3
-
-
-def test_features_of_other_samples_are_not_matched():
-    with pytest.raises(UserError, match="3 and 4 samples"):
-        match(Features.dense(np.ones((3, 2))), Features.dense(np.ones((4, 2))))
 
 
 @pytest.mark.parametrize("sae", [make(), make_jump()], ids=["topk", "jumprelu"])

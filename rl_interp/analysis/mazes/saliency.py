@@ -1,12 +1,11 @@
 """Saliency maps judged by what a maze says must matter: the way to the cheese, and the cheese."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.analysis.probes import auroc
+from rl_interp.analysis.probes import Score, auroc
 from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import way
@@ -17,16 +16,7 @@ SHORTEST = 2
 """Steps from the mouse to the cheese below which there is nothing between them."""
 
 
-@dataclass(frozen=True)
-class Judged:
-    """A mean over mazes, with its 95% bootstrap interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def judge(mazes: Mazes, maps: NDArray[np.floating]) -> dict[str, Judged]:
+def judge(mazes: Mazes, maps: NDArray[np.floating]) -> dict[str, Score]:
     """How well |map|, summed over each cell's pixels, finds what matters in its maze; 0.5 is a map that knows nothing.
 
     - `way`: AUROC of the cells on the way from the mouse to the cheese among the free cells that can be reached, but
@@ -74,7 +64,7 @@ def _auroc(truth: NDArray[np.bool_], weight: NDArray[np.floating], among: NDArra
     return float(auroc(truth[among], weight[among], np.ones((1, int(among.sum()))))[0])
 
 
-def _mean(values: Sequence[float]) -> Judged:
+def _mean(values: Sequence[float]) -> Score:
     known = [value for value in values if np.isfinite(value)]  # where every free cell is on the way there is no AUROC
     interval = bootstrap([known], mean)
-    return Judged(mean(known), interval.low, interval.high)
+    return Score(mean(known), interval.low, interval.high)

@@ -21,7 +21,7 @@ from rl_interp.analysis.mazes.decisions import (
     to_corner_without_cheese,
 )
 from rl_interp.analysis.mazes.fields import retarget, vector_field
-from rl_interp.analysis.mazes.saliency import SHORTEST, Judged, judge
+from rl_interp.analysis.mazes.saliency import SHORTEST, judge
 from rl_interp.analysis.mazes.steering import (
     Edit,
     Search,
@@ -33,6 +33,7 @@ from rl_interp.analysis.mazes.steering import (
     search,
     steer,
 )
+from rl_interp.analysis.probes import Score
 from rl_interp.app.commands.imagine import clamped
 from rl_interp.app.dictionaries.runs import load_sae
 from rl_interp.app.load import Loaded, load_agent
@@ -328,7 +329,7 @@ def maze_saliency(
     observations = torch.from_numpy(drawn.observations()).to(next(loaded.agent.parameters()).device)
     agents = {"trained": loaded.agent, "shuffled weights": randomised(loaded.agent, seed)}
     methods = METHODS | {"perturbation, a mask a cell": FINE}
-    found: dict[str, dict[str, dict[str, Judged]]] = {}
+    found: dict[str, dict[str, dict[str, Score]]] = {}
     with progress_bar("Mapping", len(methods) * len(agents) * len(drawn), "maps") as update:
         done = 0
         for name, method in methods.items():
@@ -353,7 +354,7 @@ def maze_saliency(
     return result | {"table": str(folder / "table.md"), "result": str(folder / "result.json")}
 
 
-def _saliency_table(found: dict[str, dict[str, dict[str, Judged]]]) -> str:
+def _saliency_table(found: dict[str, dict[str, dict[str, Score]]]) -> str:
     lines = ["| method | weights | way to the cheese | cheese | mouse |", "|---|---|---|---|---|"]
     for name, both in found.items():
         for which, scores in both.items():
