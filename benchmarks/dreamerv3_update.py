@@ -20,6 +20,7 @@ from benchmarks.measure import Result, main
 from rl_interp.core.device import bf16_pays, keep_memory, pick_device
 
 BATCH, LENGTH = 16, 64
+WARM_UP = 4 if pick_device().type == "cuda" else 0  # a CUDA graph is recorded at the fourth
 ROOT = Path(__file__).parent.parent
 PYTHON = ROOT / ".parity" / "bin" / "python"
 PUBLISHED = """
@@ -49,8 +50,8 @@ print(min(times))
 """
 
 
-def batch_of(shape: tuple[int, ...], actions: int) -> Batch:
-    rng, lead = np.random.default_rng(0), (LENGTH, BATCH)
+def batch_of(shape: tuple[int, ...], actions: int, batch: int = BATCH, length: int = LENGTH) -> Batch:
+    rng, lead = np.random.default_rng(0), (length, batch)
     return {
         "obs": rng.integers(256, size=(*lead, *shape), dtype=np.uint8),
         "actions": rng.integers(actions, size=lead),
@@ -60,19 +61,21 @@ def batch_of(shape: tuple[int, ...], actions: int) -> Batch:
     }
 
 
-def seconds(size: str, precision: str, repeats: int = 3) -> tuple[float, int]:
+def seconds(size: str, precision: str, repeats: int = 3, batch: int = BATCH, length: int = LENGTH) -> tuple[float, int]:
     """Of the fastest update, and its floating-point operations."""
     keep_memory()
     torch.manual_seed(0)
     config = default_config("CrafterReward-v1", size, precision=precision)
     learner = Learner(make_agent(config).train(), pick_device())
-    batch = batch_of(config.env.observation_shape, len(config.env.action_names))
+    drawn = batch_of(config.env.observation_shape, len(config.env.action_names), batch, length)
     with FlopCounterMode(display=False) as counter:
-        learner.update(batch)
+        learner.update(drawn)
+    for _ in range(WARM_UP):
+        learner.update(drawn)
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        learner.update(batch)
+        learner.update(drawn)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
@@ -98,6 +101,9 @@ def measure() -> Result:
     if bf16_pays(pick_device()):
         details["seconds an update, bf16"] = f"{seconds('small', 'bf16')[0]:.2f}"
     details["seconds an update, tiny, auto"] = f"{seconds('tiny', 'auto')[0]:.2f}"
+    if pick_device().type == "cuda":
+        for size in ("medium", "large", "xlarge"):
+            details[f"seconds an update, {size}, auto"] = f"{seconds(size, 'auto')[0]:.4f}"
     peers = {}
     if PYTHON.exists():
         done = subprocess.run(

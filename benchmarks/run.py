@@ -1,4 +1,5 @@
-"""Run every benchmark, or those named, and write `results/<machine>.json` and the table in `docs/performance.md`."""
+"""Run every benchmark, or those named, and write `results/<machine>.json` and `docs/performance.md`, a table
+a machine."""
 
 import json
 import re
@@ -10,15 +11,18 @@ from rl_interp.core.files import write_json, write_text
 from rl_interp.core.run import hardware
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results"
 SCRIPTS = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "measure", "run"))
 
 
 def main(scripts: list[str]) -> None:
     machine = hardware()
     name = re.sub(
-        r"[^a-z0-9]+", "-", f"{machine['cpu']}-{machine['cores']}-cores-{machine['capability']}".lower()
+        r"[^a-z0-9]+",
+        "-",
+        f"{machine['cpu']}-{machine['cores']}-cores-{machine['capability']}-{machine['accelerator'] or ''}".lower(),
     ).strip("-")
-    path = HERE / "results" / f"{name}.json"
+    path = RESULTS / f"{name}.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     results = {result["name"]: result for result in known if result["name"] in SCRIPTS}
     for script in scripts or SCRIPTS:
@@ -27,18 +31,28 @@ def main(scripts: list[str]) -> None:
         if done.returncode:
             sys.exit(f"{script} failed:\n{done.stderr}")
         results[script] = json.loads(done.stdout.splitlines()[-1])
-        in_order = [results[each] for each in SCRIPTS if each in results]
-        write_json(path, in_order)
-        write_text(HERE.parent / "docs" / "performance.md", page(in_order, machine))
+        write_json(path, [results[each] for each in SCRIPTS if each in results])
+        write_text(HERE.parent / "docs" / "performance.md", page())
 
 
-def page(results: list[dict], machine: dict) -> str:
-    """The results as a Markdown page."""
+def page() -> str:
+    """All results as a Markdown page."""
     lines = [
         "# Performance",
         "",
-        f"Measured by `make bench` on {machine['cpu']}, {machine['cores']} cores, {machine['capability']}. Larger is",
-        "better. Each row was measured in one run, peers beside ours; the script's docstring says what is measured.",
+        "Measured by `make bench`. Larger is better. Each row was measured in one run, peers beside ours; the script's",
+        "docstring says what is measured. Ratios compare, figures of different machines do not.",
+    ]
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    for results in sorted(files, key=len, reverse=True):
+        lines += ["", *_table(results)]
+    return "\n".join([*lines, ""])
+
+
+def _table(results: list[dict]) -> list[str]:
+    machine = results[0]["machine"]
+    lines = [
+        f"## {machine['cpu']}, {machine['accelerator'] or machine['capability']}, {machine['cores']} cores",
         "",
         "| benchmark | unit | ours | peers | ratio to the best peer | share of the limit |",
         "|---|---|---|---|---|---|",
@@ -50,7 +64,7 @@ def page(results: list[dict], machine: dict) -> str:
         link = f"[{result['name']}](../benchmarks/{result['name']}.py)"
         lines.append(f"| {link} | {result['unit']} | {result['ours']:,.1f} | {peers} | {ratio} | {share} |")
     versions = sorted({f"{package} {version}" for result in results for package, version in result["versions"].items()})
-    return "\n".join([*lines, "", f"Versions: {', '.join(versions)}.", ""])
+    return [*lines, "", f"Versions: {', '.join(versions)}."]
 
 
 if __name__ == "__main__":

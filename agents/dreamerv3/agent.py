@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from agents.dreamerv3.behaviour import Behaviour, Guide, Imagined
 from agents.dreamerv3.config import DreamerV3Config
+from agents.dreamerv3.distributions import one_hot
 from agents.dreamerv3.rssm import Latent
 from agents.dreamerv3.world_model import WorldModel
 from agents.phases import explorer_config
@@ -54,7 +54,7 @@ class DreamerV3(Agent):
 
     def after_action(self, state: State, actions: Tensor) -> State:
         deter, stoch, _, *guide = state
-        taken = F.one_hot(actions, self.num_actions).float()
+        taken = one_hot(actions, self.num_actions)
         return (deter, stoch, taken, *(self.explorer.after_action(guide, actions) if self.explorer else ()))
 
     def unroll(
@@ -67,7 +67,7 @@ class DreamerV3(Agent):
         if time > 1:
             if actions is None:
                 raise UserError("DreamerV3 was given observations in a row without the actions between them.")
-            led_here = torch.cat([led_here, F.one_hot(actions[:-1], self.num_actions).float()])
+            led_here = torch.cat([led_here, one_hot(actions[:-1], self.num_actions)])
         model = self.world_model
         embed = model.encode(model.scaled(obs.flatten(0, 1))).unflatten(0, (time, batch))
         latent, _ = model.rssm.observe(embed, led_here, first, Latent(deter, stoch), greedy=not self.training)
@@ -91,7 +91,7 @@ class DreamerV3(Agent):
         own, guide = Latent(*state[:2]), None
         if self.explorer is not None:
             guide = Guide(self.explorer.world_model, self.explorer.behaviour, Latent(*state[3:5]))
-        given = None if actions is None else F.one_hot(actions, self.num_actions).float()
+        given = None if actions is None else one_hot(actions, self.num_actions)
         devices = [own.deter.device] if own.deter.is_cuda else []
         with torch.random.fork_rng(devices, enabled=seed is not None):
             if seed is not None:

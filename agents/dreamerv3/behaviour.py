@@ -149,9 +149,8 @@ class Behaviour(nn.Module):
 
     def _range(self, returns: Tensor) -> Tensor:
         """What advantages are divided by: the running width from the 5th to the 95th percentile, but at least 1."""
-        quantiles = torch.quantile(returns.flatten(), torch.tensor([0.05, 0.95], device=returns.device))
-        for running, now in zip((self.low, self.high), quantiles, strict=True):
-            running.lerp_(now, 1 - self.config.return_decay)
+        for running, share in ((self.low, 0.05), (self.high, 0.95)):
+            running.lerp_(torch.quantile(returns, share), 1 - self.config.return_decay)
         return (self.high - self.low).clamp(min=1.0)
 
     @torch.no_grad()

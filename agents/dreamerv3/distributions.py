@@ -5,7 +5,6 @@ Hafner et al. 2023, arXiv 2301.04104, "Robust predictions" and "World model lear
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 BINS, LOW, HIGH = 255, -20.0, 20.0
 """Bins of a two-hot prediction, evenly spaced in symlog space."""
@@ -68,8 +67,15 @@ def _uniform(probs: Tensor) -> Tensor:
 
 
 def _straight_through(index: Tensor, probs: Tensor) -> Tensor:
-    one_hot = F.one_hot(index, probs.shape[-1]).to(probs.dtype)
-    return one_hot + probs - probs.detach() if probs.requires_grad else one_hot
+    drawn = one_hot(index, probs.shape[-1]).to(probs.dtype)
+    return drawn + probs - probs.detach() if probs.requires_grad else drawn
+
+
+def one_hot(index: Tensor, classes: int) -> Tensor:
+    """float32 `[..., classes]` of int64 `[...]`, without PyTorch's look at the values, for which a CUDA graph can't
+    wait."""
+    zeros = torch.zeros(*index.shape, classes, device=index.device)
+    return zeros.scatter_(-1, index[..., None], 1.0)
 
 
 def entropy(log_probs: Tensor) -> Tensor:

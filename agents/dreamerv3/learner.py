@@ -4,10 +4,12 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.dreamerv3.agent import DreamerV3
 from agents.dreamerv3.behaviour import Guide
+from agents.dreamerv3.graph import CUDAGraph
 from agents.dreamerv3.replay import Batch
 from agents.dreamerv3.rssm import Latent
 from rl_interp.core.device import computes_in_bf16
@@ -26,11 +28,20 @@ class Learner:
         }
         self.bf16 = computes_in_bf16(config.precision, device)
         self.updates = 0
+        self._update = CUDAGraph(self._take_steps) if device.type == "cuda" else self._take_steps
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one step of each optimiser; returns loss terms, gradient norms and figures as scalars."""
+        figures = self._update({name: self._sent(array) for name, array in batch.items()})
+        self.updates += 1
+        return figures
+
+    def _sent(self, array: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(array)
+        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
+
+    def _take_steps(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         agent, config = self.agent, self.config
-        tensors = {name: torch.from_numpy(array).to(self.device) for name, array in batch.items()}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             terms, seen = agent.world_model.losses(tensors)
             total = agent.world_model.total(terms)
@@ -51,7 +62,6 @@ class Learner:
             figures[f"{name}_loss"] = losses.pop(name)
         # The first time all of it: the slow critic starts as the critic is after its first update, as published.
         agent.behaviour.follow(config.slow_fraction if self.updates else 1.0)
-        self.updates += 1
         return {name: value.detach() for name, value in (figures | losses).items()}
 
     @torch.no_grad()
@@ -77,7 +87,8 @@ class _Part:
 
     def __init__(self, parameters: Iterable[nn.Parameter], rate: float, eps: float, clip: float):
         self.parameters, self.clip = list(parameters), clip
-        self.optimizer = torch.optim.Adam(self.parameters, rate, eps=eps, fused=True)
+        on_cuda = self.parameters[0].is_cuda
+        self.optimizer = torch.optim.Adam(self.parameters, rate, eps=eps, fused=True, capturable=on_cuda)
 
     def step(self, loss: Tensor) -> Tensor:
         """Returns the gradients' norm before clipping."""

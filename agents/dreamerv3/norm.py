@@ -30,11 +30,10 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(width, eps=1e-3)
 
     def forward(self, input: Tensor) -> Tensor:
-        if input.device.type != "cpu" or input.dtype == torch.float64:
-            return super().forward(input)
-        if self.normalized_shape[0] < _WIDTH:
-            return _Normed.apply(input, self.weight, self.bias, self.eps)
-        return super().forward(input.float()).to(input.dtype)
+        weight = self.weight
+        if len(weight) < _WIDTH and (weight.device.type, weight.dtype) == ("cpu", torch.float32):
+            return _Normed.apply(input, weight, self.bias, self.eps)
+        return super().forward(input.to(weight.dtype)).to(input.dtype)
 
 
 class _Normed(torch.autograd.Function):

@@ -98,8 +98,8 @@ class Training:
         for _ in range(int(now / each) - int((now - config.num_envs) / each)):
             batch = self.replay.sample(config.batch_size, config.batch_length, self.rng)
             self._figures = self.learner.update(batch)
-            for name, value in self._figures.items():
-                check_finite(value.item(), self.agent_steps, name, "model_lr or behaviour_lr")
+            for name, value in zip(self._figures, torch.stack(list(self._figures.values())).tolist(), strict=True):
+                check_finite(value, self.agent_steps, name, "model_lr or behaviour_lr")
 
     def metrics(self) -> dict[str, float]:
         """Figures of the last update, and the mean extrinsic return of episodes that ended since the last call."""

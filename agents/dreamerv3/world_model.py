@@ -71,8 +71,8 @@ class WorldModel(nn.Module):
         and ones."""
         if self.symbols is None:
             return obs.float() / 255
-        one_hot = [F.one_hot(obs[:, i].long(), count) for i, count in enumerate(self.symbols)]
-        return torch.cat(one_hot, -1).flatten(1).float()
+        each = [distributions.one_hot(obs[:, i].long(), count) for i, count in enumerate(self.symbols)]
+        return torch.cat(each, -1).flatten(1)
 
     def encode(self, scaled: Tensor) -> Tensor:
         """`[B, ...]` to `[B, E]`."""
@@ -88,7 +88,7 @@ class WorldModel(nn.Module):
         return self._observe(self.scaled(obs.flatten(0, 1)), actions, first)
 
     def _observe(self, scaled: Tensor, actions: Tensor, first: Tensor) -> Observed:
-        taken = F.one_hot(actions, self.num_actions).float()
+        taken = distributions.one_hot(actions, self.num_actions)
         led_here = torch.cat([torch.zeros_like(taken[:1]), taken[:-1]])
         with phase("observe"):
             embed = self.encode(scaled).unflatten(0, first.shape)
