@@ -139,9 +139,11 @@ def default_config(env_id: str, size: str = "tiny", **overrides: object) -> Drea
     env = env_config(env_id)
     values: dict[str, object] = {}
     if size in ("tiny", "debug"):
-        values = dict(batch_size=8, batch_length=32, model_lr=1e-3, behaviour_lr=1e-3)
+        values = dict(
+            batch_size=8, batch_length=32, model_lr=1e-3, behaviour_lr=1e-3, train_ratio=64.0, agent_steps=20_000,
+            checkpoint_every=5_000, log_every=500,
+        )  # fmt: skip
         if env.categories is None:
-            values |= dict(train_ratio=16.0, agent_steps=100_000)
-        else:
-            values |= dict(train_ratio=64.0, agent_steps=20_000, checkpoint_every=5_000, log_every=500)
+            # Pictures take the model longer: a policy that learns as fast follows its early errors and never explores.
+            values |= dict(behaviour_lr=1e-4, actor_entropy=3e-3, learning_starts=2048)
     return DreamerV3Config(env=env, size=size, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

@@ -4,6 +4,7 @@ python checkpoint.py OUT.ckpt
 """
 
 import sys
+from pathlib import Path
 
 from reference import embodied, make
 
@@ -12,7 +13,8 @@ def main(out: str) -> None:
     agent = make("image", "debug", 2, 4, side=64, actions=17)
     step = embodied.Counter()
     step.increment(1234)
-    checkpoint = embodied.Checkpoint(out, parallel=False)
+    # Absolute, for the package takes the dot off a relative path that begins with one.
+    checkpoint = embodied.Checkpoint(str(Path(out).resolve()), parallel=False)
     checkpoint.step, checkpoint.agent = step, agent
     checkpoint.save()
 
