@@ -48,7 +48,7 @@ class Training:
         self.rng = np.random.default_rng(seed)
         self.actor = Actor(self.agent, config.num_envs, self.rng)
         self.agent_steps = 0
-        self._figures: dict[str, torch.Tensor] = {}
+        self._figures: list[dict[str, float]] = []
         self._returns: list[float] = []
         self._begin()
 
@@ -97,14 +97,18 @@ class Training:
         each = config.batch_size * config.batch_length / config.train_ratio  # decisions played per update
         for _ in range(int(now / each) - int((now - config.num_envs) / each)):
             batch = self.replay.sample(config.batch_size, config.batch_length, self.rng)
-            self._figures = self.learner.update(batch)
-            for name, value in zip(self._figures, torch.stack(list(self._figures.values())).tolist(), strict=True):
+            figures = self.learner.update(batch)
+            values = torch.stack(list(figures.values())).tolist()  # all at once: an accelerator is waited for
+            self._figures.append(dict(zip(figures, values, strict=True)))
+            for name, value in self._figures[-1].items():
                 check_finite(value, self.agent_steps, name, "model_lr or behaviour_lr")
 
     def metrics(self) -> dict[str, float]:
-        """Figures of the last update, and the mean extrinsic return of episodes that ended since the last call."""
+        """Means since the last call: of every update's figures, and of the extrinsic returns of episodes that ended."""
         values: dict[str, float] = {"updates": self.learner.updates}
-        values |= {name: value.item() for name, value in self._figures.items()}
+        if self._figures:
+            values |= {name: float(np.mean([each[name] for each in self._figures])) for name in self._figures[0]}
+            self._figures.clear()
         if self._returns:
             values |= {"episode_return": float(np.mean(self._returns)), "episodes": len(self._returns)}
             self._returns.clear()
