@@ -42,6 +42,7 @@ COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "maze saliency": commands.maze_saliency,
     "imagine": commands.imagine,
     "import dreamerv3": commands.import_dreamerv3,
+    "import maze": commands.import_maze,
     "study cbet": commands.study_cbet,
     "study transfer": commands.study_transfer,
     "study maze": commands.study_maze,

@@ -13,8 +13,13 @@ from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import RunError
 from rl_interp.core.run import RUNS, Run
 
-AGENT_KINDS = {"dqn": "agents.dqn", "impala": "agents.impala", "dreamerv3": "agents.dreamerv3"}
-"""Run kind to the package that offers `load(run, step)` and `load_config(run)` for it."""
+AGENT_KINDS = {
+    "dqn": "agents.dqn",
+    "impala": "agents.impala",
+    "impala-procgen": "agents.impala.published",
+    "dreamerv3": "agents.dreamerv3",
+}
+"""Run kind to the module that offers `load(run, step)` and `load_config(run)` for it."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
 
 
 def agent_package(kind: str) -> Any:
-    """The package that made runs of a kind of `AGENT_KINDS`."""
+    """The module that made runs of a kind of `AGENT_KINDS`."""
     return importlib.import_module(AGENT_KINDS[kind])
 
 

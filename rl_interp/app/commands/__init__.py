@@ -4,7 +4,7 @@ from rl_interp.app.commands.analyse import collect, saliency
 from rl_interp.app.commands.demo import demo
 from rl_interp.app.commands.evaluate import evaluate
 from rl_interp.app.commands.imagine import imagine
-from rl_interp.app.commands.imports import import_dreamerv3
+from rl_interp.app.commands.imports import import_dreamerv3, import_maze
 from rl_interp.app.commands.info import info
 from rl_interp.app.commands.maps import maps
 from rl_interp.app.commands.maze import maze_field, maze_goals, maze_retarget, maze_saliency, maze_steer
@@ -31,6 +31,7 @@ __all__ = [
     "imagine",
     "impala_command",
     "import_dreamerv3",
+    "import_maze",
     "info",
     "maps",
     "maze_field",
