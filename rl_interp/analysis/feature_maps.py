@@ -107,11 +107,17 @@ def information(assigned: NDArray[np.integer], truth: Truth, seed: int = 0) -> d
     return found
 
 
+NO_CELL = "no cell"
+"""Name of the positions of which nothing is known, such as those about a game's status line."""
+
+
 def names(assigned: NDArray[np.integer], truth: Truth, count: int) -> list[Name]:
-    """The best name of each of `count` clusters."""
+    """The best name of each of `count` clusters; `NO_CELL` is one of the names."""
     best = [Name("", "nothing", 0.0, 0.0)] * count
     size = np.bincount(assigned, minlength=count)
-    for truth_name, (classes, labels) in truth.items():
+    unknown = np.all([classes < 0 for classes, _ in truth.values()], axis=0)
+    every = {"": (np.where(unknown, 0, -1), (NO_CELL,)), **truth}
+    for truth_name, (classes, labels) in every.items():
         there = classes >= 0
         shared = np.zeros((count, len(labels)))
         np.add.at(shared, (assigned[there], classes[there]), 1)

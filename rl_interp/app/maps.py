@@ -203,7 +203,7 @@ def _layer_picture(
     figure, axes = plt.subplots(2, examples, figsize=(2.6 * examples + 3.6, 5.6), layout="constrained", squeeze=False)
     for column, i in enumerate(shown):
         axes[0, column].imshow(loaded.env.picture(states.obs[i]))
-        _draw(axes[1, column], found.assigned[i], len(found.names))
+        _draw(axes[1, column], found, i, states)
     for axis in axes.flat:
         axis.set_axis_off()
     colours = _colours(len(found.names))
@@ -220,11 +220,11 @@ def _layer_picture(
     return save_figure(figure, path)
 
 
-def _sheet(loaded: Loaded, states: States, maps: dict[str, dict[str, LayerMap]], path: Path, which: int = 0) -> Path:
-    """One state through all layers: the agent's maps, and below them its controls'."""
+def _sheet(loaded: Loaded, states: States, maps: dict[str, dict[str, LayerMap]], path: Path) -> Path:
+    """One state through all layers, that with most classes in view: the agent's maps, and below them its controls'."""
     import matplotlib.pyplot as plt
 
-    kinds = (TRAINED, RANDOM, PIXELS)
+    kinds, which = (TRAINED, RANDOM, PIXELS), _richest(states)
     figure, axes = plt.subplots(
         len(kinds),
         len(maps) + 1,
@@ -237,7 +237,7 @@ def _sheet(loaded: Loaded, states: States, maps: dict[str, dict[str, LayerMap]],
         axes[row, 0].set_ylabel(kind, fontsize=10)
         for column, (hook, of_kind) in enumerate(maps.items(), start=1):
             found = of_kind[kind]
-            _draw(axes[row, column], found.assigned[which], len(found.names))
+            _draw(axes[row, column], found, which, states)
             truth = max(found.information, key=lambda each: found.information[each], default=None)
             told = f"{truth}: {found.information[truth]:.2f}" if truth else "nothing"
             axes[row, column].set_title(f"{hook}\n{told}" if row == 0 else told, fontsize=8)
@@ -251,8 +251,23 @@ def _sheet(loaded: Loaded, states: States, maps: dict[str, dict[str, LayerMap]],
     return save_figure(figure, path)
 
 
-def _draw(axis: Any, assigned: NDArray[np.int64], count: int) -> None:
-    axis.imshow((_colours(count)[assigned] * 255).astype(np.uint8), interpolation="nearest")
+def _richest(states: States) -> int:
+    """The first of the states that show most different classes of cells."""
+    shown = [[len(np.unique(each)) for each in classes] for classes, _ in states.cells.values()]
+    return int(np.sum(shown, 0).argmax())
+
+
+def _draw(axis: Any, found: LayerMap, which: int, states: States) -> None:
+    """A cluster map over the part of the observation that its positions are about."""
+    colours = (_colours(len(found.names))[found.assigned[which]] * 255).astype(np.uint8)
+    (top, bottom), (left, right) = (
+        (at[0] - step / 2, at[-1] + step / 2)
+        for at, step in zip(found.positions.pixels(), found.positions.stride, strict=True)
+    )
+    axis.imshow(colours, interpolation="nearest", extent=(left, right, bottom, top))
+    height, width = states.obs.shape[-2:]
+    axis.set_xlim(-0.5, width - 0.5)
+    axis.set_ylim(height - 0.5, -0.5)
 
 
 def _colours(count: int) -> NDArray[np.float64]:
@@ -264,4 +279,5 @@ def _colours(count: int) -> NDArray[np.float64]:
 
 
 def _label(name: Name) -> str:
-    return f"{name.label} ({name.truth}, {name.f1:.2f})" if name.truth else name.label
+    of = f"{name.truth}, " if name.truth else ""
+    return f"{name.label} ({of}{name.f1:.2f})"

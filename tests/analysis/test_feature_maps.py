@@ -42,6 +42,13 @@ def test_positions_that_a_truth_does_not_apply_to_do_not_count(planted):
     )
 
 
+def test_clusters_of_what_nothing_is_known_of_are_named_so(planted):
+    _, kind = planted
+    found = names(kind, {"kind": (np.where(kind == 2, -1, kind), ("a", "b", "c", "d"))}, 4)
+    assert [name.label for name in found] == ["a", "b", "no cell", "d"]
+    assert found[2].f1 == 1
+
+
 def test_dead_channels_and_one_cluster_do_no_harm():
     values = np.zeros((50, 3), np.float32)
     values[:, 0] = np.arange(50)

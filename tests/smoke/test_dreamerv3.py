@@ -40,6 +40,16 @@ class TestAnyAgent:
         assert status == 0, error
         assert Path(reported["report"]).stat().st_size > 10_000
 
+    def test_an_encoder_of_pictures_is_mapped_and_one_of_vectors_refused(self, run, place, agent):
+        status, result, error = run(f"maps {agent} --states 8 --clusters 3")
+        if agent == "empty":
+            assert status == 1
+            assert "has no layer with positions to map" in error
+        else:
+            assert status == 0, error
+            assert {"encoder.s0.post", "encoder.s3.post"} <= set(result["pictures"])
+            assert "| encoder.s0.post |" in Path(result["table"]).read_text()
+
     @pytest.mark.parametrize("target", ["advantage", "value", "unit:deter:3"])
     def test_saliency_explains_policy_value_and_a_latent(self, run, place, agent, target):
         status, result, error = run(f"saliency {agent} --target {target} --decisions 3 --output film.mp4")

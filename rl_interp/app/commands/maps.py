@@ -6,6 +6,7 @@ import tyro
 
 from rl_interp.app.load import load_agent
 from rl_interp.app.maps import feature_maps, observe, write
+from rl_interp.core.errors import UserError
 from rl_interp.core.positions import check_spatial, spatial_points
 
 
@@ -24,7 +25,7 @@ def maps(
 
     Args:
         run: Name under runs/ or a path; of an agent in mazes, MiniGrid or Crafter.
-        hooks: Hook points with positions; by default each residual sum, or what there is.
+        hooks: Hook points with positions; by default each residual sum, or all that the observation goes through.
         states: States to play.
         clusters: Of each layer.
         method: kmeans, or agglomerative (on a sample, the rest assigned to the nearest mean).
@@ -33,7 +34,10 @@ def maps(
         device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint, device)
-    there = spatial_points(loaded.agent)
+    # A decoder's positions are about what it draws, not about what is seen.
+    there = [name for name in spatial_points(loaded.agent) if not name.startswith("decoder.")]
+    if not there:
+        raise UserError(f"{loaded.run.path} has no layer with positions to map: it sees a vector; give another agent.")
     chosen = hooks or tuple(name for name in there if name.endswith(".sum")) or tuple(there)
     for hook in chosen:
         check_spatial(loaded.agent, hook)
