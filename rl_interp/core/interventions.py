@@ -7,6 +7,7 @@ a convolution, neurons of a layer); None means all of them.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,6 +27,10 @@ class Intervention:
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         raise NotImplementedError
+
+    def hooks(self) -> dict[str, Hook]:
+        """What it places, by hook point: itself at `at`, and more where it reads other points too."""
+        return {self.at: self}
 
     @property
     def name(self) -> str:
@@ -130,10 +135,43 @@ class Splice(Intervention):
         return f"{self.label}({self.at})"
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
-        features_last = value.movedim(site.point.feature_axis, -1)
-        flat = features_last.reshape(-1, features_last.shape[-1])
-        new = self.reconstruct(flat).to(value.dtype).reshape(features_last.shape)
-        return new.movedim(-1, site.point.feature_axis)
+        return _from_rows(self.reconstruct(_rows(value, site)), value, site)
+
+
+@dataclass(frozen=True)
+class Transcode(Intervention):
+    """Replace by what `predict [N, features there] -> [N, features]` makes of the value at an earlier hook point,
+    `source`, in the same forward pass, e.g. a transcoder.
+
+    Where both points have the same positions, each is predicted from its own; else a sample is from the source's whole
+    value, flattened.
+    """
+
+    source: str = field(kw_only=True)
+    predict: Callable[[Tensor], Tensor] = field(kw_only=True)
+    label: str = "transcoder"
+
+    @property
+    def name(self) -> str:
+        return f"{self.label}({self.source} -> {self.at})"
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        raise HookError(f"{self.name} is at two hook points; place it with as_hooks([...]).")
+
+    def hooks(self) -> dict[str, Hook]:
+        read: list[tuple[Tensor, Site]] = []
+
+        def on_source(value: Tensor, site: Site) -> None:
+            read[:] = [(value, site)]
+
+        def on_target(value: Tensor, site: Site) -> Tensor:
+            if not read:
+                raise HookError(f"{self.name}: {self.source!r} must have a new value each time before {self.at!r} has.")
+            given, there = read.pop()
+            rows, wanted = _rows(given, there), value.numel() // value.shape[site.point.feature_axis]
+            return _from_rows(self.predict(rows if len(rows) == wanted else given.flatten(1)), value, site)
+
+        return {self.source: on_source, self.at: on_target}
 
 
 @dataclass(frozen=True)
@@ -159,18 +197,41 @@ class During(Intervention):
         return self.inner.config() | {"phase": self.phase, "times": times}
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
+        new = self._apply(self.inner, value, site)
+        return value if new is None else new
+
+    def hooks(self) -> dict[str, Hook]:
+        return {point: partial(self._apply, hook) for point, hook in self.inner.hooks().items()}
+
+    def _apply(self, hook: Hook, value: Tensor, site: Site) -> Tensor | None:
         elsewhere = self.phase is not None and site.phase != self.phase
-        return (
-            value if elsewhere or (self.times is not None and site.time not in self.times) else self.inner(value, site)
-        )
+        return None if elsewhere or (self.times is not None and site.time not in self.times) else hook(value, site)
 
 
 def as_hooks(interventions: Sequence[Intervention]) -> dict[str, list[Hook]]:
     """Group interventions by hook point, in order, for `run_with_hooks`."""
     hooks: dict[str, list[Hook]] = {}
     for intervention in interventions:
-        hooks.setdefault(intervention.at, []).append(intervention)
+        for point, hook in intervention.hooks().items():
+            hooks.setdefault(point, []).append(hook)
     return hooks
+
+
+def _rows(value: Tensor, site: Site) -> Tensor:
+    """`[N, features]`: a row for each position of each sample."""
+    features_last = value.movedim(site.point.feature_axis, -1)
+    return features_last.reshape(-1, features_last.shape[-1])
+
+
+def _from_rows(rows: Tensor, value: Tensor, site: Site) -> Tensor:
+    """`rows`, as `_rows` gives them, in the form of `value`."""
+    features_last = value.movedim(site.point.feature_axis, -1)
+    if rows.numel() != value.numel():
+        raise HookError(
+            f"{tuple(rows.shape)} was given for {site.name!r}, which has {features_last.shape[-1]} features at "
+            f"{value.numel() // features_last.shape[-1]} places."
+        )
+    return rows.to(value.dtype).reshape(features_last.shape).movedim(-1, site.point.feature_axis)
 
 
 def _along_features(vector: Tensor, value: Tensor, site: Site) -> Tensor:

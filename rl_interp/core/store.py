@@ -110,10 +110,11 @@ class ActivationStore:
     """A store opened for reading, every file checked against its sha256.
 
     Samples of a spatial point keep their `[C, H, W]`; the rows served for fitting are their positions,
-    `[C]` each, so that `len(store)` is samples times positions and `width` is C.
+    `[C]` each, so that `len(store)` is samples times positions and `width` is C. With `whole`, rows are
+    whole samples, flattened.
     """
 
-    def __init__(self, path: Path | str):
+    def __init__(self, path: Path | str, whole: bool = False):
         self.path = Path(path)
         if not (self.path / "manifest.json").is_file():
             raise RunError(
@@ -126,8 +127,9 @@ class ActivationStore:
         self.sample_shape = tuple(self.manifest["sample_shape"])
         self._shards = [np.load(self.path / shard["file"], mmap_mode="r") for shard in self.manifest["shards"]]
         self._starts = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])])
-        self.positions = int(np.prod(self.sample_shape[1:]))
-        self.width = self.sample_shape[0]
+        size = int(np.prod(self.sample_shape))
+        self.width = size if whole else self.sample_shape[0]
+        self.positions = size // self.width
 
     def __len__(self) -> int:
         return self.samples * self.positions

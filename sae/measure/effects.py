@@ -12,19 +12,26 @@ from torch import Tensor
 
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import Site
-from rl_interp.core.interventions import Intervention, Splice
+from rl_interp.core.interventions import Intervention, Splice, Transcode
 from sae.model import SAE
 
 
-def splice(sae: SAE, at: str, width: int | None = None) -> Splice:
-    """The intervention that passes the value at `at` through the autoencoder.
+def splice(sae: SAE, at: str, width: int | None = None, source: str | None = None) -> Intervention:
+    """The intervention that passes the value at `at` through an autoencoder, or puts there what a transcoder predicts
+    from `source`.
 
     Raises:
-        UserError: `width`, of the hook point, is given and is not the autoencoder's.
+        UserError: `width`, of the hook point, is given and is not the dictionary's; or a transcoder comes without a
+            `source`, or an autoencoder with one.
     """
-    if width is not None and width != sae.d_in:
-        raise UserError(f"an autoencoder {sae.d_in} wide can't be spliced in at {at!r}, which is {width} wide.")
-    return Splice(at, reconstruct=sae.forward, label="sae")
+    if width is not None and width != sae.d_out:
+        kind = "a transcoder" if sae.transcodes else "an autoencoder"
+        raise UserError(f"{kind} {sae.d_out} wide can't be spliced in at {at!r}, which is {width} wide.")
+    if sae.transcodes != (source is not None):
+        raise UserError(f"source={source!r} given to splice in at {at!r}; transcoders have one, and they alone.")
+    if source is None:
+        return Splice(at, reconstruct=sae.forward, label="sae")
+    return Transcode(at, source=source, predict=sae.forward)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from rl_interp.core.errors import HookError
-from rl_interp.core.hooks import run_with_cache
-from rl_interp.core.interventions import Add, Clamp, Mean, Patch, Resample, Splice, Zero, as_hooks
+from rl_interp.core.hooks import run_with_cache, run_with_hooks
+from rl_interp.core.interventions import Add, Clamp, During, Mean, Patch, Resample, Splice, Transcode, Zero, as_hooks
 
 
 def after(agent, obs, *interventions):
@@ -76,6 +76,27 @@ def test_splice_passes_features_through_a_function_at_each_position(conv_agent, 
     torch.testing.assert_close(spliced, 2 * plain["conv.post"])
 
 
+def test_a_transcoder_predicts_a_position_from_the_same_and_a_vector_from_the_whole_layer(
+    conv_agent, conv_obs, plain, recurrent_agent
+):
+    def outcome(*interventions):
+        return run_with_hooks(conv_agent, conv_obs, hooks=as_hooks(interventions)).q_values
+
+    by_position = Transcode("conv.post", source="conv.pre", predict=lambda x: x.relu() + torch.tensor([0.0, 1.0, 2.0]))
+    moved = (plain["conv.post"] + torch.arange(3.0)[:, None, None]).flatten(1)
+    torch.testing.assert_close(outcome(by_position), conv_agent.q(moved))
+    whole = Transcode("q.in", source="conv.post", predict=lambda x: 3 * x + 1)
+    torch.testing.assert_close(outcome(whole), conv_agent.q(3 * plain["q.in"] + 1))
+    torch.testing.assert_close(outcome(by_position, whole), conv_agent.q(3 * moved + 1))
+    torch.testing.assert_close(outcome(Zero("conv.post"), whole), conv_agent.q(torch.ones(5, 108)))
+    assert torch.equal(outcome(During(whole, phase="imagine")), conv_agent.step(conv_obs).q_values)
+    assert whole.name == "transcoder(conv.post -> q.in)"
+    of_each_step = Transcode("pi", source="gru", predict=lambda hidden: hidden[:, :3])
+    obs, hooks = torch.randn(4, 2, 5), as_hooks([of_each_step])
+    out, cache = run_with_cache(recurrent_agent, obs, names=["gru"], hooks=hooks, unroll=True)
+    assert torch.equal(out.logits, cache["gru"][..., :3])
+
+
 @pytest.mark.parametrize(
     ("intervention", "message"),
     [
@@ -83,6 +104,11 @@ def test_splice_passes_features_through_a_function_at_each_position(conv_agent, 
         (Add("conv.post", direction=torch.ones(4)), "has 3 features"),
         (Patch("conv.post", source=torch.zeros(1, 3, 6, 6)), "same shape"),
         (Resample("conv.post", bank=torch.zeros(9, 3), generator=torch.Generator()), "same hook point"),
+        (Transcode("conv.post", source="q.in", predict=lambda x: x), "'q.in' must have a new value each time before"),
+        (
+            Transcode("q.in", source="conv.post", predict=lambda x: x[:, :7]),
+            r"\(5, 7\) was given for 'q.in', which has",
+        ),
     ],
 )
 def test_misfits_are_refused_in_one_sentence(conv_agent, conv_obs, intervention, message):

@@ -10,7 +10,7 @@ import tyro
 
 from rl_interp.app.commands.analyse import store_path
 from rl_interp.app.dictionaries.measure import coverage_json, judge_statements, metrics_json, play_spliced
-from rl_interp.app.dictionaries.runs import fit_run, load_sae
+from rl_interp.app.dictionaries.runs import fit_run, load_autoencoder, load_sae, open_pair
 from rl_interp.app.dictionaries.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.app.load import load_agent, new_run_path
 from rl_interp.app.report import build, compare, summary, write_page
@@ -23,26 +23,31 @@ from sae import SAEConfig, diagnose, pull, push, save
 def sae_fit(
     run: tyro.conf.Positional[str],
     hook: str = "fc.post",
+    to: str | None = None,
     config: Annotated[SAEConfig, tyro.conf.arg(name="")] = SAEConfig(),  # noqa: B008 - frozen
     name: Annotated[str | None, tyro.conf.arg(name="as")] = None,
     checkpoint: int | None = None,
 ) -> dict[str, Any]:
-    """Fit a sparse autoencoder on collected activations; the same command again resumes it.
+    """Fit a sparse autoencoder on collected activations, or a transcoder; the same command again resumes it.
 
     Args:
         run: The agent's run; `rl-interp collect` has stored its activations.
         hook: Name of the hook point.
+        to: Name of a later one, for a transcoder that predicts it; collected like the other.
         config: See the fields.
         name: Of the new run, or a path; by default made of the agent's, the hook and the sizes.
         checkpoint: Step of the agent's checkpoint; by default the newest.
     """
     loaded = load_agent(run, checkpoint)
-    store = ActivationStore(store_path(loaded.run, hook))
-    path = new_run_path(name or f"{loaded.run.path.name}-sae-{hook}-{config.latents}-k{config.k}-seed{config.seed}")
+    if to is None:
+        store, target, what = ActivationStore(store_path(loaded.run, hook)), None, f"sae-{hook}"
+    else:
+        (store, target), what = open_pair(*(store_path(loaded.run, at) for at in (hook, to))), f"transcoder-{hook}-{to}"
+    path = new_run_path(name or f"{loaded.run.path.name}-{what}-{config.latents}-k{config.k}-seed{config.seed}")
     diagnosis = diagnose(store)
     for sentence in (*diagnosis.warnings(config), *diagnosis.notes()):
         print(f"{store.hook}: {sentence}", file=sys.stderr)
-    trainer, seconds = fit_run(loaded, store, config, path)
+    trainer, seconds = fit_run(loaded, store, config, path, target)
     fitted = load_sae(path)
     metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnosis)}
     write_json(path / "analyses" / "metrics.json", metrics)
@@ -56,10 +61,11 @@ def sae_evaluate(
     epsilon: float = 0.001,
     random_network: bool = False,
 ) -> dict[str, Any]:
-    """Measure an autoencoder: reconstruction, latents, policy, concepts, and the return of episodes played through it.
+    """Measure an autoencoder or a transcoder: reconstruction, latents, policy, concepts, and the return of episodes
+    played through it.
 
     Args:
-        run: The autoencoder's run.
+        run: Its run.
         episodes: Whole episodes per condition: original, spliced, zero- and mean-ablated.
         seed: Of the episodes.
         epsilon: Probability of a random action.
@@ -131,7 +137,7 @@ def sae_test(
         count: Statements to suggest.
     """
     at_least_one(states=states, count=count)
-    fitted = load_sae(run)
+    fitted = load_autoencoder(run)
     outcomes = judge_statements(fitted, statements, states, count)
     write_json(fitted.run.path / "analyses" / "statements.json", outcomes)
     return {"run": str(fitted.run.path), "passed": sum(each["passed"] for each in outcomes), "outcomes": outcomes}
@@ -186,7 +192,7 @@ def sae_report(
             moment is shown too.
     """
     at_least_one(top=top)
-    fitted = load_sae(run)
+    fitted = load_autoencoder(run)
     path = output or fitted.run.path / "report.html"
     write_page("report", build(fitted, top, clips), path)
     return {"run": str(fitted.run.path), "report": str(path)}
@@ -204,7 +210,7 @@ def sae_compare(
         top: Top frames per feature, each from another episode.
     """
     at_least_one(top=top)
-    first, second = load_sae(run), load_sae(other)
+    first, second = load_autoencoder(run), load_autoencoder(other)
     path = output or first.run.path / "comparison.html"
     data = compare(first, second, top)
     write_page("comparison", data, path)

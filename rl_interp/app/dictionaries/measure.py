@@ -1,4 +1,4 @@
-"""What is measured of an autoencoder on its agent: reconstruction, returns through it, concepts, statements."""
+"""What is measured of a dictionary on its agent: reconstruction, returns through it, concepts, statements."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 import sae as sae_package
 from rl_interp.analysis.probes import features as features_of
@@ -26,12 +27,14 @@ from saliency import randomised
 
 def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
     """Reconstruction and use of latents on held-out episodes, and what the splice does to the policy there."""
-    held_out = sae_package.evaluate(fitted.sae, fitted.store, fitted.held_out_rows)
-    everywhere = sae_package.evaluate(fitted.sae, fitted.store, np.arange(len(fitted.store)))
+    sides = np.arange(len(fitted.store)), fitted.train_rows, fitted.held_out_rows
+    everywhere, train, held_out = (
+        sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target) for rows in sides
+    )
     return {
         **{name: value for name, value in asdict(held_out).items() if name != "samples"},
         "dead_fraction": everywhere.dead_fraction,  # of all the data, so that a rare feature is not called dead
-        "train_fvu": sae_package.evaluate(fitted.sae, fitted.store, fitted.train_rows).fvu,
+        "train_fvu": train.fvu,
         **_generality(fitted),
         **_policy_error(fitted),
     }
@@ -48,34 +51,45 @@ def _generality(fitted: LoadedSAE) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _policy_error(fitted: LoadedSAE) -> dict[str, float]:
-    """Only where stored rows are whole values of the hook point, so that they can be patched in."""
-    if fitted.store.positions > 1:
-        return {}
-    head = head_of(fitted.agent, fitted.hook)
+def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
+    """With the splice, and under `ablated` with the layer set to zero or to its mean. Only where stored rows are whole
+    values of the hook point, so that they can be patched in."""
+    target, rows = fitted.target, fitted.held_out_rows[:8192]
+    head = head_of(fitted.agent, target.hook) if target.positions == 1 else None
     if head is None:
         return {}
-    x = torch.from_numpy(fitted.store.read(fitted.held_out_rows[:8192]))
-    original, spliced = head(x), head(fitted.sae(x))
-    agreement = {"action_agreement": sae_package.action_agreement(original, spliced)}
-    if fitted.agent.has_q_values:
-        return agreement | {"q_nmse": sae_package.q_nmse(original, spliced)}
-    return agreement | {"policy_kl": sae_package.policy_kl(original, spliced)}
+    x, y = (torch.from_numpy(each.read(rows)) for each in (fitted.store, target))
+    original, greedy = head(y), fitted.agent.has_q_values
+
+    def error(replaced: Tensor) -> dict[str, float]:
+        given = head(replaced)
+        agreement = {"action_agreement": sae_package.action_agreement(original, given)}
+        if greedy:
+            return agreement | {"q_nmse": sae_package.q_nmse(original, given)}
+        return agreement | {"policy_kl": sae_package.policy_kl(original, given)}
+
+    mean = _mean(fitted).to(y).expand_as(y)
+    return error(fitted.sae(x)) | {"ablated": {"zero": error(torch.zeros_like(y)), "mean": error(mean)}}
+
+
+def _mean(fitted: LoadedSAE) -> Tensor:
+    """`[D_out]`: of what the dictionary predicts, in training."""
+    return torch.from_numpy(fitted.target.read(fitted.train_rows).mean(0))
 
 
 def play_spliced(
     fitted: LoadedSAE, episodes: int, seed: int, epsilon: float, known: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, Any]:
-    """Returns of whole episodes: as trained (`original`), with the autoencoder spliced in, and with the layer ablated.
+    """Returns of whole episodes: as trained (`original`), with the dictionary spliced in, and with the layer that it
+    predicts ablated.
 
     `known` spares conditions whose returns were measured already, under the same seed and epsilon.
     """
-    mean = torch.from_numpy(fitted.store.read(fitted.train_rows).mean(0))
     conditions: dict[str, list[Intervention]] = {
         "original": [],
-        "spliced": [sae_package.splice(fitted.sae, fitted.hook, fitted.store.width)],
-        "zero": [Zero(fitted.hook)],
-        "mean": [Mean(fitted.hook, mean=mean)],
+        "spliced": [fitted.splice()],
+        "zero": [Zero(fitted.target.hook)],
+        "mean": [Mean(fitted.target.hook, mean=_mean(fitted))],
     }
     returns = dict(known or {})
     missing = [condition for condition in conditions if condition not in returns]
@@ -114,8 +128,11 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
     features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, fitted.train_rows), store)
     if random_network:
         shuffled = randomised(fitted.agent.agent, seed=0).eval()
-        values = ArrayActivations(follow(shuffled, fitted.hook, store.width, fitted))
-        features["random network's dictionary"] = encoded(sae_package.fit(values, config, fitted.train_rows), values)
+        layers = (store, fitted.target)[: 1 + fitted.sae.transcodes]
+        values, *targets = (ArrayActivations(follow(shuffled, of.hook, of.width, fitted)) for of in layers)
+        features["random network's dictionary"] = encoded(
+            sae_package.fit(values, config, fitted.train_rows, *targets), values
+        )
     features |= sae_package.coordinates(store.read(train), store.read(held_out))
     labels = known.train_labels, known.held_out_labels
     scores = {name: sae_package.coverage(*both, *labels) for name, both in features.items()}

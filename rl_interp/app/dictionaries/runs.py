@@ -1,4 +1,4 @@
-"""An autoencoder's run: fitting it, and opening it with its agent."""
+"""A dictionary's run: fitting it, and opening it with its agent."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ from rl_interp.core.config import from_plain, to_plain
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.hooks import hook_point, run_with_hooks
 from rl_interp.core.interrupt import Interrupted, graceful_stop
-from rl_interp.core.interventions import Patch, as_hooks
+from rl_interp.core.interventions import Intervention, Patch, as_hooks
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from sae import SAE, Feed, SAEConfig, Trainer, fit_all
@@ -28,55 +28,127 @@ Head = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class LoadedSAE:
-    """An autoencoder with the agent, the activations and the split that it was fitted on."""
+    """A dictionary with the agent, the activations and the split that it was fitted on."""
 
     run: Run
     sae: SAE
     agent: Loaded
     hook: str
+    """That it reads."""
     store: ActivationStore
+    """What it reads."""
+    target: ActivationStore
+    """What it predicts, row by row; an autoencoder's is `store`."""
     train_rows: np.ndarray
     held_out_rows: np.ndarray
 
+    def splice(self) -> Intervention:
+        """The intervention that puts what it predicts in the place of what it was to predict."""
+        source = self.hook if self.sae.transcodes else None
+        return sae_package.splice(self.sae, self.target.hook, self.target.width, source)
+
+
+def open_pair(source: Path, target: Path) -> tuple[ActivationStore, ActivationStore]:
+    """The stores of a transcoder's two layers. Where both have the same positions, a row is a position; where the
+    target has none, a whole sample of the source.
+
+    Raises:
+        UserError: they are one, their samples are not of the same decisions, or their positions differ.
+    """
+    first, second = ActivationStore(source), ActivationStore(target)
+    if first.hook == second.hook:
+        raise UserError(f"{first.hook!r} given to be predicted from itself; leave out --to for an autoencoder.")
+    if not _same_decisions(first, second):
+        raise UserError(
+            f"{first.path} and {second.path} are not of the same decisions, as a transcoder needs them; collect both "
+            "from one checkpoint, with the same --samples, --seed and --epsilon."
+        )
+    if first.positions != second.positions and second.positions > 1:
+        raise UserError(
+            f"{second.hook!r} has {second.positions} positions and {first.hook!r} {first.positions}; a position is "
+            "predicted from the same position: choose a source that has them, or a target without."
+        )
+    return ActivationStore(source, whole=True) if second.positions == 1 else first, second
+
+
+def _same_decisions(first: ActivationStore, second: ActivationStore) -> bool:
+    """Which episodes, played by which checkpoint and how: an episode follows from its seed and its actions."""
+    if first.samples != second.samples:
+        return False
+    if first.manifest["provenance"].get("step") != second.manifest["provenance"].get("step"):
+        return False
+    columns = {"episode", "episode_seed", "step", "action"}.intersection(first.columns(), second.columns())
+    return all(np.array_equal(first.column(name), second.column(name)) for name in columns)
+
+
+def load_autoencoder(path: Path | str) -> LoadedSAE:
+    """`load_sae`, for what can be done with autoencoders alone.
+
+    Raises:
+        UserError: the run is a transcoder's.
+    """
+    fitted = load_sae(path)
+    if fitted.sae.transcodes:
+        raise UserError(
+            f"{fitted.run.path} is a transcoder, from {fitted.hook!r} to {fitted.target.hook!r}; this takes an "
+            "autoencoder: fit one without --to."
+        )
+    return fitted
+
 
 def load_sae(path: Path | str) -> LoadedSAE:
-    """Open an autoencoder's run with its agent and activations."""
+    """Open a dictionary's run with its agent and activations."""
     run = Run.open(path)
     if run.meta["kind"] != "sae":
         raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
     config = from_plain(SAEConfig, run.config, run.path / "config.yaml")
     parent = run.meta["parent"]
     agent = load_agent(parent["run"], parent["step"])
-    store = ActivationStore(parent["store"])
-    sae = sae_package.rebuild(run.load_weights(), config.k, transcodes=False)
+    if transcodes := "target" in parent:
+        store, target = open_pair(Path(parent["store"]), Path(parent["target"]))
+    else:
+        store = target = ActivationStore(parent["store"])
+    sae = sae_package.rebuild(run.load_weights(), config.k, transcodes)
     rows = sae_package.split_by_episode(
         np.repeat(store.column("episode"), store.positions), config.held_out, config.data_seed
     )
-    return LoadedSAE(run, sae, agent, parent["hook"], store, *rows)
+    return LoadedSAE(run, sae, agent, parent["hook"], store, target, *rows)
 
 
-def fit_run(loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Path) -> tuple[Trainer, float]:
+def fit_run(
+    loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Path, target: ActivationStore | None = None
+) -> tuple[Trainer, float]:
     """Fit into the run at `path`, from its newest checkpoint if it has one; returns the seconds spent."""
-    (trainer,), seconds = fit_runs(loaded, store, {path: config})
+    (trainer,), seconds = fit_runs(loaded, store, {path: config}, target)
     return trainer, seconds
 
 
-def fit_runs(loaded: Loaded, store: ActivationStore, configs: Mapping[Path, SAEConfig]) -> tuple[list[Trainer], float]:
-    """Fit several side by side, in one pass over the store, each into the run at its path.
+def fit_runs(
+    loaded: Loaded, store: ActivationStore, configs: Mapping[Path, SAEConfig], target: ActivationStore | None = None
+) -> tuple[list[Trainer], float]:
+    """Fit several side by side, in one pass over the store, each into the run at its path; with a `target`, which
+    `open_pair` has opened, transcoders.
 
     Raises:
-        UserError: the store is of another hook point, or the configurations read it differently.
+        UserError: a store is of another hook point, or the configurations read it differently.
         RunError: a path holds a run of another kind, parent or configuration.
         Interrupted: after Ctrl-C or SIGTERM, when every fit has written its checkpoint.
     """
-    if store.hook not in loaded.agent.hook_points:
-        raise UserError(f"{store.path} holds {store.hook!r}, which is no hook point of the agent in {loaded.run.path}.")
+    for each in (store, target or store):
+        if each.hook not in loaded.agent.hook_points:
+            raise UserError(
+                f"{each.path} holds {each.hook!r}, which is no hook point of the agent in {loaded.run.path}."
+            )
     first = next(iter(configs.values()))
     episodes = np.repeat(store.column("episode"), store.positions)
     rows, _ = sae_package.split_by_episode(episodes, first.held_out, first.data_seed)
-    feed = Feed(store, first, rows)
+    feed = Feed(store, first, rows, target)
     trainers = [Trainer(feed, config) for config in configs.values()]
     parent = loaded.source | {"hook": store.hook, "store": str(store.path)}
+    metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
+    if target is not None:
+        parent |= {"target": str(target.path)}
+        metadata |= {"hook_name_out": target.hook}
     runs = [_open_run(path, config, parent) for path, config in configs.items()]
     for run, trainer in zip(runs, trainers, strict=True):
         if run.checkpoint_steps():
@@ -93,7 +165,7 @@ def fit_runs(loaded: Loaded, store: ActivationStore, configs: Mapping[Path, SAEC
 
         fit_all(trainers, progress, should_stop=lambda: bool(stop))
     for run, trainer in zip(runs, trainers, strict=True):
-        _save(run, trainer, store)
+        _save(run, trainer, metadata)
         run.close()
     if trainers[0].updates < trainers[0].total_updates:
         raise Interrupted(
@@ -114,10 +186,9 @@ def _open_run(path: Path, config: SAEConfig, parent: dict[str, Any]) -> Run:
     return run
 
 
-def _save(run: Run, trainer: Trainer, store: ActivationStore) -> None:
+def _save(run: Run, trainer: Trainer, metadata: dict[str, Any]) -> None:
     sae = trainer.sae()
     run.save_checkpoint(trainer.updates, sae.state_dict(), trainer.state_dict(), keep=1)
-    metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
     sae_package.save(sae, run.path / "sae_lens", metadata)
 
 
