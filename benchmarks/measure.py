@@ -3,13 +3,17 @@
 import argparse
 import importlib.metadata
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
 from rl_interp.core.run import hardware
+
+SKIPPED = 77
+"""Exit status of a benchmark that needs what this machine lacks (as in Automake)."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,12 @@ class Result:
             "machine": hardware() | {"torch_threads": torch.get_num_threads()},
             "versions": {p: importlib.metadata.version(p) for p in ("torch", *packages)},
         }
+
+
+def skip(reason: str) -> NoReturn:
+    """End a script that can't measure here; `benchmarks.run` goes on with the others."""
+    print(f"skipped: {reason}", file=sys.stderr)
+    sys.exit(SKIPPED)
 
 
 def main(measure: Callable[[], Result], packages: tuple[str, ...]) -> None:

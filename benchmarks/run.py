@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.measure import SKIPPED
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.run import hardware
 
@@ -28,6 +29,9 @@ def main(scripts: list[str]) -> None:
     for script in scripts or SCRIPTS:
         print(f"{script} ...", file=sys.stderr, flush=True)
         done = subprocess.run([sys.executable, "-m", f"benchmarks.{script}", "--json"], capture_output=True, text=True)
+        if done.returncode == SKIPPED:
+            print(f"{script} {done.stderr.splitlines()[-1]}", file=sys.stderr)
+            continue
         if done.returncode:
             sys.exit(f"{script} failed:\n{done.stderr}")
         results[script] = json.loads(done.stdout.splitlines()[-1])

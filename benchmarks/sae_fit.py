@@ -37,17 +37,17 @@ PEERS = {
 CONFIG = SAEConfig(latents=LATENTS, k=K, batch_size=BATCH, epochs=2.0, learning_rate=2e-2)
 
 
-def planted() -> dict[str, np.ndarray]:
+def planted(samples: int = SAMPLES) -> dict[str, np.ndarray]:
     """Sparse sums of random directions with a little noise, which is 1.2% of the variance."""
     rng = np.random.default_rng(0)
     directions = rng.normal(size=(PLANTED, D_IN)).astype(np.float32)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    x = np.empty((SAMPLES + 8192, D_IN), np.float32)
+    x = np.empty((samples + 8192, D_IN), np.float32)
     for start in range(0, len(x), 16_384):
         rows = len(x[start : start + 16_384])
         strength = rng.uniform(0.5, 1.5, (rows, PLANTED)) * (rng.random((rows, PLANTED)) < ACTIVE / PLANTED)
         x[start : start + rows] = strength.astype(np.float32) @ directions + 0.02 * rng.normal(size=(rows, D_IN))
-    return {"x": x[:SAMPLES], "held_out": x[SAMPLES:], "planted": directions}
+    return {"x": x[:samples], "held_out": x[samples:], "planted": directions}
 
 
 def ours(data: dict[str, np.ndarray]) -> dict[str, Any]:

@@ -56,7 +56,8 @@ class SAEConfig:
     data_seed: int = 0
     """Of shuffling and the split, so that dictionaries of several seeds see the same data."""
     kernel: Literal["sparse", "dense"] = "sparse"
-    """How products are computed: over active pairs alone, in compiled loops, or dense, by PyTorch's autograd."""
+    """How products are computed: over active pairs alone, in compiled loops on a CPU and Triton's on an accelerator, or
+    dense, by PyTorch's autograd."""
 
     def __post_init__(self) -> None:
         for name in ("latents", "k", "batch_size"):

@@ -1,6 +1,7 @@
 """The data of a fit: whitened batches, pass after pass, in an order that a resumed fit takes up again."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rl_interp.core.device import pick_device
 from rl_interp.core.errors import UserError
 from sae.data import Activations, ArrayActivations, Paired, batches, check_finite
 from sae.training.config import SAEConfig
@@ -19,12 +21,13 @@ _READING = ("batch_size", "epochs", "centre", "ridge", "shuffle", "data_seed")
 
 
 class Feed:
-    """Batches of the rows `rows` (by default all) of `data`, and of `target`, if a transcoder is to predict it.
+    """Batches of the rows `rows` (by default all) of `data`, and of `target`, if a transcoder is to predict it, on a
+    device (auto, cpu or cuda).
 
     Several fits may share one, if their configurations agree on how it is read; then they see the same batches.
 
     Raises:
-        UserError: NaN or infinity in the activations, or all of them are the same.
+        UserError: NaN or infinity in the activations, or all of them are the same, or the device is not there.
     """
 
     def __init__(
@@ -33,8 +36,10 @@ class Feed:
         config: SAEConfig,
         rows: NDArray[np.integer] | None = None,
         target: Activations | None = None,
+        device: str = "cpu",
     ):
         self.config, self.transcodes, self.split = config, target is not None, data.width
+        self.device = pick_device(device)
         self.raw = data if target is None else Paired(data, target)
         self.rows = np.arange(len(data)) if rows is None else _rising(np.asarray(rows))
         if self._fits_in_memory(self.raw.width):
@@ -72,9 +77,11 @@ class Feed:
             if self._batches is None:
                 # A generator for each pass, so that passes are shuffled independently and one can be taken up again.
                 rng = np.random.default_rng((self.config.data_seed, self._epoch)) if self.config.shuffle else None
-                self._batches = batches(self._data, self._order, self.config.batch_size, rng)
+                arrays = batches(self._data, self._order, self.config.batch_size, rng)
                 for _ in range(self._done):
-                    next(self._batches)
+                    next(arrays)
+                on_device = map(self._to_device, arrays)
+                self._batches = on_device if self.device.type == "cpu" else ahead(on_device)
             batch = next(self._batches, None)
             if batch is not None:
                 self._done += 1
@@ -83,7 +90,7 @@ class Feed:
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Random samples, as `next` gives batches."""
-        return self._parts(_draw(self._data, self._order, rng, count))
+        return self._parts(self._to_device(_draw(self._data, self._order, rng, count)))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -103,7 +110,7 @@ class Feed:
         self._data, self._order = Whitened(self.raw, whitenings), self.rows
         if self._fits_in_memory(self._data.width):
             self._data, self._order = ArrayActivations(self._data.read(self.rows)), np.arange(len(self.rows))
-        self._batches: Iterator[NDArray[np.float32]] | None = None
+        self._batches: Iterator[Tensor] | None = None
 
     def check_finite(self) -> None:
         """Raise a `UserError` that names the first row with NaN or infinity, if there is one."""
@@ -112,10 +119,25 @@ class Feed:
     def _fits_in_memory(self, width: int) -> bool:
         return len(self.rows) * width * 4 <= _IN_MEMORY_BYTES
 
-    def _parts(self, batch: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        both = torch.from_numpy(batch)
+    def _to_device(self, batch: NDArray[np.float32]) -> Tensor:
+        tensor = torch.from_numpy(batch)
+        if self.device.type == "cpu":
+            return tensor
+        # From pinned memory nobody waits for the copy; PyTorch keeps the memory until it is done.
+        return tensor.pin_memory().to(self.device, non_blocking=True)
+
+    def _parts(self, both: Tensor) -> tuple[Tensor, Tensor]:
         width = self.into.to.shape[1]
         return (both[:, :width].contiguous(), both[:, width:].contiguous()) if self.transcodes else (both, both)
+
+
+def ahead(items: Iterator[Tensor]) -> Iterator[Tensor]:
+    """The same items, each fetched by a thread while the one before is in use."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def _draw(data: Activations, rows: NDArray[np.integer], rng: np.random.Generator, count: int) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from sae.model import SAE, JumpReLU, TopK
 from sae.training.config import SAEConfig
-from sae.training.pairs import DenseKernel, Kernel, Pairs, SparseKernel
+from sae.training.pairs import Kernel, Pairs
 
 
 @dataclass(frozen=True)
@@ -42,10 +42,9 @@ class Kind(nn.Module):
     all pre-activations together, and latents would die of it.
     """
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
+    def __init__(self, config: SAEConfig, kernel: Kernel, d_in: int, d_out: int):
         super().__init__()
-        self.config = config
-        self.kernel: Kernel = DenseKernel() if config.kernel == "dense" else SparseKernel()
+        self.config, self.kernel = config, kernel
         self.encoder = nn.Parameter(torch.zeros(config.latents, d_in))
         self.b_enc = nn.Parameter(torch.zeros(config.latents))
         self.decoder = nn.Parameter(torch.zeros(config.latents, d_out))
@@ -101,7 +100,7 @@ class Kind(nn.Module):
 
     @staticmethod
     def _losses(loss: Tensor, fvu: Tensor, residual: Tensor, values: Tensor, pairs: Pairs) -> Losses:
-        counts = pairs.index.bincount((values.detach() > 0).to(values.dtype), minlength=pairs.d_sae)
+        counts = pairs.latents.bincount((values.detach() > 0).to(values.dtype), minlength=pairs.d_sae)
         return Losses(loss, fvu, counts.sum().item() / len(residual), residual.detach(), counts > 0)
 
 
@@ -121,8 +120,8 @@ class BatchTopKKind(Kind):
     """The k·N largest latents of a batch are active, so that samples share them by need; used with the threshold that
     this amounted to (Bussmann et al. 2024, arXiv 2412.06410)."""
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
-        super().__init__(config, d_in, d_out)
+    def __init__(self, config: SAEConfig, kernel: Kernel, d_in: int, d_out: int):
+        super().__init__(config, kernel, d_in, d_out)
         self.threshold = nn.Buffer(torch.zeros(()))
         """Mean over recent batches of the smallest active latent."""
 
@@ -159,8 +158,7 @@ class MatryoshkaKind(BatchTopKKind):
         for share in self.config.prefixes:
             end = round(share * self.config.latents)
             inside = (pairs.latents >= start) & (pairs.latents < end)
-            mask = torch.from_numpy(inside).to(values.device)
-            left = left + self.kernel.decode(values[mask], self.decoder, pairs.where(inside))
+            left = left + self.kernel.decode(values[inside], self.decoder, pairs.where(inside))
             of_all = _squared_norm(left) / (len(y) * variance)
             total, start = total + of_all, end
         assert of_all is not None
@@ -171,8 +169,8 @@ class PenalisedKind(Kind):
     """Kinds that pay for activity. The price goes up while more than k latents are active in a sample and down while
     fewer are, so that k means the same for all kinds."""
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
-        super().__init__(config, d_in, d_out)
+    def __init__(self, config: SAEConfig, kernel: Kernel, d_in: int, d_out: int):
+        super().__init__(config, kernel, d_in, d_out)
         self.price = nn.Buffer(torch.tensor(_FIRST_PRICE))
 
     def _priced(self, losses: Losses, activity: Tensor, extra: Tensor | float = 0.0) -> Losses:
@@ -188,8 +186,8 @@ class JumpReLUKind(PenalisedKind):
     """Every latent has a threshold of its own, learned by straight-through estimates; the price is for each active
     latent (Rajamanoharan et al. 2024, arXiv 2407.14435)."""
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
-        super().__init__(config, d_in, d_out)
+    def __init__(self, config: SAEConfig, kernel: Kernel, d_in: int, d_out: int):
+        super().__init__(config, kernel, d_in, d_out)
         self.log_threshold = nn.Parameter(torch.zeros(config.latents))
         self.bandwidth = nn.Buffer(torch.zeros(()))
 
@@ -203,7 +201,7 @@ class JumpReLUKind(PenalisedKind):
         floors = threshold.detach() - self.bandwidth / 2
         pairs = self.kernel.above(x, self.encoder, bias, floors)
         pre = self.kernel.encode(x, self.encoder, bias, pairs)
-        of_pair = threshold[pairs.index]
+        of_pair = threshold[pairs.latents]
         values = _Jump.apply(pre, of_pair, self.bandwidth)
         active = _Step.apply(pre, of_pair, self.bandwidth)
         assert isinstance(values, Tensor)
@@ -222,8 +220,8 @@ class GatedKind(PenalisedKind):
     `b_enc` is the gates' bias.
     """
 
-    def __init__(self, config: SAEConfig, d_in: int, d_out: int):
-        super().__init__(config, d_in, d_out)
+    def __init__(self, config: SAEConfig, kernel: Kernel, d_in: int, d_out: int):
+        super().__init__(config, kernel, d_in, d_out)
         self.log_scale = nn.Parameter(torch.zeros(config.latents))
         self.b_strength = nn.Parameter(torch.zeros(config.latents))
 
@@ -233,8 +231,8 @@ class GatedKind(PenalisedKind):
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
         pairs = self.kernel.above(x, self.encoder, self.b_enc, torch.zeros_like(self.b_enc))
         gates = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
-        projected = gates - self.b_enc[pairs.index]
-        strength = (projected * self.log_scale.exp()[pairs.index] + self.b_strength[pairs.index]).relu()
+        projected = gates - self.b_enc[pairs.latents]
+        strength = (projected * self.log_scale.exp()[pairs.latents] + self.b_strength[pairs.latents]).relu()
         losses = self._compare(y, torch.where(gates > 0, strength, 0.0), pairs, variance)
         by_gates = y - self.kernel.decode(gates, self.decoder.detach(), pairs) - self.b_dec.detach()
         extra = _squared_norm(by_gates) / (len(y) * variance)
@@ -249,7 +247,7 @@ class GatedKind(PenalisedKind):
         return self.encoder * self.log_scale.exp()[:, None], self.b_strength
 
 
-KINDS: dict[str, Callable[[SAEConfig, int, int], Kind]] = {
+KINDS: dict[str, Callable[[SAEConfig, Kernel, int, int], Kind]] = {
     "topk": TopKKind,
     "batch_topk": BatchTopKKind,
     "matryoshka": MatryoshkaKind,

@@ -18,9 +18,12 @@ from rl_interp.core.device import keep_memory
 from rl_interp.core.errors import UserError
 from sae.data import Activations
 from sae.model import SAE
+from sae.training.accelerator import AcceleratorKernel, check_triton
 from sae.training.config import SAEConfig
+from sae.training.cpu import CPUKernel
 from sae.training.feed import Feed
 from sae.training.kinds import KINDS, Losses
+from sae.training.pairs import DenseKernel, Kernel
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -39,12 +42,13 @@ class Trainer:
                 f"{len(feed.rows)} samples given for {config.latents} latents; collect more, or fit fewer latents."
             )
         self.feed, self.config = feed, config
-        self.kind = KINDS[config.kind](config, feed.into.to.shape[1], feed.out.to.shape[1])
+        sizes = feed.into.to.shape[1], feed.out.to.shape[1]
+        self.kind = KINDS[config.kind](config, _kernel(config, feed.device), *sizes).to(feed.device)
         gain = self._initialise(np.random.default_rng(config.seed))
         self.optimizer = self._optimizer(gain)
         self.samples = 0
         self.updates = 0
-        self.silent = torch.zeros(config.latents, dtype=torch.int64)
+        self.silent = torch.zeros(config.latents, dtype=torch.int64, device=feed.device)
         """Samples since each latent last fired, `[F]`."""
 
     @property
@@ -64,7 +68,7 @@ class Trainer:
     def _initialise(self, rng: np.random.Generator) -> float:
         """Start directions: distinct data samples, so that every latent wins some; or random ones."""
         x, y = self.feed.draw(rng, self.config.latents)
-        noise, other = (torch.from_numpy(rng.normal(size=each.shape).astype(np.float32)) for each in (x, y))
+        noise, other = (torch.from_numpy(rng.normal(size=each.shape).astype(np.float32)).to(x) for each in (x, y))
         if not self.feed.transcodes:
             other = noise
         # Among samples, a grain of noise keeps two that happen to be equal from staying one latent.
@@ -102,8 +106,7 @@ class Trainer:
         self.optimizer.step()
         with torch.no_grad():
             self.kind.decoder.div_(self.kind.decoder.norm(dim=1, keepdim=True))
-        self.silent += len(x)
-        self.silent[losses.fired] = 0
+        self.silent.add_(len(x)).masked_fill_(losses.fired, 0)
         windows = self.samples // self._window
         self.samples += len(x)
         self.updates += 1
@@ -133,8 +136,8 @@ class Trainer:
             return
         kind, living = self.kind, self.silent <= self._window
         rng = np.random.default_rng((self.config.seed, self.updates))
-        share = (error / error.sum()).double().numpy()
-        chosen = torch.from_numpy(rng.choice(len(x), len(dead), replace=False, p=share / share.sum()))
+        share = (error / error.sum()).double().cpu().numpy()
+        chosen = torch.from_numpy(rng.choice(len(x), len(dead), replace=False, p=share / share.sum())).to(x.device)
         read = x[chosen]
         missing = -residual[chosen] if self.feed.transcodes else read - kind.b_dec
         kind.decoder[dead] = F.normalize(missing, dim=1)
@@ -168,20 +171,20 @@ class Trainer:
 
     @torch.no_grad()
     def sae(self) -> SAE:
-        """The dictionary as it stands, for raw activations: whitening is folded into the weights.
+        """The dictionary as it stands, on the CPU and for raw activations: whitening is folded into the weights.
 
         Latents keep their values, and so their ranks: rows of `W_dec` are what one unit of a latent adds to the raw
         activations, and have unit norm only where `ridge` is infinite and one factor scales all.
         """
         kind, into, out = self.kind, self.feed.into, self.feed.out
         sae = kind.finished(len(into.to), len(out.to) if self.feed.transcodes else None)
-        encoder, bias = kind.used_encoder()
+        encoder, bias, decoder, b_dec = (each.cpu() for each in (*kind.used_encoder(), kind.decoder, kind.b_dec))
         sae.W_enc.copy_(into.to @ encoder.T)
         # Both were fitted to x − mean. A transcoder is given x; an autoencoder x − b_dec, whose b_dec holds the mean.
-        given = -into.mean @ into.to if self.feed.transcodes else kind.b_dec
+        given = -into.mean @ into.to if self.feed.transcodes else b_dec
         sae.b_enc.copy_(bias + encoder @ given)
-        sae.W_dec.copy_(kind.decoder @ out.back)
-        sae.b_dec.copy_(out.mean + kind.b_dec @ out.back)
+        sae.W_dec.copy_(decoder @ out.back)
+        sae.b_dec.copy_(out.mean + b_dec @ out.back)
         return sae.eval()
 
     def state_dict(self) -> dict[str, Any]:
@@ -211,7 +214,8 @@ class Trainer:
         self.kind.load_state_dict(state["kind"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.feed.load_state_dict(state["feed"])  # another machine's whitening may differ by its components' signs
-        self.samples, self.updates, self.silent = state["samples"], state["updates"], state["silent"]
+        self.samples, self.updates = state["samples"], state["updates"]
+        self.silent.copy_(state["silent"])
 
 
 def fit_all(
@@ -244,16 +248,29 @@ def fit(
     config: SAEConfig,
     rows: NDArray[np.integer] | None = None,
     target: Activations | None = None,
+    device: str = "cpu",
 ) -> SAE:
-    """Fit to `rows` (by default all) of `data`; with a `target`, a transcoder that predicts it. Returns it for raw
-    activations.
+    """Fit to `rows` (by default all) of `data`; with a `target`, a transcoder that predicts it. Returns it on the CPU,
+    for raw activations.
+
+    Args:
+        device: to compute on: auto, cpu or cuda.
 
     Raises:
-        UserError: too few samples, NaN or infinity in them, or a loss that is not finite.
+        UserError: too few samples, NaN or infinity in them, a loss that is not finite, or a device that is not there.
     """
-    trainer = Trainer(Feed(data, config, rows, target), config)
+    trainer = Trainer(Feed(data, config, rows, target, device), config)
     trainer.run()
     return trainer.sae()
+
+
+def _kernel(config: SAEConfig, device: torch.device) -> Kernel:
+    if config.kernel == "dense":
+        return DenseKernel()
+    if device.type == "cpu":
+        return CPUKernel()
+    check_triton()
+    return AcceleratorKernel()
 
 
 def _figures(trainer: Trainer, losses: Losses) -> dict[str, float]:

@@ -48,6 +48,7 @@ def files() -> set[str]:
         ("saliency tiny --method lime", "unknown saliency method 'lime'; known: perturbation"),
         ("saliency tiny --output film.avi", "its name must end in .mp4"),
         ("evaluate tiny --device cuda:9", "device 'cuda:9' is not usable here"),
+        ("sae fit tiny --latents 64 --k 4 --device cuda:9", "device 'cuda:9' is not usable here"),
     ],
 )
 def test_a_sentence_names_what_was_wrong(run, place, command, sentence):

@@ -92,7 +92,7 @@ def saliency(
     """
     loaded = load_agent(run, checkpoint, device)
     path = output or loaded.run.path / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
-    fitted = load_autoencoder(sae) if sae else None
+    fitted = load_autoencoder(sae, device) if sae else None
     if fitted and fitted.agent.source != loaded.source:
         raise UserError(f"{sae} is an autoencoder on {fitted.agent.source}, not on {loaded.source}.")
     return loaded.source | film(loaded, path, method, target, decisions, skip, seed, fitted)

@@ -212,7 +212,7 @@ def maze_steer(
         device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint, device)
-    env, agent, fitted = maze_env(loaded), loaded.agent, load_autoencoder(sae) if sae else None
+    env, agent, fitted = maze_env(loaded), loaded.agent, load_autoencoder(sae, device) if sae else None
     if fitted is not None and (fitted.hook != hook or fitted.agent.source != loaded.source):
         raise UserError(f"{sae} is an autoencoder on {fitted.hook} of {fitted.agent.source}, not on {hook} of {run}.")
     config = MazeConfig(min_side=5, max_side=env.max_side, decision=True)

@@ -27,6 +27,7 @@ def sae_fit(
     config: Annotated[SAEConfig, tyro.conf.arg(name="")] = SAEConfig(),  # noqa: B008 - frozen
     name: Annotated[str | None, tyro.conf.arg(name="as")] = None,
     checkpoint: int | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Fit a sparse autoencoder on collected activations, or a transcoder; the same command again resumes it.
 
@@ -37,6 +38,7 @@ def sae_fit(
         config: See the fields.
         name: Of the new run, or a path; by default made of the agent's, the hook and the sizes.
         checkpoint: Step of the agent's checkpoint; by default the newest.
+        device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint)
     if to is None:
@@ -47,8 +49,8 @@ def sae_fit(
     diagnosis = diagnose(store)
     for sentence in (*diagnosis.warnings(config), *diagnosis.notes()):
         print(f"{store.hook}: {sentence}", file=sys.stderr)
-    trainer, seconds = fit_run(loaded, store, config, path, target)
-    fitted = load_sae(path)
+    trainer, seconds = fit_run(loaded, store, config, path, target, device)
+    fitted = load_sae(path, device)
     metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnosis)}
     write_json(path / "analyses" / "metrics.json", metrics)
     return {"run": str(path), "samples": trainer.samples, "samples_per_second": trainer.samples / seconds, **metrics}
@@ -60,6 +62,7 @@ def sae_evaluate(
     seed: int = 1_000,
     epsilon: float = 0.001,
     random_network: bool = False,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Measure an autoencoder or a transcoder: reconstruction, latents, policy, concepts, and the return of episodes
     played through it.
@@ -71,9 +74,10 @@ def sae_evaluate(
         epsilon: Probability of a random action.
         random_network: Also score the concepts of a dictionary fitted to the agent with its weights shuffled, for which
             the stored episodes are played again.
+        device: auto, cpu or cuda.
     """
     at_least_one(episodes=episodes)
-    fitted = load_sae(run)
+    fitted = load_sae(run, device)
     result = {"run": str(fitted.run.path), **metrics_json(fitted), **play_spliced(fitted, episodes, seed, epsilon)}
     result["coverage"] = coverage_json(fitted, random_network)
     write_json(fitted.run.path / "analyses" / "evaluation.json", result)

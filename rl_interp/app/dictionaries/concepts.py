@@ -61,7 +61,7 @@ def _cells(fitted: LoadedSAE) -> Labelled | None:
     agent, store = fitted.agent, fitted.store
     if agent.env.cell_pixels is None or hook_point(agent.agent, fitted.hook).kind != "spatial":
         return None
-    blank = torch.zeros(1, *agent.env.observation_shape, dtype=torch.uint8)
+    blank = torch.zeros(1, *agent.env.observation_shape, dtype=torch.uint8, device=fitted.sae.W_dec.device)
     rows, columns = positions(agent.agent, fitted.hook, blank).cells(agent.env)
     sides, names = [], []
     for of_side in (fitted.train_rows, fitted.held_out_rows):

@@ -58,7 +58,7 @@ def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
     head = head_of(fitted.agent, target.hook) if target.positions == 1 else None
     if head is None:
         return {}
-    x, y = (torch.from_numpy(each.read(rows)) for each in (fitted.store, target))
+    x, y = (torch.from_numpy(each.read(rows)).to(fitted.sae.W_dec.device) for each in (fitted.store, target))
     original, greedy = head(y), fitted.agent.has_q_values
 
     def error(replaced: Tensor) -> dict[str, float]:
@@ -128,11 +128,11 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
     features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, fitted.train_rows), store)
     if random_network:
         shuffled = randomised(fitted.agent.agent, seed=0).eval()
-        layers = (store, fitted.target)[: 1 + fitted.sae.transcodes]
-        values, *targets = (ArrayActivations(follow(shuffled, of.hook, of.width, fitted)) for of in layers)
-        features["random network's dictionary"] = encoded(
-            sae_package.fit(values, config, fitted.train_rows, *targets), values
+        values, targets = (
+            ArrayActivations(follow(shuffled, layer.hook, layer.width, fitted)) for layer in (store, fitted.target)
         )
+        random = sae_package.fit(values, config, fitted.train_rows, targets if fitted.sae.transcodes else None)
+        features["random network's dictionary"] = encoded(random, values)
     features |= sae_package.coordinates(store.read(train), store.read(held_out))
     labels = known.train_labels, known.held_out_labels
     scores = {name: sae_package.coverage(*both, *labels) for name, both in features.items()}

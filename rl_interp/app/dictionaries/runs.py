@@ -14,6 +14,7 @@ import sae as sae_package
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.config import from_plain, to_plain
+from rl_interp.core.device import pick_device
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.hooks import hook_point, run_with_hooks
 from rl_interp.core.interrupt import Interrupted, graceful_stop
@@ -81,13 +82,13 @@ def _same_decisions(first: ActivationStore, second: ActivationStore) -> bool:
     return all(np.array_equal(first.column(name), second.column(name)) for name in columns)
 
 
-def load_autoencoder(path: Path | str) -> LoadedSAE:
+def load_autoencoder(path: Path | str, device: str = "cpu") -> LoadedSAE:
     """`load_sae`, for what can be done with autoencoders alone.
 
     Raises:
         UserError: the run is a transcoder's.
     """
-    fitted = load_sae(path)
+    fitted = load_sae(path, device)
     if fitted.sae.transcodes:
         raise UserError(
             f"{fitted.run.path} is a transcoder, from {fitted.hook!r} to {fitted.target.hook!r}; this takes an "
@@ -96,19 +97,19 @@ def load_autoencoder(path: Path | str) -> LoadedSAE:
     return fitted
 
 
-def load_sae(path: Path | str) -> LoadedSAE:
-    """Open a dictionary's run with its agent and activations."""
+def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
+    """Open a dictionary's run with its agent, both on a device (auto, cpu or cuda), and activations."""
     run = Run.open(path)
     if run.meta["kind"] != "sae":
         raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
     config = from_plain(SAEConfig, run.config, run.path / "config.yaml")
     parent = run.meta["parent"]
-    agent = load_agent(parent["run"], parent["step"])
+    agent = load_agent(parent["run"], parent["step"], device)
     if transcodes := "target" in parent:
         store, target = open_pair(Path(parent["store"]), Path(parent["target"]))
     else:
         store = target = ActivationStore(parent["store"])
-    sae = sae_package.rebuild(run.load_weights(), config.k, transcodes)
+    sae = sae_package.rebuild(run.load_weights(), config.k, transcodes).to(pick_device(device))
     rows = sae_package.split_by_episode(
         np.repeat(store.column("episode"), store.positions), config.held_out, config.data_seed
     )
@@ -116,21 +117,31 @@ def load_sae(path: Path | str) -> LoadedSAE:
 
 
 def fit_run(
-    loaded: Loaded, store: ActivationStore, config: SAEConfig, path: Path, target: ActivationStore | None = None
+    loaded: Loaded,
+    store: ActivationStore,
+    config: SAEConfig,
+    path: Path,
+    target: ActivationStore | None = None,
+    device: str = "auto",
 ) -> tuple[Trainer, float]:
     """Fit into the run at `path`, from its newest checkpoint if it has one; returns the seconds spent."""
-    (trainer,), seconds = fit_runs(loaded, store, {path: config}, target)
+    (trainer,), seconds = fit_runs(loaded, store, {path: config}, target, device)
     return trainer, seconds
 
 
 def fit_runs(
-    loaded: Loaded, store: ActivationStore, configs: Mapping[Path, SAEConfig], target: ActivationStore | None = None
+    loaded: Loaded,
+    store: ActivationStore,
+    configs: Mapping[Path, SAEConfig],
+    target: ActivationStore | None = None,
+    device: str = "auto",
 ) -> tuple[list[Trainer], float]:
     """Fit several side by side, in one pass over the store, each into the run at its path; with a `target`, which
     `open_pair` has opened, transcoders.
 
     Raises:
-        UserError: a store is of another hook point, or the configurations read it differently.
+        UserError: a store is of another hook point, the configurations read it differently, or the device is not
+            there.
         RunError: a path holds a run of another kind, parent or configuration.
         Interrupted: after Ctrl-C or SIGTERM, when every fit has written its checkpoint.
     """
@@ -142,7 +153,7 @@ def fit_runs(
     first = next(iter(configs.values()))
     episodes = np.repeat(store.column("episode"), store.positions)
     rows, _ = sae_package.split_by_episode(episodes, first.held_out, first.data_seed)
-    feed = Feed(store, first, rows, target)
+    feed = Feed(store, first, rows, target, device)
     trainers = [Trainer(feed, config) for config in configs.values()]
     parent = loaded.source | {"hook": store.hook, "store": str(store.path)}
     metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
@@ -206,7 +217,7 @@ def head_of(loaded: Loaded, hook: str) -> Head | None:
         return None
 
     def head(x: Tensor) -> Tensor:
-        observations = torch.zeros(len(x), *loaded.env.observation_shape, dtype=torch.uint8)
+        observations = torch.zeros(len(x), *loaded.env.observation_shape, dtype=torch.uint8, device=x.device)
         return run_with_hooks(loaded.agent, observations, hooks=as_hooks([Patch(hook, source=x)])).preferences
 
     return head

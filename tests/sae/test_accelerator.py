@@ -1,0 +1,158 @@
+"""The accelerator's kernel: on an accelerator where there is one, else its selection on the CPU and its loops in
+Triton's interpreter."""
+
+import os
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pretend
+import pytest
+import torch
+
+from rl_interp.core.errors import UserError
+from sae import ArrayActivations, Feed, SAEConfig, Trainer, fit
+from sae.training import accelerator
+from sae.training.accelerator import AcceleratorKernel, largest_of_rows
+from sae.training.cpu import CPUKernel
+from sae.training.feed import ahead
+from sae.training.kinds import KINDS
+from sae.training.pairs import DenseKernel, Pairs
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported, which reads it once
+
+SMALL = SAEConfig(latents=48, k=4, epochs=2, batch_size=60, aux_k=8)
+
+
+@pytest.fixture
+def _exact(monkeypatch):
+    """Selection in full precision and by several chunks, so that it must be the reference's."""
+    monkeypatch.setattr(accelerator, "bf16_pays", lambda device: False)
+    monkeypatch.setattr(accelerator, "_SELECTION_BYTES", 1)
+
+
+@pytest.fixture
+def _loops():
+    pytest.importorskip("triton", reason="triton is not installed; it comes with PyTorch's builds for accelerators")
+
+
+def trainer_of(config: SAEConfig, seed: int = 0) -> Trainer:
+    rng = np.random.default_rng(seed)
+    data, target = (ArrayActivations(np.maximum(rng.normal(size=(600, width)), 0)) for width in (12, 150))
+    return Trainer(Feed(data, config, target=target, device=DEVICE), config)
+
+
+@pytest.mark.parametrize(("shape", "k"), [((5, 4096), 3), ((4, 2048), 32), ((3, 999), 7), ((6, 40), 30)])
+def test_the_largest_of_a_row_are_found_group_by_group(shape, k):
+    pre = torch.randn(shape, generator=torch.Generator().manual_seed(0)).bfloat16()
+    pre[0] = 1.0  # all alike
+    pre[1, 17:60] = 9.0  # neighbours
+    values, places = largest_of_rows(pre, k)
+    assert torch.equal(pre.gather(1, places), values)
+    assert torch.equal(values.sort(descending=True).values, pre.topk(k).values)
+    assert all(len(set(row)) == k for row in places.tolist())
+
+
+@pytest.mark.usefixtures("_exact")
+def test_pairs_are_those_of_the_reference():
+    generator = torch.Generator().manual_seed(0)
+    x, encoder, bias = (torch.randn(size, generator=generator) for size in ((200, 12), (48, 12), 48))
+    for select, *argument in (("top_rows", 5), ("top_rows", 40), ("top_all", 900), ("above", torch.rand(48))):
+        got, wanted, ours = (
+            getattr(kernel, select)(x, encoder, bias, *argument)
+            for kernel in (AcceleratorKernel(), DenseKernel(), CPUKernel())
+        )
+        if select == "above":  # some just below are selected too
+            pre, (samples, latents) = torch.addmm(bias, x, encoder.T), (got.samples, got.latents.long())
+            kept = pre[samples, latents] >= argument[0][latents]
+            assert kept.float().mean() > 0.9
+            got = got.where(kept)
+        assert torch.equal(got.starts, wanted.starts)
+        assert torch.equal(got.latents, wanted.latents)
+        sorted_by_counting, sorted_by_sorting = ours.by_latent, Pairs(ours.starts, ours.latents, 48).by_latent
+        for a, b in zip(sorted_by_counting, sorted_by_sorting, strict=True):
+            assert torch.equal(a.long(), b.long())
+
+
+@pytest.mark.usefixtures("_exact", "_loops")
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_and_gradients_are_the_dense_ones(kind):
+    found = []
+    for kernel in (AcceleratorKernel(), DenseKernel()):
+        trainer = trainer_of(SAEConfig(kind=kind, latents=48, k=4, batch_size=60))
+        trainer.kind.double().kernel = kernel
+        x, y = (each[:60].double() for each in trainer.feed.draw(np.random.default_rng(1), 60))
+        losses = trainer.kind.losses(x, y, trainer.feed.out.variance)
+        gradients = torch.autograd.grad(losses.loss, list(trainer.kind.parameters()), allow_unused=True)
+        found.append([losses.loss, losses.residual, losses.fired, *(each for each in gradients if each is not None)])
+    for got, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.usefixtures("_exact", "_loops")
+def test_a_fit_is_the_dense_one_and_the_same_each_time():
+    fitted = []
+    for kernel in (AcceleratorKernel(), AcceleratorKernel(), DenseKernel()):
+        trainer = trainer_of(SMALL)
+        trainer.kind.kernel = kernel
+        trainer.silent[:6] = 10**9  # so that some are revived
+        trainer.run(should_stop=lambda each=trainer: each.updates == 4)
+        fitted.append(trainer.sae())
+    for got, again, wanted in zip(*(each.parameters() for each in fitted), strict=True):
+        assert torch.equal(got, again)
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("kernel", ["sparse", "dense"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fit_keeps_to_its_device(monkeypatch, kind, kernel):
+    """On a device that is only pretended, with its sums by PyTorch: an operation on tensors of two devices raises."""
+    monkeypatch.setattr("sae.training.feed.pick_device", lambda name: pretend.DEVICE)
+    monkeypatch.setattr(Feed, "_to_device", lambda feed, batch: pretend.Elsewhere(torch.from_numpy(batch)))
+    monkeypatch.setattr(accelerator, "bf16_pays", lambda device: False)
+    monkeypatch.setattr(accelerator, "find_spec", lambda name: "there")
+    monkeypatch.setattr(accelerator, "_loops", lambda: SimpleNamespace(dots=dots, sums=sums))
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda groups, fused: adam(groups, foreach=False))
+    config = replace(SMALL, kind=kind, kernel=kernel, dead_after=0.2)
+    data, target = (ArrayActivations(np.random.default_rng(0).normal(size=(600, width))) for width in (12, 20))
+    with pretend.Pretending():
+        trainer = Trainer(Feed(data, config, target=target), config)
+        assert all(parameter.device == pretend.DEVICE for parameter in trainer.kind.parameters())
+        trainer.silent[:6] = 10**9
+        trainer.run()
+        trainer.load_state_dict(trainer.state_dict())
+        assert {parameter.device.type for parameter in trainer.sae().parameters()} == {"cpu"}
+
+
+def dots(samples, latents, left, right, offsets):
+    return (left[samples] * right[latents]).sum(1) + offsets[latents]
+
+
+def sums(starts, columns, weights, rows):
+    count = len(starts) - 1
+    row = torch.arange(count, device=starts.device).repeat_interleave(starts.diff(), output_size=len(columns))
+    return rows.new_zeros(count, rows.shape[1]).index_add(0, row, weights[:, None] * rows[columns])
+
+
+def test_batches_fetched_ahead_are_the_same_and_errors_arrive():
+    def numbers():
+        yield from map(torch.tensor, range(5))
+        raise ValueError("the disk is gone")
+
+    seen = []
+    with pytest.raises(ValueError, match="the disk is gone"):
+        for item in ahead(numbers()):
+            seen.append(item.item())
+    assert seen == [0, 1, 2, 3, 4]
+    assert [item.item() for item in ahead(map(torch.tensor, range(3)))] == [0, 1, 2]
+
+
+def test_what_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(accelerator, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="kernel='sparse' given on an accelerator, which needs triton; install it"):
+        accelerator.check_triton()
+    with pytest.raises(UserError, match="device 'cuda:9' is not usable here"):
+        fit(ArrayActivations(np.eye(100)), SMALL, device="cuda:9")
