@@ -4,7 +4,7 @@ from sae.data import Activations, ArrayActivations, Paired, split_by_episode
 from sae.export import load, rebuild, save
 from sae.hub import pull, push
 from sae.measure.baselines import random_dictionary
-from sae.measure.coverage import Coverage, coordinates, coverage
+from sae.measure.coverage import Coverage, both_signs, coordinates, coverage
 from sae.measure.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, integrated_effects, splice
 from sae.measure.features import ConceptMatch, Features, Neighbour, best_per_concept, match_concepts, neighbours
 from sae.measure.matching import Matching, match
@@ -53,6 +53,7 @@ __all__ = [
     "Whitening",
     "action_agreement",
     "best_per_concept",
+    "both_signs",
     "clamp_effects",
     "coordinates",
     "coverage",

@@ -38,7 +38,11 @@ class Rerun:
         with torch.enable_grad(), _answering({m: lambda given=given: given for m, given in leaves.items()}):
             out = agent.step(obs, agent.initial_state(len(obs)))
         read = _read(out, leaves)
-        self._given = {m: (given, m in read or m not in leaves) for m, given in finished.items() if m != self._target}
+        self._given: dict[nn.Module, tuple[Tensor, bool]] = {}
+        for module, given in finished.items():
+            if module != self._target:
+                needed = module in read or module not in leaves
+                self._given[module] = (given if needed else given[:1].clone(), needed)  # the rest need not be kept
         self.values = finished[self._target]
         """`[N, ...]`: the values at the point, to be edited."""
 

@@ -76,10 +76,11 @@ def coordinates(
             warnings.simplefilter("ignore", ConvergenceWarning)  # as baselines they need not be exact
             method.fit(sample)
             found[name] = (method.transform(train), method.transform(held_out))
-    return {name: (_both_signs(a), _both_signs(b)) for name, (a, b) in found.items()}
+    return {name: (both_signs(a), both_signs(b)) for name, (a, b) in found.items()}
 
 
-def _both_signs(values: NDArray[np.floating]) -> Features:
+def both_signs(values: NDArray[np.floating]) -> Features:
+    """Coordinates `[N, D]` as features; where some are negative, each counts in either sign."""
     if values.min() >= 0:
         return Features.dense(values)
     return Features.dense(np.concatenate([values, -values], axis=1))

@@ -56,6 +56,12 @@ class ClampFeature(Intervention):
         return (features_last + change.reshape(features_last.shape)).movedim(-1, site.point.feature_axis)
 
 
+def activation(encoded: tuple[Tensor, Tensor], feature: int) -> Tensor:
+    """`[N]`: one feature's activations, from what `encode_sparse` gave."""
+    values, latents = encoded
+    return (values * (latents == feature)).sum(-1)
+
+
 def direct_effects(sae: SAE, head: Tensor) -> Tensor:
     """`[F, A]`: what one unit of each feature adds to each action's preference through a linear head `[A, D]`."""
     return sae.W_dec.detach() @ head.detach().T
@@ -112,20 +118,21 @@ class ClampEffect:
 def clamp_effects(
     sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], values: Tensor, seed: int = 0
 ) -> list[ClampEffect]:
-    """Clamp each feature to `values [F]` on the states whose activations are `x [N, D]`.
+    """Clamp each feature to `values [F]` on the states whose activations are `x [N, D]`, or, at all of a layer's P
+    positions, `[N, P, D]`.
 
-    `head` maps activations `[N, D]` to preferences `[N, A]`, such as the agent's last layer. A linear one
+    `head` maps activations like `x` to preferences `[N, A]`, such as the agent's last layer. A linear one
     is evaluated in closed form: `Q' = Q + (value − f(x)) d Wᵀ`. The control moves each state by the same
     distance along one random direction.
     """
     before = head(x)
-    active = sae.encode(x)
+    encoded = sae.encode_sparse(x.flatten(0, -2))
     noise = torch.randn(sae.d_sae, sae.d_in, generator=torch.Generator().manual_seed(seed)).to(x)
     noise *= (sae.W_dec.norm(dim=1) / noise.norm(dim=1))[:, None]
     move, move_control = _mover(head, x, before, sae.W_dec), _mover(head, x, before, noise)
     effects = []
     for feature in range(sae.d_sae):
-        distance = (values[feature] - active[:, feature])[:, None]
+        distance = (values[feature] - activation(encoded, feature).view(x.shape[:-1]))[..., None]
         effects.append(_compare(before, move(feature, distance), move_control(feature, distance)))
     return effects
 
@@ -133,7 +140,7 @@ def clamp_effects(
 def _mover(
     head: Callable[[Tensor], Tensor], x: Tensor, before: Tensor, directions: Tensor
 ) -> Callable[[int, Tensor], Tensor]:
-    """`(feature, distance [N, 1]) -> preferences [N, A]` after the move along that feature's direction."""
+    """`(feature, distance [N, 1] or [N, P, 1]) -> preferences [N, A]` after the move along that feature's direction."""
     if isinstance(head, torch.nn.Linear):
         shift = directions @ head.weight.T
         return lambda feature, distance: before + distance * shift[feature]

@@ -155,8 +155,8 @@ def q_nmse(q: Tensor, spliced: Tensor) -> float:
 
 def policy_kl(logits: Tensor, spliced: Tensor) -> float:
     """Mean KL(π ‖ π̂), in nats, of policies with logits `[N, A]`."""
-    log_p = logits.log_softmax(-1)
-    return (log_p.exp() * (log_p - spliced.log_softmax(-1))).sum(-1).mean().item()
+    log_p, log_q = (each.double().log_softmax(-1) for each in (logits, spliced))  # rounding in float may go below 0
+    return (log_p.exp() * (log_p - log_q)).sum(-1).mean().item()
 
 
 def return_recovered(

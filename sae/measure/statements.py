@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.stats import bootstrap
+from sae.measure.effects import activation
 from sae.model import SAE
 
 CONTROLS = 20
@@ -92,10 +93,11 @@ def judge(
     greedy: bool,
     seed: int = 0,
 ) -> Outcome:
-    """Test one statement on states with activations `x [N, D]` of the given `episodes [N]`.
+    """Test one statement on states with activations `x [N, D]` of the given `episodes [N]`, or, at all of a layer's P
+    positions, on `x [N, P, D]`.
 
     Args:
-        head: preferences `[N, A]` from activations.
+        head: preferences `[N, A]` from activations like `x`.
         high: the value that counts as high for the feature.
         greedy: the agent takes its largest preference; otherwise it samples from their softmax.
 
@@ -106,7 +108,7 @@ def judge(
         raise UserError(unknown("feature", statement.feature, range(sae.d_sae)))
     if len(np.unique(episodes)) < 2:
         raise UserError("the states are of one episode; a test needs several: collect more.")
-    active = sae.encode(x)[:, statement.feature]
+    active = activation(sae.encode_sparse(x.flatten(0, -2)), statement.feature).view(x.shape[:-1])
     direction = sae.W_dec[statement.feature]
 
     def probability(values: Tensor) -> Tensor:
@@ -117,7 +119,7 @@ def judge(
         return preferences.softmax(1)[:, actions].sum(1).cpu()
 
     def moved(value: float, along: Tensor) -> Tensor:
-        return probability(x + (value - active)[:, None] * along)
+        return probability(x + (value - active)[..., None] * along)
 
     before = probability(x)
     value = high if statement.change == "high" else 0.0

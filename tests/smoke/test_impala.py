@@ -33,16 +33,19 @@ class TestAnyAgent:
         assert run(f"collect {agent} --hook {hook} --samples 300")[0] == 0
         status, fitted, error = run(f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --as found")
         assert status == 0, error
-        assert ("policy_kl" in fitted) == (hook == "lstm.h")
+        assert fitted["policy_kl"] >= 0
         status, measured, _ = run("sae evaluate found --episodes 2")
         assert status == 0
         assert set(measured["controls"]) == {"original", "spliced", "zero", "mean"}
         status, _, error = run(f"saliency {agent} --target feature:1 --sae found --decisions 2 --output film.mp4")
         assert status == 0, error
-        if hook == "lstm.h":
-            status, reported, error = run("sae report found --top 2")
-            assert status == 0, error
-            assert "logit" in Path(reported["report"]).read_text()
+        status, reported, error = run("sae report found --top 2")
+        assert status == 0, error
+        assert "logit" in Path(reported["report"]).read_text()
+        if hook != "lstm.h":
+            status, _, error = run("sae test found")
+            assert status == 1
+            assert "has a memory" in error
 
     def test_a_film_is_made_as_of_the_dqn(self, run, place, agent):
         status, result, error = run(f"saliency {agent} --target value --decisions 4 --output film.mp4")

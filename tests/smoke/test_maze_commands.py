@@ -1,9 +1,23 @@
 """The commands on a maze agent, and feature maps on agents of other grids."""
 
+import base64
+import io
 import json
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
+
+from rl_interp.analysis.probes import recorded
+from rl_interp.app.dictionaries.decisions import decisions
+from rl_interp.app.dictionaries.runs import load_sae
+from rl_interp.app.report.build import FRAME
+from rl_interp.core.hooks import run_with_hooks
+from rl_interp.core.interventions import as_hooks
+from sae import ClampFeature
 
 SMALL = "--channels 4 4 --hidden 16 --num-envs 4 --unroll 10 --minibatches 1 --eval-episodes 2 --precision fp32"
 MAZE = f"train impala --env rl_interp/Maze-v0 --env.max-side 7 --env.region 5 --agent-steps 400 {SMALL} --actors 0"
@@ -84,6 +98,24 @@ def test_steering_has_its_controls(run, place):
 
 
 @pytest.mark.usefixtures("agents")
+def test_changing_a_feature_at_recorded_decisions_is_what_clamping_it_does(run, place):
+    hook = "block2.res1.post"  # beside it runs the residual arm, which is the observation's own
+    assert run(f"collect mouse --hook {hook} --samples 300")[0] == 0
+    assert run(f"sae fit mouse --hook {hook} --latents 16 --k 3 --epochs 1 --as found")[0] == 0
+    fitted = load_sae("found")
+    held_out = np.unique(fitted.store.column("episode")[fitted.held_out_rows // fitted.store.positions])
+    obs = np.concatenate([each.obs for each in recorded(fitted.agent.env, fitted.store, held_out)])
+    on = decisions(fitted, fitted.held_out_rows, len(obs))
+    assert on is not None
+    active = fitted.sae.encode(on.x.flatten(0, 1))[:, 2].view(on.x.shape[:2])
+    moved = on.head(on.x + (1.5 - active)[..., None] * fitted.sae.W_dec[2])
+    clamp = ClampFeature(hook, sae=fitted.sae, feature=2, value=1.5)
+    with torch.no_grad():
+        clamped = run_with_hooks(fitted.agent.agent, torch.from_numpy(obs), hooks=as_hooks([clamp])).preferences
+    torch.testing.assert_close(moved, clamped, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.usefixtures("agents")
 def test_what_serves_other_agents_serves_maze_agents(run, place):
     assert run("collect mouse --hook block2.res2.sum --samples 900")[0] == 0
     status, _, error = run("sae fit mouse --hook block2.res2.sum --latents 32 --k 4 --epochs 1 --as found")
@@ -92,6 +124,17 @@ def test_what_serves_other_agents_serves_maze_agents(run, place):
     assert status == 0, error
     assert "kind: dead end" in measured["coverage"]["concepts"]
     assert {"features", "neurons", "random network's dictionary"} <= measured["coverage"]["means"].keys()
+    assert measured["policy_kl"] > 0
+    status, tested, error = run("sae test found --count 2 --states 40")
+    assert status == 0, error
+    assert len(tested["outcomes"]) == 2
+    status, reported, error = run("sae report found --top 2 --clips 2")
+    assert status == 0, error
+    data = json.loads(re.search(r'application/json">(.*?)</script>', Path(reported["report"]).read_text(), re.S)[1])
+    assert {"kind: dead end", "way: to the cheese"} <= {concept["name"] for concept in data["concepts"]}
+    assert any(feature["clamp"] for feature in data["features"])
+    with Image.open(io.BytesIO(base64.b64decode(next(iter(data["frames"].values()))))) as frame:
+        assert (np.asarray(frame.convert("RGB")) == FRAME).all(-1).any(), "the position is framed"
     status, result, error = run("maze steer mouse --hook block2.res2.sum --mazes 8 --episodes 2 --units 1 --sae found")
     assert status == 0, error
     assert len(result["searches"]["features"]["scores"]) == 32

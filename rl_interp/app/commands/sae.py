@@ -137,7 +137,7 @@ def sae_test(
         statements: FEATURE high|off: ACTION[,ACTION] more|less, such as "12 high: LEFT more"; the feature is a number,
             or a concept, for which the one that tells it best in training is taken. Without any, those that clamping
             on training states suggests.
-        states: Held-out states.
+        states: Held-out states; of a layer with positions, at all of which a feature is set, about 256 at most.
         count: Statements to suggest.
     """
     at_least_one(states=states, count=count)

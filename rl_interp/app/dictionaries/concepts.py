@@ -1,6 +1,7 @@
 """What is known of the rows that an autoencoder was fitted on: the ground truth of a decision, or, where rows are the
 positions of a layer, that of the cells which they are about."""
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ class Labelled:
     """`[N, C]`."""
     held_out: NDArray[np.int64]
     held_out_labels: NDArray[np.bool_]
+    meanings: list[str]
 
 
 def labelled(fitted: LoadedSAE) -> Labelled | None:
@@ -41,8 +43,10 @@ def labelled(fitted: LoadedSAE) -> Labelled | None:
     ]
     if not any(told):
         return None
-    names = [name for name, kept in zip(found.names, told, strict=True) if kept]
-    return Labelled(names, found.train, found.train_labels[:, told], found.held_out, found.held_out_labels[:, told])
+    return Labelled(
+        list(itertools.compress(found.names, told)), found.train, found.train_labels[:, told], found.held_out,
+        found.held_out_labels[:, told], list(itertools.compress(found.meanings, told)),
+    )  # fmt: skip
 
 
 def _decisions(fitted: LoadedSAE) -> Labelled | None:
@@ -52,7 +56,8 @@ def _decisions(fitted: LoadedSAE) -> Labelled | None:
         return None
     labels = np.stack([store.column(name).astype(bool) for name in names], 1)
     train, held_out = fitted.train_rows, fitted.held_out_rows
-    return Labelled(names, train, labels[train], held_out, labels[held_out])
+    meanings = [concepts[name].meaning for name in names]
+    return Labelled(names, train, labels[train], held_out, labels[held_out], meanings)
 
 
 def _cells(fitted: LoadedSAE) -> Labelled | None:
@@ -74,7 +79,7 @@ def _cells(fitted: LoadedSAE) -> Labelled | None:
             kept.append(sample * store.positions + np.flatnonzero(known))
             labels.append(found[known])
         sides += [np.concatenate(kept), np.concatenate(labels)]
-    return Labelled(names, *sides)
+    return Labelled(names, *sides, meanings=["of the cell that a position is about"] * len(names))
 
 
 def _seen(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Any:

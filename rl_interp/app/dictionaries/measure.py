@@ -13,16 +13,23 @@ import sae as sae_package
 from rl_interp.analysis.probes import features as features_of
 from rl_interp.analysis.probes import recorded
 from rl_interp.app.dictionaries.concepts import labelled
-from rl_interp.app.dictionaries.runs import Head, LoadedSAE, head_of
+from rl_interp.app.dictionaries.decisions import Decisions, decisions, head_of
+from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.agent import Agent
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError
-from rl_interp.core.interventions import Intervention, Mean, Zero
+from rl_interp.core.hooks import run_with_hooks
+from rl_interp.core.interventions import Intervention, Mean, Zero, as_hooks
 from rl_interp.core.rollout import evaluate
 from sae import SAE, Activations, ArrayActivations, Features, SAEConfig, Statement
 from saliency import randomised
+
+SUGGESTED_FROM = 512
+"""Training decisions on which features are clamped to suggest statements."""
+COMPARED = 8192
+"""Held-out decisions whose preferences are compared with those through the autoencoder."""
 
 
 def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
@@ -52,29 +59,45 @@ def _generality(fitted: LoadedSAE) -> dict[str, float]:
 
 @torch.no_grad()
 def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
-    """With the splice, and under `ablated` with the layer set to zero or to its mean. Only where stored rows are whole
-    values of the hook point, so that they can be patched in."""
-    target, rows = fitted.target, fitted.held_out_rows[:8192]
-    head = head_of(fitted.agent, target.hook) if target.positions == 1 else None
-    if head is None:
-        return {}
-    x, y = (torch.from_numpy(each.read(rows)).to(fitted.sae.W_dec.device) for each in (fitted.store, target))
-    original, greedy = head(y), fitted.agent.has_q_values
+    """Of held-out decisions: where preferences follow from the stored values alone, with the layer at zero and at its
+    mean too, under `ablated`; else as the agent follows the episodes."""
+    target, rows, greedy = fitted.target, fitted.held_out_rows[:COMPARED], fitted.agent.has_q_values
 
-    def error(replaced: Tensor) -> dict[str, float]:
-        given = head(replaced)
+    def error(original: Tensor, given: Tensor) -> dict[str, float]:
         agreement = {"action_agreement": sae_package.action_agreement(original, given)}
         if greedy:
             return agreement | {"q_nmse": sae_package.q_nmse(original, given)}
         return agreement | {"policy_kl": sae_package.policy_kl(original, given)}
 
-    mean = _mean(fitted).to(y).expand_as(y)
-    return error(fitted.sae(x)) | {"ablated": {"zero": error(torch.zeros_like(y)), "mean": error(mean)}}
+    head = head_of(fitted.agent, target.hook) if target.positions == 1 else None
+    if head is None:
+        return error(*_followed(fitted))
+    x, y = (torch.from_numpy(each.read(rows)).to(fitted.sae.W_dec.device) for each in (fitted.store, target))
+    original, ablated = head(y), {"zero": torch.zeros_like(y), "mean": _mean(fitted).to(y).expand_as(y)}
+    return error(original, head(fitted.sae(x))) | {
+        "ablated": {name: error(original, head(value)) for name, value in ablated.items()}
+    }
 
 
 def _mean(fitted: LoadedSAE) -> Tensor:
     """`[D_out]`: of what the dictionary predicts, in training."""
     return torch.from_numpy(fitted.target.read(fitted.train_rows).mean(0))
+
+
+def _followed(fitted: LoadedSAE) -> tuple[Tensor, Tensor]:
+    """Preferences `[N, A]`, as trained and with the splice, as the agent follows the held-out episodes."""
+    agent, device = fitted.agent.agent, next(fitted.agent.agent.parameters()).device
+    spliced = as_hooks([fitted.splice()])
+    found: tuple[list[Tensor], list[Tensor]] = ([], [])
+    episodes = np.unique(fitted.store.column("episode")[fitted.held_out_rows // fitted.store.positions])
+    for episode in recorded(fitted.agent.env, fitted.store, episodes):
+        obs, actions = (torch.from_numpy(each)[:, None].to(device) for each in (episode.obs, episode.actions))
+        for preferences, hooks in zip(found, ({}, spliced), strict=True):
+            out = run_with_hooks(agent, obs, hooks=hooks, actions=actions, unroll=True)
+            preferences.append(out.preferences.flatten(0, 1))
+        if sum(map(len, found[0])) >= COMPARED:
+            break
+    return torch.cat(found[0]), torch.cat(found[1])
 
 
 def play_spliced(
@@ -169,12 +192,13 @@ def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count
     """Put statements to the test on held-out states; without any, `count` that the training states suggest.
 
     Raises:
-        UserError: preferences can't be computed from the hook point alone, or a statement can't be read.
+        UserError: the agent has a memory between the hook point and its preferences, or a statement can't be read.
     """
-    head = head_of(fitted.agent, fitted.hook)
-    if head is None or fitted.store.positions > 1:
+    held_out = decisions(fitted, fitted.held_out_rows, states)
+    if held_out is None:
         raise UserError(
-            f"statements are tested where preferences follow from the hook point alone; {fitted.hook!r} is none such."
+            f"statements are tested where preferences follow from the layer and what is in view; after {fitted.hook!r} "
+            "this agent has a memory."
         )
     encoded = Features(sae_package.encode_rows(fitted.sae, fitted.store, fitted.train_rows))
     high, actions = encoded.quantile(0.99), fitted.agent.env.action_names
@@ -183,27 +207,28 @@ def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count
             Statement.parse(text, actions, lambda name: _best_feature(fitted, encoded, name)) for text in texts
         ]
     else:
-        statements = _suggested(fitted, encoded, high, head, count)
-    rows = fitted.held_out_rows[:: max(1, len(fitted.held_out_rows) // states)]
-    x, episodes = torch.from_numpy(fitted.store.read(rows)), fitted.store.column("episode")[rows]
-    greedy = fitted.agent.has_q_values
-    outcomes = [
-        sae_package.judge(each, fitted.sae, x, episodes, head, float(high[each.feature]), greedy) for each in statements
-    ]
+        train = decisions(fitted, fitted.train_rows, SUGGESTED_FROM)
+        assert train is not None
+        statements = _suggested(fitted, encoded, high, train, count)
+    on, greedy, outcomes = held_out, fitted.agent.has_q_values, []
+    with progress_bar("Testing statements", len(statements), "statements") as update:
+        for each in statements:
+            value = float(high[each.feature])
+            outcomes.append(sae_package.judge(each, fitted.sae, on.x, on.episodes, on.head, value, greedy))
+            update(len(outcomes))
     return [asdict(outcome) for outcome in outcomes]
 
 
 def _best_feature(fitted: LoadedSAE, encoded: Features, concept: str) -> int:
-    """The feature that tells a concept best in training."""
-    labels = fitted.store.column(concept)[fitted.train_rows].astype(bool)
+    """The feature that tells a concept, of the decision, best in training."""
+    labels = fitted.store.column(concept)[fitted.train_rows // fitted.store.positions].astype(bool)
     return int(np.nan_to_num(encoded.auroc(labels[:, None])[:, 0], nan=-1).argmax())
 
 
-def _suggested(fitted: LoadedSAE, encoded: Features, high: np.ndarray, head: Head, count: int) -> list[Statement]:
+def _suggested(fitted: LoadedSAE, encoded: Features, high: np.ndarray, train: Decisions, count: int) -> list[Statement]:
     """For the features whose clamping changes most greedy actions in training, the action that gains most there."""
-    rows = fitted.train_rows[:: max(1, len(fitted.train_rows) // 512)]
-    x = torch.from_numpy(fitted.store.read(rows))
-    effects = sae_package.clamp_effects(fitted.sae, x, head, torch.from_numpy(high))
+    with progress_bar("Clamping features", 1, "pass"):
+        effects = sae_package.clamp_effects(fitted.sae, train.x, train.head, torch.from_numpy(high))
     alive = encoded.counts() > 0
     order = np.argsort([-(effect.changed - effect.changed_control) * alive[f] for f, effect in enumerate(effects)])
     names, found = fitted.agent.env.action_names, []

@@ -1,14 +1,12 @@
 """A dictionary's run: fitting it, and opening it with its agent."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 import sae as sae_package
 from rl_interp.app.load import Loaded, load_agent
@@ -16,15 +14,11 @@ from rl_interp.app.progress import progress_bar
 from rl_interp.core.config import from_plain, to_plain
 from rl_interp.core.device import pick_device
 from rl_interp.core.errors import RunError, UserError
-from rl_interp.core.hooks import hook_point, run_with_hooks
 from rl_interp.core.interrupt import Interrupted, graceful_stop
-from rl_interp.core.interventions import Intervention, Patch, as_hooks
+from rl_interp.core.interventions import Intervention
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from sae import SAE, Feed, SAEConfig, Trainer, fit_all
-
-Head = Callable[[Tensor], Tensor]
-"""Preferences `[N, A]` from values `[N, D]` at a hook point."""
 
 
 @dataclass(frozen=True)
@@ -201,23 +195,3 @@ def _save(run: Run, trainer: Trainer, metadata: dict[str, Any]) -> None:
     sae = trainer.sae()
     run.save_checkpoint(trainer.updates, sae.state_dict(), trainer.state_dict(), keep=1)
     sae_package.save(sae, run.path / "sae_lens", metadata)
-
-
-def head_of(loaded: Loaded, hook: str) -> Head | None:
-    """What the agent makes of the values at a vector hook point.
-
-    Its linear head where it has one; else the agent itself, on blank observations with the values
-    patched in, which holds where nothing else of the observation reaches the preferences. None where
-    something does: in a recurrent network, whose state depends on the past too.
-    """
-    point = hook_point(loaded.agent, hook)
-    if point.head is not None:
-        return loaded.agent.get_submodule(point.head)
-    if loaded.agent.initial_state(1) != ():
-        return None
-
-    def head(x: Tensor) -> Tensor:
-        observations = torch.zeros(len(x), *loaded.env.observation_shape, dtype=torch.uint8, device=x.device)
-        return run_with_hooks(loaded.agent, observations, hooks=as_hooks([Patch(hook, source=x)])).preferences
-
-    return head

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import chain
 from typing import Any
@@ -10,15 +11,18 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 import sae as sae_package
+from rl_interp.app.dictionaries.concepts import Labelled, labelled
+from rl_interp.app.dictionaries.decisions import decisions
 from rl_interp.app.dictionaries.measure import metrics_json
-from rl_interp.app.dictionaries.runs import LoadedSAE, head_of
+from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
+from rl_interp.core.positions import positions
 from rl_interp.core.stats import bootstrap, iqm
 from sae import SAE, Features, SAEConfig
 
@@ -28,6 +32,8 @@ CLAMP_QUANTILE = 0.99
 """Of a feature's positive activations: the value it is clamped to."""
 CLIP = 8
 """Decisions before and after a feature's strongest moment that its clip shows."""
+FRAME = (255, 0, 200)
+"""RGB of the frame around a position: a colour that no game has."""
 CLIP_PACE = 100
 """Milliseconds a decision."""
 
@@ -41,23 +47,21 @@ def build(fitted: LoadedSAE, top: int = 4, clips: int = 200) -> dict[str, Any]:
             moment is shown too.
 
     Raises:
-        UserError: the store has no one row per decision, or no labels.
+        UserError: nothing is known of the rows.
     """
-    store = fitted.store
-    if store.positions > 1:
-        raise UserError(f"{fitted.hook!r} has positions; reports are made for vector hook points so far.")
-    env = make_labelled(fitted.agent.env)
-    known = [name for name, concept in env.concepts.items() if concept.kind == "boolean" and name in store.columns()]
-    columns = {name: store.column(name).astype(bool) for name in known}
-    names = [name for name, column in columns.items() if 0 < column.mean() < 1]  # the others tell nothing apart
-    if not names:
-        raise UserError(f"{store.path} has no concept labels, which the report needs; collect it from a labelled game.")
-    labels = np.stack([columns[name] for name in names], 1)
-    train, held_out = fitted.train_rows, fitted.held_out_rows
+    store, known = fitted.store, labelled(fitted)
+    if known is None:
+        raise UserError(
+            f"nothing is known of what {store.path} holds, which the report needs: {fitted.agent.env.id} has no ground "
+            f"truth for {fitted.hook!r}, or too few decisions were collected."
+        )
     everywhere = Features(sae_package.encode_rows(fitted.sae, store, np.arange(len(store))))
-    in_train, in_held_out = (Features(sae_package.encode_rows(fitted.sae, store, rows)) for rows in (train, held_out))
-    matches = sae_package.match_concepts(in_train, in_held_out, labels[train], labels[held_out], names)
-    tops = [everywhere.top(f, store.column("episode"), top) for f in range(everywhere.d_sae)]
+    in_train, in_held_out = (
+        Features(sae_package.encode_rows(fitted.sae, store, rows)) for rows in (known.train, known.held_out)
+    )
+    matches = sae_package.match_concepts(in_train, in_held_out, known.train_labels, known.held_out_labels, known.names)
+    episodes = np.repeat(store.column("episode"), store.positions)
+    tops = [everywhere.top(f, episodes, top) for f in range(everywhere.d_sae)]
     features = _features(fitted, everywhere, matches, tops)
     order = sorted(range(len(tops)), key=lambda f: -(features[f]["clamp"] or {"changed": 0.0})["changed"])
     moments = [int(tops[f][0]) for f in order if len(tops[f])][: max(0, clips)]
@@ -66,14 +70,15 @@ def build(fitted: LoadedSAE, top: int = 4, clips: int = 200) -> dict[str, Any]:
         "title": f"{store.hook} of {fitted.agent.run.path.name}",
         "source": fitted.agent.source | {"sae": str(fitted.run.path), "command": fitted.run.meta["command"]},
         "config": fitted.run.config,
-        "samples": store.samples,
+        "samples": len(store),
+        "positions": store.positions,
         "episodes": int(store.column("episode").max()) + 1,
-        "actions": list(env.action_names),
+        "actions": list(fitted.agent.env.action_names),
         "preferences": "Q-value" if fitted.agent.has_q_values else "logit",
         "linear_head": fitted.agent.agent.hook_points[fitted.hook].head is not None,
         "metrics": metrics_json(fitted),
         "evaluation": _evaluation(fitted),
-        "concepts": _concepts(fitted, names, labels, {name: env.concepts[name].meaning for name in names}),
+        "concepts": _concepts(fitted, known),
         "features": features,
         "frames": frames,
         "clips": films,
@@ -97,29 +102,30 @@ def _evaluation(fitted: LoadedSAE) -> dict[str, Any] | None:
     return {"conditions": conditions, "recovered": recovered}
 
 
-def _concepts(fitted: LoadedSAE, names: list[str], labels: NDArray[np.bool_], meanings: dict[str, str]) -> list[dict]:
+def _concepts(fitted: LoadedSAE, known: Labelled) -> list[dict[str, Any]]:
     """Each concept's best detector, chosen in training and scored held out: a feature, and the controls."""
-    store, train, held_out = fitted.store, fitted.train_rows, fitted.held_out_rows
+    store, labels = fitted.store, (known.train_labels, known.held_out_labels)
 
     def best(sae: SAE | None) -> NDArray[np.float64]:
         def features(rows: NDArray[np.int64]) -> Features:
             if sae is None:
-                return Features.dense(store.read(rows))
+                return sae_package.both_signs(store.read(rows))
             return Features(sae_package.encode_rows(sae, store, rows))
 
-        return sae_package.best_per_concept(features(train), features(held_out), labels[train], labels[held_out])
+        return sae_package.best_per_concept(features(known.train), features(known.held_out), *labels)
 
     config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
-    random = sae_package.random_dictionary(store, config, train)
+    random = sae_package.random_dictionary(store, config, fitted.train_rows)
+    rates = np.concatenate(labels).mean(0)
     columns = {"feature": best(fitted.sae), "neuron": best(None), "random": best(random)}
     return [
         {
             "name": name,
-            "meaning": meanings[name],
-            "rate": float(labels[:, c].mean()),
+            "meaning": known.meanings[c],
+            "rate": float(rates[c]),
             **{kind: _number(scores[c]) for kind, scores in columns.items()},
         }
-        for c, name in enumerate(names)
+        for c, name in enumerate(known.names)
     ]
 
 
@@ -127,18 +133,16 @@ def _features(
     fitted: LoadedSAE, features: Features, matches: list, tops: list[NDArray[np.int32]]
 ) -> list[dict[str, Any]]:
     sae, store = fitted.sae, fitted.store
-    head = head_of(fitted.agent, fitted.hook)
-    states = fitted.held_out_rows[:: max(1, len(fitted.held_out_rows) // CLAMP_STATES)]
     levels = features.quantile(CLAMP_QUANTILE)
     effects = clamps = None
-    if head is not None:
+    on = decisions(fitted, fitted.held_out_rows, CLAMP_STATES)
+    if on is not None:
         with progress_bar("Clamping features", 1, "pass"):
-            x = torch.from_numpy(store.read(states))
-            clamps = sae_package.clamp_effects(sae, x, head, torch.from_numpy(levels))
-            if isinstance(head, torch.nn.Linear):
-                effects = levels[:, None] * sae_package.direct_effects(sae, head.weight).numpy()
-            else:
-                effects = sae_package.integrated_effects(sae, x, head).numpy()
+            clamps = sae_package.clamp_effects(sae, on.x, on.head, torch.from_numpy(levels))
+            if isinstance(on.head, torch.nn.Linear):
+                effects = levels[:, None] * sae_package.direct_effects(sae, on.head.weight).numpy()
+            elif store.positions == 1:
+                effects = sae_package.integrated_effects(sae, on.x, on.head).numpy()
     counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step", "action")}
     alike, places = sae_package.neighbours(features), _map(sae, features)
     described = []
@@ -158,7 +162,8 @@ def _features(
                 "alike": [[near.feature, round(near.similarity, 3), round(near.together, 3)] for near in alike[f]],
                 "place": places[f],
                 "top": [
-                    {"frame": int(r), "activation": strength[int(r)]} | {k: int(c[r]) for k, c in columns.items()}
+                    {"frame": int(r), "activation": strength[int(r)]}
+                    | {k: int(c[r // store.positions]) for k, c in columns.items()}
                     for r in tops[f]
                 ],
             }
@@ -187,26 +192,46 @@ def _map(sae: SAE, features: Features) -> list[list[float] | None]:
 
 def _frames(fitted: LoadedSAE, rows: NDArray[np.int64], moments: set[int]) -> tuple[dict[str, str], dict[str, str]]:
     """Row to the screen that the agent saw there, as a PNG in base64, by playing the episodes again; and for those that
-    are `moments` the screens around it, as a WebP."""
-    store = fitted.store
+    are `moments` the screens around it, as a WebP. A row that is a position has it framed."""
+    store, samples, framed = fitted.store, rows // fitted.store.positions, _framer(fitted)
     columns = {name: store.column(name) for name in ("episode", "step", "action", "episode_seed")}
     frames, clips, env = {}, {}, make_labelled(fitted.agent.env)
-    episodes = np.unique(columns["episode"][rows])
+    episodes = np.unique(columns["episode"][samples])
     with progress_bar("Playing top frames again", len(episodes), "episodes") as update:
         for done, episode in enumerate(episodes):
             whole = np.flatnonzero(columns["episode"] == episode)
-            wanted = rows[columns["episode"][rows] == episode]
-            step = dict(zip(wanted.tolist(), columns["step"][wanted].tolist(), strict=True))
+            here = columns["episode"][samples] == episode
+            step = dict(zip(rows[here].tolist(), columns["step"][samples[here]].tolist(), strict=True))
             around = {
                 row: range(max(0, step[row] - CLIP), min(len(whole), step[row] + CLIP + 1))
                 for row in moments.intersection(step)
             }
             seed = int(columns["episode_seed"][whole[0]])
             screens = env.replay(seed, columns["action"][whole], {*step.values(), *chain(*around.values())})
-            frames |= {str(row): _png(screens[at]) for row, at in step.items()}
-            clips |= {str(row): _webp([screens[at] for at in span]) for row, span in around.items()}
+            frames |= {str(row): _png(framed(screens[at], row)) for row, at in step.items()}
+            clips |= {str(row): _webp([framed(screens[at], row) for at in span]) for row, span in around.items()}
             update(done + 1)
     return frames, clips
+
+
+def _framer(fitted: LoadedSAE) -> Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]:
+    """Draws a frame on a screen around what a row of the store is about; none where it is all of the screen."""
+    shape, count = fitted.agent.env.observation_shape, fitted.store.positions
+    if count == 1:
+        return lambda screen, row: screen
+    place = positions(fitted.agent.agent, fitted.hook, torch.zeros(1, *shape, dtype=torch.uint8))
+    centres, half = place.pixels(), np.array(place.stride) / 2
+
+    def framed(screen: NDArray[np.uint8], row: int) -> NDArray[np.uint8]:
+        scale = np.array(screen.shape[:2]) / shape[1:]
+        at = np.array([centre[i] + 0.5 for centre, i in zip(centres, divmod(row % count, place.shape[1]), strict=True)])
+        (top, left), (bottom, right) = ((at + way * half) * scale for way in (-1, 1))
+        image = Image.fromarray(screen)
+        line = max(1, round(screen.shape[0] / 128))
+        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), outline=FRAME, width=line)
+        return np.asarray(image)
+
+    return framed
 
 
 def _png(screen: NDArray[np.uint8]) -> str:

@@ -12,7 +12,8 @@ function signed(values, labels, unit) {
     return `<text x="0" y="${h*i + 14}">${esc(labels[i])}</text><rect x="${v < 0 ? mid - w : mid}" y="${h*i + 4}" width="${w}" height="13" fill="${v < 0 ? "var(--blue)" : "var(--accent)"}"/>` +
       `<text class="value" x="415" y="${h*i + 14}" text-anchor="end">${(v > 0 ? "+" : "") + unit(v)}</text>`; }).join("") + "</svg>";
 }
-const frames = (f, report) => '<div class="frames">' + f.top.map(t => `<figure><img loading="lazy" alt="game screen" src="data:image/png;base64,${report.frames[t.frame]}">` +
+const framed = report => `<div class="frames${report.positions > 1 ? " large" : ""}">`;
+const frames = (f, report) => framed(report) + f.top.map(t => `<figure><img loading="lazy" alt="game screen" src="data:image/png;base64,${report.frames[t.frame]}">` +
   `<figcaption>${num(t.activation, 2)} · ${esc(report.actions[t.action])}<br>episode ${t.episode}, decision ${t.step}</figcaption></figure>`).join("") + "</div>";
 const conceptTable = (f, report) => "<table><tr><th>concept</th><th>AUROC</th><th>when it fires</th><th>overall</th></tr>" + f.concepts.map(c =>
   `<tr><td>${esc(c.concept)}</td><td>${num(c.auroc)}</td><td>${pct(c.precision, 0)}</td><td>${pct((report.concepts.find(k => k.name === c.concept) || {}).rate, 0)}</td></tr>`).join("") + "</table>";
