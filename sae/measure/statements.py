@@ -105,7 +105,7 @@ def judge(
         UserError: no such feature, or states of fewer than two episodes.
     """
     if not 0 <= statement.feature < sae.d_sae:
-        raise UserError(unknown("feature", statement.feature, range(sae.d_sae)))
+        raise UserError(f"feature {statement.feature} given; the autoencoder has features 0 to {sae.d_sae - 1}.")
     if len(np.unique(episodes)) < 2:
         raise UserError("the states are of one episode; a test needs several: collect more.")
     active = activation(sae.encode_sparse(x.flatten(0, -2)), statement.feature).view(x.shape[:-1])

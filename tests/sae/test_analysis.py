@@ -234,7 +234,7 @@ def test_a_true_statement_passes_and_false_ones_do_not(x):
     for text, message in (
         ("4 high RIGHT", "is no statement; it has the form"),
         ("4 high: DOWN more", "unknown action 'DOWN'"),
-        ("40 high: LEFT more", "unknown feature 40"),
+        ("40 high: LEFT more", "feature 40 given; the autoencoder has features 0 to"),
     ):
         with pytest.raises(UserError, match=message):
             outcome(text)

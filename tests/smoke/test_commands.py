@@ -70,6 +70,7 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     assert status == 0
     assert len(tested["outcomes"]) == 2
     assert all(len(each["dose"]) == 7 and "high:" in each["statement"] for each in tested["outcomes"])
+    assert cli.main(["sae", "test", "other", "64 high: LEFT more"]) == 1, "there are features 0 to 63"
     status, reported, _ = run("sae report other --top 2 --clips 5")
     assert status == 0
     page = Path(reported["report"]).read_text()

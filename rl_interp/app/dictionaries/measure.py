@@ -213,7 +213,7 @@ def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count
     on, greedy, outcomes = held_out, fitted.agent.has_q_values, []
     with progress_bar("Testing statements", len(statements), "statements") as update:
         for each in statements:
-            value = float(high[each.feature])
+            value = float(high[each.feature]) if each.feature < len(high) else 0.0  # `judge` refuses it
             outcomes.append(sae_package.judge(each, fitted.sae, on.x, on.episodes, on.head, value, greedy))
             update(len(outcomes))
     return [asdict(outcome) for outcome in outcomes]
