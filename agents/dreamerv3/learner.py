@@ -56,6 +56,8 @@ class Learner:
                 tensors["terminated"].flatten(),
                 guide=self._guide(tensors),
             )
+        # Apart: within one, autocast would use the weights again that it made for the dream, which have no gradients.
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             losses = agent.behaviour.losses(dream)
         for name in ("actor", "critic"):
             figures[f"{name}_grad_norm"] = self.parts[name].step(losses[name])
@@ -80,6 +82,8 @@ class Learner:
         self.updates = state["updates"]
         for name, part in self.parts.items():
             part.optimizer.load_state_dict(state["optimizers"][name])
+            for group in part.optimizer.param_groups:  # a run may go on where another kind of device began it
+                group["capturable"] = self.device.type == "cuda"
 
 
 class _Part:

@@ -134,6 +134,7 @@ class Training:
             "bonus": None if self.bonus is None else self.bonus.state(),
             "rng": self.rng.bit_generator.state,
             "torch_rng": torch.get_rng_state(),
+            "device_rng": torch.cuda.get_rng_state(self.learner.device) if self.learner.device.type == "cuda" else None,
             "episodes": self._episodes(),
         }
 
@@ -157,6 +158,8 @@ class Training:
             self.bonus.restore(state["bonus"])
         self.rng.bit_generator.state = state["rng"]
         torch.set_rng_state(state["torch_rng"])
+        if self.learner.device.type == "cuda" and state.get("device_rng") is not None:
+            torch.cuda.set_rng_state(state["device_rng"], self.learner.device)
         self.agent_steps = state["agent_steps"]
         episodes = state["episodes"]
         if episodes is None:

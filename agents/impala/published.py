@@ -89,8 +89,10 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
             f"{path} was not read: it holds {named[1]}, which is neither a tensor nor a plain container. "
             "train-procgen-pytorch saves no such thing."
         ) from None
-    except (RuntimeError, EOFError) as error:
-        raise RunError(f"{path} is no checkpoint of PyTorch's ({str(error).splitlines()[0]}).") from None
+    except OSError:
+        raise
+    except Exception:  # what is no pickle fails in any way
+        raise RunError(f"{path} is no checkpoint of PyTorch's.") from None
     weights: Any = data.get("model_state_dict") if isinstance(data, dict) else None
     if not isinstance(weights, Mapping) or not all(isinstance(each, Tensor) for each in weights.values()):
         raise RunError(f"{path} holds no model_state_dict; give the .pth file that train-procgen-pytorch saved.")

@@ -151,10 +151,9 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
     features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, fitted.train_rows), store)
     if random_network:
         shuffled = randomised(fitted.agent.agent, seed=0).eval()
-        values, targets = (
-            ArrayActivations(follow(shuffled, layer.hook, layer.width, fitted)) for layer in (store, fitted.target)
-        )
-        random = sae_package.fit(values, config, fitted.train_rows, targets if fitted.sae.transcodes else None)
+        layers = (store, fitted.target) if fitted.sae.transcodes else (store,)
+        values, *targets = (ArrayActivations(follow(shuffled, each.hook, each.width, fitted)) for each in layers)
+        random = sae_package.fit(values, config, fitted.train_rows, *targets)
         features["random network's dictionary"] = encoded(random, values)
     features |= sae_package.coordinates(store.read(train), store.read(held_out))
     labels = known.train_labels, known.held_out_labels

@@ -116,7 +116,7 @@ def fit_run(
     config: SAEConfig,
     path: Path,
     target: ActivationStore | None = None,
-    device: str = "auto",
+    device: str = "cpu",
 ) -> tuple[Trainer, float]:
     """Fit into the run at `path`, from its newest checkpoint if it has one; returns the seconds spent."""
     (trainer,), seconds = fit_runs(loaded, store, {path: config}, target, device)
@@ -128,7 +128,7 @@ def fit_runs(
     store: ActivationStore,
     configs: Mapping[Path, SAEConfig],
     target: ActivationStore | None = None,
-    device: str = "auto",
+    device: str = "cpu",
 ) -> tuple[list[Trainer], float]:
     """Fit several side by side, in one pass over the store, each into the run at its path; with a `target`, which
     `open_pair` has opened, transcoders.
