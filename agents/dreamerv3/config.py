@@ -145,7 +145,5 @@ def default_config(env_id: str, size: str = "tiny", **overrides: object) -> Drea
         )  # fmt: skip
         if env.categories is None:
             # Pictures take the model longer: a policy that learns as fast follows its early errors and never explores.
-            values |= dict(
-                behaviour_lr=1e-4, actor_entropy=5e-3, learning_starts=2048, train_ratio=32.0, agent_steps=40_000
-            )
+            values |= dict(behaviour_lr=1e-4, actor_entropy=3e-3, learning_starts=2048)
     return DreamerV3Config(env=env, size=size, **{**values, **overrides})  # pyright: ignore[reportArgumentType]
