@@ -23,6 +23,7 @@ from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import Intervention, Mean, Zero, as_hooks
 from rl_interp.core.rollout import evaluate
+from rl_interp.core.store import ActivationStore
 from sae import SAE, Activations, ArrayActivations, Features, SAEConfig, Statement
 from saliency import randomised
 
@@ -151,9 +152,12 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
     features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, fitted.train_rows), store)
     if random_network:
         shuffled = randomised(fitted.agent.agent, seed=0).eval()
-        layers = (store, fitted.target) if fitted.sae.transcodes else (store,)
-        values, *targets = (ArrayActivations(follow(shuffled, each.hook, each.width, fitted)) for each in layers)
-        random = sae_package.fit(values, config, fitted.train_rows, *targets)
+
+        def seen(layer: ActivationStore) -> ArrayActivations:
+            return ArrayActivations(follow(shuffled, layer.hook, layer.width, fitted))
+
+        values, target = seen(store), seen(fitted.target) if fitted.sae.transcodes else None
+        random = sae_package.fit(values, config, fitted.train_rows, target)
         features["random network's dictionary"] = encoded(random, values)
     features |= sae_package.coordinates(store.read(train), store.read(held_out))
     labels = known.train_labels, known.held_out_labels
