@@ -3,7 +3,7 @@
 An update of DreamerV3 is some ten thousand small kernels, one after the other through time; launched one by one they
 leave an accelerator idle for most of it. Recorded once and replayed, they take one call (PyTorch's manual, "CUDA
 Graphs", whole-network capture). What is recorded must be the same operations on the same memory at every update, and
-read nothing back: a test watches over the first and the last, on any machine.
+read nothing back, which a test on the CPU holds an update to, as far as its operations tell.
 """
 
 from collections.abc import Callable

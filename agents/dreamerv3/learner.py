@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.dreamerv3.agent import DreamerV3
@@ -12,7 +11,7 @@ from agents.dreamerv3.behaviour import Guide
 from agents.dreamerv3.graph import CUDAGraph
 from agents.dreamerv3.replay import Batch
 from agents.dreamerv3.rssm import Latent
-from rl_interp.core.device import computes_in_bf16
+from rl_interp.core.device import computes_in_bf16, send
 
 
 class Learner:
@@ -32,13 +31,9 @@ class Learner:
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         """Take one step of each optimiser; returns loss terms, gradient norms and figures as scalars."""
-        figures = self._update({name: self._sent(array) for name, array in batch.items()})
+        figures = self._update({name: send(array, self.device) for name, array in batch.items()})
         self.updates += 1
         return figures
-
-    def _sent(self, array: NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
 
     def _take_steps(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         agent, config = self.agent, self.config

@@ -3,8 +3,10 @@
 import contextlib
 import ctypes
 import sys
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 
 from rl_interp.core.errors import UserError
 
@@ -21,6 +23,13 @@ def pick_device(name: str = "auto") -> torch.device:
             f"device {name!r} is not usable here ({str(error).splitlines()[0]}); give cpu or auto."
         ) from None
     return device
+
+
+def send(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """The array as a tensor on the device; from pinned memory to an accelerator, so that nobody waits for the copy
+    (PyTorch keeps the memory until it is done)."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def keep_memory() -> None:

@@ -5,11 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_interp.core.device import pick_device
+from rl_interp.core.device import pick_device, send
 from rl_interp.core.errors import UserError
 from sae.data import Activations, ArrayActivations, Paired, batches, check_finite
 from sae.training.config import SAEConfig
@@ -120,11 +119,7 @@ class Feed:
         return len(self.rows) * width * 4 <= _IN_MEMORY_BYTES
 
     def _to_device(self, batch: NDArray[np.float32]) -> Tensor:
-        tensor = torch.from_numpy(batch)
-        if self.device.type == "cpu":
-            return tensor
-        # From pinned memory nobody waits for the copy; PyTorch keeps the memory until it is done.
-        return tensor.pin_memory().to(self.device, non_blocking=True)
+        return send(batch, self.device)
 
     def _parts(self, both: Tensor) -> tuple[Tensor, Tensor]:
         width = self.into.to.shape[1]
