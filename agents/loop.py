@@ -123,7 +123,7 @@ def _advance(training: Training, config: TrainConfig, run: Run, report: Report) 
             before = training.agent_steps
             training.advance()
             now = training.agent_steps
-            if _passes(before, now, config.log_every):
+            if stop or _passes(before, now, config.log_every):
                 values = training.metrics()
                 values["steps_per_second"] = (now - started_at) / (time.perf_counter() - started)
                 run.log(now, values)

@@ -66,6 +66,10 @@ class DreamerV3Config:
     """Decisions kept."""
     replay_on_disk: bool = True
     """Keep them in the run's directory, as memory maps, so that a resumed run has them again; else in memory."""
+    replay_latents: bool = False
+    """Keep the agent's latents beside its observations, and learn from sequences that go on from the latent before
+    them, which each update renews, instead of from the initial one: so a sequence from an episode's middle knows what
+    came before. As in the published package since 2024 ("replay_context"); 1.5.0 starts every sequence afresh."""
     learning_starts: int = 1024
     """Decisions played before the first update."""
     imag_horizon: int = 15
@@ -145,5 +149,6 @@ def default_config(env_id: str, size: str = "tiny", **overrides: object) -> Drea
         )  # fmt: skip
         if env.categories is None:
             # Pictures take the model longer: a policy that learns as fast follows its early errors and never explores.
-            values |= dict(behaviour_lr=1e-4, actor_entropy=3e-3, learning_starts=2048)
+            # And short sequences know nothing of what was achieved before them, so of what still pays.
+            values |= dict(behaviour_lr=1e-4, actor_entropy=3e-3, learning_starts=2048, replay_latents=True)
     return DreamerV3Config(env=env, size=size, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

@@ -29,11 +29,12 @@ class Learner:
         self.updates = 0
         self._update = CUDAGraph(self._take_steps) if device.type == "cuda" else self._take_steps
 
-    def update(self, batch: Batch) -> dict[str, Tensor]:
-        """Take one step of each optimiser; returns loss terms, gradient norms and figures as scalars."""
+    def update(self, batch: Batch) -> tuple[dict[str, Tensor], Latent]:
+        """Take one step of each optimiser; returns loss terms, gradient norms and figures as scalars, and the latents
+        `[T, B, ...]` of the batch."""
         figures = self._update({name: send(array, self.device) for name, array in batch.items()})
         self.updates += 1
-        return figures
+        return figures, Latent(*(figures.pop(name) for name in Latent._fields))
 
     def _take_steps(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         agent, config = self.agent, self.config
@@ -59,7 +60,7 @@ class Learner:
             figures[f"{name}_loss"] = losses.pop(name)
         # The first time all of it: the slow critic starts as the critic is after its first update, as published.
         agent.behaviour.follow(config.slow_fraction if self.updates else 1.0)
-        return {name: value.detach() for name, value in (figures | losses).items()}
+        return {name: value.detach() for name, value in (figures | losses | seen.latent._asdict()).items()}
 
     @torch.no_grad()
     def _guide(self, tensors: dict[str, Tensor]) -> Guide | None:

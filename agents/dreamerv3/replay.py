@@ -1,4 +1,4 @@
-"""Replay of sequences: what was seen and done, in the order in which it happened."""
+"""Replay of sequences: what was seen and done, in the order in which it happened, and the latents if asked."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +11,8 @@ from agents.ring import Ring
 from rl_interp.core.errors import UserError
 
 Batch = dict[str, NDArray[Any]]
-"""`obs` uint8, `actions` int64, `rewards`, `terminated`, `first`, and `bonus` if there is one: `[T, B, ...]`."""
+"""`obs` uint8, `actions` int64, `rewards`, `terminated`, `first`, and `bonus` if there is one: `[T, B, ...]`. With
+latents, what came before the sequences: `before_deter [B, D]`, `before_stoch [B, S]` and `before_actions [B]`."""
 
 
 class SequenceReplay(Ring):
@@ -19,6 +20,9 @@ class SequenceReplay(Ring):
 
     A slot is an observation, what arriving at it gave (reward, bonus, whether it ended or began an episode), and the
     action taken then. A frame is stored once: 12 KiB for one of Crafter's.
+
+    Args:
+        latents: the latent's widths, `(deter, categoricals)`, if each slot is to keep the one that the agent had there.
     """
 
     def __init__(
@@ -28,6 +32,7 @@ class SequenceReplay(Ring):
         observation_shape: tuple[int, ...],
         bonus: bool = False,
         directory: Path | None = None,
+        latents: tuple[int, int] | None = None,
     ):
         super().__init__(max(1, capacity // num_envs), num_envs, directory)
         grid = (self.length, num_envs)
@@ -40,29 +45,50 @@ class SequenceReplay(Ring):
         }
         if bonus:
             self.fields["bonus"] = self.array("bonus", grid, np.float32)
+        self.latents: dict[str, NDArray[Any]] = {}
+        if latents is not None:
+            deter, categoricals = latents
+            self.latents["deter"] = self.array("deter", (*grid, deter), np.float16)  # lies within [-1, 1]
+            self.latents["stoch"] = self.array("stoch", (*grid, categoricals), np.uint8)
+        self._drawn: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def add(self, **values: NDArray[Any]) -> None:
-        """Store one slot per environment: `[N, ...]` of each field."""
+        """Store one slot per environment: `[N, ...]` of each field, and of `deter` and `stoch` (the classes' numbers)
+        where latents are kept."""
         for name, value in values.items():
-            self.fields[name][self.cursor] = value
+            (self.latents if name in self.latents else self.fields)[name][self.cursor] = value
         self.advance()
 
     def sample(self, batch: int, length: int, rng: np.random.Generator) -> Batch:
         """Draw `batch` sequences of `length` slots uniformly, with replacement; a sequence may span episodes.
 
-        Its first slot is marked as an episode's first, since what led there is not in it.
+        Without latents, its first slot is marked as an episode's first, since what led there is not in it.
         """
-        if self.size < length:
+        before = 1 if self.latents else 0
+        if self.size < before + length:
             raise UserError(
                 f"the replay holds {self.size} decisions of each environment and sequences of {length} were asked for; "
                 "collect more before learning, or lower batch_length."
             )
-        slots = (self._starts(batch, length, rng) + np.arange(length)[:, None]) % self.length
+        slots = (self._starts(batch, before + length, rng) + np.arange(before + length)[:, None]) % self.length
         envs = rng.integers(self.num_envs, size=batch)
-        drawn = {name: array[slots, envs] for name, array in self.fields.items()}
+        self._drawn = slots[before:], envs
+        drawn = {name: array[self._drawn] for name, array in self.fields.items()}
         drawn["actions"] = drawn["actions"].astype(np.int64)
-        drawn["first"][0] = True
-        return drawn
+        if not self.latents:
+            drawn["first"][0] = True
+            return drawn
+        at = slots[0], envs
+        return drawn | {
+            "before_deter": self.latents["deter"][at].astype(np.float32),
+            "before_stoch": self.latents["stoch"][at].astype(np.int64),
+            "before_actions": self.fields["actions"][at].astype(np.int64),
+        }
+
+    def renew(self, deter: NDArray[np.float32], stoch: NDArray[np.uint8]) -> None:
+        """Put newer latents `[T, B, ...]` in the place of those of the batch that was drawn last."""
+        assert self._drawn is not None
+        self.latents["deter"][self._drawn], self.latents["stoch"][self._drawn] = deter, stoch
 
     def _starts(self, batch: int, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Slots `[batch]` that begin sequences without a gap, where a resume left out some."""

@@ -4,9 +4,10 @@ The latent is `deter [B, D]`, the GRU's state, and `stoch [B, S·K]`, one-hot sa
 class k of categorical s): of the posterior, which has seen the observation, or of the prior, which imagines it.
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,6 +27,11 @@ class Latent(NamedTuple):
     def features(self) -> Tensor:
         """Both in one vector, `[..., D + S·K]`: what every head sees, in the type that heads compute in."""
         return torch.cat([to_compute(part) for part in self], -1)
+
+    def stored(self, categoricals: int) -> dict[str, NDArray[Any]]:
+        """As arrays that a replay keeps: `deter`, and of `stoch` the class of each categorical, uint8 `[..., S]`."""
+        classes = self.stoch.unflatten(-1, (categoricals, -1)).argmax(-1)
+        return {"deter": self.deter.float().cpu().numpy(), "stoch": classes.to(torch.uint8).cpu().numpy()}
 
 
 class RSSM(nn.Module):

@@ -9,9 +9,10 @@ import torch
 
 from agents.cbet import CBET
 from agents.dreamerv3.agent import load_explorer, make_agent
-from agents.dreamerv3.config import DreamerV3Config
+from agents.dreamerv3.config import SIZES, DreamerV3Config
 from agents.dreamerv3.learner import Learner
 from agents.dreamerv3.replay import SequenceReplay
+from agents.dreamerv3.rssm import Latent
 from agents.loop import Report, check_finite, train_run
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
@@ -40,6 +41,7 @@ class Training:
         self.replay = SequenceReplay(
             capacity, config.num_envs, env.observation_shape, bonus=config.cbet is not None,
             directory=directory if config.replay_on_disk else None,
+            latents=(SIZES[config.size].deter, SIZES[config.size].stoch) if config.replay_latents else None,
         )  # fmt: skip
         self.bonus = None
         if config.cbet is not None:
@@ -72,7 +74,8 @@ class Training:
         first = self._came["first"]
         random = len(self.replay) < config.learning_starts
         actions = self.actor.act(self._obs, first, epsilon=1.0 if random else 0.0)
-        self.replay.add(obs=self._obs, actions=actions, **self._came)
+        latent = Latent(*self.actor.state[:2]).stored(SIZES[config.size].stoch) if config.replay_latents else {}
+        self.replay.add(obs=self._obs, actions=actions, **self._came, **latent)
         self.env.send(actions)
         self._learn()
         step = self.env.recv()
@@ -92,12 +95,14 @@ class Training:
     def _learn(self) -> None:
         """Take the updates that are due by now."""
         config, now = self.config, self.agent_steps
-        if len(self.replay) < config.learning_starts or self.replay.size < config.batch_length:
+        if len(self.replay) < config.learning_starts or self.replay.size < config.batch_length + config.replay_latents:
             return
         each = config.batch_size * config.batch_length / config.train_ratio  # decisions played per update
         for _ in range(int(now / each) - int((now - config.num_envs) / each)):
             batch = self.replay.sample(config.batch_size, config.batch_length, self.rng)
-            figures = self.learner.update(batch)
+            figures, latent = self.learner.update(batch)
+            if config.replay_latents:
+                self.replay.renew(**latent.stored(SIZES[config.size].stoch))
             values = torch.stack(list(figures.values())).tolist()  # all at once: an accelerator is waited for
             self._figures.append(dict(zip(figures, values, strict=True)))
             for name, value in self._figures[-1].items():

@@ -87,13 +87,17 @@ class WorldModel(nn.Module):
         """
         return self._observe(self.scaled(obs.flatten(0, 1)), actions, first)
 
-    def _observe(self, scaled: Tensor, actions: Tensor, first: Tensor) -> Observed:
+    def _observe(
+        self, scaled: Tensor, actions: Tensor, first: Tensor, before: tuple[Latent, Tensor] | None = None
+    ) -> Observed:
+        """Goes on from the latent `before`, and the action taken there, if they are given."""
         taken = distributions.one_hot(actions, self.num_actions)
-        led_here = torch.cat([torch.zeros_like(taken[:1]), taken[:-1]])
+        if before is None:
+            before = self.rssm.initial(first.shape[1]), torch.zeros_like(taken[0])
+        led_here = torch.cat([before[1][None], taken[:-1]])
         with phase("observe"):
             embed = self.encode(scaled).unflatten(0, first.shape)
-            initial = self.rssm.initial(first.shape[1])
-            post, posterior = self.rssm.observe(embed, led_here, first, initial)
+            post, posterior = self.rssm.observe(embed, led_here, first, before[0])
             return Observed(post, posterior, self.rssm.prior_of(post.deter))
 
     def losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Observed]:
@@ -101,10 +105,17 @@ class WorldModel(nn.Module):
 
         Args:
             batch: `obs` uint8, `actions` int64 (taken after the observation), `rewards`, `terminated` and `first`
-                (of arriving at the observation), and `bonus` if the model has that head; all `[T, B, ...]`.
+                (of arriving at the observation), and `bonus` if the model has that head; all `[T, B, ...]`. If it
+                has `before_deter [B, D]`, `before_stoch [B, S]` (classes) and `before_actions [B]`, the sequences go
+                on from there.
         """
         first, scaled = batch["first"], self.scaled(batch["obs"].flatten(0, 1))
-        seen = self._observe(scaled, batch["actions"], first)
+        before = None
+        if "before_deter" in batch:
+            stoch = distributions.one_hot(batch["before_stoch"], self.rssm.shape[1]).flatten(1)
+            action = distributions.one_hot(batch["before_actions"], self.num_actions)
+            before = Latent(batch["before_deter"], stoch), action
+        seen = self._observe(scaled, batch["actions"], first, before)
         kl = {
             "dyn": distributions.kl_divergence(seen.posterior.detach(), seen.prior),
             "rep": distributions.kl_divergence(seen.posterior, seen.prior.detach()),

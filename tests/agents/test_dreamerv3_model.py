@@ -3,6 +3,8 @@
 Equality with the published package is in tests/oracles/test_published_dreamerv3.py.
 """
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -257,6 +259,27 @@ def test_an_observation_is_learned_from_in_every_part(config):
     agent.world_model.total(terms).backward()
     assert not [name for name, p in agent.world_model.named_parameters() if p.grad is None or not p.grad.any()]
     assert all(p.grad is None for p in agent.behaviour.parameters())
+
+
+def test_a_sequence_that_goes_on_from_a_stored_latent_is_the_rest_of_the_whole(config):
+    """Given the same samples: every loss of the second half is what it is after the first half."""
+    agent, (obs, actions, _) = agent_of(config), episode(config)
+    half, shape = len(obs) // 2, actions.shape
+    batch = {
+        "obs": obs, "actions": actions, "first": torch.zeros(shape, dtype=torch.bool),
+        "rewards": torch.randn(shape), "terminated": torch.rand(shape) < 0.2,
+    }  # fmt: skip
+    model = agent.world_model
+    with torch.no_grad(), mock.patch.object(distributions, "sample", distributions.mode):
+        whole, seen = model.losses(batch)
+        stored = Latent(*(leaf[half - 1] for leaf in seen.latent)).stored(model.rssm.shape[0])
+        rest = {name: tensor[half:] for name, tensor in batch.items()} | {
+            "before_deter": torch.from_numpy(stored["deter"]), "before_stoch": torch.from_numpy(stored["stoch"]).long(),
+            "before_actions": actions[half - 1],
+        }  # fmt: skip
+        parts, _ = model.losses(rest)
+    for name, loss in parts.items():
+        torch.testing.assert_close(loss, whole[name][half:])
 
 
 def test_small_has_the_published_number_of_parameters():

@@ -47,7 +47,15 @@ def batch_of(config, seed=0, time=8, batch=2):
         "actions": rng.integers(7, size=shape), "rewards": rng.random(shape).astype(np.float32),
         "terminated": rng.random(shape) < 0.1, "first": rng.random(shape) < 0.1,
     }  # fmt: skip
-    return values | ({"bonus": rng.random(shape).astype(np.float32)} if config.cbet else {})
+    if config.cbet:
+        values["bonus"] = rng.random(shape).astype(np.float32)
+    if config.replay_latents:
+        values |= {
+            "before_deter": rng.random((batch, 32)).astype(np.float32),
+            "before_stoch": rng.integers(4, size=(batch, 4)),
+            "before_actions": rng.integers(7, size=batch),
+        }
+    return values
 
 
 @pytest.mark.parametrize("slots", [15, 20, 47])
@@ -65,6 +73,31 @@ def test_sequences_are_consecutive_and_uniform(slots):
     np.testing.assert_array_equal(starts[0], wanted)
     expected = 4000 / len(wanted)
     assert np.abs(starts[1] - expected).max() < 5 * expected**0.5
+
+
+def test_sequences_come_with_the_latent_before_them_which_an_update_renews():
+    replay = SequenceReplay(40, 2, (1, 2, 2), latents=(3, 4))
+    for t in range(30):  # 20 slots each, wrapped around
+        replay.add(
+            obs=np.zeros((2, 1, 2, 2), np.uint8), actions=np.full(2, t % 7), rewards=np.full(2, t),
+            terminated=np.zeros(2, bool), first=np.full(2, t % 4 == 0),
+            deter=np.full((2, 3), t / 32), stoch=np.full((2, 4), t),
+        )  # fmt: skip
+    rng = np.random.default_rng(0)
+    drawn = replay.sample(400, 5, rng)
+    slot = drawn["rewards"][0]
+    assert set(slot) == set(range(11, 26))  # the oldest slot left is 10, which has none before it
+    np.testing.assert_array_equal(drawn["before_deter"], np.repeat(slot[:, None] - 1, 3, 1) / 32)
+    np.testing.assert_array_equal(drawn["before_stoch"], np.repeat(slot[:, None] - 1, 4, 1))
+    np.testing.assert_array_equal(drawn["before_actions"], (slot - 1) % 7)
+    np.testing.assert_array_equal(drawn["first"], drawn["rewards"] % 4 == 0)
+    drawn_slots = drawn["rewards"][..., None]
+    replay.renew(np.repeat(-drawn_slots / 32, 3, -1), np.repeat(drawn_slots + 100, 4, -1).astype(np.uint8))
+    again = replay.sample(400, 5, rng)
+    before = again["rewards"][0] - 1
+    renewed = before > 10  # nothing came before slot 11, so that 10 was in no sequence
+    np.testing.assert_array_equal(again["before_deter"][:, 0], np.where(renewed, -before, before) / 32)
+    np.testing.assert_array_equal(again["before_stoch"][:, 0], np.where(renewed, before + 100, before))
 
 
 def test_a_replay_that_is_too_short_is_refused():
@@ -98,7 +131,7 @@ def test_learning_lowers_every_loss():
     torch.manual_seed(0)
     config = replace(COUNTING, model_lr=1e-2)
     learner, batch = Learner(make_agent(config).train(), torch.device("cpu")), batch_of(config)
-    figures = [learner.update(batch) for _ in range(30)]
+    figures = [learner.update(batch)[0] for _ in range(30)]
     for name in ("image_loss", "reward_loss", "bonus_loss", "cont_loss"):
         assert figures[-1][name] < 0.8 * figures[0][name], name
     assert learner.updates == 30
@@ -163,7 +196,9 @@ def test_returns_are_extrinsic_whatever_the_bonus(tmp_path):
     assert logged[0]
 
 
-@pytest.mark.parametrize("config", [SMALL, COUNTING], ids=["base", "cbet"])
+@pytest.mark.parametrize(
+    "config", [SMALL, COUNTING, replace(SMALL, replay_latents=True)], ids=["base", "cbet", "latents"]
+)
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, config, monkeypatch):
     whole = make(tmp_path / "whole", config)
     train(config, whole, seed=3)
@@ -259,11 +294,18 @@ class _Recorded(TorchDispatchMode):
         return out
 
 
+@pytest.mark.parametrize("how", ["fp32", "bf16", "explorer", "latents"])
 @pytest.mark.parametrize("env", ["MiniGrid-Empty-5x5-v0", "CrafterReward-v1"])
-def test_an_update_can_be_recorded(env):
+def test_an_update_can_be_recorded(env, how, tmp_path):
     """What a CUDA graph asks for: the same operations whatever the data are, none of which waits for a value or takes
     one from the host."""
-    config = replace(COUNTING, env=env_config(env))
+    config = replace(COUNTING, env=env_config(env), replay_latents=how == "latents")
+    if how == "bf16":
+        config = replace(config, precision="bf16")
+    if how == "explorer":
+        source = make(tmp_path / "explorer", replace(config, pretrain=True))
+        source.save_checkpoint(0, make_agent(config).state_dict())
+        config = replace(config, cbet=None, explorer=str(source.path))
     learner = Learner(make_agent(config).train(), torch.device("cpu"))
     learner.update(batch_of(config))  # optimisers make their state
     recordings = []
