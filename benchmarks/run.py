@@ -26,6 +26,7 @@ def main(scripts: list[str]) -> None:
     path = RESULTS / f"{name}.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     results = {result["name"]: result for result in known if result["name"] in SCRIPTS}
+    failed = []
     for script in scripts or SCRIPTS:
         print(f"{script} ...", file=sys.stderr, flush=True)
         done = subprocess.run([sys.executable, "-m", f"benchmarks.{script}", "--json"], capture_output=True, text=True)
@@ -33,10 +34,14 @@ def main(scripts: list[str]) -> None:
             print(f"{script} {done.stderr.splitlines()[-1]}", file=sys.stderr)
             continue
         if done.returncode:
-            sys.exit(f"{script} failed:\n{done.stderr}")
+            print(f"{script} failed:\n{done.stderr}", file=sys.stderr)
+            failed.append(script)
+            continue
         results[script] = json.loads(done.stdout.splitlines()[-1])
         write_json(path, [results[each] for each in SCRIPTS if each in results])
         write_text(HERE.parent / "docs" / "performance.md", page())
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def page() -> str:

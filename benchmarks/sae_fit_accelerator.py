@@ -20,6 +20,7 @@ from sae import Activations, ArrayActivations, Feed, SAEConfig, Trainer
 
 SAMPLES = 1 << 19  # more than latents, and as much as is kept in memory
 SIZES, SHOWN, LARGEST_DENSE = (2048, 32_768, 262_144), 32_768, 32_768
+NEEDED = 40 << 30  # bytes: at the most latents, four times the weights, and selection's buffers
 WARM_UP, UPDATES = 5, 25  # compiling and first use; too few for latents to count as dead
 
 
@@ -67,4 +68,6 @@ def _seconds(work: Callable[[], object]) -> float:
 if __name__ == "__main__":
     if not torch.cuda.is_available() or not bf16_pays(torch.device("cuda")):
         skip("it needs a CUDA device with bf16, and there is none.")
+    if torch.cuda.get_device_properties(0).total_memory < NEEDED:
+        skip(f"it needs a device with {NEEDED >> 30} GiB of memory.")
     main(measure, ("numpy", "triton"))

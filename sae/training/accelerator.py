@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rl_interp.core.device import bf16_pays
 from rl_interp.core.errors import UserError
-from sae.training.pairs import Pairs, SparseKernel, margin
+from sae.training.pairs import Pairs, SparseKernel, from_floors
 
 _SELECTION_BYTES = 1 << 28
 """Pre-activations that selection holds at a time: 512 samples of 262,144 latents."""
@@ -43,8 +43,7 @@ class AcceleratorKernel(SparseKernel):
         return Pairs.of((places // len(encoder), places % len(encoder)), len(x), len(encoder))
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Pairs:
-        low = margin(x, encoder)  # selected is what is less than this below its floor
-        shifted = bias.detach() - floors.detach() + 2 * low
+        shifted, low = from_floors(x, encoder, bias, floors)
         found = []
         for at, pre in _chunks(x, encoder, shifted):
             samples, latents = (pre > low).nonzero(as_tuple=True)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from rl_interp.core.device import bf16_pays
 from sae.training import kernels
-from sae.training.pairs import Pairs, SparseKernel, margin
+from sae.training.pairs import Pairs, SparseKernel, from_floors
 
 _SELECTION_BYTES = 1 << 26
 """Pre-activations that selection holds at a time, where it may go by chunks of samples."""
@@ -35,9 +35,9 @@ class CPUKernel(SparseKernel):
         return _pairs(*kernels.top_all(self._pre(x, encoder, bias), count), len(encoder))
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Pairs:
-        low = margin(x, encoder)  # selected is what is less than this below its floor
-        shifted, floor = bias.detach() - floors.detach() + 2 * low, _bits(low.reshape(1).bfloat16())[0]
-        return self._by_chunks(x, encoder, shifted, lambda pre: kernels.above(pre, int(floor)))
+        shifted, low = from_floors(x, encoder, bias, floors)
+        floor = int(_bits(low.reshape(1).bfloat16())[0])
+        return self._by_chunks(x, encoder, shifted, lambda pre: kernels.above(pre, floor))
 
     def dots(self, pairs: Pairs, rows: Tensor, latents: Tensor, offsets: Tensor) -> Tensor:
         return torch.from_numpy(kernels.dots(*_arrays(pairs.starts, pairs.latents, rows, latents, offsets)))

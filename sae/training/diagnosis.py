@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from rl_interp.core.errors import UserError
 from sae.data import Activations
 from sae.training.config import SAEConfig
+from sae.training.whiten import check_width
 
 _ROWS = 16_384
 _LOUD_MEAN = 1.0
@@ -61,8 +62,9 @@ def diagnose(data: Activations, rows: NDArray[np.integer] | None = None) -> Diag
     """Look at an even sample of `rows` (by default all).
 
     Raises:
-        UserError: fewer than two rows, or all are the same.
+        UserError: fewer than two rows, or all are the same, or they are too wide to be whitened.
     """
+    check_width(data.width)
     rows = np.arange(len(data)) if rows is None else np.sort(rows)
     values = data.read(rows[:: max(1, len(rows) // _ROWS)]).astype(np.float64)
     mean = values.mean(0)

@@ -167,13 +167,19 @@ class _Decode(torch.autograd.Function):
         return to_values, kernel.by_latent(pairs, values, gradient)[0] if needs_decoder else None, None, None
 
 
-def margin(x: Tensor, encoder: Tensor) -> Tensor:
-    """What rounding to bf16 may move a pre-activation by, several times over."""
-    return _MARGIN * x.norm() * encoder.detach().norm() / (len(x) * len(encoder) * x.shape[1]) ** 0.5
+def from_floors(x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> tuple[Tensor, Tensor]:
+    """For `SparseKernel.above` in bf16: a bias `[F]` and one threshold, above which every pre-activation lies that is
+    above its latent's floor, however it was rounded, and some just below theirs.
+
+    Pre-activations are counted from their floors, so that rounding, which is relative, moves little what is near them.
+    """
+    rounding = _ROUNDING * x.norm() * encoder.detach().norm() / (len(x) * len(encoder) * x.shape[1]) ** 0.5
+    return bias.detach() - floors.detach() + 2 * rounding, rounding
 
 
-_MARGIN = 2.0**-5
-"""Relative to a pre-activation of mean size; the rounding of products in bf16 is an eighth of it, or less."""
+_ROUNDING = 2.0**-5
+"""What is taken to be lost to rounding, relative to a pre-activation of mean size: products in bf16 lose an eighth of
+it, or less."""
 
 
 def _dense(pre: Tensor, kept: Tensor) -> Pairs:

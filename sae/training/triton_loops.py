@@ -3,7 +3,7 @@ matrix.
 
 Every output is summed by one program in one order, without atomic additions, so results are the same each time.
 """
-# pyright: reportMissingImports=false, reportIndexIssue=false
+# pyright: reportMissingImports=false, reportIndexIssue=false, reportArgumentType=false
 
 import triton
 import triton.language as tl

@@ -15,6 +15,19 @@ _NEGLIGIBLE = 1e-7
 """Principal components below this share of the largest one's variance are rounding errors, and left out."""
 
 
+_WIDEST = 8192
+"""Inputs whose covariance is worked out: half a gigabyte, and about a minute for its eigenvalues."""
+
+
+def check_width(width: int) -> None:
+    """Raise a `UserError` where there are too many inputs to whiten."""
+    if width > _WIDEST:
+        raise UserError(
+            f"activations of {width:,} numbers a sample given, of which at most {_WIDEST:,} can be whitened; choose a "
+            "narrower hook point, or where it has positions, one by one."
+        )
+
+
 @dataclass(frozen=True)
 class Whitening:
     """`z = (x − mean) to`, and back `x = mean + z back`; shape letters: D = d_in, R components kept.
@@ -36,8 +49,9 @@ class Whitening:
         direction, and the rest of the dictionary dies. With `ridge = inf` one factor scales all.
 
         Raises:
-            UserError: all samples are the same.
+            UserError: all samples are the same, or there are too many inputs.
         """
+        check_width(values.shape[1])
         # In float64: in float32 a constant neuron's mean is not quite its value, and it would seem to vary.
         mean = values.mean(0, dtype=np.float64)
         centred = values - mean

@@ -8,7 +8,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 DEVICE = torch.device("meta")  # any other than the CPU that this PyTorch can name
-_MAY_MIX = ("_to_copy", "copy_", "index")  # as on a real one: transfers, and indices from the CPU
+# As on a real one: transfers, and indices from the CPU.
+_MAY_MIX = ("_to_copy", "copy_", "index", "index_put", "index_put_", "_index_put_impl_")
 
 
 class Elsewhere(torch.Tensor):
@@ -41,7 +42,7 @@ def _run(operation: Any, arguments: Any, named: dict[str, Any]) -> Any:
     there = any(isinstance(each, Elsewhere) for each in tensors)
     here = any(not isinstance(each, Elsewhere) and each.dim() for each in tensors)
     name = operation.overloadpacket.__name__
-    if there and here and not name.startswith(_MAY_MIX):
+    if there and here and name not in _MAY_MIX:
         raise RuntimeError(f"{name} was given tensors of two devices.")
     device = named.get("device")
     if device is not None:

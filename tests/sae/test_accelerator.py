@@ -76,6 +76,28 @@ def test_pairs_are_those_of_the_reference():
             assert torch.equal(a.long(), b.long())
 
 
+@pytest.mark.parametrize("kernel", [AcceleratorKernel(), CPUKernel()], ids=["accelerator", "cpu"])
+def test_selection_in_bf16_misses_only_what_is_about_as_large(monkeypatch, kernel):
+    monkeypatch.setattr(accelerator, "bf16_pays", lambda device: True)
+    kernel._bf16 = True
+    generator = torch.Generator().manual_seed(0)
+    x, encoder, bias = (torch.randn(size, generator=generator) for size in ((200, 128), (512, 128), 512))
+    exact = torch.addmm(bias, x, encoder.T)
+    step = 2.0**-8 * exact.abs().amax()  # of the largest one's last bit
+    pairs = kernel.top_rows(x, encoder, bias, 16)
+    taken = torch.zeros_like(exact, dtype=torch.bool)
+    taken[pairs.samples, pairs.latents.long()] = True
+    assert (taken.sum(1) == 16).all()
+    least, largest_left = exact.masked_fill(~taken, torch.inf).amin(1), exact.masked_fill(taken, -torch.inf).amax(1)
+    assert 0 < (largest_left - least).max() < 4 * step  # not in the order of full precision everywhere
+    floors = torch.rand(512, generator=generator) * 10
+    pairs = kernel.above(x, encoder, bias, floors)
+    taken = torch.zeros_like(exact, dtype=torch.bool)
+    taken[pairs.samples, pairs.latents.long()] = True
+    assert taken[exact >= floors].all()
+    assert (exact >= floors)[taken].float().mean() > 0.9
+
+
 @pytest.mark.usefixtures("_exact", "_loops")
 @pytest.mark.parametrize("kind", KINDS)
 def test_losses_and_gradients_are_the_dense_ones(kind):

@@ -361,6 +361,8 @@ def test_the_diagnosis_names_what_kills_latents_and_the_remedy():
     assert "centre the data (--centre)" in off_centre.warnings(naive)[0]
     assert "whiten it (--ridge 0.3)" in loud.warnings(naive)[0]
     assert off_centre.warnings(SMALL) == loud.warnings(SMALL) == []
+    with pytest.raises(UserError, match="activations of 9,000 numbers a sample given, of which at most 8,192"):
+        diagnose(ArrayActivations(np.zeros((2, 9000), np.float32)))
 
 
 def test_a_nan_on_a_disk_is_named_when_the_loss_meets_it(monkeypatch, tmp_path):
