@@ -138,11 +138,12 @@ class ActivationStore:
         """Names of the index's columns."""
         return pq.read_schema(self.path / "index.parquet").names
 
-    def column(self, name: str) -> NDArray[Any]:
-        """One column of the index, `[samples]`."""
+    def column(self, name: str, rows: NDArray[np.integer] | None = None) -> NDArray[Any]:
+        """One column of the index, `[samples]`; or for each of the given rows that of its sample, `[n]`."""
         if name not in self.columns():
             raise UserError(unknown("index column", name, self.columns()))
-        return pq.read_table(self.path / "index.parquet", columns=[name])[name].to_numpy()
+        values = pq.read_table(self.path / "index.parquet", columns=[name])[name].to_numpy()
+        return values if rows is None else values[rows // self.positions]
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """`[n, width]`: the given rows, in order."""

@@ -50,8 +50,8 @@ def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
 
 def _generality(fitted: LoadedSAE) -> dict[str, float]:
     """Over the latents that fire in held-out episodes: in what share of these each fires, and how many in one alone."""
-    rows, positions = fitted.held_out_rows, fitted.store.positions
-    episodes = fitted.store.column("episode")[rows // positions]
+    rows = fitted.held_out_rows
+    episodes = fitted.store.column("episode", rows)
     shares = Features(sae_package.encode_rows(fitted.sae, fitted.store, rows)).generality(episodes)
     living = shares[shares > 0]
     once = living * len(np.unique(episodes)) < 1.5
@@ -90,7 +90,7 @@ def _followed(fitted: LoadedSAE) -> tuple[Tensor, Tensor]:
     agent, device = fitted.agent.agent, next(fitted.agent.agent.parameters()).device
     spliced = as_hooks([fitted.splice()])
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
-    episodes = np.unique(fitted.store.column("episode")[fitted.held_out_rows // fitted.store.positions])
+    episodes = np.unique(fitted.store.column("episode", fitted.held_out_rows))
     for episode in recorded(fitted.agent.env, fitted.store, episodes):
         obs, actions = (torch.from_numpy(each)[:, None].to(device) for each in (episode.obs, episode.actions))
         for preferences, hooks in zip(found, ({}, spliced), strict=True):
@@ -224,7 +224,7 @@ def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count
 
 def _best_feature(fitted: LoadedSAE, encoded: Features, concept: str) -> int:
     """The feature that tells a concept, of the decision, best in training."""
-    labels = fitted.store.column(concept)[fitted.train_rows // fitted.store.positions].astype(bool)
+    labels = fitted.store.column(concept, fitted.train_rows).astype(bool)
     return int(np.nan_to_num(encoded.auroc(labels[:, None])[:, 0], nan=-1).argmax())
 
 

@@ -25,18 +25,24 @@ def compare(first: LoadedSAE, second: LoadedSAE, top: int = 2) -> dict[str, Any]
         top: top frames per feature, each from another episode.
 
     Raises:
-        UserError: the agents do not see the same environment, or one of the reports can't be made.
+        UserError: the agents do not see the same environment, the layers' positions differ, or one of the reports can't
+            be made.
     """
     if first.agent.env != second.agent.env:
         raise UserError(
             f"{first.run.path} is about an agent in {first.agent.env.id} and {second.run.path} about one in "
             f"{second.agent.env.id}, or with other settings; features are matched on the same observations."
         )
+    if first.store.positions != second.store.positions:
+        raise UserError(
+            f"{first.hook!r} has {first.store.positions} positions and {second.hook!r} {second.store.positions}; "
+            "features are matched where both have the same."
+        )
     sides = [build(first, top, clips=0), build(second, top, clips=0)]
     found = _matched(first, second)
     return {
         "samples": len(first.held_out_rows),
-        "episodes": len(np.unique(first.store.column("episode")[first.held_out_rows])),
+        "episodes": len(np.unique(first.store.column("episode", first.held_out_rows))),
         "alike": ALIKE,
         "summary": [_summary(found, side) for side in (0, 1)],
         "pairs": [[f, g, round(float(found.correlation[f, g]), 4)] for f, g in found.pairs],
@@ -57,7 +63,7 @@ def _matched(first: LoadedSAE, second: LoadedSAE) -> Matching:
     if first.agent.source == second.agent.source and first.store.path == second.store.path:
         theirs = sae_package.encode_rows(second.sae, second.store, rows)
     else:
-        episodes = np.unique(first.store.column("episode")[rows])
+        episodes = np.unique(first.store.column("episode", rows))
         values = follow(second.agent.agent, second.hook, second.store.width, first, episodes)
         theirs = sae_package.encode_rows(second.sae, ArrayActivations(values), np.arange(len(values)))
     return sae_package.match(Features(sae_package.encode_rows(first.sae, first.store, rows)), Features(theirs))
