@@ -28,11 +28,6 @@ class Latent(NamedTuple):
         """Both in one vector, `[..., D + S·K]`: what every head sees, in the type that heads compute in."""
         return torch.cat([to_compute(part) for part in self], -1)
 
-    def stored(self, categoricals: int) -> dict[str, NDArray[Any]]:
-        """As arrays that a replay keeps: `deter`, and of `stoch` the class of each categorical, uint8 `[..., S]`."""
-        classes = self.stoch.unflatten(-1, (categoricals, -1)).argmax(-1)
-        return {"deter": self.deter.float().cpu().numpy(), "stoch": classes.to(torch.uint8).cpu().numpy()}
-
 
 class RSSM(nn.Module):
     """Steps of the latent.
@@ -86,6 +81,16 @@ class RSSM(nn.Module):
         logits = F.linear(hidden, self.img_stats.weight, self.img_stats.bias).unflatten(-1, self.shape)
         stoch = distributions.mode(logits.detach()).flatten(1)
         return Latent(deter.expand(batch, -1), stoch.expand(batch, -1))
+
+    def packed(self, latent: Latent) -> dict[str, NDArray[Any]]:
+        """A latent as the arrays that a replay keeps: `deter [..., D]`, and of `stoch` each categorical's class, uint8
+        `[..., S]`."""
+        classes = latent.stoch.unflatten(-1, self.shape).argmax(-1)
+        return {"deter": latent.deter.float().cpu().numpy(), "stoch": classes.to(torch.uint8).cpu().numpy()}
+
+    def unpacked(self, deter: Tensor, classes: Tensor) -> Latent:
+        """The latent that was `packed`; `classes` int64."""
+        return Latent(deter, distributions.one_hot(classes, self.shape[1]).flatten(-2))
 
     def observe(
         self, embed: Tensor, actions: Tensor, first: Tensor, latent: Latent, greedy: bool = False

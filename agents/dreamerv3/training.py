@@ -32,7 +32,7 @@ class Training:
         keep_memory()
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
-        env = config.env
+        env, size = config.env, SIZES[config.size]
         self.agent = make_agent(config).train()
         if config.explorer is not None:
             load_explorer(self.agent, config)
@@ -41,7 +41,7 @@ class Training:
         self.replay = SequenceReplay(
             capacity, config.num_envs, env.observation_shape, bonus=config.cbet is not None,
             directory=directory if config.replay_on_disk else None,
-            latents=(SIZES[config.size].deter, SIZES[config.size].stoch) if config.replay_latents else None,
+            latents=(size.deter, size.stoch) if config.replay_latents else None,
         )  # fmt: skip
         self.bonus = None
         if config.cbet is not None:
@@ -74,7 +74,8 @@ class Training:
         first = self._came["first"]
         random = len(self.replay) < config.learning_starts
         actions = self.actor.act(self._obs, first, epsilon=1.0 if random else 0.0)
-        latent = Latent(*self.actor.state[:2]).stored(SIZES[config.size].stoch) if config.replay_latents else {}
+        rssm = self.agent.world_model.rssm
+        latent = rssm.packed(Latent(*self.actor.state[:2])) if config.replay_latents else {}
         self.replay.add(obs=self._obs, actions=actions, **self._came, **latent)
         self.env.send(actions)
         self._learn()
@@ -102,7 +103,7 @@ class Training:
             batch = self.replay.sample(config.batch_size, config.batch_length, self.rng)
             figures, latent = self.learner.update(batch)
             if config.replay_latents:
-                self.replay.renew(**latent.stored(SIZES[config.size].stoch))
+                self.replay.renew(**self.agent.world_model.rssm.packed(latent))
             values = torch.stack(list(figures.values())).tolist()  # all at once: an accelerator is waited for
             self._figures.append(dict(zip(figures, values, strict=True)))
             for name, value in self._figures[-1].items():

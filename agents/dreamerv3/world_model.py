@@ -112,9 +112,8 @@ class WorldModel(nn.Module):
         first, scaled = batch["first"], self.scaled(batch["obs"].flatten(0, 1))
         before = None
         if "before_deter" in batch:
-            stoch = distributions.one_hot(batch["before_stoch"], self.rssm.shape[1]).flatten(1)
-            action = distributions.one_hot(batch["before_actions"], self.num_actions)
-            before = Latent(batch["before_deter"], stoch), action
+            latent = self.rssm.unpacked(batch["before_deter"], batch["before_stoch"])
+            before = latent, distributions.one_hot(batch["before_actions"], self.num_actions)
         seen = self._observe(scaled, batch["actions"], first, before)
         kl = {
             "dyn": distributions.kl_divergence(seen.posterior.detach(), seen.prior),

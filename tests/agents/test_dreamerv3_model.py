@@ -272,7 +272,7 @@ def test_a_sequence_that_goes_on_from_a_stored_latent_is_the_rest_of_the_whole(c
     model = agent.world_model
     with torch.no_grad(), mock.patch.object(distributions, "sample", distributions.mode):
         whole, seen = model.losses(batch)
-        stored = Latent(*(leaf[half - 1] for leaf in seen.latent)).stored(model.rssm.shape[0])
+        stored = model.rssm.packed(Latent(*(leaf[half - 1] for leaf in seen.latent)))
         rest = {name: tensor[half:] for name, tensor in batch.items()} | {
             "before_deter": torch.from_numpy(stored["deter"]), "before_stoch": torch.from_numpy(stored["stoch"]).long(),
             "before_actions": actions[half - 1],
