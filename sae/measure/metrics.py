@@ -153,8 +153,11 @@ def q_nmse(q: Tensor, spliced: Tensor) -> float:
     return ((q - spliced).square().sum() / (q - q.mean(0)).square().sum()).item()
 
 
-def policy_kl(logits: Tensor, spliced: Tensor) -> float:
-    """Mean KL(π ‖ π̂), in nats, of policies with logits `[N, A]`."""
+def policy_kl(logits: Tensor, spliced: Tensor) -> float | None:
+    """Mean KL(π ‖ π̂), in nats, of policies with logits `[N, A]`; None where those of π̂ are not all numbers, as when
+    the splice's errors grow without end in the agent's memory."""
+    if not spliced.isfinite().all():
+        return None
     log_p, log_q = (each.double().log_softmax(-1) for each in (logits, spliced))  # rounding in float may go below 0
     return (log_p.exp() * (log_p - log_q)).sum(-1).mean().item()
 

@@ -120,6 +120,7 @@ def test_the_policys_change_is_pytorchs_divergence():
     p, q = (torch.distributions.Categorical(logits=torch.randn(50, 4)) for _ in range(2))
     wanted = torch.distributions.kl_divergence(p, q).mean().item()
     assert policy_kl(p.logits, q.logits) == pytest.approx(wanted, rel=1e-5)
+    assert policy_kl(p.logits, torch.where(torch.arange(len(q.logits))[:, None] == 1, torch.nan, q.logits)) is None
 
 
 def test_return_recovered_is_a_fraction_with_an_interval():

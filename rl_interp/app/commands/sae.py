@@ -53,6 +53,12 @@ def sae_fit(
     fitted = load_sae(path, device)
     metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnosis)}
     write_json(path / "analyses" / "metrics.json", metrics)
+    if metrics.get("policy_kl", 0.0) is None:
+        print(
+            f"{store.hook}: spliced in at every step, the reconstruction's errors grow in the agent's memory until it "
+            "has no policy; fit it on more samples, or with more latents.",
+            file=sys.stderr,
+        )
     return {"run": str(path), "samples": trainer.samples, "samples_per_second": trainer.samples / seconds, **metrics}
 
 

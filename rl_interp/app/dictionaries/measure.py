@@ -64,8 +64,8 @@ def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
     mean too, under `ablated`; else as the agent follows the episodes."""
     target, rows, greedy = fitted.target, fitted.held_out_rows[:COMPARED], fitted.agent.has_q_values
 
-    def error(original: Tensor, given: Tensor) -> dict[str, float]:
-        agreement = {"action_agreement": sae_package.action_agreement(original, given)}
+    def error(original: Tensor, given: Tensor) -> dict[str, float | None]:
+        agreement: dict[str, float | None] = {"action_agreement": sae_package.action_agreement(original, given)}
         if greedy:
             return agreement | {"q_nmse": sae_package.q_nmse(original, given)}
         return agreement | {"policy_kl": sae_package.policy_kl(original, given)}
