@@ -108,18 +108,19 @@ class Feature:
         return score
 
 
-def parse_target(text: str, action_names: Sequence[str]) -> Target:
+def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] = ()) -> Target:
     """`chosen`, `advantage`, `value`, or `q:ACTION` with an action's name.
 
     Raises:
-        UserError: it is none of these, or there is no such action.
+        UserError: it is none of these, or there is no such action. `others` are named in it too: what the caller
+            knows besides.
     """
     simple: dict[str, Target] = {"chosen": Chosen(), "advantage": Advantage(), "value": Value()}
     if text in simple:
         return simple[text]
     kind, _, action = text.partition(":")
     if kind != "q":
-        raise UserError(unknown("saliency target", text, [*simple, "q:ACTION"]))
+        raise UserError(unknown("saliency target", text, [*simple, "q:ACTION", *others]))
     if action not in action_names:
         raise UserError(unknown("action", action, action_names))
     return Preference(list(action_names).index(action), action)

@@ -138,7 +138,7 @@ def _target(text: str, action_names: Sequence[str], sae: LoadedSAE | None) -> Ta
             raise UserError(f"target {text!r} given; a unit is named as unit:HOOK:N, such as unit:deter:12.")
         return Feature(hook, lambda features: features, int(index))
     if kind != "feature":
-        return parse_target(text, action_names)
+        return parse_target(text, action_names, ["unit:HOOK:N", "feature:N"])
     if sae is None:
         raise UserError(f"target {text!r} given without an autoencoder; say which one with --sae.")
     if not number.isdigit() or int(number) >= sae.sae.d_sae:

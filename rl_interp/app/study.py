@@ -205,6 +205,7 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
     groups = _groups(results)
     colours = dict(
@@ -219,11 +220,10 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
                 continue
             grid = np.linspace(0, max(r["steps"][-1] for r in curves), 200)
             every = np.array([np.interp(grid, r["steps"], _smooth(r["returns"])) for r in curves])
-            panel.plot(grid / 1e6, every.T, color=colour, linewidth=0.7, alpha=0.45)
-            panel.plot(grid / 1e6, every.mean(0), color=colour, linewidth=2, label=f"{condition} ({len(curves)} seeds)")
-        panel.set(
-            title=f"{agent}, {env}", xlabel="decisions, millions", ylabel="return of training episodes", xlim=(0, None)
-        )
+            panel.plot(grid, every.T, color=colour, linewidth=0.7, alpha=0.45)
+            panel.plot(grid, every.mean(0), color=colour, linewidth=2, label=f"{condition} ({len(curves)} seeds)")
+        panel.set(title=f"{agent}, {env}", xlabel="decisions", ylabel="return of training episodes", xlim=(0, None))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))  # 5k, 1M
         low, high = panel.get_ylim()
         panel.set_ylim(low, max(high, low + 0.1))  # where nothing was learned the noise would fill the panel
         panel.legend(frameon=False, loc="best")
