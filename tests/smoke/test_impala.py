@@ -46,9 +46,9 @@ class TestAnyAgent:
             status, _, error = run("sae test found")
             assert status == 1
             assert "has a memory" in error
-            status, compared, error = run("sae compare found found --top 1")
-            assert status == 0, error
-            assert compared["first"]["best_mean"] == pytest.approx(1, abs=1e-3)
+        status, compared, error = run("sae compare found found --top 1")
+        assert status == 0, error
+        assert compared["first"]["best_mean"] == pytest.approx(1, abs=1e-3)
 
     def test_a_film_is_made_as_of_the_dqn(self, run, place, agent):
         status, result, error = run(f"saliency {agent} --target value --decisions 4 --output film.mp4")
