@@ -123,6 +123,11 @@ class DreamerV3Config:
         at_least_one(**{name: getattr(self, name) for name in counts}, log_every=self.log_every)
         if self.batch_length < 2:
             raise UserError(f"batch_length={self.batch_length} given; a sequence has at least 2 decisions.")
+        if self.replay_capacity // self.num_envs <= self.batch_length:
+            raise UserError(
+                f"replay_capacity={self.replay_capacity} given for num_envs={self.num_envs}; of each it must hold more "
+                f"than batch_length={self.batch_length} decisions."
+            )
         if not self.train_ratio > 0:
             raise UserError(f"train_ratio={self.train_ratio} given; it must be above 0.")
         for name in ("return_lambda", "unimix", "slow_fraction", "return_decay", "eval_epsilon"):

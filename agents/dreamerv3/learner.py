@@ -13,6 +13,9 @@ from agents.dreamerv3.replay import Batch
 from agents.dreamerv3.rssm import Latent
 from rl_interp.core.device import computes_in_bf16, send
 
+EXPLORER = "explorer_"
+"""What the names of an explorer's latents begin with, where the replay keeps them."""
+
 
 class Learner:
     """The agent with its three optimisers."""
@@ -29,12 +32,12 @@ class Learner:
         self.updates = 0
         self._update = CUDAGraph(self._take_steps) if device.type == "cuda" else self._take_steps
 
-    def update(self, batch: Batch) -> tuple[dict[str, Tensor], Latent]:
+    def update(self, batch: Batch) -> tuple[dict[str, Tensor], Latent | None]:
         """Take one step of each optimiser; returns loss terms, gradient norms and figures as scalars, and the latents
-        `[T, B, ...]` of the batch."""
-        figures = self._update({name: send(array, self.device) for name, array in batch.items()})
+        `[T, B, ...]` of the batch if the replay keeps them."""
+        found = self._update({name: send(array, self.device) for name, array in batch.items()})
         self.updates += 1
-        return figures, Latent(*(figures.pop(name) for name in Latent._fields))
+        return found, Latent(*map(found.pop, Latent._fields)) if self.config.replay_latents else None
 
     def _take_steps(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         agent, config = self.agent, self.config
@@ -60,15 +63,18 @@ class Learner:
             figures[f"{name}_loss"] = losses.pop(name)
         # The first time all of it: the slow critic starts as the critic is after its first update, as published.
         agent.behaviour.follow(config.slow_fraction if self.updates else 1.0)
-        return {name: value.detach() for name, value in (figures | losses | seen.latent._asdict()).items()}
+        kept = seen.latent._asdict() if config.replay_latents else {}
+        return {name: value.detach() for name, value in (figures | losses | kept).items()}
 
     @torch.no_grad()
     def _guide(self, tensors: dict[str, Tensor]) -> Guide | None:
         explorer = self.agent.explorer
         if explorer is None:
             return None
-        seen = explorer.world_model.observe(tensors["obs"], tensors["actions"], tensors["first"])
-        return Guide(explorer.world_model, explorer.behaviour, Latent(*(leaf.flatten(0, 1) for leaf in seen.latent)))
+        model = explorer.world_model
+        before = model.before(tensors, EXPLORER)
+        seen = model.observe(tensors["obs"], tensors["actions"], tensors["first"], before)
+        return Guide(model, explorer.behaviour, Latent(*(leaf.flatten(0, 1) for leaf in seen.latent)))
 
     def state(self) -> dict[str, Any]:
         parts = {name: part.optimizer.state_dict() for name, part in self.parts.items()}

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from agents.ring import Ring
 from rl_interp.core.errors import UserError
 
 Batch = dict[str, NDArray[Any]]
 """`obs` uint8, `actions` int64, `rewards`, `terminated`, `first`, and `bonus` if there is one: `[T, B, ...]`. With
-latents, what came before the sequences: `before_deter [B, D]`, `before_stoch [B, S]` and `before_actions [B]`."""
+latents, what came before the sequences: `before_NAME [B, ...]` of each, float32 or int64, and `before_actions [B]`."""
 
 
 class SequenceReplay(Ring):
@@ -22,7 +23,8 @@ class SequenceReplay(Ring):
     action taken then. A frame is stored once: 12 KiB for one of Crafter's.
 
     Args:
-        latents: the latent's widths, `(deter, categoricals)`, if each slot is to keep the one that the agent had there.
+        latents: names, widths and dtypes of what else each slot is to keep: the latents that the agent had there, as
+            `RSSM.packed` gives them.
     """
 
     def __init__(
@@ -32,7 +34,7 @@ class SequenceReplay(Ring):
         observation_shape: tuple[int, ...],
         bonus: bool = False,
         directory: Path | None = None,
-        latents: tuple[int, int] | None = None,
+        latents: Mapping[str, tuple[int, DTypeLike]] = MappingProxyType({}),
     ):
         super().__init__(max(1, capacity // num_envs), num_envs, directory)
         grid = (self.length, num_envs)
@@ -45,16 +47,11 @@ class SequenceReplay(Ring):
         }
         if bonus:
             self.fields["bonus"] = self.array("bonus", grid, np.float32)
-        self.latents: dict[str, NDArray[Any]] = {}
-        if latents is not None:
-            deter, categoricals = latents
-            self.latents["deter"] = self.array("deter", (*grid, deter), np.float16)  # lies within [-1, 1]
-            self.latents["stoch"] = self.array("stoch", (*grid, categoricals), np.uint8)
+        self.latents = {name: self.array(name, (*grid, width), dtype) for name, (width, dtype) in latents.items()}
         self._drawn: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def add(self, **values: NDArray[Any]) -> None:
-        """Store one slot per environment: `[N, ...]` of each field, and of `deter` and `stoch` (the classes' numbers)
-        where latents are kept."""
+        """Store one slot per environment: `[N, ...]` of each field and latent."""
         for name, value in values.items():
             (self.latents if name in self.latents else self.fields)[name][self.cursor] = value
         self.advance()
@@ -64,12 +61,13 @@ class SequenceReplay(Ring):
 
         Without latents, its first slot is marked as an episode's first, since what led there is not in it.
         """
-        before = 1 if self.latents else 0
-        if self.size < before + length:
+        if not self.holds(length):
             raise UserError(
-                f"the replay holds {self.size} decisions of each environment and sequences of {length} were asked for; "
-                "collect more before learning, or lower batch_length."
+                f"the replay holds {self.size} decisions of each environment and sequences of {length} were asked for"
+                f"{', with a latent before them' if self.latents else ''}; collect more before learning, or lower "
+                "batch_length."
             )
+        before = 1 if self.latents else 0
         slots = (self._starts(batch, before + length, rng) + np.arange(before + length)[:, None]) % self.length
         envs = rng.integers(self.num_envs, size=batch)
         self._drawn = slots[before:], envs
@@ -79,16 +77,20 @@ class SequenceReplay(Ring):
             drawn["first"][0] = True
             return drawn
         at = slots[0], envs
-        return drawn | {
-            "before_deter": self.latents["deter"][at].astype(np.float32),
-            "before_stoch": self.latents["stoch"][at].astype(np.int64),
-            "before_actions": self.fields["actions"][at].astype(np.int64),
-        }
+        drawn["before_actions"] = self.fields["actions"][at].astype(np.int64)
+        for name, array in self.latents.items():
+            drawn[f"before_{name}"] = array[at].astype(np.float32 if array.dtype == np.float16 else np.int64)
+        return drawn
 
-    def renew(self, deter: NDArray[np.float32], stoch: NDArray[np.uint8]) -> None:
+    def holds(self, length: int) -> bool:
+        """Whether there may be sequences of `length`."""
+        return self.size >= length + bool(self.latents)
+
+    def renew(self, **latents: NDArray[Any]) -> None:
         """Put newer latents `[T, B, ...]` in the place of those of the batch that was drawn last."""
         assert self._drawn is not None
-        self.latents["deter"][self._drawn], self.latents["stoch"][self._drawn] = deter, stoch
+        for name, values in latents.items():
+            self.latents[name][self._drawn] = values
 
     def _starts(self, batch: int, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
         """Slots `[batch]` that begin sequences without a gap, where a resume left out some."""
@@ -102,7 +104,8 @@ class SequenceReplay(Ring):
         raise UserError(f"the replay holds no {length} decisions in a row; collect more before learning.")
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go on from `state`, without the slots written after it by a run that was killed."""
+        """Go on from `state`, without the slots written after it by a run that was killed. Latents that it renewed
+        since stay as they are, until the updates to come renew them."""
         super().restore(dict(state))
         written_after = self.tick >= self.next_tick
         self.tick[written_after] = -self.length

@@ -6,8 +6,9 @@ class k of categorical s): of the posterior, which has seen the observation, or 
 
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -82,11 +83,16 @@ class RSSM(nn.Module):
         stoch = distributions.mode(logits.detach()).flatten(1)
         return Latent(deter.expand(batch, -1), stoch.expand(batch, -1))
 
-    def packed(self, latent: Latent) -> dict[str, NDArray[Any]]:
-        """A latent as the arrays that a replay keeps: `deter [..., D]`, and of `stoch` each categorical's class, uint8
-        `[..., S]`."""
+    def packing(self, prefix: str = "") -> dict[str, tuple[int, DTypeLike]]:
+        """Names, widths and dtypes of a latent as a replay keeps it: `deter`, which lies within [-1, 1], and of `stoch`
+        each categorical's class."""
+        return {f"{prefix}deter": (self.width, np.float16), f"{prefix}stoch": (self.shape[0], np.uint8)}
+
+    def packed(self, latent: Latent, prefix: str = "") -> dict[str, NDArray[Any]]:
+        """The latent so: `deter [..., D]` and `stoch [..., S]`."""
         classes = latent.stoch.unflatten(-1, self.shape).argmax(-1)
-        return {"deter": latent.deter.float().cpu().numpy(), "stoch": classes.to(torch.uint8).cpu().numpy()}
+        arrays = latent.deter.float().cpu().numpy(), classes.to(torch.uint8).cpu().numpy()
+        return dict(zip(self.packing(prefix), arrays, strict=True))
 
     def unpacked(self, deter: Tensor, classes: Tensor) -> Latent:
         """The latent that was `packed`; `classes` int64."""

@@ -9,10 +9,10 @@ import torch
 
 from agents.cbet import CBET
 from agents.dreamerv3.agent import load_explorer, make_agent
-from agents.dreamerv3.config import SIZES, DreamerV3Config
-from agents.dreamerv3.learner import Learner
+from agents.dreamerv3.config import DreamerV3Config
+from agents.dreamerv3.learner import EXPLORER, Learner
 from agents.dreamerv3.replay import SequenceReplay
-from agents.dreamerv3.rssm import Latent
+from agents.dreamerv3.rssm import RSSM, Latent
 from agents.loop import Report, check_finite, train_run
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
@@ -32,16 +32,19 @@ class Training:
         keep_memory()
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
-        env, size = config.env, SIZES[config.size]
+        env = config.env
         self.agent = make_agent(config).train()
         if config.explorer is not None:
             load_explorer(self.agent, config)
         self.learner = Learner(self.agent, pick_device(device))
         capacity = min(config.replay_capacity, config.agent_steps + config.num_envs)
+        latents = {}
+        for rssm, _, prefix in self._remembered():
+            latents |= rssm.packing(prefix)
         self.replay = SequenceReplay(
             capacity, config.num_envs, env.observation_shape, bonus=config.cbet is not None,
             directory=directory if config.replay_on_disk else None,
-            latents=(size.deter, size.stoch) if config.replay_latents else None,
+            latents=latents,
         )  # fmt: skip
         self.bonus = None
         if config.cbet is not None:
@@ -74,9 +77,10 @@ class Training:
         first = self._came["first"]
         random = len(self.replay) < config.learning_starts
         actions = self.actor.act(self._obs, first, epsilon=1.0 if random else 0.0)
-        rssm = self.agent.world_model.rssm
-        latent = rssm.packed(Latent(*self.actor.state[:2])) if config.replay_latents else {}
-        self.replay.add(obs=self._obs, actions=actions, **self._came, **latent)
+        latents = {}
+        for rssm, at, prefix in self._remembered():
+            latents |= rssm.packed(Latent(*self.actor.state[at : at + 2]), prefix)
+        self.replay.add(obs=self._obs, actions=actions, **self._came, **latents)
         self.env.send(actions)
         self._learn()
         step = self.env.recv()
@@ -96,18 +100,26 @@ class Training:
     def _learn(self) -> None:
         """Take the updates that are due by now."""
         config, now = self.config, self.agent_steps
-        if len(self.replay) < config.learning_starts or self.replay.size < config.batch_length + config.replay_latents:
+        if len(self.replay) < config.learning_starts or not self.replay.holds(config.batch_length):
             return
         each = config.batch_size * config.batch_length / config.train_ratio  # decisions played per update
         for _ in range(int(now / each) - int((now - config.num_envs) / each)):
             batch = self.replay.sample(config.batch_size, config.batch_length, self.rng)
             figures, latent = self.learner.update(batch)
-            if config.replay_latents:
-                self.replay.renew(**self.agent.world_model.rssm.packed(latent))
             values = torch.stack(list(figures.values())).tolist()  # all at once: an accelerator is waited for
             self._figures.append(dict(zip(figures, values, strict=True)))
             for name, value in self._figures[-1].items():
                 check_finite(value, self.agent_steps, name, "model_lr or behaviour_lr")
+            if latent is not None:  # an explorer's stay as they were played: it never changes
+                self.replay.renew(**self.agent.world_model.rssm.packed(latent))
+
+    def _remembered(self) -> list[tuple[RSSM, int, str]]:
+        """Whose latents the replay keeps, where they are in the agent's state, and what their names begin with."""
+        if not self.config.replay_latents:
+            return []
+        explorer = self.agent.explorer
+        own = (self.agent.world_model.rssm, 0, "")
+        return [own] if explorer is None else [own, (explorer.world_model.rssm, 3, EXPLORER)]
 
     def metrics(self) -> dict[str, float]:
         """Means since the last call: of every update's figures, and of the extrinsic returns of episodes that ended."""

@@ -78,19 +78,22 @@ class WorldModel(nn.Module):
         """`[B, ...]` to `[B, E]`."""
         return self.embed(self.encoder(scaled))
 
-    def observe(self, obs: Tensor, actions: Tensor, first: Tensor) -> Observed:
-        """Follow sequences of observations `[T, B, C, H, W]` from the learned initial latent.
+    def observe(
+        self, obs: Tensor, actions: Tensor, first: Tensor, before: tuple[Latent, Tensor] | None = None
+    ) -> Observed:
+        """Follow sequences of observations `[T, B, C, H, W]`.
 
         Args:
             actions: int64 `[T, B]`, each taken after its observation; the last one does not matter.
             first: `[T, B]`: where an episode begins.
+            before: the latent `[B, ...]` to go on from and the action taken there, one-hot `[B, A]`; by default the
+                learned initial latent.
         """
-        return self._observe(self.scaled(obs.flatten(0, 1)), actions, first)
+        return self._observe(self.scaled(obs.flatten(0, 1)), actions, first, before)
 
     def _observe(
-        self, scaled: Tensor, actions: Tensor, first: Tensor, before: tuple[Latent, Tensor] | None = None
+        self, scaled: Tensor, actions: Tensor, first: Tensor, before: tuple[Latent, Tensor] | None
     ) -> Observed:
-        """Goes on from the latent `before`, and the action taken there, if they are given."""
         taken = distributions.one_hot(actions, self.num_actions)
         if before is None:
             before = self.rssm.initial(first.shape[1]), torch.zeros_like(taken[0])
@@ -100,21 +103,24 @@ class WorldModel(nn.Module):
             post, posterior = self.rssm.observe(embed, led_here, first, before[0])
             return Observed(post, posterior, self.rssm.prior_of(post.deter))
 
+    def before(self, batch: dict[str, Tensor], prefix: str = "") -> tuple[Latent, Tensor] | None:
+        """What a replayed batch says of the decisions before its sequences, for `observe`."""
+        if "before_actions" not in batch:
+            return None
+        latent = self.rssm.unpacked(*(batch[f"before_{name}"] for name in self.rssm.packing(prefix)))
+        return latent, distributions.one_hot(batch["before_actions"], self.num_actions)
+
     def losses(self, batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], Observed]:
         """Loss terms `[T, B]` before their weights, and the latents.
 
         Args:
             batch: `obs` uint8, `actions` int64 (taken after the observation), `rewards`, `terminated` and `first`
-                (of arriving at the observation), and `bonus` if the model has that head; all `[T, B, ...]`. If it
-                has `before_deter [B, D]`, `before_stoch [B, S]` (classes) and `before_actions [B]`, the sequences go
-                on from there.
+                (of arriving at the observation), and `bonus` if the model has that head; all `[T, B, ...]`. If it has
+                `before_deter [B, D]`, `before_stoch [B, S]` (classes) and `before_actions [B]`, the sequences go on
+                from there.
         """
         first, scaled = batch["first"], self.scaled(batch["obs"].flatten(0, 1))
-        before = None
-        if "before_deter" in batch:
-            latent = self.rssm.unpacked(batch["before_deter"], batch["before_stoch"])
-            before = latent, distributions.one_hot(batch["before_actions"], self.num_actions)
-        seen = self._observe(scaled, batch["actions"], first, before)
+        seen = self._observe(scaled, batch["actions"], first, self.before(batch))
         kl = {
             "dyn": distributions.kl_divergence(seen.posterior.detach(), seen.prior),
             "rep": distributions.kl_divergence(seen.posterior, seen.prior.detach()),

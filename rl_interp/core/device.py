@@ -23,7 +23,7 @@ def pick_device(name: str = "auto") -> torch.device:
             f"device {name!r} is not usable here ({str(error).splitlines()[0]}); give cpu or auto."
         ) from None
     if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)  # streams and graphs are made on the current one
+        torch.cuda.set_device(device)  # where streams and graphs are made, and Triton's loops run
     return device
 
 

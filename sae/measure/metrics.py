@@ -144,8 +144,10 @@ def largest_cosines(directions: Tensor, others: Tensor, same: bool = False) -> T
 
 
 def action_agreement(preferences: Tensor, spliced: Tensor) -> float:
-    """Share of states whose greedy action the splice leaves as it is; both `[N, A]`."""
-    return (preferences.argmax(-1) == spliced.argmax(-1)).float().mean().item()
+    """Share of states whose greedy action the splice leaves as it is; both `[N, A]`. Where the spliced ones are not all
+    numbers there is none."""
+    same = (preferences.argmax(-1) == spliced.argmax(-1)) & spliced.isfinite().all(-1)
+    return same.float().mean().item()
 
 
 def q_nmse(q: Tensor, spliced: Tensor) -> float:

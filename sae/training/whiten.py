@@ -24,7 +24,7 @@ def check_width(width: int) -> None:
     if width > _WIDEST:
         raise UserError(
             f"activations of {width:,} numbers a sample given, of which at most {_WIDEST:,} can be whitened; choose a "
-            "narrower hook point, or where it has positions, one by one."
+            "narrower hook point, or for a transcoder a target with the same positions."
         )
 
 

@@ -1,6 +1,7 @@
 """DreamerV3's replay, learning, phases and resume."""
 
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,8 +9,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from agents.cbet import CBETConfig
-from agents.dreamerv3 import DreamerV3Config, Training, default_config, load, make_agent, train
-from agents.dreamerv3.learner import Learner
+from agents.dreamerv3 import DreamerV3Config, Training, default_config, distributions, load, make_agent, train
+from agents.dreamerv3.learner import EXPLORER, Learner
 from agents.dreamerv3.replay import SequenceReplay
 from agents.loop import DivergedError
 from rl_interp.core.envs import env_config
@@ -76,7 +77,7 @@ def test_sequences_are_consecutive_and_uniform(slots):
 
 
 def test_sequences_come_with_the_latent_before_them_which_an_update_renews():
-    replay = SequenceReplay(40, 2, (1, 2, 2), latents=(3, 4))
+    replay = SequenceReplay(40, 2, (1, 2, 2), latents={"deter": (3, np.float16), "stoch": (4, np.uint8)})
     for t in range(30):  # 20 slots each, wrapped around
         replay.add(
             obs=np.zeros((2, 1, 2, 2), np.uint8), actions=np.full(2, t % 7), rewards=np.full(2, t),
@@ -92,7 +93,7 @@ def test_sequences_come_with_the_latent_before_them_which_an_update_renews():
     np.testing.assert_array_equal(drawn["before_actions"], (slot - 1) % 7)
     np.testing.assert_array_equal(drawn["first"], drawn["rewards"] % 4 == 0)
     drawn_slots = drawn["rewards"][..., None]
-    replay.renew(np.repeat(-drawn_slots / 32, 3, -1), np.repeat(drawn_slots + 100, 4, -1).astype(np.uint8))
+    replay.renew(deter=np.repeat(-drawn_slots / 32, 3, -1), stoch=np.repeat(drawn_slots + 100, 4, -1))
     again = replay.sample(400, 5, rng)
     before = again["rewards"][0] - 1
     renewed = before > 10  # nothing came before slot 11, so that 10 was in no sequence
@@ -163,6 +164,33 @@ def test_extrinsic_rewards_and_the_bonus_have_heads_of_their_own():
     assert not torch.equal(heads[0].bonus.out.weight, heads[1].bonus.out.weight)
 
 
+def test_the_replay_keeps_the_latents_that_the_agent_had_and_updates_renew_them(tmp_path):
+    """The agent's own and its explorer's, beside those of following the replayed episodes from their beginning."""
+    source = make(tmp_path / "explorer", config := replace(COUNTING, pretrain=True))
+    source.save_checkpoint(0, make_agent(config).state_dict())
+    config = replace(SMALL, explorer=str(source.path), replay_latents=True, learning_starts=1000)
+    training = Training(config, 0, None)
+    with mock.patch.object(distributions, "sample", distributions.mode):
+        for _ in range(12):
+            training.advance()
+    replay, agent, played = training.replay, training.agent, slice(0, 12)
+    seen = {name: torch.from_numpy(replay.fields[name][played]) for name in ("obs", "actions", "first")}
+    with torch.no_grad(), mock.patch.object(distributions, "sample", distributions.mode):
+        for model, prefix in ((agent.world_model, ""), (agent.explorer.world_model, EXPLORER)):
+            latent = model.observe(seen["obs"], seen["actions"].long(), seen["first"]).latent
+            for name, wanted in model.rssm.packed(latent, prefix).items():
+                np.testing.assert_allclose(replay.latents[name][played], wanted, atol=1e-3)
+    before = {name: array[played].copy() for name, array in replay.latents.items()}
+    batch = replay.sample(2, 8, np.random.default_rng(0))
+    figures, latent = training.learner.update(batch)
+    assert figures.keys().isdisjoint(latent._fields)
+    training.config = replace(config, learning_starts=1, batch_length=8, train_ratio=16.0)
+    training._learn()
+    changed = {name: (array[played] != before[name]).any() for name, array in replay.latents.items()}
+    assert changed == {"deter": True, "stoch": True, "explorer_deter": False, "explorer_stoch": False}
+    training.close()
+
+
 def test_pretraining_dreams_of_the_bonus_alone_and_knows_no_end():
     config = replace(COUNTING, pretrain=True)
     torch.manual_seed(0)
@@ -202,6 +230,7 @@ def test_returns_are_extrinsic_whatever_the_bonus(tmp_path):
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, config, monkeypatch):
     whole = make(tmp_path / "whole", config)
     train(config, whole, seed=3)
+    assert [line["step"] for line in whole.metrics()] == [100, 200]
     parts = make(tmp_path / "parts", config)
     stopped = Training.advance
 
@@ -215,6 +244,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(tmp_path, config, monkeypatc
     monkeypatch.setattr(Training, "advance", stop_at_half)
     with pytest.raises(Interrupted):
         train(config, parts, seed=3)
+    assert [line["step"] for line in parts.metrics()] == [100, 120]  # what there was since the last line is not lost
     monkeypatch.undo()
     train(config, parts, seed=3)
     one, other = whole.load_weights(), parts.load_weights()
@@ -275,6 +305,8 @@ def test_bad_configurations_are_refused():
         DreamerV3Config(batch_length=1)
     with pytest.raises(UserError, match=r"train_ratio=0\.0"):
         DreamerV3Config(train_ratio=0.0)
+    with pytest.raises(UserError, match="replay_capacity=100 given for num_envs=4; of each it must hold more than"):
+        DreamerV3Config(replay_capacity=100, num_envs=4, batch_length=25)
     with pytest.raises(UserError, match="horizon=1"):
         DreamerV3Config(horizon=1)
     with pytest.raises(UserError, match="pretrain given without a bonus"):

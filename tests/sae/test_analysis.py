@@ -114,6 +114,7 @@ def test_the_splices_error_is_zero_for_the_same_and_one_for_the_mean():
     assert (q_nmse(q, q), action_agreement(q, q), policy_kl(q, q)) == (0, 1, 0)
     assert q_nmse(q, q.mean(0).expand(50, 4)) == pytest.approx(1, rel=1e-5)
     assert action_agreement(q, -q) == 0
+    assert action_agreement(q, torch.where(torch.arange(50)[:, None] < 10, torch.nan, q)) == pytest.approx(0.8)
 
 
 def test_the_policys_change_is_pytorchs_divergence():

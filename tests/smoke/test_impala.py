@@ -1,6 +1,7 @@
 """The commands on IMPALA agents, of symbols and of pixels, as on the DQN."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,11 @@ class TestAnyAgent:
             status, _, error = run("sae test found")
             assert status == 1
             assert "has a memory" in error
-        status, compared, error = run("sae compare found found --top 1")
+        shutil.copytree(
+            f"runs/{agent}", "runs/twin"
+        )  # another agent, as far as anybody can tell: it follows the episodes
+        assert run(f"sae fit twin --hook {hook} --latents 32 --k 4 --epochs 1 --as twins")[0] == 0
+        status, compared, error = run("sae compare found twins --top 1")
         assert status == 0, error
         assert compared["first"]["best_mean"] == pytest.approx(1, abs=1e-3)
 

@@ -55,8 +55,8 @@ def sae_fit(
     write_json(path / "analyses" / "metrics.json", metrics)
     if metrics.get("policy_kl", 0.0) is None:
         print(
-            f"{store.hook}: spliced in at every step, the reconstruction's errors grow in the agent's memory until it "
-            "has no policy; fit it on more samples, or with more latents.",
+            f"{store.hook}: spliced in, it leaves the agent no policy in some decisions, as where errors add up in a "
+            "memory; fit it on more samples, or with more latents.",
             file=sys.stderr,
         )
     return {"run": str(path), "samples": trainer.samples, "samples_per_second": trainer.samples / seconds, **metrics}

@@ -105,7 +105,7 @@ def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
         store = target = ActivationStore(parent["store"])
     sae = sae_package.rebuild(run.load_weights(), config.k, transcodes).to(pick_device(device))
     rows = sae_package.split_by_episode(
-        np.repeat(store.column("episode"), store.positions), config.held_out, config.data_seed
+        store.column("episode", np.arange(len(store))), config.held_out, config.data_seed
     )
     return LoadedSAE(run, sae, agent, parent["hook"], store, target, *rows)
 
@@ -145,7 +145,7 @@ def fit_runs(
                 f"{each.path} holds {each.hook!r}, which is no hook point of the agent in {loaded.run.path}."
             )
     first = next(iter(configs.values()))
-    episodes = np.repeat(store.column("episode"), store.positions)
+    episodes = store.column("episode", np.arange(len(store)))
     rows, _ = sae_package.split_by_episode(episodes, first.held_out, first.data_seed)
     feed = Feed(store, first, rows, target, device)
     trainers = [Trainer(feed, config) for config in configs.values()]

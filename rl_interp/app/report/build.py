@@ -60,7 +60,7 @@ def build(fitted: LoadedSAE, top: int = 4, clips: int = 200) -> dict[str, Any]:
         Features(sae_package.encode_rows(fitted.sae, store, rows)) for rows in (known.train, known.held_out)
     )
     matches = sae_package.match_concepts(in_train, in_held_out, known.train_labels, known.held_out_labels, known.names)
-    episodes = np.repeat(store.column("episode"), store.positions)
+    episodes = store.column("episode", np.arange(len(store)))
     tops = [everywhere.top(f, episodes, top) for f in range(everywhere.d_sae)]
     features = _features(fitted, everywhere, matches, tops)
     order = sorted(range(len(tops)), key=lambda f: -(features[f]["clamp"] or {"changed": 0.0})["changed"])
