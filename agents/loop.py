@@ -122,20 +122,20 @@ def _advance(training: Training, config: TrainConfig, run: Run, report: Report) 
         while training.agent_steps < config.agent_steps:
             before = training.agent_steps
             training.advance()
-            now, stopping = training.agent_steps, bool(stop)
-            if stopping or _passes(before, now, config.log_every):
-                values = training.metrics()
-                values["steps_per_second"] = (now - started_at) / (time.perf_counter() - started)
-                run.log(now, values)
-                report(now, values)
+            now = training.agent_steps
             if _passes(before, now, config.eval_every):
                 scores = training.score()
                 values = {"eval_return": float(scores.returns.mean())} | _numbers(scores.summary(config.env))
                 run.log(now, values)
                 report(now, values)
-            if stopping or _passes(before, now, config.checkpoint_every):
+            if stop or _passes(before, now, config.log_every):  # last, so that a stop at any time loses no figures
+                values = training.metrics()
+                values["steps_per_second"] = (now - started_at) / (time.perf_counter() - started)
+                run.log(now, values)
+                report(now, values)
+            if stop or _passes(before, now, config.checkpoint_every):
                 path = _save(training, run)
-            if stopping:
+            if stop:
                 raise Interrupted(
                     f"stopped at decision {now} of {config.agent_steps}, saved in {path}; run the same command again "
                     "to go on."
