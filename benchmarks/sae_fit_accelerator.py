@@ -20,7 +20,7 @@ from sae import Activations, ArrayActivations, Feed, SAEConfig, Trainer
 
 SAMPLES = 1 << 19  # more than latents, and as much as is kept in memory
 SIZES, SHOWN, LARGEST_DENSE = (2048, 32_768, 262_144), 32_768, 32_768
-NEEDED = 40 << 30  # bytes: at the most latents, four times the weights, and selection's buffers
+NEEDED = 40 << 30  # bytes, with room to spare: what it takes has not been measured
 WARM_UP, UPDATES = 5, 25  # compiling and first use; too few for latents to count as dead
 
 

@@ -124,8 +124,12 @@ def test_a_replay_on_disk_goes_on_where_the_checkpoint_was(tmp_path):
 
 
 def test_a_million_frames_of_crafter_fit_in_13_gb():
-    replay = SequenceReplay(1000, 4, (3, 64, 64), bonus=True)
-    assert sum(array.nbytes for array in (*replay.fields.values(), replay.tick)) < 13e9 / 1000
+    """With the latents that size `tiny` keeps beside them."""
+    latents = make_agent(default_config("CrafterReward-v1")).world_model.rssm.packing()
+    replay = SequenceReplay(1000, 4, (3, 64, 64), bonus=True, latents=latents)
+    arrays = (*replay.fields.values(), *replay.latents.values(), replay.tick)
+    assert sum(array.nbytes for array in arrays) < 13e9 / 1000
+    assert sum(array.nbytes for array in replay.latents.values()) == 272 * 1000
 
 
 def test_learning_lowers_every_loss():
@@ -298,6 +302,20 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_saved(tmp_path, part,
     with pytest.raises(DivergedError, match=f"{term} became nan at decision .*; the last checkpoint is kept"):
         train(replace(SMALL, log_every=1000), run, seed=0)
     assert not run.checkpoint_steps()
+
+
+def test_latents_that_are_not_finite_do_not_reach_the_replay():
+    """They would outlive the checkpoint that a diverged run is resumed from: slots before it are renewed in place."""
+    training = Training(replace(SMALL, replay_latents=True, learning_starts=1000), 0, None)
+    for _ in range(12):
+        training.advance()
+    with torch.no_grad():
+        training.agent.world_model.rssm.gru.linear.weight.fill_(float("nan"))
+    training.config = replace(training.config, learning_starts=1, train_ratio=16.0)
+    with pytest.raises(DivergedError, match="dyn_loss became nan"):
+        training._learn()
+    assert np.isfinite(training.replay.latents["deter"]).all()
+    training.close()
 
 
 def test_bad_configurations_are_refused():
