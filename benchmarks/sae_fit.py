@@ -7,7 +7,7 @@ The peers are four libraries, each with its best documented setting, in environm
 
 makes under `.peers/` (they want other versions of PyTorch, and SAELens brings 80 packages); those that are not there
 are left out. Also measured: the seconds until 6% of the variance is unexplained, how many planted directions are
-found, and what is dead. The limit is the encoder's product in bf16 alone.
+found, and what is dead. The limit is the encoder's product alone, in int8 (or bf16) where the processor has it.
 """
 
 import json
@@ -23,6 +23,7 @@ import torch
 
 from benchmarks.measure import Result, main
 from benchmarks.sae_peers.harness import BATCH, D_IN, LATENTS, K
+from rl_interp.core.device import int8_pays
 from sae import ArrayActivations, Feed, SAEConfig, Trainer, evaluate, largest_cosines
 
 SAMPLES, PLANTED, ACTIVE = 200_000, 1024, 16
@@ -77,12 +78,17 @@ def ours(data: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def product_limit() -> float:
-    """Samples per second of the encoder's product in bf16."""
-    x, w = torch.randn(BATCH, D_IN).bfloat16(), torch.randn(D_IN, LATENTS).bfloat16()
-    out, times = torch.empty(BATCH, LATENTS, dtype=torch.bfloat16), []
+    """Samples per second of the encoder's product, in the precision in which latents are selected."""
+    if int8_pays(torch.device("cpu")):
+        x, w = (torch.randint(-127, 128, size, dtype=torch.int8) for size in ((BATCH, D_IN), (LATENTS, D_IN)))
+        product, out = torch.ops.aten._int_mm.out, torch.empty(BATCH, LATENTS, dtype=torch.int32)
+    else:
+        x, w = torch.randn(BATCH, D_IN).bfloat16(), torch.randn(LATENTS, D_IN).bfloat16()
+        product, out = torch.mm, torch.empty(BATCH, LATENTS, dtype=torch.bfloat16)
+    times = []
     for _ in range(10):
         start = time.perf_counter()
-        torch.mm(x, w, out=out)
+        product(x, w.T, out=out)
         times.append(time.perf_counter() - start)
     return BATCH / min(times)
 

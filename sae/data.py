@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Protocol, runtime_checkable
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rl_interp.core.errors import UserError
@@ -73,7 +74,7 @@ class ArrayActivations:
         return len(self.array)
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        return self.array[rows]
+        return torch.from_numpy(self.array).index_select(0, torch.from_numpy(rows)).numpy()  # NumPy's has one thread
 
 
 class Paired:

@@ -1,4 +1,4 @@
-"""Which device to compute on, and whether bf16 pays there."""
+"""Which device to compute on, and which precisions pay there."""
 
 import contextlib
 import ctypes
@@ -60,3 +60,8 @@ def bf16_pays(device: torch.device) -> bool:
     if device.type == "cpu":
         return torch.cpu._is_avx512_bf16_supported()
     return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def int8_pays(device: torch.device) -> bool:
+    """Whether PyTorch multiplies int8 by the processor's own instructions (VNNI): elsewhere in a plain loop."""
+    return device.type == "cpu" and torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available()

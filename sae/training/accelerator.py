@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rl_interp.core.device import bf16_pays
 from rl_interp.core.errors import UserError
-from sae.training.pairs import Pairs, SparseKernel, from_floors
+from sae.training.pairs import Active, Pairs, SparseKernel, from_floors
 
 _SELECTION_BYTES = 1 << 28
 """Pre-activations that selection holds at a time: 512 samples of 262,144 latents."""
@@ -23,14 +23,15 @@ class AcceleratorKernel(SparseKernel):
     """Pairs are selected chunk by chunk of samples, by products in bf16 where the device has it, and their values
     computed again in full precision. Every sum has one order, so results are the same each time."""
 
-    def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Pairs:
+    def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Active:
         found = [largest_of_rows(pre, k) for _, pre in _chunks(x, encoder, bias)]
         values, latents = (torch.cat(each) for each in zip(*found, strict=True))
         latents, order = latents.sort(1)
         kept = values.gather(1, order) > 0
-        return Pairs.of((kept.nonzero()[:, 0], latents[kept]), len(x), len(encoder))
+        pairs = Pairs.of((kept.nonzero()[:, 0], latents[kept]), len(x), len(encoder))
+        return self.encode(x, encoder, bias, pairs)
 
-    def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Pairs:
+    def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Active:
         values, places = _working(x.new_zeros(0)), torch.zeros(0, dtype=torch.int64, device=x.device)
         for at, pre in _chunks(x, encoder, bias):
             largest = pre.flatten().topk(min(count, pre.numel()), sorted=False)
@@ -40,16 +41,17 @@ class AcceleratorKernel(SparseKernel):
                 values, best = values.topk(count, sorted=False)
                 places = places[best]
         places = places[values > 0].sort().values
-        return Pairs.of((places // len(encoder), places % len(encoder)), len(x), len(encoder))
+        pairs = Pairs.of((places // len(encoder), places % len(encoder)), len(x), len(encoder))
+        return self.encode(x, encoder, bias, pairs)
 
-    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Pairs:
+    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Active:
         shifted, low = from_floors(x, encoder, bias, floors)
         found = []
         for at, pre in _chunks(x, encoder, shifted):
             samples, latents = (pre > low).nonzero(as_tuple=True)
             found.append((samples + at, latents))
         samples, latents = (torch.cat(each) for each in zip(*found, strict=True))
-        return Pairs.of((samples, latents), len(x), len(encoder))
+        return self.encode(x, encoder, bias, Pairs.of((samples, latents), len(x), len(encoder)))
 
     def dots(self, pairs: Pairs, rows: Tensor, latents: Tensor, offsets: Tensor) -> Tensor:
         return _loops().dots(pairs.samples, pairs.latents, rows, latents, offsets)

@@ -1,6 +1,6 @@
 """Selection and sums over active pairs on a CPU, in compiled loops (`kernels.py`)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
@@ -8,36 +8,51 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from rl_interp.core.device import bf16_pays
+from rl_interp.core.device import bf16_pays, int8_pays
 from sae.training import kernels
-from sae.training.pairs import Pairs, SparseKernel, from_floors
+from sae.training.pairs import Active, Pairs, SparseKernel, from_floors
 
-_SELECTION_BYTES = 1 << 26
-"""Pre-activations that selection holds at a time, where it may go by chunks of samples."""
+_CHUNK_BYTES = 1 << 22
+"""Pre-activations at a time: what stays in the cores' caches from the product to the selection."""
 
-_Found = tuple[NDArray[np.int64], NDArray[np.int32]]
+_LEAST = float(np.finfo(np.float32).tiny)
+
+_Array = NDArray[Any]
 
 
 class CPUKernel(SparseKernel):
-    """Pairs are selected by products in bf16, where the processor has it, and their values computed again in full
-    precision."""
+    """Candidates are found by products in int8, or bf16, where the processor has them, chunk by chunk of samples; their
+    values are computed again in full precision, and the largest of these kept.
+
+    Products in int8 take half the time of those in bf16 and lose about 1% of a pre-activation's standard deviation.
+    With an eighth more candidates than are wanted, the last of them is several times that below the last one wanted.
+    """
 
     def __init__(self) -> None:
-        self._buffer = torch.empty(0, dtype=torch.bfloat16)
-        self._bf16 = bf16_pays(torch.device("cpu"))
+        self._int8, self._bf16 = int8_pays(torch.device("cpu")), bf16_pays(torch.device("cpu"))
 
-    def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Pairs:
-        return self._by_chunks(x, encoder, bias, lambda pre: kernels.top_rows(pre, k))
+    def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Active:
+        more = min(len(encoder), k + max(4, k // 8))
+        pairs = _select(self._coarse(x, encoder, bias), lambda pre: kernels.top_rows(pre, more), len(encoder))
+        return self._largest(x, encoder, bias, pairs, pairs.starts, k)
 
-    def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Pairs:
-        return _pairs(*kernels.top_all(self._pre(x, encoder, bias), count), len(encoder))
+    def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Active:
+        # A few samples tell where the smallest is about.
+        sample = x[:: max(1, len(x) // 64)]
+        pre = np.concatenate([chunk.flatten() for chunk in self._coarse(sample, encoder, bias)])
+        more = min(pre.size, int(1.3 * count * len(sample) / len(x)) + 64)
+        floor = max(_LEAST, np.partition(pre, -more)[-more])
+        pairs = _select(self._coarse(x, encoder, bias), lambda pre: kernels.above(pre, floor), len(encoder))
+        if len(pairs.latents) < count and floor > _LEAST:
+            pairs = _select(self._coarse(x, encoder, bias), lambda pre: kernels.above(pre, _LEAST), len(encoder))
+        return self._largest(x, encoder, bias, pairs, torch.tensor([0, len(pairs.latents)]), count)
 
-    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Pairs:
+    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Active:
         shifted, low = from_floors(x, encoder, bias, floors)
-        floor = int(_bits(low.reshape(1).bfloat16())[0])
-        return self._by_chunks(x, encoder, shifted, lambda pre: kernels.above(pre, floor))
+        floor = low.item()
+        pairs = _select(self._fine(x, encoder, shifted), lambda pre: kernels.above(pre, floor), len(encoder))
+        return self.encode(x, encoder, bias, pairs)
 
     def dots(self, pairs: Pairs, rows: Tensor, latents: Tensor, offsets: Tensor) -> Tensor:
         return torch.from_numpy(kernels.dots(*_arrays(pairs.starts, pairs.latents, rows, latents, offsets)))
@@ -51,26 +66,46 @@ class CPUKernel(SparseKernel):
         summed = None if rows is None else kernels.sums(starts, samples, ordered, _arrays(rows)[0])
         return None if summed is None else torch.from_numpy(summed), torch.from_numpy(kernels.totals(starts, ordered))
 
-    def _by_chunks(self, x: Tensor, encoder: Tensor, bias: Tensor, select: Callable[..., _Found]) -> Pairs:
-        chunk = max(64, _SELECTION_BYTES // (2 * len(encoder)))
-        found = [select(self._pre(x[at : at + chunk], encoder, bias)) for at in range(0, len(x), chunk)]
-        counts = np.concatenate([np.diff(starts) for starts, _ in found])
-        latents = found[0][1] if len(found) == 1 else np.concatenate([latents for _, latents in found])
-        return _pairs(np.concatenate([[0], np.cumsum(counts)]), latents, len(encoder))
+    def _largest(self, x: Tensor, encoder: Tensor, bias: Tensor, candidates: Pairs, starts: Tensor, k: int) -> Active:
+        """The k largest of the candidates from each of `starts` to the next."""
+        [values] = _arrays(self.dots(candidates, x, encoder, bias))
+        kept = kernels.largest(starts.numpy(), values.astype(np.float32, copy=False), k)
+        all_starts, latents = _arrays(candidates.starts, candidates.latents)
+        all_starts, latents, values = kernels.where(kept, all_starts, latents, values)
+        return self.encode(x, encoder, bias, _pairs(all_starts, latents, len(encoder)), torch.from_numpy(values))
 
     @torch.no_grad()
-    def _pre(self, x: Tensor, encoder: Tensor, bias: Tensor) -> NDArray[np.int16]:
-        """`[N, F]`: pre-activations in bf16, as int16, in a buffer that the next call writes over."""
-        if not self._bf16:
-            return _bits(torch.addmm(bias, x, encoder.T).bfloat16())
-        if self._buffer.numel() < len(x) * len(encoder):
-            self._buffer = torch.empty(len(x) * len(encoder), dtype=torch.bfloat16)
-        out = self._buffer[: len(x) * len(encoder)].view(len(x), len(encoder))
-        # The bias as one more column of the product: PyTorch would write it to all of `out` first.
-        one, with_bias = F.pad(x.bfloat16(), (0, 16)), F.pad(encoder.bfloat16(), (0, 16))
-        one[:, x.shape[1]], with_bias[:, x.shape[1]] = 1, bias.bfloat16()
-        torch.mm(one, with_bias.T, out=out)
-        return _bits(out)
+    def _coarse(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[_Array]:
+        """As `_fine`, by products in int8 where the processor has them."""
+        if not self._int8:
+            yield from self._fine(x, encoder, bias)
+            return
+        rows, latents, offsets = _arrays(x.float(), encoder.float(), bias.float())
+        (rows, row_scales), (latents, scales) = kernels.quantised(rows), kernels.quantised(latents)
+        for chunk in _chunks(len(x), len(encoder)):
+            product = torch.empty(chunk.stop - chunk.start, len(encoder), dtype=torch.int32)
+            # PyTorch makes the product twice as fast into a tensor that it is given.
+            torch.ops.aten._int_mm.out(torch.from_numpy(rows[chunk]), torch.from_numpy(latents).T, out=product)
+            yield kernels.rescaled(product.numpy(), row_scales[chunk], scales, offsets)
+
+    @torch.no_grad()
+    def _fine(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[_Array]:
+        """Pre-activations `[n, F]`, fp32, of one chunk of samples after the other; by products in bf16 where the
+        processor has them."""
+        x, encoder, bias = (each.to(torch.bfloat16 if self._bf16 else torch.float32) for each in (x, encoder, bias))
+        for chunk in _chunks(len(x), len(encoder)):
+            yield torch.addmm(bias, x[chunk], encoder.T).float().numpy()
+
+
+def _chunks(samples: int, latents: int) -> Iterator[slice]:
+    size = _CHUNK_BYTES // (4 * latents)
+    size = size if size >= 512 else 128  # between which oneDNN's products in int8 are slow
+    return (slice(at, min(at + size, samples)) for at in range(0, samples, size))
+
+
+def _select(chunks: Iterator[_Array], select: Callable[[_Array], tuple[_Array, _Array]], d_sae: int) -> Pairs:
+    counts, latents = (np.concatenate(each) for each in zip(*map(select, chunks), strict=True))
+    return _pairs(kernels.starts_of(counts), latents, d_sae)
 
 
 class _Counted(Pairs):
@@ -84,10 +119,6 @@ class _Counted(Pairs):
 
 def _pairs(starts: NDArray[np.int64], latents: NDArray[np.int32], d_sae: int) -> Pairs:
     return _Counted(torch.from_numpy(starts), torch.from_numpy(latents), d_sae)
-
-
-def _bits(values: Tensor) -> NDArray[np.int16]:
-    return values.view(torch.int16).numpy()
 
 
 def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:

@@ -15,51 +15,63 @@ from rl_interp.core.threads import share_threads
 
 Array = NDArray[Any]
 
-_HALF_OCTAVE = 64
-"""In the integers that bf16 numbers are read as: a factor of about 1.5."""
+_GROUPS_EACH = 8
+"""Groups of latents for each that is looked for."""
 _BLOCK_BYTES = 1 << 20
 """Half of a core's second-level cache, or less."""
+_BF16_BIT = 16
+"""The last bit of a number in fp32 that one in bf16 has."""
+_MAGNITUDE = np.int32(0x7FFFFFFF)
 _WORTH_A_THREAD = 1 << 20
 """Operations; they take about 0.1 ms."""
 
 
+def quantised(x: Array) -> tuple[Array, Array]:
+    """`x [N, D]`, fp32, as int8, each row by a scale of its own, and the scales `[N]`."""
+    out, scales = np.empty(x.shape, np.int8), np.empty(len(x), np.float32)
+    _quantise(_even_parts(*x.shape), x, x.view(np.int32), out, scales, scales.view(np.int32))
+    return out, scales
+
+
+def rescaled(product: Array, row_scales: Array, scales: Array, bias: Array) -> Array:
+    """`[N, F]`, fp32: the pre-activations of which `product [N, F]`, int32, is that of rows and latents `quantised` by
+    the scales `[N]` and `[F]`."""
+    out = np.empty(product.shape, np.float32)
+    _rescale(_even_parts(*product.shape), product, row_scales, scales, bias, out)
+    return out
+
+
 def top_rows(pre: Array, k: int) -> tuple[Array, Array]:
-    """The k largest positive entries of each row: `starts [N + 1]`, `latents [P]`, in order of the latents.
+    """The k largest positive entries of each row of `pre [N, F]`, fp32, and as a rule some of those that come next: how
+    many `[N]`, and `latents [P]`, row by row and in order.
 
-    `pre [N, F]` are bf16 numbers read as int16, which keeps the order of the positive ones. Of equal entries the
-    first are taken.
+    The k-th largest of the maxima of groups is not above the k-th largest of all, and nearly as large where the groups
+    are many; only groups that reach it hold what is looked for.
     """
-    padded, counts = np.empty((len(pre), k), np.int32), np.empty(len(pre), np.int64)
-    _top_rows(_parts(np.arange(len(pre) + 1), pre.shape[1]), pre, k, padded, counts)
-    starts = _starts(counts)
-    return starts, padded.ravel() if starts[-1] == padded.size else padded[np.arange(k) < counts[:, None]]
+    counts, places, parts = np.empty(len(pre), np.int64), np.empty(pre.shape, np.int32), _even_parts(*pre.shape)
+    groups = min(pre.shape[1], -(-_GROUPS_EACH * k // 32) * 32)
+    _top_rows(parts, pre.view(np.int32), k, groups, places, counts)
+    return counts, _listed(parts, counts, places)
 
 
-def top_all(pre: Array, count: int) -> tuple[Array, Array]:
-    """The `count` largest positive entries of all, and those that equal the smallest of them. See `top_rows`."""
-    # A sixteenth of the rows tells where the threshold is about; only what is above that is looked at closely.
-    sample = pre[:: 16 if len(pre) >= 1024 else 1]
-    wanted = min(sample.size, int(1.3 * count * len(sample) / len(pre)) + 64)
-    floor = max(1, int(np.partition(sample, -wanted, axis=None)[-wanted]))
-    starts, latents = above(pre, floor)
-    if len(latents) < count and floor > 1:
-        starts, latents = above(pre, 1)
-    if len(latents) <= count:
-        return starts, latents
-    rows = np.repeat(np.arange(len(pre)), np.diff(starts))
-    values = pre[rows, latents]
-    kept = values >= np.partition(values, -count)[-count]
-    return _starts(np.bincount(rows[kept], minlength=len(pre))), latents[kept]
+def above(pre: Array, floor: float) -> tuple[Array, Array]:
+    """The entries that are at least `floor`. See `top_rows`."""
+    counts, places, parts = np.empty(len(pre), np.int64), np.empty(pre.shape, np.int32), _even_parts(*pre.shape)
+    _above(parts, pre, np.float32(floor), places, counts)
+    return counts, _listed(parts, counts, places)
 
 
-def above(pre: Array, floor: int) -> tuple[Array, Array]:
-    """The entries that are at least `floor`, a positive bf16 number read as int16. See `top_rows`."""
-    counts, parts = np.empty(len(pre), np.int64), _parts(np.arange(len(pre) + 1), pre.shape[1])
-    _count_above(parts, pre, np.int16(floor), counts)
-    starts = _starts(counts)
-    latents = np.empty(starts[-1], np.int32)
-    _list_above(parts, pre, np.int16(floor), starts, latents)
-    return starts, latents
+def largest(starts: Array, values: Array, k: int) -> Array:
+    """`[P]`: whether a value, of `values [P]` in fp32, is among the k largest positive ones of its row of pairs. Of
+    equal ones the first are."""
+    kept = np.empty(len(values), np.bool_)
+    _largest(_parts(starts, k), starts, values.view(np.int32), k, kept)
+    return kept
+
+
+def where(kept: Array, starts: Array, latents: Array, values: Array) -> tuple[Array, Array, Array]:
+    """Starts, latents and values of the pairs for which `kept [P]` is true."""
+    return _where(kept, starts, latents, values)
 
 
 def by_latent(starts: Array, latents: Array, d_sae: int) -> tuple[Array, Array, Array]:
@@ -94,8 +106,24 @@ def _parts(starts: Array, width: int) -> Array:
     return np.concatenate([[0], inner, [len(starts) - 1]])
 
 
-def _starts(counts: Array) -> Array:
-    return np.concatenate([[0], np.cumsum(counts)])
+def _even_parts(rows: int, width: int) -> Array:
+    """As `_parts`, for rows that are all `width` wide."""
+    threads = share_threads(most=1 + rows * width // _WORTH_A_THREAD)
+    return np.array([rows * part // threads for part in range(threads + 1)])
+
+
+def starts_of(counts: Array) -> Array:
+    """`[N + 1]`: where each row of pairs starts, from the number in each, `[N]`."""
+    starts = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
+
+
+def _listed(parts: Array, counts: Array, places: Array) -> Array:
+    starts = starts_of(counts)
+    latents = np.empty(starts[-1], np.int32)
+    _list(parts, starts, places, latents)
+    return latents
 
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -104,49 +132,71 @@ _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 _in_parallel = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", parallel=True)
 
 
+# Positive numbers in fp32 are in the same order as the integers that their bits are, of which vector operations take
+# the largest; of numbers that may be NaN they would not.
+
+
 @_in_parallel
-def _top_rows(parts, pre, k, latents, counts):  # pyright: ignore
+def _quantise(parts, x, bits, out, scales, scale_bits):  # pyright: ignore
     for part in prange(len(parts) - 1):
-        first, last = parts[part], parts[part + 1]
-        width = pre.shape[1]
-        places, values = np.empty(width, np.int32), np.empty(width, np.int16)
-        floor = np.int32(1)
-        for n in range(first, last):
-            row = pre[n]
-            found = _places_above(row, np.int16(floor), places)
-            if found < k and floor > 1:  # the last row's threshold, lowered, was too high for this one
-                found = _places_above(row, np.int16(1), places)
-            threshold = np.int32(0)
-            if found > k:
-                for i in range(found):
-                    values[i] = row[places[i]]
-                # The k-th largest, bit by bit from the top.
-                for bit in range(14, -1, -1):
-                    candidate = threshold | np.int32(1 << bit)
-                    larger = 0
-                    for i in range(found):
-                        larger += values[i] >= candidate
-                    if larger >= k:
-                        threshold = candidate
-                larger = 0
-                for i in range(found):
-                    larger += values[i] > threshold
-                ties = k - larger
-                kept = 0
-                for i in range(found):
-                    if values[i] > threshold:
-                        latents[n, kept] = places[i]
-                        kept += 1
-                    elif values[i] == threshold and ties > 0:
-                        latents[n, kept] = places[i]
-                        kept += 1
-                        ties -= 1
-                counts[n] = kept
-            else:
-                for i in range(found):
-                    latents[n, i] = places[i]
-                counts[n] = found
-            floor = max(np.int32(1), threshold - np.int32(_HALF_OCTAVE))
+        for n in range(parts[part], parts[part + 1]):
+            row, row_bits, to = x[n], bits[n], out[n]
+            largest = np.int32(0)
+            for j in range(row.shape[0]):
+                largest = max(largest, np.int32(row_bits[j] & _MAGNITUDE))
+            scale_bits[n] = largest
+            inverse = np.float32(127) / scales[n] if scales[n] > 0 else np.float32(0)
+            scales[n] /= np.float32(127)
+            for j in range(row.shape[0]):
+                to[j] = np.int8(np.int32(np.rint(row[j] * inverse)))
+
+
+@_in_parallel
+def _rescale(parts, product, row_scales, scales, bias, out):  # pyright: ignore
+    for part in prange(len(parts) - 1):
+        for n in range(parts[part], parts[part + 1]):
+            row, to, scale = product[n], out[n], row_scales[n]
+            for f in range(row.shape[0]):
+                to[f] = np.float32(row[f]) * (scale * scales[f]) + bias[f]
+
+
+@_in_parallel
+def _top_rows(parts, bits, k, groups, places, counts):  # pyright: ignore
+    for part in prange(len(parts) - 1):
+        # Group g is g, g + groups, g + 2 groups and so on, which a vector operation compares side by side.
+        maxima, chosen = np.empty(groups, np.int32), np.empty(groups, np.int32)
+        for n in range(parts[part], parts[part + 1]):
+            row, to = bits[n], places[n]
+            maxima[:] = 0
+            for at in range(0, row.shape[0], groups):
+                members = row[at : at + groups]
+                for g in range(members.shape[0]):
+                    maxima[g] = max(maxima[g], members[g])
+            floor = max(np.int32(1), _kth_largest(maxima, k, _BF16_BIT))
+            hits = _places_above(maxima, floor, chosen)
+            found = 0
+            for at in range(0, row.shape[0], groups):
+                if at + groups > row.shape[0]:
+                    hits = _places_above(maxima[: row.shape[0] - at], floor, chosen)
+                for i in range(hits):
+                    to[found] = at + chosen[i]
+                    found += row[at + chosen[i]] >= floor
+            counts[n] = found
+
+
+@_in_parallel
+def _above(parts, pre, floor, places, counts):  # pyright: ignore
+    for part in prange(len(parts) - 1):
+        for n in range(parts[part], parts[part + 1]):
+            counts[n] = _places_above(pre[n], floor, places[n])
+
+
+@_in_parallel
+def _list(parts, starts, places, latents):  # pyright: ignore
+    for part in prange(len(parts) - 1):
+        for n in range(parts[part], parts[part + 1]):
+            for i in range(starts[n + 1] - starts[n]):
+                latents[starts[n] + i] = places[n, i]
 
 
 @_compiled
@@ -160,23 +210,51 @@ def _places_above(row, floor, places):  # pyright: ignore
 
 
 @_in_parallel
-def _count_above(parts, pre, floor, counts):  # pyright: ignore
+def _largest(parts, starts, bits, k, kept):  # pyright: ignore
     for part in prange(len(parts) - 1):
-        first, last = parts[part], parts[part + 1]
-        for n in range(first, last):
-            found = 0
-            for j in range(pre.shape[1]):
-                found += pre[n, j] >= floor
-            counts[n] = found
-
-
-@_in_parallel
-def _list_above(parts, pre, floor, starts, latents):  # pyright: ignore
-    for part in prange(len(parts) - 1):
-        places = np.empty(pre.shape[1], np.int32)
         for n in range(parts[part], parts[part + 1]):
-            found = _places_above(pre[n], floor, places)
-            latents[starts[n] : starts[n + 1]] = places[:found]
+            row, taken = bits[starts[n] : starts[n + 1]], kept[starts[n] : starts[n + 1]]
+            threshold = max(np.int32(1), _kth_largest(row, k, 0))
+            ties = k
+            for i in range(row.shape[0]):
+                ties -= row[i] > threshold
+            for i in range(row.shape[0]):
+                equal = (row[i] == threshold) & (ties > 0)
+                taken[i] = (row[i] > threshold) | equal
+                ties -= equal
+
+
+@_compiled
+def _kth_largest(bits, k, last):  # pyright: ignore
+    """The k-th largest of positive numbers, or 0 if there are fewer, bit by bit from the top to bit `last`."""
+    threshold = np.int32(0)
+    for bit in range(30, last - 1, -1):
+        candidate = np.int32(threshold | np.int32(1 << bit))
+        larger = np.int32(0)
+        for i in range(bits.shape[0]):
+            larger = np.int32(larger + np.int32(bits[i] >= candidate))
+        threshold = candidate if larger >= k else threshold
+    return threshold
+
+
+@_compiled
+def _where(kept, starts, latents, values):  # pyright: ignore
+    total = 0
+    for p in range(len(kept)):
+        total += kept[p]
+    new_starts, new_latents, new_values = (
+        np.zeros_like(starts),
+        np.empty(total, latents.dtype),
+        np.empty(total, values.dtype),
+    )
+    at = 0
+    for n in range(len(starts) - 1):
+        for p in range(starts[n], starts[n + 1]):
+            if kept[p]:
+                new_latents[at], new_values[at] = latents[p], values[p]
+                at += 1
+        new_starts[n + 1] = at
+    return new_starts, new_latents, new_values
 
 
 @_compiled

@@ -75,8 +75,8 @@ class Kind(nn.Module):
         """
         self.encoder.copy_(F.normalize(encoder, dim=1))
         self.decoder.copy_(F.normalize(decoder, dim=1))
-        pairs = self.kernel.top_rows(x, self.encoder, self.b_enc, self.config.k)
-        fit = self.kernel.decode(self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu(), self.decoder, pairs)
+        pairs, pre = self.kernel.top_rows(x, self.encoder, self.b_enc, self.config.k)
+        fit = self.kernel.decode(pre.relu(), self.decoder, pairs)
         gain = ((fit * y).sum() / fit.square().sum()).abs()
         self.encoder.mul_(gain)
         self._start(x)
@@ -88,14 +88,13 @@ class Kind(nn.Module):
     def _threshold(self, x: Tensor) -> Tensor:
         """The pre-activation above which k latents a sample are active on average."""
         count = self.config.k * len(x)
-        pairs = self.kernel.top_all(x, self.encoder, self.b_enc, count)
-        values = self.kernel.encode(x, self.encoder, self.b_enc, pairs)
-        return values.topk(min(count, len(values))).values[-1].clamp(min=0)
+        _, pre = self.kernel.top_all(x, self.encoder, self.b_enc, count)
+        return pre.topk(min(count, len(pre))).values[-1].clamp(min=0)
 
     def _compare(self, y: Tensor, values: Tensor, pairs: Pairs, variance: float) -> Losses:
         """The losses of a reconstruction from `values [P]`, of which some may be zero."""
         residual = self.kernel.decode(values, self.decoder, pairs) + (self.b_dec - y)
-        fvu = _squared_norm(residual) / (len(y) * variance)
+        fvu = squared_norm(residual) / (len(y) * variance)
         return self._losses(fvu, fvu, residual, values, pairs)
 
     @staticmethod
@@ -108,9 +107,8 @@ class TopKKind(Kind):
     """The k largest latents of each sample are active (Gao et al. 2024, arXiv 2406.04093)."""
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
-        pairs = self.kernel.top_rows(x, self.encoder, self.b_enc, self.config.k)
-        values = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
-        return self._compare(y, values, pairs, variance)
+        pairs, pre = self.kernel.top_rows(x, self.encoder, self.b_enc, self.config.k)
+        return self._compare(y, pre.relu(), pairs, variance)
 
     def finished(self, d_in: int, d_out: int | None) -> SAE:
         return TopK(d_in, self.config.latents, self.config.k, d_out)
@@ -133,12 +131,8 @@ class BatchTopKKind(Kind):
         return self._compare(y, values, pairs, variance)
 
     def _active(self, x: Tensor) -> tuple[Pairs, Tensor]:
-        count = self.config.k * len(x)
-        pairs = self.kernel.top_all(x, self.encoder, self.b_enc, count)
-        values = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
-        if len(values) > count:
-            smallest = values.detach().topk(count, sorted=False).values.min()
-            values = torch.where(values >= smallest, values, 0.0)
+        pairs, pre = self.kernel.top_all(x, self.encoder, self.b_enc, self.config.k * len(x))
+        values = pre.relu()
         positive = values.detach()[values.detach() > 0]
         if self.training and len(positive):
             self.threshold.lerp_(positive.min(), _THRESHOLD_RATE)
@@ -159,7 +153,7 @@ class MatryoshkaKind(BatchTopKKind):
             end = round(share * self.config.latents)
             inside = (pairs.latents >= start) & (pairs.latents < end)
             left = left + self.kernel.decode(values[inside], self.decoder, pairs.where(inside))
-            of_all = _squared_norm(left) / (len(y) * variance)
+            of_all = squared_norm(left) / (len(y) * variance)
             total, start = total + of_all, end
         assert of_all is not None
         return self._losses(total / len(self.config.prefixes), of_all, left, values, pairs)
@@ -197,10 +191,9 @@ class JumpReLUKind(PenalisedKind):
         self.bandwidth.copy_(_BANDWIDTH * threshold)
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
-        threshold, bias = self.log_threshold.exp(), self.b_enc
+        threshold = self.log_threshold.exp()
         floors = threshold.detach() - self.bandwidth / 2
-        pairs = self.kernel.above(x, self.encoder, bias, floors)
-        pre = self.kernel.encode(x, self.encoder, bias, pairs)
+        pairs, pre = self.kernel.above(x, self.encoder, self.b_enc, floors)
         of_pair = threshold[pairs.latents]
         values = _Jump.apply(pre, of_pair, self.bandwidth)
         active = _Step.apply(pre, of_pair, self.bandwidth)
@@ -229,13 +222,13 @@ class GatedKind(PenalisedKind):
         self.b_enc.fill_(-self._threshold(x))
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
-        pairs = self.kernel.above(x, self.encoder, self.b_enc, torch.zeros_like(self.b_enc))
-        gates = self.kernel.encode(x, self.encoder, self.b_enc, pairs).relu()
+        pairs, pre = self.kernel.above(x, self.encoder, self.b_enc, torch.zeros_like(self.b_enc))
+        gates = pre.relu()
         projected = gates - self.b_enc[pairs.latents]
         strength = (projected * self.log_scale.exp()[pairs.latents] + self.b_strength[pairs.latents]).relu()
         losses = self._compare(y, torch.where(gates > 0, strength, 0.0), pairs, variance)
         by_gates = y - self.kernel.decode(gates, self.decoder.detach(), pairs) - self.b_dec.detach()
-        extra = _squared_norm(by_gates) / (len(y) * variance)
+        extra = squared_norm(by_gates) / (len(y) * variance)
         return self._priced(losses, gates.sum() / (len(x) * self.config.k), extra)
 
     def finished(self, d_in: int, d_out: int | None) -> SAE:
@@ -275,7 +268,8 @@ class _SquaredNorm(torch.autograd.Function):
         return ctx.saved_tensors[0] * (2 * gradient)
 
 
-def _squared_norm(x: Tensor) -> Tensor:
+def squared_norm(x: Tensor) -> Tensor:
+    """The sum of squares, in fewer passes over memory than PyTorch's on the way back."""
     return _SquaredNorm.apply(x)  # pyright: ignore[reportReturnType]
 
 

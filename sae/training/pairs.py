@@ -1,6 +1,6 @@
 """The two products of a sparse autoencoder that is being fitted, over its active pairs (sample, latent) alone.
 
-Encoding needs the pre-activations of the active pairs, decoding a weighted sum of directions for each sample; each is
+Encoding selects pairs and needs their pre-activations, decoding a weighted sum of directions for each sample; each is
 the other's gradient. A `SparseKernel` computes both pair by pair, on a CPU (`cpu.py`) or an accelerator
 (`accelerator.py`); `DenseKernel` by dense products and autograd, anywhere: the reference that the others are tested
 against.
@@ -28,14 +28,12 @@ class Pairs:
     latents: Tensor
     """`[P]`, int32."""
     d_sae: int
-    dense: Tensor | None = None
-    """`[N, F]`: all pre-activations, where a dense kernel made them."""
 
     @classmethod
-    def of(cls, active: tuple[Tensor, Tensor], samples: int, d_sae: int, dense: Tensor | None = None) -> "Pairs":
+    def of(cls, active: tuple[Tensor, Tensor], samples: int, d_sae: int) -> "Pairs":
         """From sample and latent of each pair `[P]`, in order."""
         ends = torch.arange(samples + 1, device=active[0].device)
-        return cls(torch.searchsorted(active[0], ends), active[1].int(), d_sae, dense)
+        return cls(torch.searchsorted(active[0], ends), active[1].int(), d_sae)
 
     def __len__(self) -> int:
         """N."""
@@ -58,27 +56,27 @@ class Pairs:
         return replace(self, starts=F.pad(kept.cumsum(0), (1, 0))[self.starts], latents=self.latents[kept])
 
 
+Active = tuple[Pairs, Tensor]
+"""Pairs and their pre-activations `[P]`."""
+
+
 class Kernel(Protocol):
-    """Selection, and the two products with their gradients.
+    """Selection of pairs with their pre-activations, and decoding; gradients go through both.
 
     `x [N, D]`, `encoder [F, D]`, `bias [F]`; the pre-activations are `x encoderᵀ + bias`. The largest are selected
     among the positive ones.
     """
 
-    def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Pairs:
+    def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Active:
         """The k largest of each sample."""
         ...
 
-    def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Pairs:
-        """The `count` largest of the batch, and a few more about as large as the smallest of them."""
+    def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Active:
+        """The `count` largest of the batch; of those that equal the smallest of them some, or all."""
         ...
 
-    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Pairs:
+    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Active:
         """Those above `floors [F]`, and some just below."""
-        ...
-
-    def encode(self, x: Tensor, encoder: Tensor, bias: Tensor, pairs: Pairs) -> Tensor:
-        """`[P]`: the pairs' pre-activations."""
         ...
 
     def decode(self, values: Tensor, decoder: Tensor, pairs: Pairs) -> Tensor:
@@ -90,8 +88,9 @@ class SparseKernel(ABC):
     """The products and their gradients as sums over the pairs, none of size `[N, F]`. Selection, and the sums
     themselves, depend on the device."""
 
-    def encode(self, x: Tensor, encoder: Tensor, bias: Tensor, pairs: Pairs) -> Tensor:
-        return _Encode.apply(x, encoder, bias, pairs, self)  # pyright: ignore[reportReturnType]
+    def encode(self, x: Tensor, encoder: Tensor, bias: Tensor, pairs: Pairs, values: Tensor | None = None) -> Active:
+        """The pairs with their pre-activations, which are computed unless they are given."""
+        return pairs, _Encode.apply(x, encoder, bias, values, pairs, self)  # pyright: ignore[reportReturnType]
 
     def decode(self, values: Tensor, decoder: Tensor, pairs: Pairs) -> Tensor:
         return _Decode.apply(values, decoder, pairs, self)  # pyright: ignore[reportReturnType]
@@ -112,23 +111,19 @@ class SparseKernel(ABC):
 class DenseKernel:
     """Dense products and autograd, on any device."""
 
-    def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Pairs:
+    def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Active:
         pre = torch.addmm(bias, x, encoder.T)
         kept = torch.zeros_like(pre, dtype=torch.bool).scatter(1, pre.topk(k, dim=1).indices, True)
-        return _dense(pre, kept & (pre > 0))
+        return _where(kept & (pre > 0), pre)
 
-    def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Pairs:
+    def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Active:
         pre = torch.addmm(bias, x, encoder.T)
         floor = pre.flatten().topk(min(count, pre.numel())).values[-1]
-        return _dense(pre, (pre >= floor) & (pre > 0))
+        return _where((pre >= floor) & (pre > 0), pre)
 
-    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Pairs:
+    def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Active:
         pre = torch.addmm(bias, x, encoder.T)
-        return _dense(pre, pre >= floors)
-
-    def encode(self, x: Tensor, encoder: Tensor, bias: Tensor, pairs: Pairs) -> Tensor:
-        assert pairs.dense is not None
-        return pairs.dense[pairs.samples, pairs.latents]
+        return _where(pre >= floors, pre)
 
     def decode(self, values: Tensor, decoder: Tensor, pairs: Pairs) -> Tensor:
         latents = values.new_zeros(len(pairs), pairs.d_sae).index_put((pairs.samples, pairs.latents), values)
@@ -137,10 +132,12 @@ class DenseKernel:
 
 class _Encode(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, encoder: Tensor, bias: Tensor, pairs: Pairs, kernel: SparseKernel) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, encoder: Tensor, bias: Tensor, values: Tensor | None, pairs: Pairs, kernel: SparseKernel
+    ) -> Tensor:
         ctx.save_for_backward(x, encoder)
         ctx.pairs, ctx.kernel = pairs, kernel
-        return kernel.dots(pairs, x, encoder, bias)
+        return kernel.dots(pairs, x, encoder, bias) if values is None else values
 
     @staticmethod
     @once_differentiable
@@ -148,7 +145,8 @@ class _Encode(torch.autograd.Function):
         (x, encoder), pairs, kernel = ctx.saved_tensors, ctx.pairs, ctx.kernel
         needs_x, needs_encoder, *_ = ctx.needs_input_grad
         to_encoder, to_bias = kernel.by_latent(pairs, gradient, x if needs_encoder else None)
-        return kernel.by_sample(pairs, gradient, encoder) if needs_x else None, to_encoder, to_bias, None, None
+        to_x = kernel.by_sample(pairs, gradient, encoder) if needs_x else None
+        return to_x, to_encoder, to_bias, None, None, None
 
 
 class _Decode(torch.autograd.Function):
@@ -182,9 +180,9 @@ _ROUNDING = 2.0**-5
 it, or less."""
 
 
-def _dense(pre: Tensor, kept: Tensor) -> Pairs:
+def _where(kept: Tensor, pre: Tensor) -> Active:
     samples, latents = kept.nonzero(as_tuple=True)
-    return Pairs.of((samples, latents), len(pre), pre.shape[1], pre)
+    return Pairs.of((samples, latents), len(pre), pre.shape[1]), pre[samples, latents]
 
 
 def _repeated(starts: Tensor, total: int) -> Tensor:

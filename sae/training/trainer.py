@@ -22,7 +22,7 @@ from sae.training.accelerator import AcceleratorKernel, check_triton
 from sae.training.config import SAEConfig
 from sae.training.cpu import CPUKernel
 from sae.training.feed import Feed
-from sae.training.kinds import KINDS, Losses
+from sae.training.kinds import KINDS, Losses, squared_norm
 from sae.training.pairs import DenseKernel, Kernel
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -120,8 +120,8 @@ class Trainer:
         if len(dead) > self.config.aux_k:
             strongest = latents.topk(self.config.aux_k, dim=-1, sorted=False).indices
             latents = latents * torch.zeros_like(latents).scatter(1, strongest, 1.0)
-        left_over = residual + latents @ self.kind.decoder[dead]
-        return left_over.square().sum() / residual.square().sum().clamp(min=torch.finfo(residual.dtype).tiny)
+        left_over = torch.addmm(residual, latents, self.kind.decoder[dead])
+        return squared_norm(left_over) / squared_norm(residual).clamp(min=torch.finfo(residual.dtype).tiny)
 
     @torch.no_grad()
     def _revive(self, x: Tensor, residual: Tensor) -> None:
