@@ -54,6 +54,12 @@ class CPUKernel(SparseKernel):
         pairs = _select(self._fine(x, encoder, shifted), lambda pre: kernels.above(pre, floor), len(encoder))
         return self.encode(x, encoder, bias, pairs)
 
+    def residuals(
+        self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs
+    ) -> tuple[Tensor, Tensor]:
+        found = kernels.residuals(*_arrays(pairs.starts, pairs.latents, values, decoder, b_dec, y))
+        return torch.from_numpy(found[0]), torch.from_numpy(found[1])
+
     def dots(self, pairs: Pairs, rows: Tensor, latents: Tensor, offsets: Tensor) -> Tensor:
         return torch.from_numpy(kernels.dots(*_arrays(pairs.starts, pairs.latents, rows, latents, offsets)))
 

@@ -17,11 +17,10 @@ Array = NDArray[Any]
 
 _GROUPS_EACH = 8
 """Groups of latents for each that is looked for."""
-_BLOCK_BYTES = 1 << 20
-"""Half of a core's second-level cache, or less."""
 _BF16_BIT = 16
 """The last bit of a number in fp32 that one in bf16 has."""
 _MAGNITUDE = np.int32(0x7FFFFFFF)
+_OPERATIONS_OF_SORTING = 16
 _WORTH_A_THREAD = 1 << 20
 """Operations; they take about 0.1 ms."""
 
@@ -76,7 +75,7 @@ def where(kept: Array, starts: Array, latents: Array, values: Array) -> tuple[Ar
 
 def by_latent(starts: Array, latents: Array, d_sae: int) -> tuple[Array, Array, Array]:
     """The same pairs latent by latent: `starts [F + 1]`, `samples [P]`, and each one's place in `latents`, `[P]`."""
-    return _transposed(starts, latents, d_sae)
+    return _transposed(_parts(starts, _OPERATIONS_OF_SORTING), starts, latents, d_sae)
 
 
 def dots(starts: Array, columns: Array, left: Array, right: Array, offsets: Array) -> Array:
@@ -91,6 +90,16 @@ def sums(starts: Array, columns: Array, weights: Array, rows: Array) -> Array:
     out = np.empty((len(starts) - 1, rows.shape[1]), rows.dtype)
     _sums(_parts(starts, rows.shape[1]), starts, columns, weights, rows, out)
     return out
+
+
+def residuals(
+    starts: Array, columns: Array, weights: Array, rows: Array, offset: Array, y: Array
+) -> tuple[Array, Array]:
+    """`[N, D]`: as `sums`, plus `offset [D]` and less `y [N, D]`; and `[P]`: each pair's product of this row and
+    `rows[column]`, which are still in the cache."""
+    out, along = np.empty_like(y), np.empty_like(weights)
+    _residuals(_parts(starts, 2 * rows.shape[1]), starts, columns, weights, rows, offset, y, out, along)
+    return out, along
 
 
 def totals(starts: Array, weights: Array) -> Array:
@@ -257,84 +266,91 @@ def _where(kept, starts, latents, values):  # pyright: ignore
     return new_starts, new_latents, new_values
 
 
-@_compiled
-def _transposed(starts, latents, d_sae):  # pyright: ignore
-    ends = np.zeros(d_sae + 1, np.int64)
-    for p in range(latents.shape[0]):
-        ends[latents[p] + 1] += 1
+@_in_parallel
+def _transposed(parts, starts, latents, d_sae):  # pyright: ignore
+    # A counting sort: where in the order of the latents each part's pairs of a latent go.
+    at = np.zeros((len(parts) - 1, d_sae), np.int64)
+    for part in prange(len(parts) - 1):
+        for p in range(starts[parts[part]], starts[parts[part + 1]]):
+            at[part, latents[p]] += 1
+    ends, total = np.empty(d_sae + 1, np.int64), 0
     for f in range(d_sae):
-        ends[f + 1] += ends[f]
-    at = ends[:-1].copy()
-    samples, places = np.empty(latents.shape[0], np.int32), np.empty(latents.shape[0], np.int64)
-    for n in range(starts.shape[0] - 1):
-        for p in range(starts[n], starts[n + 1]):
-            q = at[latents[p]]
-            at[latents[p]] = q + 1
-            samples[q], places[q] = n, p
+        ends[f] = total
+        for part in range(len(parts) - 1):
+            at[part, f], total = total, total + at[part, f]
+    ends[d_sae] = total
+    samples, places = np.empty(len(latents), np.int32), np.empty(len(latents), np.int64)
+    for part in prange(len(parts) - 1):
+        for n in range(parts[part], parts[part + 1]):
+            for p in range(starts[n], starts[n + 1]):
+                q = at[part, latents[p]]
+                at[part, latents[p]] = q + 1
+                samples[q], places[q] = n, p
     return ends, samples, places
-
-
-# The two products go through `right` or `rows` block by block, so that a block stays in the cache (the columns of a row
-# are in rising order), and take four columns at a time, which share the loads of the row.
 
 
 @_in_parallel
 def _dots(parts, starts, columns, left, right, offsets, out):  # pyright: ignore
     for part in prange(len(parts) - 1):
-        first, last = parts[part], parts[part + 1]
-        block = max(64, _BLOCK_BYTES // (right.shape[1] * right.itemsize))
-        at = starts[first:last].copy()
-        for ceiling in range(block, right.shape[0] + block, block):
-            for n in range(first, last):
-                row, p, end = left[n], at[n - first], starts[n + 1]
-                while p + 4 <= end and columns[p + 3] < ceiling:
-                    r0, r1, r2, r3 = (
-                        right[columns[p]],
-                        right[columns[p + 1]],
-                        right[columns[p + 2]],
-                        right[columns[p + 3]],
-                    )
-                    a = b = c = d = out.dtype.type(0)
-                    for j in range(row.shape[0]):
-                        a += row[j] * r0[j]
-                        b += row[j] * r1[j]
-                        c += row[j] * r2[j]
-                        d += row[j] * r3[j]
-                    out[p], out[p + 1] = a + offsets[columns[p]], b + offsets[columns[p + 1]]
-                    out[p + 2], out[p + 3] = c + offsets[columns[p + 2]], d + offsets[columns[p + 3]]
-                    p += 4
-                while p < end and columns[p] < ceiling:
-                    r0 = right[columns[p]]
-                    a = out.dtype.type(0)
-                    for j in range(row.shape[0]):
-                        a += row[j] * r0[j]
-                    out[p] = a + offsets[columns[p]]
-                    p += 1
-                at[n - first] = p
+        for n in range(parts[part], parts[part + 1]):
+            _dot_rows(starts[n], starts[n + 1], columns, right, left[n], out)
+            for p in range(starts[n], starts[n + 1]):
+                out[p] += offsets[columns[p]]
 
 
 @_in_parallel
 def _sums(parts, starts, columns, weights, rows, out):  # pyright: ignore
     for part in prange(len(parts) - 1):
-        first, last = parts[part], parts[part + 1]
-        block = max(64, _BLOCK_BYTES // (rows.shape[1] * rows.itemsize))
-        at = starts[first:last].copy()
-        out[first:last] = 0
-        for ceiling in range(block, rows.shape[0] + block, block):
-            for n in range(first, last):
-                total, p, end = out[n], at[n - first], starts[n + 1]
-                while p + 4 <= end and columns[p + 3] < ceiling:
-                    r0, r1, r2, r3 = rows[columns[p]], rows[columns[p + 1]], rows[columns[p + 2]], rows[columns[p + 3]]
-                    a, b, c, d = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
-                    for j in range(total.shape[0]):
-                        total[j] += a * r0[j] + b * r1[j] + c * r2[j] + d * r3[j]
-                    p += 4
-                while p < end and columns[p] < ceiling:
-                    r0, a = rows[columns[p]], weights[p]
-                    for j in range(total.shape[0]):
-                        total[j] += a * r0[j]
-                    p += 1
-                at[n - first] = p
+        for n in range(parts[part], parts[part + 1]):
+            out[n] = 0
+            _add_rows(starts[n], starts[n + 1], columns, weights, rows, out[n])
+
+
+@_in_parallel
+def _residuals(parts, starts, columns, weights, rows, offset, y, out, along):  # pyright: ignore
+    for part in prange(len(parts) - 1):
+        for n in range(parts[part], parts[part + 1]):
+            total, wanted, first, end = out[n], y[n], starts[n], starts[n + 1]
+            for j in range(total.shape[0]):
+                total[j] = offset[j] - wanted[j]
+            _add_rows(first, end, columns, weights, rows, total)
+            _dot_rows(first, end, columns, rows, total, along)
+
+
+@_compiled
+def _add_rows(p, end, columns, weights, rows, total):  # pyright: ignore
+    while p + 4 <= end:
+        r0, r1, r2, r3 = rows[columns[p]], rows[columns[p + 1]], rows[columns[p + 2]], rows[columns[p + 3]]
+        a, b, c, d = weights[p], weights[p + 1], weights[p + 2], weights[p + 3]
+        for j in range(total.shape[0]):
+            total[j] += a * r0[j] + b * r1[j] + c * r2[j] + d * r3[j]
+        p += 4
+    while p < end:
+        r0, a = rows[columns[p]], weights[p]
+        for j in range(total.shape[0]):
+            total[j] += a * r0[j]
+        p += 1
+
+
+@_compiled
+def _dot_rows(p, end, columns, rows, row, out):  # pyright: ignore
+    while p + 4 <= end:
+        r0, r1, r2, r3 = rows[columns[p]], rows[columns[p + 1]], rows[columns[p + 2]], rows[columns[p + 3]]
+        a = b = c = d = out.dtype.type(0)
+        for j in range(row.shape[0]):
+            a += row[j] * r0[j]
+            b += row[j] * r1[j]
+            c += row[j] * r2[j]
+            d += row[j] * r3[j]
+        out[p], out[p + 1], out[p + 2], out[p + 3] = a, b, c, d
+        p += 4
+    while p < end:
+        r0 = rows[columns[p]]
+        a = out.dtype.type(0)
+        for j in range(row.shape[0]):
+            a += row[j] * r0[j]
+        out[p] = a
+        p += 1
 
 
 @_compiled

@@ -93,8 +93,8 @@ class Kind(nn.Module):
 
     def _compare(self, y: Tensor, values: Tensor, pairs: Pairs, variance: float) -> Losses:
         """The losses of a reconstruction from `values [P]`, of which some may be zero."""
-        residual = self.kernel.decode(values, self.decoder, pairs) + (self.b_dec - y)
-        fvu = squared_norm(residual) / (len(y) * variance)
+        error, residual = self.kernel.error(values, self.decoder, self.b_dec, y, pairs)
+        fvu = error / (len(y) * variance)
         return self._losses(fvu, fvu, residual, values, pairs)
 
     @staticmethod
@@ -227,8 +227,8 @@ class GatedKind(PenalisedKind):
         projected = gates - self.b_enc[pairs.latents]
         strength = (projected * self.log_scale.exp()[pairs.latents] + self.b_strength[pairs.latents]).relu()
         losses = self._compare(y, torch.where(gates > 0, strength, 0.0), pairs, variance)
-        by_gates = y - self.kernel.decode(gates, self.decoder.detach(), pairs) - self.b_dec.detach()
-        extra = squared_norm(by_gates) / (len(y) * variance)
+        by_gates, _ = self.kernel.error(gates, self.decoder.detach(), self.b_dec.detach(), y, pairs)
+        extra = by_gates / (len(y) * variance)
         return self._priced(losses, gates.sum() / (len(x) * self.config.k), extra)
 
     def finished(self, d_in: int, d_out: int | None) -> SAE:

@@ -83,6 +83,11 @@ class Kernel(Protocol):
         """`[N, D]`: each sample's sum of `decoder [F, D]`, weighted by `values [P]`."""
         ...
 
+    def error(self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        """The squared error of what is decoded, plus `b_dec [D]`, beside `y [N, D]`, summed; and that difference, without
+        gradient."""
+        ...
+
 
 class SparseKernel(ABC):
     """The products and their gradients as sums over the pairs, none of size `[N, F]`. Selection, and the sums
@@ -94,6 +99,17 @@ class SparseKernel(ABC):
 
     def decode(self, values: Tensor, decoder: Tensor, pairs: Pairs) -> Tensor:
         return _Decode.apply(values, decoder, pairs, self)  # pyright: ignore[reportReturnType]
+
+    def error(self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        return _Error.apply(values, decoder, b_dec, y, pairs, self)  # pyright: ignore[reportReturnType]
+
+    def residuals(
+        self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs
+    ) -> tuple[Tensor, Tensor]:
+        """`[N, D]`: what is decoded, plus `b_dec`, less `y`; and `[P]`: products of a sample's row of it and a latent's of
+        the decoder."""
+        residual = self.by_sample(pairs, values, decoder).add_(b_dec).sub_(y)
+        return residual, self.dots(pairs, residual, decoder, decoder.new_zeros(len(decoder)))
 
     @abstractmethod
     def dots(self, pairs: Pairs, rows: Tensor, latents: Tensor, offsets: Tensor) -> Tensor:
@@ -129,6 +145,10 @@ class DenseKernel:
         latents = values.new_zeros(len(pairs), pairs.d_sae).index_put((pairs.samples, pairs.latents), values)
         return latents @ decoder
 
+    def error(self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+        residual = self.decode(values, decoder, pairs) + (b_dec - y)
+        return residual.square().sum(), residual.detach()
+
 
 class _Encode(torch.autograd.Function):
     @staticmethod
@@ -163,6 +183,30 @@ class _Decode(torch.autograd.Function):
         needs_values, needs_decoder, *_ = ctx.needs_input_grad
         to_values = kernel.dots(pairs, gradient, decoder, decoder.new_zeros(len(decoder))) if needs_values else None
         return to_values, kernel.by_latent(pairs, values, gradient)[0] if needs_decoder else None, None, None
+
+
+class _Error(torch.autograd.Function):
+    """All that its gradients need but sums over the latents is there once the residual is: a kernel may find it while
+    the decoder's rows are at hand."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs, kernel: SparseKernel
+    ) -> tuple[Tensor, Tensor]:
+        residual, along = kernel.residuals(values, decoder, b_dec, y, pairs)
+        ctx.save_for_backward(values, residual, along)
+        ctx.pairs, ctx.kernel = pairs, kernel
+        ctx.mark_non_differentiable(residual)
+        return torch.dot(residual.flatten(), residual.flatten()), residual
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        (values, residual, along), scale = ctx.saved_tensors, 2 * gradient
+        _, needs_decoder, needs_bias, *_ = ctx.needs_input_grad
+        to_decoder = ctx.kernel.by_latent(ctx.pairs, values * scale, residual)[0] if needs_decoder else None
+        to_bias = residual.sum(0) * scale if needs_bias else None
+        return along * scale, to_decoder, to_bias, None, None, None
 
 
 def from_floors(x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> tuple[Tensor, Tensor]:

@@ -149,6 +149,9 @@ def test_kernels_select_and_sum_like_dense_matrices(shape):
         kernels.dots(starts, chosen, x, directions, offsets), (x @ directions.T + offsets)[rows, chosen], atol=1e-12
     )
     np.testing.assert_allclose(kernels.sums(starts, chosen, weights, directions), matrix @ directions, atol=1e-12)
+    residual, along = kernels.residuals(starts, chosen, weights, directions, directions[0], x)
+    np.testing.assert_allclose(residual, matrix @ directions + directions[0] - x, atol=1e-12)
+    np.testing.assert_allclose(along, (residual @ directions.T)[rows, chosen], atol=1e-10)
     ends, of_latent, places = kernels.by_latent(starts, chosen, latents)
     np.testing.assert_allclose(kernels.sums(ends, of_latent, weights[places], x), matrix.T @ x, atol=1e-12)
     np.testing.assert_allclose(kernels.totals(ends, weights[places]), matrix.sum(0), atol=1e-12)
