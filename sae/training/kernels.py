@@ -20,7 +20,6 @@ _GROUPS_EACH = 8
 _BF16_BIT = 16
 """The last bit of a number in fp32 that one in bf16 has."""
 _MAGNITUDE = np.int32(0x7FFFFFFF)
-_OPERATIONS_OF_SORTING = 16
 _WORTH_A_THREAD = 1 << 20
 """Operations; they take about 0.1 ms."""
 
@@ -75,7 +74,7 @@ def where(kept: Array, starts: Array, latents: Array, values: Array) -> tuple[Ar
 
 def by_latent(starts: Array, latents: Array, d_sae: int) -> tuple[Array, Array, Array]:
     """The same pairs latent by latent: `starts [F + 1]`, `samples [P]`, and each one's place in `latents`, `[P]`."""
-    return _transposed(_parts(starts, _OPERATIONS_OF_SORTING), starts, latents, d_sae)
+    return _transposed(_parts(starts, 16), starts, latents, d_sae)
 
 
 def dots(starts: Array, columns: Array, left: Array, right: Array, offsets: Array) -> Array:

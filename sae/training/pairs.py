@@ -84,8 +84,8 @@ class Kernel(Protocol):
         ...
 
     def error(self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """The squared error of what is decoded, plus `b_dec [D]`, beside `y [N, D]`, summed; and that difference, without
-        gradient."""
+        """The residual `[N, D]`, which is what is decoded, plus `b_dec [D]`, less `y [N, D]`: its squares' sum, and
+        itself without gradient."""
         ...
 
 
@@ -106,8 +106,7 @@ class SparseKernel(ABC):
     def residuals(
         self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs
     ) -> tuple[Tensor, Tensor]:
-        """`[N, D]`: what is decoded, plus `b_dec`, less `y`; and `[P]`: products of a sample's row of it and a latent's of
-        the decoder."""
+        """`[N, D]`, see `error`; and `[P]`: products of a sample's residual and a latent's row of the decoder."""
         residual = self.by_sample(pairs, values, decoder).add_(b_dec).sub_(y)
         return residual, self.dots(pairs, residual, decoder, decoder.new_zeros(len(decoder)))
 
