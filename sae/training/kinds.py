@@ -50,10 +50,6 @@ class Kind(nn.Module):
         self.decoder = nn.Parameter(torch.zeros(config.latents, d_out))
         self.b_dec = nn.Parameter(torch.zeros(d_out))
 
-    def pre_activations(self, x: Tensor, latents: Tensor) -> Tensor:
-        """`[N, L]` of some latents `[L]`."""
-        return torch.addmm(self.b_enc[latents], x, self.encoder[latents].T)
-
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
         """The losses of one batch; `variance` is that of the target, summed over its width."""
         raise NotImplementedError
@@ -153,7 +149,7 @@ class MatryoshkaKind(BatchTopKKind):
             end = round(share * self.config.latents)
             inside = (pairs.latents >= start) & (pairs.latents < end)
             left = left + self.kernel.decode(values[inside], self.decoder, pairs.where(inside))
-            of_all = squared_norm(left) / (len(y) * variance)
+            of_all = _squared_norm(left) / (len(y) * variance)
             total, start = total + of_all, end
         assert of_all is not None
         return self._losses(total / len(self.config.prefixes), of_all, left, values, pairs)
@@ -268,8 +264,7 @@ class _SquaredNorm(torch.autograd.Function):
         return ctx.saved_tensors[0] * (2 * gradient)
 
 
-def squared_norm(x: Tensor) -> Tensor:
-    """The sum of squares, in fewer passes over memory than PyTorch's on the way back."""
+def _squared_norm(x: Tensor) -> Tensor:
     return _SquaredNorm.apply(x)  # pyright: ignore[reportReturnType]
 
 

@@ -200,7 +200,7 @@ class _Error(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor, unused: Tensor) -> tuple[Tensor | None, ...]:
         (values, residual, along), scale = ctx.saved_tensors, 2 * gradient
         _, needs_decoder, needs_bias, *_ = ctx.needs_input_grad
         to_decoder = ctx.kernel.by_latent(ctx.pairs, values * scale, residual)[0] if needs_decoder else None

@@ -22,7 +22,7 @@ from sae.training.accelerator import AcceleratorKernel, check_triton
 from sae.training.config import SAEConfig
 from sae.training.cpu import CPUKernel
 from sae.training.feed import Feed
-from sae.training.kinds import KINDS, Losses, squared_norm
+from sae.training.kinds import KINDS, Losses
 from sae.training.pairs import DenseKernel, Kernel
 
 Progress = Callable[[int, int, dict[str, float]], None]
@@ -116,12 +116,11 @@ class Trainer:
 
     def aux_loss(self, x: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
         """The share of `residual [N, D_out]` that the `aux_k` strongest of the latents `dead` leave unexplained."""
-        latents = self.kind.pre_activations(x, dead).relu()
-        if len(dead) > self.config.aux_k:
-            strongest = latents.topk(self.config.aux_k, dim=-1, sorted=False).indices
-            latents = latents * torch.zeros_like(latents).scatter(1, strongest, 1.0)
-        left_over = torch.addmm(residual, latents, self.kind.decoder[dead])
-        return squared_norm(left_over) / squared_norm(residual).clamp(min=torch.finfo(residual.dtype).tiny)
+        kind, nothing = self.kind, residual.new_zeros(residual.shape[1])
+        k = min(self.config.aux_k, len(dead))
+        pairs, pre = kind.kernel.top_rows(x, kind.encoder[dead], kind.b_enc[dead], k)
+        left_over, _ = kind.kernel.error(pre.relu(), kind.decoder[dead], nothing, -residual, pairs)
+        return left_over / residual.square().sum().clamp(min=torch.finfo(residual.dtype).tiny)
 
     @torch.no_grad()
     def _revive(self, x: Tensor, residual: Tensor) -> None:
