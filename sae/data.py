@@ -67,14 +67,15 @@ class ArrayActivations:
     def __init__(self, array: NDArray[np.floating]):
         if array.ndim != 2:
             raise UserError(f"an array of shape {array.shape} given; activations are [rows, width].")
-        self.array = np.ascontiguousarray(array, np.float32)
+        self.array = np.require(array, np.float32, ["C", "W"])
         self.width = array.shape[1]
 
     def __len__(self) -> int:
         return len(self.array)
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        return torch.from_numpy(self.array).index_select(0, torch.from_numpy(rows)).numpy()  # NumPy's has one thread
+        chosen = torch.from_numpy(np.ascontiguousarray(rows, np.int64))
+        return torch.from_numpy(self.array).index_select(0, chosen).numpy()  # NumPy would use one thread
 
 
 class Paired:

@@ -2,23 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.core.device import bf16_pays, int8_pays
 from sae.training import kernels
+from sae.training.kernels import Array
 from sae.training.pairs import Active, Pairs, SparseKernel, from_floors
 
 _CHUNK_BYTES = 1 << 22
 """Pre-activations at a time: what stays in the cores' caches from the product to the selection."""
 
 _LEAST = float(np.finfo(np.float32).tiny)
-
-_Array = NDArray[Any]
+"""The least positive number."""
 
 
 class CPUKernel(SparseKernel):
@@ -39,20 +37,20 @@ class CPUKernel(SparseKernel):
 
     def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Active:
         # A few samples tell where the smallest is about.
-        sample = x[:: max(1, len(x) // 64)]
+        sample = x[:: max(1, len(x) // 128)]
         pre = np.concatenate([chunk.flatten() for chunk in self._coarse(sample, encoder, bias)])
         more = min(pre.size, int(1.3 * count * len(sample) / len(x)) + 64)
-        floor = max(_LEAST, np.partition(pre, -more)[-more])
-        pairs = _select(self._coarse(x, encoder, bias), lambda pre: kernels.above(pre, floor), len(encoder))
-        if len(pairs.latents) < count and floor > _LEAST:
-            pairs = _select(self._coarse(x, encoder, bias), lambda pre: kernels.above(pre, _LEAST), len(encoder))
+        estimate = np.partition(pre, -more)[-more]
+        for share in (1.0, 0.8, 0.5, 0.0):
+            floor = max(_LEAST, share * estimate)
+            pairs = _above(self._coarse(x, encoder, bias), floor, len(encoder))
+            if len(pairs.latents) >= count + count // 8 or floor == _LEAST:
+                break
         return self._largest(x, encoder, bias, pairs, torch.tensor([0, len(pairs.latents)]), count)
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Active:
         shifted, low = from_floors(x, encoder, bias, floors)
-        floor = low.item()
-        pairs = _select(self._fine(x, encoder, shifted), lambda pre: kernels.above(pre, floor), len(encoder))
-        return self.encode(x, encoder, bias, pairs)
+        return self.encode(x, encoder, bias, _above(self._fine(x, encoder, shifted), low.item(), len(encoder)))
 
     def residuals(
         self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs
@@ -80,10 +78,9 @@ class CPUKernel(SparseKernel):
         all_starts, latents, values = kernels.where(kept, all_starts, latents, values)
         return self.encode(x, encoder, bias, _pairs(all_starts, latents, len(encoder)), torch.from_numpy(values))
 
-    @torch.no_grad()
-    def _coarse(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[_Array]:
+    def _coarse(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[Array]:
         """As `_fine`, by products in int8 where the processor has them."""
-        if not self._int8:
+        if not self._int8 or x.shape[1] == 1:  # of which oneDNN's product in int8 makes nothing
             yield from self._fine(x, encoder, bias)
             return
         rows, latents, offsets = _arrays(x.float(), encoder.float(), bias.float())
@@ -95,7 +92,7 @@ class CPUKernel(SparseKernel):
             yield kernels.rescaled(product.numpy(), row_scales[chunk], scales, offsets)
 
     @torch.no_grad()
-    def _fine(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[_Array]:
+    def _fine(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[Array]:
         """Pre-activations `[n, F]`, fp32, of one chunk of samples after the other; by products in bf16 where the
         processor has them."""
         x, encoder, bias = (each.to(torch.bfloat16 if self._bf16 else torch.float32) for each in (x, encoder, bias))
@@ -109,9 +106,13 @@ def _chunks(samples: int, latents: int) -> Iterator[slice]:
     return (slice(at, min(at + size, samples)) for at in range(0, samples, size))
 
 
-def _select(chunks: Iterator[_Array], select: Callable[[_Array], tuple[_Array, _Array]], d_sae: int) -> Pairs:
+def _select(chunks: Iterator[Array], select: Callable[[Array], tuple[Array, Array]], d_sae: int) -> Pairs:
     counts, latents = (np.concatenate(each) for each in zip(*map(select, chunks), strict=True))
     return _pairs(kernels.starts_of(counts), latents, d_sae)
+
+
+def _above(chunks: Iterator[Array], floor: float, d_sae: int) -> Pairs:
+    return _select(chunks, lambda pre: kernels.above(pre, floor), d_sae)
 
 
 class _Counted(Pairs):
@@ -123,9 +124,9 @@ class _Counted(Pairs):
         return torch.from_numpy(found[0]), torch.from_numpy(found[1]), torch.from_numpy(found[2])
 
 
-def _pairs(starts: NDArray[np.int64], latents: NDArray[np.int32], d_sae: int) -> Pairs:
+def _pairs(starts: Array, latents: Array, d_sae: int) -> Pairs:
     return _Counted(torch.from_numpy(starts), torch.from_numpy(latents), d_sae)
 
 
-def _arrays(*tensors: Tensor) -> list[NDArray[Any]]:
+def _arrays(*tensors: Tensor) -> list[Array]:
     return [np.ascontiguousarray(tensor.detach().numpy()) for tensor in tensors]

@@ -5,6 +5,7 @@ matrix: those of sample n are `starts[n] : starts[n + 1]`. Every output row is s
 results do not depend on the number of threads.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -46,30 +47,33 @@ def top_rows(pre: Array, k: int) -> tuple[Array, Array]:
     The k-th largest of the maxima of groups is not above the k-th largest of all, and nearly as large where the groups
     are many; only groups that reach it hold what is looked for.
     """
-    counts, places, parts = np.empty(len(pre), np.int64), np.empty(pre.shape, np.int32), _even_parts(*pre.shape)
     groups = min(pre.shape[1], -(-_GROUPS_EACH * k // 32) * 32)
-    _top_rows(parts, pre.view(np.int32), k, groups, places, counts)
-    return counts, _listed(parts, counts, places)
+    return _selected(pre, lambda parts, *found: _top_rows(parts, pre.view(np.int32), k, groups, *found))
 
 
 def above(pre: Array, floor: float) -> tuple[Array, Array]:
     """The entries that are at least `floor`. See `top_rows`."""
-    counts, places, parts = np.empty(len(pre), np.int64), np.empty(pre.shape, np.int32), _even_parts(*pre.shape)
-    _above(parts, pre, np.float32(floor), places, counts)
-    return counts, _listed(parts, counts, places)
+    return _selected(pre, lambda parts, *found: _above(parts, pre, np.float32(floor), *found))
 
 
 def largest(starts: Array, values: Array, k: int) -> Array:
     """`[P]`: whether a value, of `values [P]` in fp32, is among the k largest positive ones of its row of pairs. Of
     equal ones the first are."""
     kept = np.empty(len(values), np.bool_)
-    _largest(_parts(starts, k), starts, values.view(np.int32), k, kept)
+    _largest(_parts(starts, 32), starts, values.view(np.int32), k, kept)
     return kept
 
 
 def where(kept: Array, starts: Array, latents: Array, values: Array) -> tuple[Array, Array, Array]:
     """Starts, latents and values of the pairs for which `kept [P]` is true."""
     return _where(kept, starts, latents, values)
+
+
+def starts_of(counts: Array) -> Array:
+    """`[N + 1]`: where each row of pairs starts, from the number in each, `[N]`."""
+    starts = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
 
 
 def by_latent(starts: Array, latents: Array, d_sae: int) -> tuple[Array, Array, Array]:
@@ -120,18 +124,13 @@ def _even_parts(rows: int, width: int) -> Array:
     return np.array([rows * part // threads for part in range(threads + 1)])
 
 
-def starts_of(counts: Array) -> Array:
-    """`[N + 1]`: where each row of pairs starts, from the number in each, `[N]`."""
-    starts = np.zeros(len(counts) + 1, np.int64)
-    np.cumsum(counts, out=starts[1:])
-    return starts
-
-
-def _listed(parts: Array, counts: Array, places: Array) -> Array:
+def _selected(pre: Array, select: Callable[[Array, Array, Array], None]) -> tuple[Array, Array]:
+    parts, places, counts = _even_parts(*pre.shape), np.empty(pre.shape, np.int32), np.empty(len(pre), np.int64)
+    select(parts, places, counts)
     starts = starts_of(counts)
     latents = np.empty(starts[-1], np.int32)
     _list(parts, starts, places, latents)
-    return latents
+    return counts, latents
 
 
 _compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
@@ -152,7 +151,7 @@ def _quantise(parts, x, bits, out, scales, scale_bits):  # pyright: ignore
             largest = np.int32(0)
             for j in range(row.shape[0]):
                 largest = max(largest, np.int32(row_bits[j] & _MAGNITUDE))
-            scale_bits[n] = largest
+            scale_bits[n] = largest  # which is `scales`, read as the integers that its numbers' bits are
             inverse = np.float32(127) / scales[n] if scales[n] > 0 else np.float32(0)
             scales[n] /= np.float32(127)
             for j in range(row.shape[0]):

@@ -84,8 +84,8 @@ class Kernel(Protocol):
         ...
 
     def error(self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        """The residual `[N, D]`, which is what is decoded, plus `b_dec [D]`, less `y [N, D]`: its squares' sum, and
-        itself without gradient."""
+        """The residual `[N, D]`, which is what is decoded, plus `b_dec [D]`, less `y [N, D]`: its squares' sum, of
+        which `y` gets no gradient, and itself without gradient."""
         ...
 
 
@@ -129,23 +129,23 @@ class DenseKernel:
     def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Active:
         pre = torch.addmm(bias, x, encoder.T)
         kept = torch.zeros_like(pre, dtype=torch.bool).scatter(1, pre.topk(k, dim=1).indices, True)
-        return _where(kept & (pre > 0), pre)
+        return _active(kept & (pre > 0), pre)
 
     def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Active:
         pre = torch.addmm(bias, x, encoder.T)
         floor = pre.flatten().topk(min(count, pre.numel())).values[-1]
-        return _where((pre >= floor) & (pre > 0), pre)
+        return _active((pre >= floor) & (pre > 0), pre)
 
     def above(self, x: Tensor, encoder: Tensor, bias: Tensor, floors: Tensor) -> Active:
         pre = torch.addmm(bias, x, encoder.T)
-        return _where(pre >= floors, pre)
+        return _active(pre >= floors, pre)
 
     def decode(self, values: Tensor, decoder: Tensor, pairs: Pairs) -> Tensor:
         latents = values.new_zeros(len(pairs), pairs.d_sae).index_put((pairs.samples, pairs.latents), values)
         return latents @ decoder
 
     def error(self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-        residual = self.decode(values, decoder, pairs) + (b_dec - y)
+        residual = self.decode(values, decoder, pairs) + (b_dec - y.detach())
         return residual.square().sum(), residual.detach()
 
 
@@ -196,6 +196,7 @@ class _Error(torch.autograd.Function):
         ctx.save_for_backward(values, residual, along)
         ctx.pairs, ctx.kernel = pairs, kernel
         ctx.mark_non_differentiable(residual)
+        ctx.set_materialize_grads(False)  # the residual's would be zeros of its size
         return torch.dot(residual.flatten(), residual.flatten()), residual
 
     @staticmethod
@@ -223,7 +224,7 @@ _ROUNDING = 2.0**-5
 it, or less."""
 
 
-def _where(kept: Tensor, pre: Tensor) -> Active:
+def _active(kept: Tensor, pre: Tensor) -> Active:
     samples, latents = kept.nonzero(as_tuple=True)
     return Pairs.of((samples, latents), len(pre), pre.shape[1]), pre[samples, latents]
 

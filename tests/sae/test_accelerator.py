@@ -38,6 +38,13 @@ def _loops():
     pytest.importorskip("triton", reason="triton is not installed; it comes with PyTorch's builds for accelerators")
 
 
+@pytest.fixture
+def kernel(request):
+    if request.param == "accelerator":
+        request.getfixturevalue("_loops")
+    return AcceleratorKernel() if request.param == "accelerator" else CPUKernel()
+
+
 def trainer_of(config: SAEConfig, seed: int = 0) -> Trainer:
     rng = np.random.default_rng(seed)
     data, target = (ArrayActivations(np.maximum(rng.normal(size=(600, width)), 0)) for width in (12, 150))
@@ -55,13 +62,19 @@ def test_the_largest_of_a_row_are_found_group_by_group(shape, k):
     assert all(len(set(row)) == k for row in places.tolist())
 
 
-@pytest.mark.usefixtures("_exact", "_loops")
-@pytest.mark.parametrize("kernel", [AcceleratorKernel(), CPUKernel()], ids=["accelerator", "cpu"])
+@pytest.mark.usefixtures("_exact")
+@pytest.mark.parametrize("kernel", ["accelerator", "cpu"], indirect=True)
 def test_pairs_are_those_of_the_reference(kernel):
     generator = torch.Generator().manual_seed(0)
-    x, encoder, bias = (torch.randn(size, generator=generator) for size in ((200, 12), (48, 12), 48))
+    device = "cpu" if isinstance(kernel, CPUKernel) else DEVICE
+    x, encoder, bias = (torch.randn(size, generator=generator).to(device) for size in ((200, 12), (48, 12), 48))
     bias += 9  # so that rounding leaves the positive ones positive
-    for select, *argument in (("top_rows", 5), ("top_rows", 40), ("top_all", 900), ("above", 9 + torch.rand(48))):
+    for select, *argument in (
+        ("top_rows", 5),
+        ("top_rows", 40),
+        ("top_all", 900),
+        ("above", 9 + torch.rand(48, generator=generator).to(device)),
+    ):
         (got, values), (wanted, reference) = (
             getattr(each, select)(x, encoder, bias, *argument) for each in (kernel, DenseKernel())
         )
@@ -76,13 +89,14 @@ def test_pairs_are_those_of_the_reference(kernel):
         torch.testing.assert_close(values, reference, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.usefixtures("_loops")
-@pytest.mark.parametrize("kernel", [AcceleratorKernel(), CPUKernel()], ids=["accelerator", "cpu"])
+@pytest.mark.parametrize("kernel", ["accelerator", "cpu"], indirect=True)
 def test_selection_in_bf16_misses_only_what_is_about_as_large(monkeypatch, kernel):
     monkeypatch.setattr(accelerator, "bf16_pays", lambda device: True)
-    kernel._bf16 = True
+    if isinstance(kernel, CPUKernel):
+        kernel._int8, kernel._bf16 = False, True
     generator = torch.Generator().manual_seed(0)
-    x, encoder, bias = (torch.randn(size, generator=generator) for size in ((200, 128), (512, 128), 512))
+    device = "cpu" if isinstance(kernel, CPUKernel) else DEVICE
+    x, encoder, bias = (torch.randn(size, generator=generator).to(device) for size in ((200, 128), (512, 128), 512))
     exact = torch.addmm(bias, x, encoder.T)
     taken = _taken(*kernel.top_rows(x, encoder, bias, 16), exact)
     assert (taken.sum(1) == 16).all()
@@ -92,7 +106,7 @@ def test_selection_in_bf16_misses_only_what_is_about_as_large(monkeypatch, kerne
     else:
         step = 2.0**-8 * exact.abs().amax()  # of the largest one's last bit
         assert 0 < (largest_left - least).max() < 4 * step  # not in the order of full precision everywhere
-    floors = torch.rand(512, generator=generator) * 10
+    floors = torch.rand(512, generator=generator).to(device) * 10
     taken = _taken(*kernel.above(x, encoder, bias, floors), exact)
     assert taken[exact >= floors].all()
     assert (exact >= floors)[taken].float().mean() > 0.9
