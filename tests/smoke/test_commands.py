@@ -61,7 +61,7 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     status, measured, _ = run("sae evaluate other --episodes 2 --random-network")
     assert status == 0
     assert set(measured) >= SAE_KEYS | {"return_recovered", "controls"}
-    assert set(measured["controls"]) == {"original", "spliced", "zero", "mean"}
+    assert set(measured["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
     assert measured["fvu"] == fitted["fvu"]
     sets = {"features", "random dictionary", "random network's dictionary", "neurons", "PCA", "ICA", "NMF"}
     assert set(measured["coverage"]["means"]) == sets

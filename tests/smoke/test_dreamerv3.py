@@ -35,7 +35,7 @@ class TestAnyAgent:
         assert status == 0, error
         status, measured, error = run("sae evaluate found --episodes 2")
         assert status == 0, error
-        assert set(measured["controls"]) == {"original", "spliced", "zero", "mean"}
+        assert set(measured["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
         status, reported, error = run("sae report found --top 2")
         assert status == 0, error
         assert Path(reported["report"]).stat().st_size > 10_000

@@ -37,7 +37,7 @@ class TestAnyAgent:
         assert fitted["policy_kl"] >= 0
         status, measured, _ = run("sae evaluate found --episodes 2")
         assert status == 0
-        assert set(measured["controls"]) == {"original", "spliced", "zero", "mean"}
+        assert set(measured["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
         status, _, error = run(f"saliency {agent} --target feature:1 --sae found --decisions 2 --output film.mp4")
         assert status == 0, error
         status, reported, error = run("sae report found --top 2")

@@ -24,7 +24,7 @@ def fitted(run, place):
 def test_a_transcoder_is_fitted_measured_and_played_and_refused_where_it_has_no_sense(run, fitted):
     assert 0 < fitted["fvu"] < 1
     assert 0 < fitted["l0"] <= 4
-    assert set(fitted["ablated"]) == {"zero", "mean"}
+    assert set(fitted["ablated"]) == {"zero", "mean", "resample"}
     assert all(0 <= each["action_agreement"] <= 1 for each in fitted["ablated"].values())
     assert 0 < fitted["q_nmse"] < fitted["ablated"]["zero"]["q_nmse"]
     assert run(FIT)[1]["fvu"] == fitted["fvu"]  # resumed, with nothing left to do
@@ -35,7 +35,7 @@ def test_a_transcoder_is_fitted_measured_and_played_and_refused_where_it_has_no_
     assert config["metadata"]["hook_name_out"] == "fc.post"
     known = {condition: np.array([70.0, 70.0]) for condition in ("original", "mean")}
     played = play_spliced(opened, 2, seed=0, epsilon=0.0, known=known)
-    assert set(played["controls"]) == {"original", "spliced", "zero", "mean"}
+    assert set(played["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
     assert run("sae fit tiny --hook conv3.post --latents 32 --k 4 --epochs 1 --as positions")[0] == 0
     assert "'fc.post' has 1 positions and 'conv3.post' 49" in run("sae compare tiny-sae positions")[2]
     for command in ("report across", "test across", "compare tiny-sae across"):

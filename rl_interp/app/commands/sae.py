@@ -75,7 +75,8 @@ def sae_evaluate(
 
     Args:
         run: Its run.
-        episodes: Whole episodes per condition: original, spliced, zero- and mean-ablated.
+        episodes: Whole episodes per condition: original, spliced, and the layer at zero, at its mean
+            and at the value of a random other decision.
         seed: Of the episodes.
         epsilon: Probability of a random action.
         random_network: Also score the concepts of a dictionary fitted to the agent with its weights shuffled, for which

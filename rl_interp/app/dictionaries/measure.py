@@ -21,7 +21,7 @@ from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_hooks
-from rl_interp.core.interventions import Intervention, Mean, Zero, as_hooks
+from rl_interp.core.interventions import Intervention, Mean, Resample, Zero, as_hooks
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.store import ActivationStore
 from sae import SAE, Activations, ArrayActivations, Features, SAEConfig, Statement
@@ -31,6 +31,8 @@ SUGGESTED_FROM = 512
 """Training decisions on which features are clamped to suggest statements."""
 COMPARED = 8192
 """Held-out decisions whose preferences are compared with those through the autoencoder."""
+_BANK = 1024
+"""Training decisions from which resample ablation draws."""
 
 
 def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
@@ -60,8 +62,8 @@ def _generality(fitted: LoadedSAE) -> dict[str, float]:
 
 @torch.no_grad()
 def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
-    """Of held-out decisions: where preferences follow from the stored values alone, with the layer at zero and at its
-    mean too, under `ablated`; else as the agent follows the episodes."""
+    """Of held-out decisions: where preferences follow from the stored values alone, with the layer at zero, at its
+    mean and at another decision's value too, under `ablated`; else as the agent follows the episodes."""
     target, rows, greedy = fitted.target, fitted.held_out_rows[:COMPARED], fitted.agent.has_q_values
 
     def error(original: Tensor, given: Tensor) -> dict[str, float | None]:
@@ -74,7 +76,9 @@ def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
     if head is None:
         return error(*_followed(fitted))
     x, y = (torch.from_numpy(each.read(rows)).to(fitted.sae.W_dec.device) for each in (fitted.store, target))
-    original, ablated = head(y), {"zero": torch.zeros_like(y), "mean": _mean(fitted).to(y).expand_as(y)}
+    drawn = torch.randperm(len(y), generator=torch.Generator().manual_seed(0))
+    original = head(y)
+    ablated = {"zero": torch.zeros_like(y), "mean": _mean(fitted).to(y).expand_as(y), "resample": y[drawn.to(y.device)]}
     return error(original, head(fitted.sae(x))) | {
         "ablated": {name: error(original, head(value)) for name, value in ablated.items()}
     }
@@ -83,6 +87,15 @@ def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
 def _mean(fitted: LoadedSAE) -> Tensor:
     """`[D_out]`: of what the dictionary predicts, in training."""
     return torch.from_numpy(fitted.target.read(fitted.train_rows).mean(0))
+
+
+def _bank(fitted: LoadedSAE) -> Tensor:
+    """`[n, ...]`: the layer that the dictionary predicts, whole, at random decisions of the training episodes."""
+    target = fitted.target
+    samples = np.unique(fitted.train_rows // target.positions)
+    chosen = np.random.default_rng(0).choice(samples, min(len(samples), _BANK), replace=False)
+    whole = target if target.positions == 1 else ActivationStore(target.path, whole=True)
+    return torch.from_numpy(whole.read(chosen)).unflatten(1, whole.sample_shape)
 
 
 def _followed(fitted: LoadedSAE) -> tuple[Tensor, Tensor]:
@@ -114,6 +127,7 @@ def play_spliced(
         "spliced": [fitted.splice()],
         "zero": [Zero(fitted.target.hook)],
         "mean": [Mean(fitted.target.hook, mean=_mean(fitted))],
+        "resample": [Resample(fitted.target.hook, bank=_bank(fitted), generator=torch.Generator().manual_seed(seed))],
     }
     returns = dict(known or {})
     missing = [condition for condition in conditions if condition not in returns]
