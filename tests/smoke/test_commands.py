@@ -71,7 +71,7 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     assert len(tested["outcomes"]) == 2
     assert all(len(each["dose"]) == 7 and "high:" in each["statement"] for each in tested["outcomes"])
     assert cli.main(["sae", "test", "other", "64 high: LEFT more"]) == 1, "there are features 0 to 63"
-    status, reported, _ = run("sae report other --top 2 --clips 5")
+    status, reported, _ = run("sae report other --top 2 --clips 5 --maps 3")
     assert status == 0
     page = Path(reported["report"]).read_text()
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page), "the report must need no network"
@@ -85,6 +85,11 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     assert set(data["clips"]) <= {str(f["top"][0]["frame"]) for f in living}
     with Image.open(io.BytesIO(base64.b64decode(next(iter(data["clips"].values()))))) as clip:
         assert clip.n_frames > 2
+    assert len(data["saliency"]) == 3
+    assert all(each["control"] is None or -1 <= each["control"] <= 1 for each in data["saliency"].values())
+    with Image.open(io.BytesIO(base64.b64decode(next(iter(data["saliency"].values()))["image"]))) as picture:
+        assert picture.size == (320, 420)
+        assert np.ptp(np.asarray(picture)[..., 0].astype(int) - np.asarray(picture)[..., 2]) > 50  # red, or blue
     assert data["evaluation"]["recovered"]["value"] == measured["return_recovered"]
 
 

@@ -4,7 +4,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from rl_interp.app.dictionaries.runs import load_sae
+from rl_interp.app.report.saliency import moments_at
+from rl_interp.core.hooks import run_with_cache
 
 SMALL = "--hidden 16 --lstm 16 --num-envs 4 --unroll 10 --eval-episodes 2 --precision fp32"
 CRAFTER = f"train impala --env CrafterReward-v1 --env.length 40 --channels 4 8 --agent-steps 160 {SMALL}"
@@ -40,7 +45,16 @@ class TestAnyAgent:
         assert set(measured["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
         status, _, error = run(f"saliency {agent} --target feature:1 --sae found --decisions 2 --output film.mp4")
         assert status == 0, error
-        status, reported, error = run("sae report found --top 2")
+        fitted = load_sae("runs/found")
+        for sample, _, obs, state in moments_at(fitted, np.array([0, 7, 60])):
+            _, cache = run_with_cache(fitted.agent.agent, obs, state, names=[hook])
+            value, store = (
+                cache[hook].detach().movedim(fitted.agent.agent.hook_points[hook].feature_axis, -1),
+                fitted.store,
+            )
+            rows = store.read(sample * store.positions + np.arange(store.positions))
+            np.testing.assert_allclose(value.reshape(rows.shape), rows, rtol=1e-3, atol=1e-4)
+        status, reported, error = run("sae report found --top 2 --maps 2")
         assert status == 0, error
         assert "logit" in Path(reported["report"]).read_text()
         if hook != "lstm.h":

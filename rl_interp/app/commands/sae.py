@@ -191,7 +191,7 @@ def sae_pull(
 
 
 def sae_report(
-    run: tyro.conf.Positional[str], output: Path | None = None, top: int = 4, clips: int = 200
+    run: tyro.conf.Positional[str], output: Path | None = None, top: int = 4, clips: int = 200, maps: int = 24
 ) -> dict[str, Any]:
     """Write the autoencoder's report: one HTML file that needs nothing else.
 
@@ -201,11 +201,12 @@ def sae_report(
         top: Top frames per feature, each from another episode.
         clips: Of how many features, those whose clamping changes most actions, what happened around the strongest
             moment is shown too.
+        maps: Of how many of them what they look at there is shown.
     """
     at_least_one(top=top)
     fitted = load_autoencoder(run)
     path = output or fitted.run.path / "report.html"
-    write_page("report", build(fitted, top, clips), path)
+    write_page("report", build(fitted, top, clips, maps), path)
     return {"run": str(fitted.run.path), "report": str(path)}
 
 

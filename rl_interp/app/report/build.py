@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from rl_interp.app.dictionaries.decisions import decisions
 from rl_interp.app.dictionaries.measure import metrics_json
 from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
+from rl_interp.app.report.saliency import feature_saliency
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
@@ -38,13 +39,14 @@ CLIP_PACE = 100
 """Milliseconds a decision."""
 
 
-def build(fitted: LoadedSAE, top: int = 4, clips: int = 200) -> dict[str, Any]:
+def build(fitted: LoadedSAE, top: int = 4, clips: int = 200, maps: int = 24) -> dict[str, Any]:
     """The report as plain values: summary, controls, concepts and every feature.
 
     Args:
         top: top frames per feature, each from another episode.
         clips: of how many features, those whose clamping changes most actions, what happened around the strongest
             moment is shown too.
+        maps: of how many of them what they look at there is shown.
 
     Raises:
         UserError: nothing is known of the rows.
@@ -64,8 +66,9 @@ def build(fitted: LoadedSAE, top: int = 4, clips: int = 200) -> dict[str, Any]:
     tops = [everywhere.top(f, episodes, top) for f in range(everywhere.d_sae)]
     features = _features(fitted, everywhere, matches, tops)
     order = sorted(range(len(tops)), key=lambda f: -(features[f]["clamp"] or {"changed": 0.0})["changed"])
-    moments = [int(tops[f][0]) for f in order if len(tops[f])][: max(0, clips)]
-    frames, films = _frames(fitted, np.unique(np.concatenate(tops)).astype(np.int64), set(moments))
+    moments = {f: int(tops[f][0]) for f in order if len(tops[f])}
+    filmed, mapped = (dict(islice(moments.items(), max(0, count))) for count in (clips, maps))
+    frames, films = _frames(fitted, np.unique(np.concatenate(tops)).astype(np.int64), set(filmed.values()))
     return {
         "title": f"{store.hook} of {fitted.agent.run.path.name}",
         "source": fitted.agent.source | {"sae": str(fitted.run.path), "command": fitted.run.meta["command"]},
@@ -82,6 +85,7 @@ def build(fitted: LoadedSAE, top: int = 4, clips: int = 200) -> dict[str, Any]:
         "features": features,
         "frames": frames,
         "clips": films,
+        "saliency": feature_saliency(fitted, mapped),
     }
 
 
