@@ -132,7 +132,7 @@ def test_without_ffmpeg_the_film_says_so(run, place, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [f"{TRAIN} --agent-steps 400", "collect tiny --samples 300 --hook fc.pre", "sae report tiny-sae"]
+    "command", [f"{TRAIN} --agent-steps 400", "collect tiny --samples 300 --hook fc.pre", "sae report tiny-sae --maps 2"]
 )
 def test_a_full_disk_is_named_and_leaves_no_half_file(run, place, monkeypatch, command):
     def full(descriptor):
@@ -155,7 +155,7 @@ LONG = {
     "collect": "collect tiny --hook fc.pre --samples 100000",
     "sae fit": "sae fit tiny --latents 64 --k 4 --epochs 2000 --as stopped",
     "sae evaluate": "sae evaluate tiny-sae --episodes 1000",
-    "sae report": "sae report tiny-sae",
+    "sae report": "sae report tiny-sae --maps 2",
     "saliency": "saliency tiny --decisions 200 --output film.mp4",
     "demo": "demo --run tiny --episodes 1000",
 }

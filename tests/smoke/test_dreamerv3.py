@@ -36,7 +36,7 @@ class TestAnyAgent:
         status, measured, error = run("sae evaluate found --episodes 2")
         assert status == 0, error
         assert set(measured["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
-        status, reported, error = run("sae report found --top 2")
+        status, reported, error = run("sae report found --top 2 --maps 2")
         assert status == 0, error
         assert Path(reported["report"]).stat().st_size > 10_000
 

@@ -128,7 +128,7 @@ def test_what_serves_other_agents_serves_maze_agents(run, place):
     status, tested, error = run("sae test found --count 2 --states 40")
     assert status == 0, error
     assert len(tested["outcomes"]) == 2
-    status, reported, error = run("sae report found --top 2 --clips 2")
+    status, reported, error = run("sae report found --top 2 --clips 2 --maps 2")
     assert status == 0, error
     data = json.loads(re.search(r'application/json">(.*?)</script>', Path(reported["report"]).read_text(), re.S)[1])
     assert {"kind: dead end", "way: to the cheese"} <= {concept["name"] for concept in data["concepts"]}

@@ -31,7 +31,7 @@ def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
     assert run(command)[1]["result"] == rows
     assert one.joinpath("sae.json").stat().st_mtime_ns == before
     assert run(f"sae evaluate {one} --episodes 1")[0] == 0
-    assert run(f"sae report {one} --output {one}/report.html --top 1")[0] == 0
+    assert run(f"sae report {one} --output {one}/report.html --top 1 --maps 1")[0] == 0
 
 
 def test_a_sweep_on_ray_gives_what_one_process_gives(run, place):
