@@ -132,7 +132,8 @@ def test_without_ffmpeg_the_film_says_so(run, place, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "command", [f"{TRAIN} --agent-steps 400", "collect tiny --samples 300 --hook fc.pre", "sae report tiny-sae --maps 2"]
+    "command",
+    [f"{TRAIN} --agent-steps 400", "collect tiny --samples 300 --hook fc.pre", "sae report tiny-sae"],
 )
 def test_a_full_disk_is_named_and_leaves_no_half_file(run, place, monkeypatch, command):
     def full(descriptor):
