@@ -55,16 +55,23 @@ def randomised(agent: Agent, seed: int = 0) -> Agent:
 
 
 def randomisation_check(
-    agent: Agent, obs: Tensor, target: Target, method: str, state: State = None, seed: int = 0
+    agent: Agent,
+    obs: Tensor,
+    target: Target,
+    method: str,
+    state: State = None,
+    seed: int = 0,
+    maps: np.ndarray | None = None,
 ) -> np.ndarray:
     """`[B]`: Spearman correlation of each |map| with that of the randomised agent (Adebayo et al. 2018,
     arXiv 1810.03292).
 
     Near 1, the map shows the picture rather than what the agent has learned. NaN where a map is all zero.
+    `maps [B, H, W]` are the agent's own, where they are known already.
     """
-    maps = np.abs(saliency_map(agent, obs, target, method, state))
-    controls = np.abs(saliency_map(randomised(agent, seed), obs, target, method, state))
-    return np.array([_spearman(a, b) for a, b in zip(maps, controls, strict=True)])
+    maps = saliency_map(agent, obs, target, method, state) if maps is None else maps
+    controls = saliency_map(randomised(agent, seed), obs, target, method, state)
+    return np.array([_spearman(np.abs(a), np.abs(b)) for a, b in zip(maps, controls, strict=True)])
 
 
 _ROUNDING = 1e-4

@@ -39,11 +39,11 @@ def feature_saliency(fitted: LoadedSAE, moments: Mapping[int, int]) -> dict[str,
         for sample, screen, obs, state in moments_at(fitted, np.array(sorted(by_sample))):
             for feature in by_sample[sample]:
                 target = Feature(fitted.hook, fitted.sae.encode, feature)
-                saliency = saliency_map(agent, obs, target, state=state)[0]
-                [control] = randomisation_check(agent, obs, target, "perturbation", state)
+                maps = saliency_map(agent, obs, target, state=state)
+                [control] = randomisation_check(agent, obs, target, "perturbation", state, maps=maps)
                 times = -(-HEIGHT // screen.shape[0])
                 size = screen.shape[0] * times, screen.shape[1] * times
-                image = overlay(screen, saliency, float(np.abs(saliency).max()), size)
+                image = overlay(screen, maps[0], float(np.abs(maps).max()), size)
                 found[str(feature)] = {
                     "image": _webp(image), "control": round(float(control), 3) if np.isfinite(control) else None
                 }  # fmt: skip
