@@ -75,6 +75,42 @@ class LocalActor:
         self._player.close()
 
 
+class SharedWeights:
+    """The newest weights in shared memory, for one writer and any number of readers.
+
+    There is no lock, since an actor that is killed while it reads could never give it back: versions take turns
+    between two places, and a reader that was overtaken by two versions reads again. Given to another process, it
+    attaches to the same memory there.
+    """
+
+    def __init__(self, size: int, name: str | None = None):
+        self._memory = SharedMemory(name, create=name is None, size=8 + 2 * 4 * size)
+        self._version = np.ndarray((), np.int64, self._memory.buf)
+        self._places = np.ndarray((2, size), np.float32, self._memory.buf, offset=8)
+
+    def __reduce__(self):
+        return SharedWeights, (self._places.shape[1], self._memory.name)
+
+    def write(self, weights: NDArray[np.float32]) -> None:
+        version = int(self._version) + 1
+        self._places[version % 2] = weights
+        self._version[...] = version
+
+    def read(self) -> NDArray[np.float32]:
+        """A copy of the version that was the newest when the reading began."""
+        while True:
+            version = int(self._version)
+            weights = self._places[version % 2].copy()
+            if int(self._version) == version:
+                return weights
+
+    def close(self, unlink: bool = False) -> None:
+        del self._version, self._places
+        self._memory.close()
+        if unlink:
+            self._memory.unlink()
+
+
 @dataclass
 class _Actor:
     """An actor's process as the learner sees it."""
@@ -112,18 +148,14 @@ class ProcessActors:
         bytes_each = sum(_aligned(shape, dtype) for shape, dtype in self._layout.values())
         self._memory = SharedMemory(create=True, size=count * SLOTS * bytes_each)
         self._slots = [_arrays(self._memory, self._layout, i * bytes_each) for i in range(count * SLOTS)]
-        size = sum(weight.numel() for weight in agent.state_dict().values())
-        self._weights_memory = SharedMemory(create=True, size=4 * size)
-        self._weights = np.ndarray(size, np.float32, self._weights_memory.buf)
-        self._lock = self._context.Lock()
+        self._weights = SharedWeights(sum(weight.numel() for weight in agent.state_dict().values()))
         self._life = life
         self._actors: list[_Actor] = []
         self._count = count
         self._held: tuple[int, int] | None = None
 
     def publish(self, weights: NDArray[np.float32]) -> None:
-        with self._lock:
-            self._weights[:] = weights
+        self._weights.write(weights)
         if not self._actors:
             self._actors = [self._start(index, self._life) for index in range(self._count)]
 
@@ -169,10 +201,9 @@ class ProcessActors:
 
     def _start(self, index: int, life: int) -> _Actor:
         ours, theirs = self._context.Pipe()
-        memory = (self._memory.name, self._weights_memory.name, len(self._weights))
         process = self._context.Process(
             target=_act,
-            args=(theirs, self._config, self._seed, index, life, self._layout, memory, self._lock),
+            args=(theirs, self._config, self._seed, index, life, self._layout, self._memory.name, self._weights),
             daemon=True,
         )
         process.start()
@@ -200,10 +231,10 @@ class ProcessActors:
             actor.process.join(timeout=2)
             actor.process.kill()
             actor.process.join()
-        del self._slots, self._weights
-        for memory in (self._memory, self._weights_memory):
-            memory.close()
-            memory.unlink()
+        del self._slots
+        self._memory.close()
+        self._memory.unlink()
+        self._weights.close(unlink=True)
 
 
 def _act(
@@ -213,25 +244,22 @@ def _act(
     index: int,
     life: int,
     layout: dict[str, Any],
-    memory: tuple[str, str, int],
-    lock: Any,
+    memory_name: str,
+    weights: SharedWeights,
 ) -> None:
     """An actor's process: fill the slots that the learner names until it hangs up."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the learner's: it ends its actors itself
     torch.set_num_threads(1)
-    unrolls, weights = SharedMemory(memory[0]), SharedMemory(memory[1])
-    published = np.ndarray(memory[2], np.float32, weights.buf)
+    unrolls = SharedMemory(memory_name)
     bytes_each = sum(_aligned(shape, dtype) for shape, dtype in layout.values())
     player = None
     try:
         player = Player(config, seed, index, life)
         while True:
             slot = pipe.recv()
-            with lock:
-                current = published.copy()
-            player.play(current, _arrays(unrolls, layout, slot * bytes_each))
+            player.play(weights.read(), _arrays(unrolls, layout, slot * bytes_each))
             pipe.send(slot)
     except (EOFError, OSError):
         pass
@@ -240,7 +268,6 @@ def _act(
     finally:
         if player is not None:
             player.close()
-        del published
         weights.close()
         unrolls.close()
 

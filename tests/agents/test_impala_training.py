@@ -1,7 +1,9 @@
 """IMPALA's learning: losses, phases, actors, resume."""
 
 import os
+import pickle
 import signal
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 
 from agents.cbet import CBETConfig
 from agents.impala import IMPALAConfig, Transfer, default_config, load, make_agent, train
-from agents.impala.actors import ProcessActors
+from agents.impala.actors import ProcessActors, SharedWeights
 from agents.impala.learner import Learner, losses
 from agents.impala.player import Player, environments, flat_weights, set_flat_weights, unroll_layout
 from agents.impala.training import Training
@@ -225,6 +227,29 @@ def test_an_actor_that_hangs_is_replaced():
         assert "has not answered for 1 s" in warnings[0]
     finally:
         actors.close()
+
+
+def test_weights_that_are_read_while_others_are_written_are_of_one_version():
+    size = 1 << 18
+    ours = SharedWeights(size)
+    theirs, versions = pickle.loads(pickle.dumps(ours)), []
+    ours.write(np.zeros(size, np.float32))
+    done = threading.Event()
+
+    def read():
+        while not done.is_set():
+            versions.append(np.unique(theirs.read()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for version in range(1, 2000):
+        ours.write(np.full(size, version, np.float32))
+    done.set()
+    reader.join()
+    theirs.close()
+    ours.close(unlink=True)
+    assert all(len(seen) == 1 for seen in versions)
+    assert len({float(seen[0]) for seen in versions}) > 5
 
 
 def test_an_environment_that_gives_no_number_stops_training_in_one_sentence(monkeypatch):
