@@ -28,7 +28,7 @@ def save(sae: SAE, directory: Path | str, metadata: dict[str, Any] | None = None
     """Write the dictionary to `directory`, which appears whole or not at all.
 
     Args:
-        metadata: where it comes from: run, checkpoint step, hook name.
+        metadata: where it comes from: run, checkpoint step, hook name; added to what the dictionary knows of it.
     """
     directory = Path(directory)
     config: dict[str, Any] = {
@@ -40,7 +40,10 @@ def save(sae: SAE, directory: Path | str, metadata: dict[str, Any] | None = None
         "apply_b_dec_to_input": not sae.transcodes,
         "normalize_activations": "none",
         "reshape_activations": "none",
-        "metadata": {"sae_lens_version": _LAYOUT, "sae_lens_training_version": None} | (metadata or {}),
+        "metadata": {"sae_lens_training_version": None}
+        | sae.metadata
+        | (metadata or {})
+        | {"sae_lens_version": _LAYOUT},
     }
     if isinstance(sae, TopK):
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
@@ -55,7 +58,7 @@ def save(sae: SAE, directory: Path | str, metadata: dict[str, Any] | None = None
 
 
 def load(directory: Path | str) -> SAE:
-    """Read a dictionary that `save`, or SAELens with one of the same architectures, has written.
+    """Read a dictionary, with its metadata, that `save`, or SAELens with one of the same architectures, has written.
 
     Raises:
         RunError: a file is missing or damaged, the architecture is another one, or a weight has another shape.
@@ -77,6 +80,7 @@ def load(directory: Path | str) -> SAE:
     if not transcodes and not config.get("apply_b_dec_to_input", True):
         weights["b_enc"] = weights["b_enc"] + weights["b_dec"] @ weights["W_enc"]
     sae.load_state_dict({name: weights[name] for name in sae.state_dict()})
+    sae.metadata = config.get("metadata") or {}
     return sae.eval()
 
 
@@ -100,6 +104,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     for key, value in wanted.items():
         if config.get(key, value) != value:
             raise RunError(f"{path} has {key} = {config[key]!r}; only {value!r} can be read.")
+    if not isinstance(config.get("metadata") or {}, dict):
+        raise RunError(f"{path} has metadata = {config['metadata']!r}; it must be an object, or left out.")
     sizes = ["d_in", "d_sae"]
     sizes += ["k"] if config["architecture"].startswith("topk") else []
     sizes += ["d_out"] if config["architecture"].endswith("_transcoder") else []

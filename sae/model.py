@@ -8,6 +8,7 @@ d_out wide, an autoencoder's d_in.
 """
 
 from abc import ABC, abstractmethod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class SAE(nn.Module, ABC):
     def __init__(self, d_in: int, d_sae: int, d_out: int | None = None):
         super().__init__()
         self.transcodes = d_out is not None
+        self.metadata: dict[str, Any] = {}
+        """Where it comes from, as `sae.save` was told: model, hook name."""
         self.W_enc = nn.Parameter(torch.zeros(d_in, d_sae))
         self.b_enc = nn.Parameter(torch.zeros(d_sae))
         self.W_dec = nn.Parameter(torch.zeros(d_sae, d_out or d_in))

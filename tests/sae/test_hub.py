@@ -110,12 +110,13 @@ def test_what_is_pushed_is_pulled_to_the_last_bit(hub, tmp_path):
     found = sae.pull("me/mine", "fc.post", endpoint=hub)
     for name, weight in made.state_dict().items():
         assert torch.equal(weight, found.state_dict()[name])
+    assert found.metadata["hook_name"] == "fc.post"
 
 
 def test_the_commands_push_and_pull(hub, tmp_path, monkeypatch):
     from rl_interp.app import cli, commands
 
-    folder = sae.save(dictionary(), tmp_path / "run" / "sae_lens")
+    folder = sae.save(dictionary(), tmp_path / "run" / "sae_lens", {"hook_name": "fc.post", "model_name": "dqn"})
     opened = SimpleNamespace(run=SimpleNamespace(path=folder.parent), hook="fc.post")
     monkeypatch.setattr("rl_interp.app.commands.sae.load_sae", lambda run: opened)
     monkeypatch.setenv("HF_TOKEN", "hf_x")
@@ -125,6 +126,15 @@ def test_the_commands_push_and_pull(hub, tmp_path, monkeypatch):
     assert "fc.post/cfg.json" in Hub.files
     assert commands.sae_pull("me/mine", tmp_path / "out", "fc.post")["d_sae"] == 16
     assert torch.equal(sae.load(tmp_path / "out").W_dec, sae.load(folder).W_dec)
+    wanted = {"hook_name": "fc.post", "model_name": "dqn", "repo": "me/mine", "folder": "fc.post"}
+    assert json.loads((tmp_path / "out" / "cfg.json").read_text())["metadata"].items() >= wanted.items()
+
+
+def test_metadata_that_is_no_object_is_refused(tmp_path):
+    config = sae.save(dictionary(), tmp_path / "made") / "cfg.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"metadata": ["fc.post"]}))
+    with pytest.raises(RunError, match=r"has metadata = \['fc.post'\]; it must be an object, or left out"):
+        sae.load(tmp_path / "made")
 
 
 def test_what_is_not_there_is_said_in_one_sentence(hub, tmp_path):
