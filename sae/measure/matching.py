@@ -19,7 +19,8 @@ class Matching:
     correlation: NDArray[np.float64]
     """`[F, G]`: Pearson's, of activations over the samples; 0 with a feature that never fires."""
     by_chance: NDArray[np.float64]
-    """The same with the other's samples moved on by half of all: every feature as it is, at other moments."""
+    """The same with the other's samples moved on by half of all: every feature as it is, where it is, at other
+    moments."""
     pairs: list[tuple[int, int]]
     """Each feature with at most one of the other's, so that the sum of the correlations is largest (Kuhn 1955); those
     of positive correlation, the largest first."""
@@ -36,18 +37,25 @@ class Matching:
         return correlation.max(1 - side)[living]
 
 
-def match(first: Features, second: Features) -> Matching:
+def match(first: Features, second: Features, positions: int = 1) -> Matching:
     """Match features by their activations on the same samples.
 
+    Args:
+        positions: of a layer, whose samples follow one another; chance leaves them in place, as features that tell no
+            more than the position would otherwise seem to have more in common than chance.
+
     Raises:
-        UserError: the two have not the same number of samples.
+        UserError: the two have not the same number of samples, or not all positions of every moment.
     """
     if first.samples != second.samples:
         raise UserError(f"{first.samples} and {second.samples} samples given; features are matched on the same ones.")
+    moments, left = divmod(first.samples, positions)
+    if left:
+        raise UserError(f"{first.samples} samples given of {positions} positions each; give all positions of a moment.")
     correlation = _correlation(first, second, 0)
     pairs = [(int(f), int(g)) for f, g in zip(*linear_sum_assignment(-correlation), strict=True)]
     pairs = sorted((pair for pair in pairs if correlation[pair] > 0), key=lambda pair: -correlation[pair])
-    return Matching(correlation, _correlation(first, second, first.samples // 2), pairs)
+    return Matching(correlation, _correlation(first, second, moments // 2 * positions), pairs)
 
 
 def _correlation(first: Features, second: Features, shift: int) -> NDArray[np.float64]:

@@ -28,6 +28,19 @@ def test_features_are_matched_by_their_correlation():
     assert found.best_by_chance(0).max() < 0.3
 
 
+@pytest.mark.parametrize("moments", [100, 101])
+def test_by_chance_features_stay_at_their_positions(moments):
+    """Features that tell nothing but the position have no more in common than by chance."""
+    random = np.random.default_rng(0)
+    place = np.tile(random.random((48, 6)), (moments, 1))
+    first, second = (Features.dense(place * (random.random(place.shape) < 0.9)) for _ in range(2))
+    found = match(first, second, positions=48)
+    np.testing.assert_allclose(found.best_by_chance(0), found.best(0), atol=0.03)
+    assert found.best(0).min() > 0.5
+
+
 def test_features_of_other_samples_are_not_matched():
     with pytest.raises(UserError, match="3 and 4 samples"):
         match(Features.dense(np.ones((3, 2))), Features.dense(np.ones((4, 2))))
+    with pytest.raises(UserError, match="4 samples given of 3 positions each"):
+        match(Features.dense(np.ones((4, 2))), Features.dense(np.ones((4, 2))), positions=3)

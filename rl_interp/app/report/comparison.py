@@ -66,7 +66,8 @@ def _matched(first: LoadedSAE, second: LoadedSAE) -> Matching:
         episodes = np.unique(first.store.column("episode", rows))
         values = follow(second.agent.agent, second.hook, second.store.width, first, episodes)
         theirs = sae_package.encode_rows(second.sae, ArrayActivations(values), np.arange(len(values)))
-    return sae_package.match(Features(sae_package.encode_rows(first.sae, first.store, rows)), Features(theirs))
+    mine = sae_package.encode_rows(first.sae, first.store, rows)
+    return sae_package.match(Features(mine), Features(theirs), first.store.positions)
 
 
 def _summary(found: Matching, side: int) -> dict[str, float]:
