@@ -96,6 +96,18 @@ class Paired:
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         return np.concatenate([self.first.read(rows), self.second.read(rows)], axis=1)
 
+    def locate(self, row: int) -> str:
+        """Where a row is kept: on the target's side, unless the source has NaN or infinity there."""
+        if np.isfinite(self.first.read(np.array([row]))).all():
+            return f"{_place(self.second, row)} of the target"
+        return f"{_place(self.first, row)} of the source"
+
+
+def sample_rows(rows: NDArray[np.integer], count: int, rng: np.random.Generator) -> NDArray[np.integer]:
+    """At most `count` of the rows, drawn at random, in rising order: every n-th might all be of one position."""
+    # Far fewer than the rows, as a rule: drawing without the permutation of all of them.
+    return np.sort(rows[rng.choice(len(rows), min(count, len(rows)), replace=False, shuffle=False)])
+
 
 def check_finite(data: Activations, rows: NDArray[np.integer], batch: int = 8192) -> None:
     """Read `rows` of `data`, in rising order, and raise a `UserError` that names the first with a NaN or infinity."""
@@ -104,10 +116,14 @@ def check_finite(data: Activations, rows: NDArray[np.integer], batch: int = 8192
         bad = ~np.isfinite(data.read(chosen)).all(1)
         if bad.any():
             row = int(chosen[np.argmax(bad)])
-            where = data.locate(row) if isinstance(data, Located) else f"activation row {row}"
             raise UserError(
-                f"{where} holds NaN or infinity; collect the store again from an agent whose weights are finite."
+                f"{_place(data, row)} holds NaN or infinity; collect the store again from an agent whose weights are "
+                "finite."
             )
+
+
+def _place(data: Activations, row: int) -> str:
+    return data.locate(row) if isinstance(data, Located) else f"activation row {row}"
 
 
 def split_by_episode(
@@ -118,5 +134,7 @@ def split_by_episode(
     chosen = np.random.default_rng(seed).permutation(names)[: round(held_out * len(names))]
     if held_out > 0 and not 0 < len(chosen) < len(names):
         raise UserError(f"the store holds {len(names)} episode(s), too few to hold out {held_out:.0%}; collect more.")
-    is_held_out = np.isin(episodes, chosen)
+    # A part at a time: of tens of millions of rows at once, `isin` would take a gigabyte on the way.
+    parts = np.array_split(episodes, 1 + len(episodes) // 2**20)
+    is_held_out = np.concatenate([np.isin(part, chosen) for part in parts])
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)

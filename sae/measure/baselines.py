@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from sae.data import Activations, ArrayActivations
+from sae.data import Activations, ArrayActivations, sample_rows
 from sae.model import SAE
 from sae.training.config import SAEConfig
 from sae.training.feed import Feed
@@ -16,6 +16,6 @@ _ROWS = 4096
 
 def random_dictionary(data: Activations, config: SAEConfig, rows: NDArray[np.integer]) -> SAE:
     """A dictionary of the same kind and size behind the same whitening, as it starts from random directions."""
-    every = max(1, len(rows) // max(_ROWS, config.latents))
+    rows = sample_rows(rows, max(_ROWS, config.latents), np.random.default_rng(config.data_seed))
     random = replace(config, start="random")
-    return Trainer(Feed(ArrayActivations(data.read(rows[::every])), random), random).sae()
+    return Trainer(Feed(ArrayActivations(data.read(rows)), random), random).sae()

@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import MaxAbsScaler
 
 from rl_interp.core.errors import UserError
+from sae.data import sample_rows
 from sae.measure.features import Features, best_per_concept
 
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9)
@@ -114,12 +115,12 @@ def _probe(
     held_out_labels: NDArray[np.bool_],
     rows: int,
 ) -> NDArray[np.float64]:
-    every = max(1, train.samples // rows)
+    fitted = sample_rows(np.arange(train.samples), rows, np.random.default_rng(0))
     scale = MaxAbsScaler().fit(_samples(train))
-    x, held = scale.transform(_samples(train)[::every]), scale.transform(_samples(held_out))
+    x, held = scale.transform(_samples(train)[fitted]), scale.transform(_samples(held_out))
     scores = []
     for concept in range(train_labels.shape[1]):
-        labels = train_labels[::every, concept]
+        labels = train_labels[fitted, concept]
         if labels.all() or not labels.any():
             scores.append(0.5)
             continue

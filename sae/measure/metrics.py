@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from rl_interp.core.errors import UserError
 from rl_interp.core.stats import Interval, bootstrap
-from sae.data import Activations
+from sae.data import Activations, check_finite
 from sae.model import SAE
 
 ULTRA_RARE = 1e-4
@@ -93,7 +93,8 @@ def evaluate(
     """The figures of `sae` on `rows` of `data`, in one streaming pass; a transcoder's on those of its `target`.
 
     Raises:
-        UserError: no rows, rows that are all the same, or data of another width than the dictionary's.
+        UserError: no rows, rows that are all the same, NaN or infinity in them, or data of another width than the
+            dictionary's.
     """
     if not len(rows):
         raise UserError("no rows given to measure on; hold out some episodes (held_out) or give the training rows.")
@@ -112,6 +113,9 @@ def evaluate(
         squares += y.double().square().sum().item()
         active += int((values > 0).sum())
         fired += np.bincount(indices[values > 0].cpu().numpy(), minlength=sae.d_sae)
+    if not np.isfinite(error):
+        for each in (data, target):
+            check_finite(each, rows)
     count = len(rows)
     density = fired / count
     variance = squares - (total.square().sum() / count).item()

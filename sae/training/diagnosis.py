@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.errors import UserError
-from sae.data import Activations
+from sae.data import Activations, check_finite, sample_rows
 from sae.training.config import SAEConfig
 from sae.training.whiten import check_width
 
@@ -59,14 +59,16 @@ class Diagnosis:
 
 
 def diagnose(data: Activations, rows: NDArray[np.integer] | None = None) -> Diagnosis:
-    """Look at an even sample of `rows` (by default all).
+    """Look at a random sample of `rows` (by default all).
 
     Raises:
-        UserError: fewer than two rows, or all are the same, or they are too wide to be whitened.
+        UserError: fewer than two rows, or all are the same, or NaN or infinity in them, or they are too wide to be
+            whitened.
     """
     check_width(data.width)
-    rows = np.arange(len(data)) if rows is None else np.sort(rows)
-    values = data.read(rows[:: max(1, len(rows) // _ROWS)]).astype(np.float64)
+    rows = sample_rows(np.arange(len(data)) if rows is None else rows, _ROWS, np.random.default_rng(0))
+    check_finite(data, rows)
+    values = data.read(rows).astype(np.float64)
     mean = values.mean(0)
     centred = values - mean
     varies = np.ptp(values, axis=0) > 0
