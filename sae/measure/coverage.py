@@ -70,27 +70,27 @@ def coordinates(
     count = min(_COMPONENTS, int((strengths > _NEGLIGIBLE * strengths[0]).sum()))
     found = {"neurons": (train, held_out)}
     methods = {"PCA": PCA(count, random_state=seed), "ICA": FastICA(count, random_state=seed, max_iter=100, tol=1e-3)}
-    if sample.min() >= 0:
+    if min(train.min(), held_out.min()) >= 0:
         methods["NMF"] = NMF(count, init="nndsvda", random_state=seed, max_iter=100, tol=1e-3)  # pyright: ignore[reportArgumentType]
     for name, method in methods.items():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # as baselines they need not be exact
             method.fit(sample)
             found[name] = (method.transform(train), method.transform(held_out))
-    return {name: (both_signs(a), both_signs(b)) for name, (a, b) in found.items()}
+    return {name: both_signs(*both) for name, both in found.items()}
 
 
-def both_signs(values: NDArray[np.floating]) -> Features:
-    """Coordinates `[N, D]` as features; where some are negative, each counts in either sign."""
-    if values.min() >= 0:
-        return Features.dense(values)
-    return Features.dense(np.concatenate([values, -values], axis=1))
+def both_signs(train: NDArray[np.floating], held_out: NDArray[np.floating]) -> tuple[Features, Features]:
+    """Coordinates `[N, D]` of two splits as features; where some of either are negative, each counts in both signs."""
+    if min(train.min(), held_out.min()) < 0:
+        train, held_out = (np.concatenate([values, -values], axis=1) for values in (train, held_out))
+    return Features.dense(train), Features.dense(held_out)
 
 
 def _best_f1(
     train: Features, held_out: Features, train_labels: NDArray[np.bool_], held_out_labels: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """The pair of feature and threshold is chosen in training, among quantiles of the feature's own activations."""
+    """The pair of feature and threshold is chosen in training, among quantiles of its own positive activations."""
     thresholds = np.stack([train.quantile(q) for q in _QUANTILES])  # [Q, F]
     chosen = np.stack([_f1(train, at, train_labels) for at in thresholds])  # [Q, F, C]
     scored = np.stack([_f1(held_out, at, held_out_labels) for at in thresholds])

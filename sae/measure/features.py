@@ -57,10 +57,9 @@ class Features:
         return np.diff(self._start)
 
     def quantile(self, q: float) -> NDArray[np.float32]:
-        """`[F]`: a quantile of each feature's positive activations, 0 for one that never fires."""
-        return np.array(
-            [np.quantile(self.values(f), q) if len(self.values(f)) else 0 for f in range(self.d_sae)], np.float32
-        )
+        """`[F]`: a quantile of each feature's positive activations, 0 for one that has none."""
+        positive = (values[values > 0] for values in map(self.values, range(self.d_sae)))
+        return np.array([np.quantile(values, q) if len(values) else 0 for values in positive], np.float32)
 
     def histogram(self, feature: int, bins: int = 20) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Counts and edges of a feature's positive activations, from 0."""

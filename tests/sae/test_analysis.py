@@ -21,6 +21,7 @@ from sae import (
     TopK,
     action_agreement,
     best_per_concept,
+    both_signs,
     clamp_effects,
     coordinates,
     coverage,
@@ -275,6 +276,29 @@ def test_the_best_f1_is_scikit_learns(x):
         for q in (0, 0.25, 0.5, 0.75, 0.9)
     ]
     assert got == pytest.approx(max(scores))
+
+
+def test_a_signed_coordinate_has_the_thresholds_of_a_feature_that_is_its_positive_part():
+    rng = np.random.default_rng(0)
+    labels = rng.random((4000, 1)) < 0.05
+    x = rng.normal(size=(4000, 1)).astype(np.float32) + 3 * labels.astype(np.float32)
+    splits = x[:3000], x[3000:]
+    part = [Features.dense(np.maximum(np.concatenate([values, -values], 1), 0)) for values in splits]
+    got, wanted = (coverage(*both, labels[:3000], labels[3000:]) for both in (both_signs(*splits), part))
+    assert got.f1 == wanted.f1
+    assert got.auroc == pytest.approx(roc_auc_score(labels[3000:, 0], splits[1][:, 0]))  # the order of negatives counts
+
+
+@pytest.mark.parametrize("negative", [0, 1], ids=["training", "held-out"])
+def test_either_split_may_hold_the_only_negative_value(negative):
+    rng = np.random.default_rng(0)
+    splits = [np.abs(rng.normal(size=(300, 3))).astype(np.float32) for _ in range(2)]
+    splits[negative][0, 0] = -0.1
+    found = coordinates(*splits)
+    assert "NMF" not in found
+    for features in found.values():
+        assert features[0].d_sae == features[1].d_sae == 6
+        coverage(*features, *(rng.random((2, 300, 1)) < 0.5))
 
 
 def test_coordinates_count_in_both_signs_and_find_mixed_sources():

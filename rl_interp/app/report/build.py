@@ -110,18 +110,21 @@ def _concepts(fitted: LoadedSAE, known: Labelled) -> list[dict[str, Any]]:
     """Each concept's best detector, chosen in training and scored held out: a feature, and the controls."""
     store, labels = fitted.store, (known.train_labels, known.held_out_labels)
 
-    def best(sae: SAE | None) -> NDArray[np.float64]:
-        def features(rows: NDArray[np.int64]) -> Features:
-            if sae is None:
-                return sae_package.both_signs(store.read(rows))
-            return Features(sae_package.encode_rows(sae, store, rows))
-
-        return sae_package.best_per_concept(features(known.train), features(known.held_out), *labels)
+    def best(sae: SAE) -> NDArray[np.float64]:
+        train, held_out = (
+            Features(sae_package.encode_rows(sae, store, rows)) for rows in (known.train, known.held_out)
+        )
+        return sae_package.best_per_concept(train, held_out, *labels)
 
     config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
     random = sae_package.random_dictionary(store, config, fitted.train_rows)
+    neurons = sae_package.both_signs(store.read(known.train), store.read(known.held_out))
     rates = np.concatenate(labels).mean(0)
-    columns = {"feature": best(fitted.sae), "neuron": best(None), "random": best(random)}
+    columns = {
+        "feature": best(fitted.sae),
+        "neuron": sae_package.best_per_concept(*neurons, *labels),
+        "random": best(random),
+    }
     return [
         {
             "name": name,
