@@ -73,11 +73,6 @@ class Features:
         _, first = np.unique(episodes[strongest], return_index=True)
         return strongest[np.sort(first)[:count]]
 
-    def generality(self, episodes: NDArray[np.integer]) -> NDArray[np.float64]:
-        """`[F]`: share of the episodes in which each feature fires at least once; `episodes` as in `top`."""
-        _, number = np.unique(episodes, return_inverse=True)
-        return np.array([len(np.unique(number[self.rows(f)])) for f in range(self.d_sae)]) / (number.max() + 1)
-
     def auroc(self, labels: NDArray[np.bool_]) -> NDArray[np.float64]:
         """`[F, C]`: the probability that a sample with the concept activates the feature more than one without.
 

@@ -61,6 +61,25 @@ def encode_rows(sae: SAE, data: Activations, rows: NDArray[np.integer], batch: i
     return Encoding(np.cumsum(np.concatenate(counts)), np.concatenate(latents), np.concatenate(values), sae.d_sae)
 
 
+@torch.no_grad()
+def generality(
+    sae: SAE, data: Activations, rows: NDArray[np.integer], episodes: NDArray[np.integer], batch: int = 4096
+) -> NDArray[np.float64]:
+    """`[F]`: share of the episodes in which each latent fires at least once, in one streaming pass over `rows` of
+    `data`, of which row i is of `episodes[i]`."""
+    # With each episode's rows together, the last episode in which a latent fired is all that must be remembered.
+    order = np.argsort(episodes, kind="stable")
+    rows, episodes = rows[order], episodes[order].astype(np.int64)
+    count, last = np.zeros(sae.d_sae, np.int64), np.full(sae.d_sae, episodes[0] - 1)
+    for start in range(0, len(rows), batch):
+        found = encode_rows(sae, data, rows[start : start + batch], batch)
+        fired = np.unique(episodes[start + found.rows()] * sae.d_sae + found.latents)
+        episode, latent = np.divmod(fired, sae.d_sae)
+        count += np.bincount(latent[episode > last[latent]], minlength=sae.d_sae)
+        np.maximum.at(last, latent, episode)
+    return count / len(np.unique(episodes))
+
+
 @dataclass(frozen=True)
 class Metrics:
     """Figures of a dictionary on a set of rows."""

@@ -25,6 +25,7 @@ from rl_interp.core.interventions import Intervention, Mean, Resample, Zero, as_
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.store import ActivationStore
 from sae import SAE, Activations, ArrayActivations, Features, SAEConfig, Statement
+from sae.data import batches
 from saliency import randomised
 
 SUGGESTED_FROM = 512
@@ -43,7 +44,9 @@ def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
     )
     return {
         **{name: value for name, value in asdict(held_out).items() if name != "samples"},
-        "dead_fraction": everywhere.dead_fraction,  # of all the data, so that a rare feature is not called dead
+        # Of all the data, so that a rare feature is not called dead, and there are enough to call one ultra-rare.
+        "dead_fraction": everywhere.dead_fraction,
+        "ultra_rare_fraction": everywhere.ultra_rare_fraction,
         "train_fvu": train.fvu,
         **_generality(fitted),
         **_policy_error(fitted),
@@ -54,7 +57,7 @@ def _generality(fitted: LoadedSAE) -> dict[str, float]:
     """Over the latents that fire in held-out episodes: in what share of these each fires, and how many in one alone."""
     rows = fitted.held_out_rows
     episodes = fitted.store.column("episode", rows)
-    shares = Features(sae_package.encode_rows(fitted.sae, fitted.store, rows)).generality(episodes)
+    shares = sae_package.generality(fitted.sae, fitted.store, rows, episodes)
     living = shares[shares > 0]
     once = living * len(np.unique(episodes)) < 1.5
     return {"generality": float(living.mean()), "one_episode_fraction": float(once.mean())}
@@ -86,14 +89,17 @@ def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
 
 def _mean(fitted: LoadedSAE) -> Tensor:
     """`[D_out]`: of what the dictionary predicts, in training."""
-    return torch.from_numpy(fitted.target.read(fitted.train_rows).mean(0))
+    total = np.zeros(fitted.target.width)
+    for batch in batches(fitted.target, fitted.train_rows, 4096):
+        total += batch.sum(0, dtype=np.float64)
+    return torch.from_numpy((total / len(fitted.train_rows)).astype(np.float32))
 
 
 def _bank(fitted: LoadedSAE) -> Tensor:
     """`[n, ...]`: the layer that the dictionary predicts, whole, at random decisions of the training episodes."""
     target = fitted.target
-    samples = np.unique(fitted.train_rows // target.positions)
-    chosen = np.random.default_rng(0).choice(samples, min(len(samples), _BANK), replace=False)
+    first = fitted.train_rows[:: target.positions]  # of each decision: a split has all of its positions
+    chosen = np.random.default_rng(0).choice(first, min(len(first), _BANK), replace=False) // target.positions
     whole = target if target.positions == 1 else ActivationStore(target.path, whole=True)
     return torch.from_numpy(whole.read(chosen)).unflatten(1, whole.sample_shape)
 
