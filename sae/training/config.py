@@ -25,7 +25,8 @@ class SAEConfig:
     """Samples per update."""
     learning_rate: float | None = None
     """Adam's step size at its highest; by default 0.03, and in inverse proportion less for more than 2,048 latents,
-    each of which wins fewer samples. Lower it where latents die or the loss jumps."""
+    each of which wins fewer samples. Matryoshka's is a quarter of that: its outer latents explain only what the inner
+    ones leave over, and die of larger steps. Lower it where latents die or the loss jumps."""
     warmup: float = 0.02
     """Share of the updates over which the step size rises from 0."""
     decay: float = 0.3
@@ -65,6 +66,8 @@ class SAEConfig:
         for name in ("epochs", "dead_after"):
             self._require(name, 0 < getattr(self, name) < inf, "positive and finite")
         self._require("learning_rate", 0 < self.peak_rate < inf, "positive and finite")
+        for name in ("seed", "data_seed"):
+            self._require(name, getattr(self, name) >= 0, "at least 0")
         for name in ("aux_k", "aux_coefficient"):
             self._require(name, 0 <= getattr(self, name) < inf, "at least 0 and finite")
         self._require("ridge", self.ridge >= 0, "at least 0")
@@ -82,7 +85,9 @@ class SAEConfig:
     @property
     def peak_rate(self) -> float:
         """The step size that `learning_rate` comes to."""
-        return 3e-2 * min(1.0, 2048 / self.latents) if self.learning_rate is None else self.learning_rate
+        if self.learning_rate is not None:
+            return self.learning_rate
+        return 3e-2 * min(1.0, 2048 / self.latents) * (0.25 if self.kind == "matryoshka" else 1.0)
 
     def _require(self, name: str, fine: bool, wanted: str) -> None:
         if not fine:  # NaN is not fine either: every comparison with it is false

@@ -26,7 +26,8 @@ class Losses:
 
     loss: Tensor
     fvu: Tensor
-    """Share of the target's variance unexplained; of all the data's variance, as a short batch has little."""
+    """Share of the whitened target's variance unexplained; of all the data's variance, as a short batch has little.
+    Whitening evens out what is loud, so it is not the FVU of raw activations, which `sae.evaluate` gives."""
     l0: float
     """Latents active in a sample, mean."""
     residual: Tensor
@@ -77,6 +78,19 @@ class Kind(nn.Module):
         self.encoder.mul_(gain)
         self._start(x)
         return gain.item()
+
+    @torch.no_grad()
+    def restart(self, dead: Tensor, living: Tensor, encoder: Tensor, decoder: Tensor) -> list[nn.Parameter]:
+        """Give the latents `dead` other directions, `encoder [n, D]` and `decoder [n, D_out]`. The encoder's are made
+        as long as those of the `living [F]`, so that they win their samples, and everything else that a latent has,
+        such as its threshold, becomes what these have on average. Returns the parameters that changed."""
+        of_latents = [self.encoder, self.decoder, self.b_enc] or [parameter for parameter in self.parameters() if parameter is not self.b_dec]
+        length = self.encoder[living].norm(dim=1).mean()
+        for parameter in of_latents:
+            parameter[dead] = parameter[living].mean(0)
+        self.encoder[dead] = F.normalize(encoder, dim=1) * length
+        self.decoder[dead] = F.normalize(decoder, dim=1)
+        return of_latents
 
     def _start(self, x: Tensor) -> None:
         """Set what the kind has besides, once the dictionary is in place."""

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
 from rl_interp.core.device import keep_memory
 from rl_interp.core.errors import UserError
@@ -125,24 +124,17 @@ class Trainer:
     @torch.no_grad()
     def _revive(self, x: Tensor, residual: Tensor) -> None:
         """Start the dead latents again as samples, drawn in proportion to their squared error: what was read there,
-        and what was missing.
-
-        The encoder's rows are made as long as those of the living, so that they win their samples.
-        """
+        and what was missing."""
         error = residual.square().sum(1)
-        dead = self.dead_latents[: int((error > 0).sum())]
-        if not len(dead):
+        dead, living = self.dead_latents[: int((error > 0).sum())], self.silent <= self._window
+        if not len(dead) or not living.any():
             return
-        kind, living = self.kind, self.silent <= self._window
         rng = np.random.default_rng((self.config.seed, self.updates))
         share = (error / error.sum()).double().cpu().numpy()
         chosen = torch.from_numpy(rng.choice(len(x), len(dead), replace=False, p=share / share.sum())).to(x.device)
         read = x[chosen]
-        missing = -residual[chosen] if self.feed.transcodes else read - kind.b_dec
-        kind.decoder[dead] = F.normalize(missing, dim=1)
-        kind.encoder[dead] = F.normalize(read, dim=1) * kind.encoder[living].norm(dim=1).mean()
-        kind.b_enc[dead] = kind.b_enc[living].mean()
-        for parameter in (kind.decoder, kind.encoder, kind.b_enc):
+        missing = -residual[chosen] if self.feed.transcodes else read - self.kind.b_dec
+        for parameter in self.kind.restart(dead, living, read, missing):
             for moment in ("exp_avg", "exp_avg_sq"):
                 self.optimizer.state[parameter][moment][dead] = 0
         self.silent[dead] = 0
@@ -224,7 +216,8 @@ def fit_all(
 ) -> None:
     """Run fits that share a feed side by side, in one pass over its data.
 
-    `progress` is called now and then with updates done, their total, and each fit's `fvu`, `l0` and `dead`.
+    `progress` is called now and then with updates done, their total, and each fit's `whitened_fvu` (of
+    the last batch, see `Losses`), `l0` and `dead`.
 
     Raises:
         UserError: the fits are on several feeds or were stopped apart, or a loss is not finite.
@@ -277,4 +270,4 @@ def _figures(trainer: Trainer, losses: Losses) -> dict[str, float]:
     if not np.isfinite(fvu):
         trainer.feed.check_finite()
         raise UserError(f"the loss became {fvu} at update {trainer.updates}; lower learning_rate and fit again.")
-    return {"fvu": fvu, "l0": losses.l0, "dead": float(len(trainer.dead_latents))}
+    return {"whitened_fvu": fvu, "l0": losses.l0, "dead": float(len(trainer.dead_latents))}

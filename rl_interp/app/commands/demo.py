@@ -9,7 +9,7 @@ from typing import Any
 from rl_interp.app.commands.analyse import collect_store
 from rl_interp.app.commands.evaluate import scores_json
 from rl_interp.app.dictionaries.measure import metrics_json, play_spliced
-from rl_interp.app.dictionaries.runs import fit_run, load_sae
+from rl_interp.app.dictionaries.runs import fit_run, load_sae, require_held_out
 from rl_interp.app.film import film
 from rl_interp.app.load import load_agent
 from rl_interp.app.progress import progress_bar
@@ -47,6 +47,7 @@ def demo(
         seed: Of everything.
     """
     at_least_one(episodes=episodes, samples=samples, decisions=decisions)
+    require_held_out(config)
     started = time.perf_counter()
     loaded = load_agent(run)
     _clear(output)
@@ -55,7 +56,7 @@ def demo(
         scores = evaluate(loaded.agent, env, episodes, seed=1_000 + seed, epsilon=EPSILON, progress=update)
     env.close()
     store = collect_store(loaded, "fc.post", samples, output / "activations" / "fc.post", seed)
-    trainer, seconds = fit_run(loaded, store, config, output / "sae")
+    seen, rate = fit_run(loaded, store, config, output / "sae")
     fitted = load_sae(output / "sae")
     measured = metrics_json(fitted) | play_spliced(
         fitted, episodes, 1_000 + seed, EPSILON, {"original": scores.returns}
@@ -67,8 +68,8 @@ def demo(
         "agent": loaded.source | scores_json(scores, loaded.env, 1_000 + seed, EPSILON),
         "sae": {
             "run": str(fitted.run.path),
-            "samples": trainer.samples,
-            "samples_per_second": trainer.samples / seconds,
+            "samples": seen,
+            "samples_per_second": rate,
         }
         | measured,
         "saliency": video,

@@ -10,7 +10,7 @@ import tyro
 
 from rl_interp.app.commands.analyse import store_path
 from rl_interp.app.dictionaries.measure import coverage_json, judge_statements, metrics_json, play_spliced
-from rl_interp.app.dictionaries.runs import fit_run, load_autoencoder, load_sae, open_pair
+from rl_interp.app.dictionaries.runs import fit_run, load_autoencoder, load_sae, open_pair, require_held_out
 from rl_interp.app.dictionaries.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.app.load import load_agent, new_run_path
 from rl_interp.app.report import build, compare, summary, write_page
@@ -40,6 +40,7 @@ def sae_fit(
         checkpoint: Step of the agent's checkpoint; by default the newest.
         device: auto, cpu or cuda.
     """
+    require_held_out(config)
     loaded = load_agent(run, checkpoint)
     if to is None:
         store, target, what = ActivationStore(store_path(loaded.run, hook)), None, f"sae-{hook}"
@@ -49,7 +50,7 @@ def sae_fit(
     diagnosis = diagnose(store)
     for sentence in (*diagnosis.warnings(config), *diagnosis.notes()):
         print(f"{store.hook}: {sentence}", file=sys.stderr)
-    trainer, seconds = fit_run(loaded, store, config, path, target, device)
+    samples, rate = fit_run(loaded, store, config, path, target, device)
     fitted = load_sae(path, device)
     metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnosis)}
     write_json(path / "analyses" / "metrics.json", metrics)
@@ -59,7 +60,7 @@ def sae_fit(
             "memory; fit it on more samples, or with more latents.",
             file=sys.stderr,
         )
-    return {"run": str(path), "samples": trainer.samples, "samples_per_second": trainer.samples / seconds, **metrics}
+    return {"run": str(path), "samples": samples, "samples_per_second": rate, **metrics}
 
 
 def sae_evaluate(
@@ -76,7 +77,8 @@ def sae_evaluate(
     Args:
         run: Its run.
         episodes: Whole episodes per condition: original, spliced, and the layer at zero, at its mean
-            and at the value of a random other decision.
+            and at the value of a random other decision; of the return that each of these three loses, it says how
+            much the splice recovers.
         seed: Of the episodes.
         epsilon: Probability of a random action.
         random_network: Also score the concepts of a dictionary fitted to the agent with its weights shuffled, for which
@@ -112,7 +114,7 @@ def sae_sweep(
         kinds: Of dictionary.
         latents: Widths.
         ks: Latents active in a sample.
-        seeds: Fits of each size; with two or more, how well they agree is in the table.
+        seeds: Fits of each size; with two or more, how well their features agree is in the table, beside chance.
         config: Everything else.
         episodes: Whole episodes to play through each dictionary, and with the layer ablated; 0 for none.
         ray: Address of a Ray cluster, or local; by default everything happens in this process.
@@ -120,6 +122,7 @@ def sae_sweep(
         checkpoint: Step of the agent's checkpoint; by default the newest.
     """
     at_least_one(seeds=seeds)
+    require_held_out(config)
     loaded = load_agent(run, checkpoint)
     stores = [ActivationStore(store_path(loaded.run, hook)).path for hook in hooks]
     configs = grid(config, kinds, latents, ks, seeds)
@@ -142,16 +145,22 @@ def sae_test(
     Args:
         run: The autoencoder's run.
         statements: FEATURE high|off: ACTION[,ACTION] more|less, such as "12 high: LEFT more"; the feature is a number,
-            or a concept, for which the one that tells it best in training is taken. Without any, those that clamping
-            on training states suggests.
+            or a concept, for which the one that tells it best in training is taken. Without any, that features make
+            likelier what the agent does when they fire, of those that foretell an action best in training.
         states: Held-out states; of a layer with positions, at all of which a feature is set, about 256 at most.
-        count: Statements to suggest.
+        count: Features to take where no statements are given.
     """
     at_least_one(states=states, count=count)
     fitted = load_autoencoder(run)
     outcomes = judge_statements(fitted, statements, states, count)
     write_json(fitted.run.path / "analyses" / "statements.json", outcomes)
-    return {"run": str(fitted.run.path), "passed": sum(each["passed"] for each in outcomes), "outcomes": outcomes}
+    return {
+        "run": str(fitted.run.path),
+        "passed": sum(each["passed"] for each in outcomes),
+        "passed_by_chance": 0.025 * len(outcomes),
+        "exceeds": sum(each["exceeds"] for each in outcomes) / len(outcomes),
+        "outcomes": outcomes,
+    }
 
 
 def sae_push(

@@ -1,7 +1,7 @@
 """A dictionary's run: fitting it, and opening it with its agent."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,9 @@ from rl_interp.core.interventions import Intervention
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from sae import SAE, Feed, SAEConfig, Trainer, fit_all
+
+SAVE_EVERY = 300.0
+"""Seconds between checkpoints: what a fit that is killed loses at most."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,14 @@ def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
     return LoadedSAE(run, sae, agent, parent["hook"], store, target, *rows)
 
 
+def require_held_out(config: SAEConfig) -> None:
+    """Raise a `UserError` where no episodes would be left to measure a dictionary on."""
+    if not config.held_out:
+        raise UserError(
+            "held_out=0 given; a dictionary is measured on episodes that it was not fitted to: give a share above 0."
+        )
+
+
 def fit_run(
     loaded: Loaded,
     store: ActivationStore,
@@ -117,10 +128,9 @@ def fit_run(
     path: Path,
     target: ActivationStore | None = None,
     device: str = "cpu",
-) -> tuple[Trainer, float]:
-    """Fit into the run at `path`, from its newest checkpoint if it has one; returns the seconds spent."""
-    (trainer,), seconds = fit_runs(loaded, store, {path: config}, target, device)
-    return trainer, seconds
+) -> tuple[int, float]:
+    """`fit_runs`, for one."""
+    return fit_runs(loaded, store, {path: config}, target, device)
 
 
 def fit_runs(
@@ -129,9 +139,15 @@ def fit_runs(
     configs: Mapping[Path, SAEConfig],
     target: ActivationStore | None = None,
     device: str = "cpu",
-) -> tuple[list[Trainer], float]:
-    """Fit several side by side, in one pass over the store, each into the run at its path; with a `target`, which
+) -> tuple[int, float]:
+    """Fit several, each into the run at its path, from its newest checkpoint if it has one; with a `target`, which
     `open_pair` has opened, transcoders.
+
+    Those that are equally far, as all are at first, go side by side in one pass over the store.
+
+    Returns:
+        The samples that all together have seen since their fits began, and how many a second in this call, without
+        saving (0 if nothing was left to do).
 
     Raises:
         UserError: a store is of another hook point, the configurations read it differently, or the device is not
@@ -147,51 +163,80 @@ def fit_runs(
     first = next(iter(configs.values()))
     episodes = store.column("episode", np.arange(len(store)))
     rows, _ = sae_package.split_by_episode(episodes, first.held_out, first.data_seed)
-    feed = Feed(store, first, rows, target, device)
-    trainers = [Trainer(feed, config) for config in configs.values()]
     parent = loaded.source | {"hook": store.hook, "store": str(store.path)}
     metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
     if target is not None:
         parent |= {"target": str(target.path)}
         metadata |= {"hook_name_out": target.hook}
-    runs = [_open_run(path, config, parent) for path, config in configs.items()]
-    for run, trainer in zip(runs, trainers, strict=True):
-        if run.checkpoint_steps():
-            trainer.load_state_dict(run.load_state())
-    title = f"Fitting {first.latents} latents" if len(runs) == 1 else f"Fitting {len(runs)} dictionaries"
-    started = time.perf_counter()
+    steps = {path: _newest_step(path, config, parent) for path, config in configs.items()}
+    samples, now, seconds = 0, 0, 0.0
+    for step in sorted(set(steps.values())):
+        paths = [path for path in configs if steps[path] == step]
+        feed = Feed(store, first, rows, target, device)
+        trainers = [Trainer(feed, configs[path]) for path in paths]
+        runs = [_open_run(path, configs[path], parent, step) for path in paths]
+        if step:
+            for run, trainer in zip(runs, trainers, strict=True):
+                trainer.load_state_dict(run.load_state(step))
+        before = sum(trainer.samples for trainer in trainers)
+        seconds += _fit_side_by_side(runs, trainers, metadata)
+        after = sum(trainer.samples for trainer in trainers)
+        samples, now = samples + after, now + after - before
+    return samples, now / seconds if seconds else 0.0
+
+
+def _fit_side_by_side(runs: Sequence[Run], trainers: Sequence[Trainer], metadata: dict[str, Any]) -> float:
+    """Fit to the end, with a checkpoint now and then; returns the seconds that it took without saving."""
+    title = f"Fitting {trainers[0].config.latents} latents" if len(runs) == 1 else f"Fitting {len(runs)} dictionaries"
+    total, seconds = trainers[0].total_updates, 0.0
     with graceful_stop() as stop, progress_bar(title, 1, "fit") as update:
 
         def progress(updates: int, total: int, metrics: list[dict[str, float]]) -> None:
             for run, figures in zip(runs, metrics, strict=True):
                 run.log(updates, figures)
-            worst = max(metrics, key=lambda figures: figures["fvu"])
-            update(updates / total, f"FVU {worst['fvu']:.3f}  dead {worst['dead']:.0f}")
+            worst = max(metrics, key=lambda figures: figures["whitened_fvu"])
+            update(updates / total, f"whitened FVU {worst['whitened_fvu']:.3f}  dead {worst['dead']:.0f}")
 
-        fit_all(trainers, progress, should_stop=lambda: bool(stop))
-    for run, trainer in zip(runs, trainers, strict=True):
-        _save(run, trainer, metadata)
+        while trainers[0].updates < total and not stop:
+            started = time.perf_counter()
+            due = started + SAVE_EVERY
+            fit_all(trainers, progress, should_stop=lambda due=due: bool(stop) or time.perf_counter() > due)
+            seconds += time.perf_counter() - started
+            for run, trainer in zip(runs, trainers, strict=True):
+                _save(run, trainer, metadata)
+    for run in runs:
         run.close()
-    if trainers[0].updates < trainers[0].total_updates:
+    if trainers[0].updates < total:
         raise Interrupted(
-            f"stopped at update {trainers[0].updates} of {trainers[0].total_updates}, saved in {runs[0].path}; run the "
-            "same command again to go on."
+            f"stopped at update {trainers[0].updates} of {total}, saved in {runs[0].path}; run the same command again "
+            "to go on."
         )
-    return trainers, time.perf_counter() - started
+    return seconds
 
 
-def _open_run(path: Path, config: SAEConfig, parent: dict[str, Any]) -> Run:
+def _newest_step(path: Path, config: SAEConfig, parent: dict[str, Any]) -> int:
+    """Of the checkpoints of the run at `path`; 0 where there is none."""
     if not (path / "meta.json").exists():
-        return Run.create(path, "sae", config, config.seed, parent)
+        return 0
     run = Run.open(path)
     if run.meta["kind"] != "sae" or run.config != to_plain(config) or run.meta["parent"] != to_plain(parent):
         raise RunError(
             f"{path} already holds a run of another kind, parent or configuration; give another name with --as."
         )
+    return max(run.checkpoint_steps(), default=0)
+
+
+def _open_run(path: Path, config: SAEConfig, parent: dict[str, Any], step: int) -> Run:
+    """The run at `path` as it was at `step`: a fit that is killed has logged more than it saved."""
+    if not (path / "meta.json").exists():
+        return Run.create(path, "sae", config, config.seed, parent)
+    run = Run.open(path)
+    run.rewind(step)
     return run
 
 
 def _save(run: Run, trainer: Trainer, metadata: dict[str, Any]) -> None:
+    """The export first: where the checkpoint is the last, it is complete."""
     sae = trainer.sae()
-    run.save_checkpoint(trainer.updates, sae.state_dict(), trainer.state_dict(), keep=1)
     sae_package.save(sae, run.path / "sae_lens", metadata)
+    run.save_checkpoint(trainer.updates, sae.state_dict(), trainer.state_dict(), keep=1)

@@ -1,0 +1,116 @@
+"""Fitting into runs: killed at a bad moment, gone on with, and how fast that is said to be."""
+
+import itertools
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rl_interp.app.dictionaries import runs
+from rl_interp.app.load import load_agent
+from rl_interp.core.run import Run
+from rl_interp.core.store import ActivationStore
+from sae import SAEConfig
+
+SMALL = SAEConfig(latents=32, k=2, epochs=5, batch_size=128)
+
+
+def fit(*names: str) -> tuple[int, float]:
+    """Fits `runs/<name>`, whose last digit is the seed."""
+    configs = {Path("runs", name): SAEConfig(**{**vars(SMALL), "seed": int(name[-1])}) for name in names}
+    return runs.fit_runs(load_agent("tiny"), ActivationStore(Path("runs/tiny/activations/fc.post")), configs)
+
+
+def steps(name: str) -> list[int]:
+    return [line["step"] for line in Run.open(name).metrics()]
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    """A clock that moves by one each time that it is looked at, which is once an update."""
+    clock = SimpleNamespace(now=0)
+
+    def tick() -> int:
+        clock.now += 1
+        return clock.now
+
+    monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=tick))
+    return clock
+
+
+@pytest.fixture
+def killed_after(monkeypatch):
+    """`killed_after(n, call)`: the process ends in the middle of `call`, right after the n-th checkpoint."""
+
+    def call(count: int, function) -> None:
+        left, save = itertools.count(count - 1, -1), runs._save
+
+        def last(*arguments) -> None:
+            save(*arguments)
+            if not next(left):
+                raise SystemExit(137)
+
+        with monkeypatch.context() as patch, pytest.raises(SystemExit):
+            patch.setattr(runs, "_save", last)
+            function()
+
+    return call
+
+
+def test_fits_killed_between_two_checkpoints_go_on_with_others_as_if_nothing_had_happened(
+    place, ticks, killed_after, monkeypatch
+):
+    fit("whole0", "whole1")
+    monkeypatch.setattr(runs, "SAVE_EVERY", 10)
+    killed_after(3, lambda: fit("killed0", "killed1"))
+    first, second = (Run.open(name).checkpoint_steps() for name in ("killed0", "killed1"))
+    assert 0 < second[-1] < first[-1] == steps("killed1")[-1]
+    fit("killed0", "killed1", "added2")
+    total = steps("whole0")[-1]
+    assert steps("killed0") == steps("killed1") == steps("added2") == list(range(1, total + 1))
+    assert Run.open("killed1").checkpoint_steps() == [total]
+    for seed in "01":
+        weights = Run.open(f"whole{seed}").load_weights()
+        gone_on = Run.open(f"killed{seed}").load_weights()
+        assert all(torch.equal(weights[name], gone_on[name]) for name in weights)
+
+
+def test_a_fit_killed_before_its_first_checkpoint_logs_no_figure_twice(place, ticks, monkeypatch):
+    log = Run.log
+
+    def killed(run, step, values) -> None:
+        log(run, step, values)
+        if step == 7:
+            raise SystemExit(137)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Run, "log", killed)
+        fit("killed0")
+    assert steps("killed0") == list(range(1, 8))
+    fit("killed0")
+    assert steps("killed0") == list(range(1, steps("killed0")[-1] + 1))
+
+
+def test_the_speed_is_that_of_this_call_without_saving(place, ticks, killed_after, monkeypatch):
+    save = runs._save
+
+    def slow(*arguments) -> None:
+        save(*arguments)
+        ticks.now += 1_000_000
+
+    monkeypatch.setattr(runs, "_save", slow)
+    monkeypatch.setattr(runs, "SAVE_EVERY", 10)
+    killed_after(9, lambda: fit("resumed0"))
+    begun = Run.open("resumed0").load_state()
+    samples, rate = fit("resumed0")
+    updates = steps("resumed0")[-1] - begun["updates"]
+    assert updates < 0.4 * steps("resumed0")[-1]
+    assert rate == pytest.approx((samples - begun["samples"]) / updates, rel=0.3)  # a tick or two a checkpoint
+    assert fit("resumed0") == (samples, 0)
+
+
+def test_logged_figures_say_in_which_space_they_are(home):
+    lines = Path("runs/tiny-sae/metrics.jsonl").read_text().splitlines()
+    assert all(set(json.loads(line)) == {"step", "whitened_fvu", "l0", "dead"} for line in lines)
