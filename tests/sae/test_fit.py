@@ -1,4 +1,4 @@
-"""Fitting: gradients, planted truth, dead latents, folding, exact resume, bad input."""
+"""Fitting: planted truth, dead latents, folding, exact resume, bad input."""
 
 from dataclasses import replace
 
@@ -29,93 +29,6 @@ def planted(samples=6000, width=32, features=64, seed=0):
 def trainer_of(data, config=SMALL, target=None) -> Trainer:
     target = None if target is None else ArrayActivations(target)
     return Trainer(Feed(ArrayActivations(data), config, target=target), config)
-
-
-def topk_loss(trainer: Trainer, x: torch.Tensor) -> torch.Tensor:
-    """The loss written out with dense matrices, from its definition."""
-    kind = trainer.kind
-    pre = x @ kind.encoder.T + kind.b_enc
-    kept = torch.zeros_like(pre, dtype=torch.bool).scatter(1, pre.topk(kind.config.k, dim=1).indices, True)
-    error = x - (torch.relu(pre) * kept @ kind.decoder + kind.b_dec)
-    loss = error.square().sum() / (len(x) * trainer.feed.out.variance)
-    dead = trainer.dead_latents
-    if len(dead):
-        latents = torch.relu(pre[:, dead])
-        kept = torch.zeros_like(latents, dtype=torch.bool)
-        kept.scatter_(1, latents.topk(min(trainer.config.aux_k, len(dead)), dim=1).indices, True)
-        left = error.detach()
-        missed = (left - latents * kept @ kind.decoder[dead]).square().sum() / left.square().sum()
-        loss = loss + trainer.config.aux_coefficient * missed
-    return loss
-
-
-@pytest.mark.parametrize("kernel", ["sparse", "dense"])
-@pytest.mark.parametrize("dead", [False, True])
-def test_losses_and_gradients_are_those_of_the_definition(kernel, dead):
-    data, _ = planted(600)
-    trainer = trainer_of(data, replace(SMALL, kernel=kernel))
-    trainer.kind.double()
-    with torch.no_grad():
-        trainer.kind.b_dec += 0.1
-        trainer.kind.b_enc += 0.05 * torch.randn(64, generator=torch.Generator().manual_seed(0))
-    if dead:
-        trainer.silent[:20] = 10**9
-    x = torch.from_numpy(trainer.feed.into.apply(data)).double()
-    x, _ = _clear(trainer, x, x)
-    if dead:  # and rounding leaves all that is positive positive
-        pre = x @ trainer.kind.encoder[:20].T + trainer.kind.b_enc[:20]
-        x = x[(pre.abs() > 0.05 * pre.std()).all(1)]
-        assert len(x) > 50
-    parameters = list(trainer.kind.parameters())
-    losses = trainer.kind.losses(x, x, trainer.feed.out.variance)
-    loss = losses.loss
-    if dead:
-        loss = loss + trainer.config.aux_coefficient * trainer.aux_loss(x, losses.residual, trainer.dead_latents)
-    ours = torch.autograd.grad(loss, parameters)
-    reference = topk_loss(trainer, x)
-    torch.testing.assert_close(loss, reference, rtol=1e-10, atol=0)
-    for a, b in zip(ours, torch.autograd.grad(reference, parameters), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_sparse_and_dense_kernels_agree_for_every_kind(kind):
-    """On samples where rounding to bf16 changes no selection: those two or more roundings from the threshold."""
-    data, targets = planted(3000)[0], planted(3000, seed=1)[0]
-    config = replace(SMALL, kind=kind, batch_size=200)
-    sparse, dense = (trainer_of(data, replace(config, kernel=kernel), targets) for kernel in ("sparse", "dense"))
-    with torch.no_grad():  # the first thresholds are a sample's own pre-activation
-        if kind == "jumprelu":
-            sparse.kind.log_threshold += 1e-3
-        sparse.kind.b_enc += 1e-3
-    dense.kind.load_state_dict(sparse.kind.state_dict())
-    x, y = sparse.feed.draw(np.random.default_rng(0), 2000)
-    if kind in ("topk", "batch_topk", "matryoshka"):
-        x, y = _clear(sparse, x, y)
-    got = []
-    for trainer in (sparse, dense):
-        losses = trainer.kind.losses(x, y, trainer.feed.out.variance)
-        gradients = torch.autograd.grad(losses.loss, list(trainer.kind.parameters()), allow_unused=True)
-        got.append([losses.loss, losses.fvu, losses.residual, losses.fired, torch.tensor(losses.l0), *gradients])
-    for a, b in zip(*got, strict=True):
-        assert (a is None) == (b is None)
-        if a is not None:
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
-
-
-def _clear(trainer: Trainer, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    kind, k = trainer.kind, trainer.config.k
-    top = torch.addmm(kind.b_enc, x, kind.encoder.T).topk(k + 1, dim=1).values
-    clear = top[:, k - 1] > 1.05 * top[:, k].clamp(min=1e-3)
-    if trainer.config.kind == "topk":
-        assert clear.sum() > 100
-        return x[clear], y[clear]
-    # Of a batch whose last active latent is well above the first that is not.
-    for count in range(100, 200):
-        values = torch.addmm(kind.b_enc, x[:count], kind.encoder.T).flatten().topk(k * count + 1).values
-        if values[-2] > 1.0001 * values[-1]:
-            return x[:count], y[:count]
-    raise AssertionError("no batch with a clear threshold")
 
 
 @pytest.mark.parametrize("kind", KINDS)
