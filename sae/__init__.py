@@ -20,7 +20,7 @@ from sae.measure.metrics import (
     q_nmse,
     return_recovered,
 )
-from sae.measure.statements import Outcome, Statement, judge
+from sae.measure.statements import Outcome, Statement, States, foretell, judge
 from sae.model import SAE, JumpReLU, TopK
 from sae.training.config import SAEConfig
 from sae.training.diagnosis import Diagnosis, diagnose
@@ -48,6 +48,7 @@ __all__ = [
     "Paired",
     "SAEConfig",
     "Statement",
+    "States",
     "TopK",
     "Trainer",
     "Whitened",
@@ -64,6 +65,7 @@ __all__ = [
     "evaluate",
     "fit",
     "fit_all",
+    "foretell",
     "generality",
     "integrated_effects",
     "judge",

@@ -127,24 +127,29 @@ def clamp_effects(
     """
     before = head(x)
     encoded = sae.encode_sparse(x.flatten(0, -2))
-    noise = torch.randn(sae.d_sae, sae.d_in, generator=torch.Generator().manual_seed(seed)).to(x)
-    noise *= (sae.W_dec.norm(dim=1) / noise.norm(dim=1))[:, None]
-    move, move_control = _mover(head, x, before, sae.W_dec), _mover(head, x, before, noise)
+    move, move_control = (moves(head, x, before, each) for each in (sae.W_dec, random_directions(sae.W_dec, seed)))
     effects = []
     for feature in range(sae.d_sae):
-        distance = (values[feature] - activation(encoded, feature).view(x.shape[:-1]))[..., None]
+        distance = values[feature] - activation(encoded, feature).view(x.shape[:-1])
         effects.append(_compare(before, move(feature, distance), move_control(feature, distance)))
     return effects
 
 
-def _mover(
+def random_directions(like: Tensor, seed: int) -> Tensor:
+    """`[F, D]`: random directions with the norms of `like [F, D]`."""
+    noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
+    return noise * (like.norm(dim=1) / noise.norm(dim=1))[:, None]
+
+
+def moves(
     head: Callable[[Tensor], Tensor], x: Tensor, before: Tensor, directions: Tensor
 ) -> Callable[[int, Tensor], Tensor]:
-    """`(feature, distance [N, 1] or [N, P, 1]) -> preferences [N, A]` after the move along that feature's direction."""
+    """`(f, distance [N] or [N, P]) -> preferences [N, A]` after a move along `directions[f]`, from states `x` whose
+    preferences are `before`."""
     if isinstance(head, torch.nn.Linear):
         shift = directions @ head.weight.T
-        return lambda feature, distance: before + distance * shift[feature]
-    return lambda feature, distance: head(x + distance * directions[feature])
+        return lambda f, distance: before + distance[:, None] * shift[f]
+    return lambda f, distance: head(x + distance[..., None] * directions[f])
 
 
 def _compare(before: Tensor, after: Tensor, control: Tensor) -> ClampEffect:

@@ -2,28 +2,36 @@
 
 A statement is about what the agent does, so it is tested by intervening: on held-out states the feature is set to a
 value, everything else left as it is, and the probability of the actions is compared with what it was, and with what
-random directions of the same norm do over the same distances.
+random directions of the same norm do over the same distances. Any direction differs from the mean of many others, so a
+statement has to stand out from them one by one. It must come from elsewhere than from such interventions: the most
+effective of 2,048 random directions stand out as well.
 """
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy import stats
 from torch import Tensor
 
 from rl_interp.core.errors import UserError, unknown
-from rl_interp.core.stats import bootstrap
-from sae.measure.effects import activation
+from sae.measure.effects import activation, moves, random_directions
+from sae.measure.features import Features
 from sae.model import SAE
 
-CONTROLS = 20
+CONTROLS = 100
 """Random directions."""
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Of the value that counts as high."""
+_PRIOR = 50
+"""Samples without a feature's help by which the actions it foretells are shrunk towards their usual shares."""
+_T = (np.arange(200) + 0.5) / 200
+"""Quantiles by which Student's distribution is represented."""
 _FORM = re.compile(r"\s*(\S+)\s+(high|off)\s*:\s*(\S+)\s+(more|less)\s*")
 
 
@@ -55,8 +63,41 @@ class Statement:
             if action not in actions:
                 raise UserError(unknown("action", action, actions))
         feature = int(name) if name.isdecimal() else feature_of(name)
-        chosen = tuple(actions.index(action) for action in named.split(","))
+        chosen = tuple(dict.fromkeys(actions.index(action) for action in named.split(",")))
         return cls(feature, change, chosen, claim, text)  # pyright: ignore[reportArgumentType]
+
+
+@dataclass(frozen=True)
+class States:
+    """N recorded states, and what the agent makes of them."""
+
+    x: Tensor
+    """`[N, D]`: activations; `[N, P, D]` at all of a layer's P positions."""
+    episodes: NDArray[np.integer]
+    """`[N]`."""
+    head: Callable[[Tensor], Tensor]
+    """What the agent would prefer, `[N, A]`, given other activations like `x` in their place."""
+    greedy: bool
+    """The agent takes its largest preference; otherwise it samples from their softmax."""
+
+    @cached_property
+    def preferences(self) -> Tensor:
+        """`[N, A]`: as they are."""
+        return self.head(self.x)
+
+    def probability(self, preferences: Tensor, actions: Sequence[int]) -> Tensor:
+        """`[N]`: of taking one of the actions."""
+        if self.greedy:
+            return torch.isin(preferences.argmax(1), torch.as_tensor(actions).to(preferences.device)).float().cpu()
+        return preferences.softmax(1)[:, list(actions)].sum(1).cpu()
+
+    def change(self, sae: SAE, feature: int, value: float, along: Tensor, actions: Sequence[int]) -> Tensor:
+        """`[C, N]`: of the actions' probability, where each state is moved along directions `[C, D]` as far as setting
+        the feature to `value` moves it along its own."""
+        before = self.probability(self.preferences, actions)
+        distance = value - activation(sae.encode_sparse(self.x.flatten(0, -2)), feature).view(self.x.shape[:-1])
+        move = moves(self.head, self.x, self.preferences, along)
+        return torch.stack([self.probability(move(c, distance), actions) - before for c in range(len(along))])
 
 
 @dataclass(frozen=True)
@@ -70,12 +111,16 @@ class Outcome:
     before: float
     """The actions' probability, nothing changed."""
     effect: float
-    """Mean change over states."""
+    """Mean change over episodes."""
     control: float
-    """Mean change by random directions."""
+    """Mean change by the random directions."""
+    exceeds: float
+    """Share of the random directions whose change is further from the claim."""
     difference: float
+    """Effect less control."""
     interval: tuple[float, float]
-    """95% bootstrap interval of the difference, over episodes."""
+    """95% interval of the effect less one random direction's: over directions, and over episodes by Student's
+    distribution."""
     passed: bool
     """Whether the interval is on the claimed side of zero."""
     dose: list[tuple[float, float]]
@@ -83,68 +128,67 @@ class Outcome:
 
 
 @torch.no_grad()
-def judge(
-    statement: Statement,
-    sae: SAE,
-    x: Tensor,
-    episodes: NDArray[np.integer],
-    head: Callable[[Tensor], Tensor],
-    high: float,
-    greedy: bool,
-    seed: int = 0,
-) -> Outcome:
-    """Test one statement on states with activations `x [N, D]` of the given `episodes [N]`, or, at all of a layer's P
-    positions, on `x [N, P, D]`.
+def judge(statement: Statement, sae: SAE, states: States, high: float, seed: int = 0) -> Outcome:
+    """Test one statement on held-out states. Random directions pass in 2.5%.
 
     Args:
-        head: preferences `[N, A]` from activations like `x`.
         high: the value that counts as high for the feature.
-        greedy: the agent takes its largest preference; otherwise it samples from their softmax.
 
     Raises:
         UserError: no such feature, or states of fewer than two episodes.
     """
     if not 0 <= statement.feature < sae.d_sae:
         raise UserError(f"feature {statement.feature} given; the autoencoder has features 0 to {sae.d_sae - 1}.")
-    if len(np.unique(episodes)) < 2:
+    if len(np.unique(states.episodes)) < 2:
         raise UserError("the states are of one episode; a test needs several: collect more.")
-    active = activation(sae.encode_sparse(x.flatten(0, -2)), statement.feature).view(x.shape[:-1])
-    direction = sae.W_dec[statement.feature]
+    direction = sae.W_dec[[statement.feature]]
 
-    def probability(values: Tensor) -> Tensor:
-        preferences = head(values)
-        actions = torch.as_tensor(statement.actions)
-        if greedy:
-            return torch.isin(preferences.argmax(1).cpu(), actions).float()
-        return preferences.softmax(1)[:, actions].sum(1).cpu()
+    def change(value: float, along: Tensor) -> NDArray[np.float64]:
+        return _episode_means(states.change(sae, statement.feature, value, along, statement.actions), states.episodes)
 
-    def moved(value: float, along: Tensor) -> Tensor:
-        return probability(x + (value - active)[..., None] * along)
-
-    before = probability(x)
     value = high if statement.change == "high" else 0.0
-    effect = moved(value, direction) - before
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(CONTROLS, len(direction), generator=generator).to(direction)
-    noise *= direction.norm() / noise.norm(dim=1, keepdim=True)
-    control = torch.stack([moved(value, each) - before for each in noise]).mean(0)
-    by_episode = _episode_means((effect - control).numpy(), episodes)
-    interval = bootstrap([by_episode], lambda means: float(means.mean()), seed=seed)
+    effect = change(value, direction)
+    others = change(value, random_directions(direction.expand(CONTROLS, -1), seed))
+    interval = students_over_controls(effect - others)
     sign = 1 if statement.claim == "more" else -1
     return Outcome(
         statement=statement.text,
         feature=statement.feature,
         value=value,
-        before=before.mean().item(),
-        effect=effect.mean().item(),
-        control=control.mean().item(),
-        difference=float(by_episode.mean()),
-        interval=(interval.low, interval.high),
-        passed=bool(min(sign * interval.low, sign * interval.high) > 0),
-        dose=[(dose * high, (moved(dose * high, direction) - before).mean().item()) for dose in DOSES],
+        before=states.probability(states.preferences, statement.actions).mean().item(),
+        effect=float(effect.mean()),
+        control=float(others.mean()),
+        exceeds=float((sign * effect.mean() > sign * others.mean(1)).mean()),
+        difference=float((effect - others).mean()),
+        interval=interval,
+        passed=bool(min(sign * interval[0], sign * interval[1]) > 0),
+        dose=[(dose * high, float(change(dose * high, direction).mean())) for dose in DOSES],
     )
 
 
-def _episode_means(values: NDArray[np.float32], episodes: NDArray[np.integer]) -> NDArray[np.float64]:
+def foretell(features: Features, actions: NDArray[np.integer], count: int) -> list[tuple[int, int]]:
+    """The `count` features that best foretell an action `[N]`, each with it: whose samples it is taken in most often,
+    beyond its share of all, the rarer a feature the less that counts. What it foretells is what its label predicts."""
+    taken = np.eye(actions.max() + 1)[actions]
+    usual = taken.mean(0)
+    fires = features.matrix()
+    fires.data = np.ones_like(fires.data)
+    beyond = (fires @ (taken - usual)) / (features.counts() + _PRIOR)[:, None]
+    best = np.argsort(-beyond.max(1), kind="stable")[:count]
+    return [(int(feature), int(beyond[feature].argmax())) for feature in best]
+
+
+def _episode_means(values: Tensor, episodes: NDArray[np.integer]) -> NDArray[np.float64]:
+    """`[C, E]` from `[C, N]`."""
     _, index = np.unique(episodes, return_inverse=True)
-    return np.bincount(index, values) / np.bincount(index)
+    sums = np.stack([np.bincount(index, each) for each in values.numpy()])
+    return sums / np.bincount(index)
+
+
+def students_over_controls(differences: NDArray[np.float64]) -> tuple[float, float]:
+    """The middle 95% of `[C, E]`, whose rows are equally likely and each known as well as its mean over episodes is."""
+    episodes = differences.shape[1]
+    error = differences.std(1, ddof=1, keepdims=True) / np.sqrt(episodes)
+    draws = differences.mean(1, keepdims=True) + error * stats.t.ppf(_T, episodes - 1)
+    low, high = np.percentile(draws, [2.5, 97.5], method="hazen")  # the draws are at the middles of their shares
+    return float(low), float(high)

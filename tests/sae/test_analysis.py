@@ -17,7 +17,6 @@ from sae import (
     ConceptMatch,
     Features,
     JumpReLU,
-    Statement,
     TopK,
     action_agreement,
     best_per_concept,
@@ -29,7 +28,6 @@ from sae import (
     encode_rows,
     evaluate,
     integrated_effects,
-    judge,
     load,
     match_concepts,
     neighbours,
@@ -208,38 +206,6 @@ def test_concepts_are_chosen_in_training_and_scored_held_out():
     assert matches[2] == [ConceptMatch("b", auroc=0.5, precision=None)]
     assert train.precision(labels[:400])[1, 1] == pytest.approx(labels[:400, 1][labels[:400, 0]].mean())
     np.testing.assert_allclose(best_per_concept(train, held, labels[:400], labels[400:]), [1.0, 0.5])
-
-
-def test_a_true_statement_passes_and_false_ones_do_not(x):
-    sae, head = make(), torch.nn.Linear(6, 3)
-    with torch.no_grad():
-        head.weight.zero_()
-        head.weight[1] = 3 * sae.W_dec[4]  # feature 4 asks for action 1
-    rows, episodes = torch.from_numpy(x), np.arange(400) // 20
-
-    def outcome(text: str, greedy: bool = False):
-        statement = Statement.parse(text, ["LEFT", "RIGHT", "UP"], {"wall": 4}.__getitem__)
-        return judge(statement, sae, rows, episodes, head, high=2.0, greedy=greedy)
-
-    true = outcome("wall high: RIGHT more")
-    assert true.passed
-    assert true.interval[0] < true.difference < true.interval[1]
-    preferences = head(rows + (2.0 - sae.encode(rows)[:, [4]]) * sae.W_dec[4]).softmax(1)[:, 1]
-    assert true.effect == pytest.approx((preferences - head(rows).softmax(1)[:, 1]).mean().item(), abs=1e-5)
-    assert abs(true.control) < 0.3 * true.effect
-    assert [value for value, _ in true.dose] == [0, 0.5, 1, 1.5, 2, 3, 4]
-    assert (np.diff([effect for _, effect in true.dose]) > 0).all()
-    assert outcome("4 high: LEFT,UP less", greedy=True).passed
-    assert outcome("4 off: RIGHT less").passed
-    assert not outcome("4 high: RIGHT less").passed
-    assert not outcome("4 high: LEFT more").passed
-    for text, message in (
-        ("4 high RIGHT", "is no statement; it has the form"),
-        ("4 high: DOWN more", "unknown action 'DOWN'"),
-        ("40 high: LEFT more", "feature 40 given; the autoencoder has features 0 to"),
-    ):
-        with pytest.raises(UserError, match=message):
-            outcome(text)
 
 
 def test_coverage_is_that_of_the_best_feature_and_of_all_together():

@@ -49,14 +49,19 @@ def labelled(fitted: LoadedSAE) -> Labelled | None:
     )  # fmt: skip
 
 
+def of_decisions(fitted: LoadedSAE) -> dict[str, str]:
+    """The yes-or-no concepts of a decision that the store's columns tell, and what they mean."""
+    concepts, columns = make_labelled(fitted.agent.env).concepts, fitted.store.columns()
+    return {name: each.meaning for name, each in concepts.items() if each.kind == "boolean" and name in columns}
+
+
 def _decisions(fitted: LoadedSAE) -> Labelled | None:
-    store, concepts = fitted.store, make_labelled(fitted.agent.env).concepts
-    names = [name for name in concepts if concepts[name].kind == "boolean" and name in store.columns()]
-    if not names:
+    store, known = fitted.store, of_decisions(fitted)
+    if not known:
         return None
+    names, meanings = list(known), list(known.values())
     labels = np.stack([store.column(name).astype(bool) for name in names], 1)
     train, held_out = fitted.train_rows, fitted.held_out_rows
-    meanings = [concepts[name].meaning for name in names]
     return Labelled(names, train, labels[train], held_out, labels[held_out], meanings)
 
 

@@ -1,7 +1,6 @@
 """Recorded decisions of an autoencoder's store, and what the agent makes of other values at the layer."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from rl_interp.app.load import Loaded
 from rl_interp.core.hooks import hook_point, run_with_hooks
 from rl_interp.core.interventions import Patch, as_hooks
 from rl_interp.core.rerun import Rerun
+from sae import States
 
 Head = Callable[[Tensor], Tensor]
 """Preferences `[N, A]` from values at a hook point."""
@@ -24,19 +24,7 @@ _AT_ONCE = 128
 """Observations that a layer with positions is run again for together."""
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """N decisions that the agent took."""
-
-    x: Tensor
-    """`[N, D]`: the values at the hook point; `[N, P, D]` where it has P positions."""
-    episodes: NDArray[np.integer]
-    """`[N]`."""
-    head: Head
-    """What the agent would prefer in their place, `[N, A]`, given other values like `x`."""
-
-
-def decisions(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> Decisions | None:
+def decisions(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> States | None:
     """About `count` of the decisions that some rows of the store belong to, evenly spread, and no more than `MOST`
     where the layer has positions. None where preferences do not follow from the hook point and the observation: in a
     network with a memory, which has a past as well."""
@@ -46,12 +34,12 @@ def decisions(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> Decis
     episodes = store.column("episode")[samples]
     if not spatial:
         head = head_of(fitted.agent, fitted.hook)
-        return head and Decisions(torch.from_numpy(store.read(samples)), episodes, head)
+        return head and States(torch.from_numpy(store.read(samples)), episodes, head, fitted.agent.has_q_values)
     if agent.initial_state(1) != ():
         return None
     at = samples[:, None] * store.positions + np.arange(store.positions)
     x = torch.from_numpy(store.read(at.ravel())).view(*at.shape, store.width)
-    return Decisions(x, episodes, _head_over_positions(fitted, samples))
+    return States(x, episodes, _head_over_positions(fitted, samples), fitted.agent.has_q_values)
 
 
 def head_of(loaded: Loaded, hook: str) -> Head | None:

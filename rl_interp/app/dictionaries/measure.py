@@ -12,14 +12,14 @@ from torch import Tensor
 import sae as sae_package
 from rl_interp.analysis.probes import features as features_of
 from rl_interp.analysis.probes import recorded
-from rl_interp.app.dictionaries.concepts import labelled
-from rl_interp.app.dictionaries.decisions import Decisions, decisions, head_of
+from rl_interp.app.dictionaries.concepts import labelled, of_decisions
+from rl_interp.app.dictionaries.decisions import decisions, head_of
 from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.agent import Agent
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_vector
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import Intervention, Mean, Resample, Zero, as_hooks
 from rl_interp.core.rollout import evaluate
@@ -28,10 +28,10 @@ from sae import SAE, Activations, ArrayActivations, Features, SAEConfig, Stateme
 from sae.data import batches
 from saliency import randomised
 
-SUGGESTED_FROM = 512
-"""Training decisions on which features are clamped to suggest statements."""
 COMPARED = 8192
 """Held-out decisions whose preferences are compared with those through the autoencoder."""
+RECOVERED = {"return_recovered": "zero", "return_recovered_mean": "mean", "return_recovered_resample": "resample"}
+"""Shares of the return recovered, and the ablation that each is measured against."""
 _BANK = 1024
 """Training decisions from which resample ablation draws."""
 
@@ -124,7 +124,7 @@ def play_spliced(
     fitted: LoadedSAE, episodes: int, seed: int, epsilon: float, known: Mapping[str, np.ndarray] | None = None
 ) -> dict[str, Any]:
     """Returns of whole episodes: as trained (`original`), with the dictionary spliced in, and with the layer that it
-    predicts ablated.
+    predicts ablated; and the share of what ablation loses that the dictionary recovers, against each of its forms.
 
     `known` spares conditions whose returns were measured already, under the same seed and epsilon.
     """
@@ -145,10 +145,13 @@ def play_spliced(
                 progress=lambda finished, before=i * episodes: update(before + finished),
             ).returns  # fmt: skip
     env.close()
-    recovered = sae_package.return_recovered(returns["original"], returns["spliced"], returns["zero"])
+    shares: dict[str, Any] = {}
+    for name, ablation in RECOVERED.items():
+        recovered = sae_package.return_recovered(returns["original"], returns["spliced"], returns[ablation])
+        shares[name] = recovered and recovered[0]
+        shares[f"{name}_interval"] = recovered and [recovered[1].low, recovered[1].high]
     return {
-        "return_recovered": recovered and recovered[0],
-        "return_recovered_interval": recovered and [recovered[1].low, recovered[1].high],
+        **shares,
         "returns": {condition: returns[condition].tolist() for condition in conditions},
         "controls": {condition: float(returns[condition].mean()) for condition in conditions},
     }
@@ -212,7 +215,8 @@ def follow(
 
 
 def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count: int) -> list[dict[str, Any]]:
-    """Put statements to the test on held-out states; without any, `count` that the training states suggest.
+    """Put statements to the test on held-out states; without any, that `count` features bring about
+    the actions that they foretell in training.
 
     Raises:
         UserError: the agent has a memory between the hook point and its preferences, or a statement can't be read.
@@ -230,32 +234,24 @@ def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count
             Statement.parse(text, actions, lambda name: _best_feature(fitted, encoded, name)) for text in texts
         ]
     else:
-        train = decisions(fitted, fitted.train_rows, SUGGESTED_FROM)
-        assert train is not None
-        statements = _suggested(fitted, encoded, high, train, count)
-    on, greedy, outcomes = held_out, fitted.agent.has_q_values, []
+        foretold = sae_package.foretell(encoded, fitted.store.column("action", fitted.train_rows), count)
+        statements = [Statement(f, "high", (a,), "more", f"{f} high: {actions[a]} more") for f, a in foretold]
+    outcomes = []
     with progress_bar("Testing statements", len(statements), "statements") as update:
         for each in statements:
             value = float(high[each.feature]) if each.feature < len(high) else 0.0  # `judge` refuses it
-            outcomes.append(sae_package.judge(each, fitted.sae, on.x, on.episodes, on.head, value, greedy))
+            outcomes.append(sae_package.judge(each, fitted.sae, held_out, value))
             update(len(outcomes))
     return [asdict(outcome) for outcome in outcomes]
 
 
 def _best_feature(fitted: LoadedSAE, encoded: Features, concept: str) -> int:
-    """The feature that tells a concept, of the decision, best in training."""
+    """The feature that tells a concept, of the decision, best in training.
+
+    Raises:
+        UserError: no such concept in the ground truth.
+    """
+    if concept not in (known := of_decisions(fitted)):
+        raise UserError(unknown("concept", concept, known))
     labels = fitted.store.column(concept, fitted.train_rows).astype(bool)
     return int(np.nan_to_num(encoded.auroc(labels[:, None])[:, 0], nan=-1).argmax())
-
-
-def _suggested(fitted: LoadedSAE, encoded: Features, high: np.ndarray, train: Decisions, count: int) -> list[Statement]:
-    """For the features whose clamping changes most greedy actions in training, the action that gains most there."""
-    with progress_bar("Clamping features", 1, "pass"):
-        effects = sae_package.clamp_effects(fitted.sae, train.x, train.head, torch.from_numpy(high))
-    alive = encoded.counts() > 0
-    order = np.argsort([-(effect.changed - effect.changed_control) * alive[f] for f, effect in enumerate(effects)])
-    names, found = fitted.agent.env.action_names, []
-    for feature in order[:count]:
-        action = int(np.argmax(effects[feature].towards))
-        found.append(Statement(int(feature), "high", (action,), "more", f"{feature} high: {names[action]} more"))
-    return found
