@@ -25,11 +25,12 @@ _WORTH_A_THREAD = 1 << 20
 """Operations; they take about 0.1 ms."""
 
 
-def quantised(x: Array) -> tuple[Array, Array]:
-    """`x [N, D]`, fp32, as int8, each row by a scale of its own, and the scales `[N]`."""
-    out, scales = np.empty(x.shape, np.int8), np.empty(len(x), np.float32)
-    _quantise(_even_parts(*x.shape), x, x.view(np.int32), out, scales, scales.view(np.int32))
-    return out, scales
+def quantised(x: Array) -> tuple[Array, Array, Array]:
+    """`x [N, D]`, fp32, as int8, each row by a scale of its own; the scales `[N]`; and what was lost of each row to
+    rounding, relative to its norm, `[N]`."""
+    out, (scales, lost) = np.empty(x.shape, np.int8), np.empty((2, len(x)), np.float32)
+    _quantise(_even_parts(*x.shape), x, x.view(np.int32), out, scales, scales.view(np.int32), lost)
+    return out, scales, lost
 
 
 def rescaled(product: Array, row_scales: Array, scales: Array, bias: Array) -> Array:
@@ -144,7 +145,7 @@ _in_parallel = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", 
 
 
 @_in_parallel
-def _quantise(parts, x, bits, out, scales, scale_bits):  # pyright: ignore
+def _quantise(parts, x, bits, out, scales, scale_bits, lost):  # pyright: ignore
     for part in prange(len(parts) - 1):
         for n in range(parts[part], parts[part + 1]):
             row, row_bits, to = x[n], bits[n], out[n]
@@ -154,8 +155,14 @@ def _quantise(parts, x, bits, out, scales, scale_bits):  # pyright: ignore
             scale_bits[n] = largest  # which is `scales`, read as the integers that its numbers' bits are
             inverse = np.float32(127) / scales[n] if scales[n] > 0 else np.float32(0)
             scales[n] /= np.float32(127)
+            squares, rest = np.float32(0), np.float32(0)
             for j in range(row.shape[0]):
-                to[j] = np.int8(np.int32(np.rint(row[j] * inverse)))
+                scaled = row[j] * inverse
+                rounded = np.rint(scaled)
+                to[j] = np.int8(np.int32(rounded))
+                squares += scaled * scaled
+                rest += (scaled - rounded) * (scaled - rounded)
+            lost[n] = np.sqrt(rest / squares) if squares > 0 else np.float32(0)
 
 
 @_in_parallel

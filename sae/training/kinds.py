@@ -84,7 +84,7 @@ class Kind(nn.Module):
         """Give the latents `dead` other directions, `encoder [n, D]` and `decoder [n, D_out]`. The encoder's are made
         as long as those of the `living [F]`, so that they win their samples, and everything else that a latent has,
         such as its threshold, becomes what these have on average. Returns the parameters that changed."""
-        of_latents = [self.encoder, self.decoder, self.b_enc] or [parameter for parameter in self.parameters() if parameter is not self.b_dec]
+        of_latents = [parameter for parameter in self.parameters() if parameter is not self.b_dec]
         length = self.encoder[living].norm(dim=1).mean()
         for parameter in of_latents:
             parameter[dead] = parameter[living].mean(0)

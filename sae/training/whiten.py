@@ -42,7 +42,8 @@ class Whitening:
 
     @classmethod
     def of(cls, values: NDArray[np.float32], ridge: float, centre: bool = True) -> "Whitening":
-        """From samples `values [N, D]`: principal components divided by `sqrt(variance + ridge · mean variance)`.
+        """From samples `values [N, D]`: principal components divided by `sqrt(variance + ridge · mean variance)`. If
+        they are not to be centred, components and variances are those about zero.
 
         An agent's hidden layer often varies a hundred times more along one direction (how well the game
         goes) than along those that tell the actions apart. Unwhitened, all K latents of a sample go to that
@@ -53,22 +54,23 @@ class Whitening:
         """
         check_width(values.shape[1])
         # In float64: in float32 a constant neuron's mean is not quite its value, and it would seem to vary.
-        mean = values.mean(0, dtype=np.float64)
-        centred = values - mean
-        variances, components = np.linalg.eigh(centred.T @ centred / len(values))
+        mean, raw = values.mean(0, dtype=np.float64), values.astype(np.float64)
+        about = raw - mean if centre else raw
+        variances, components = np.linalg.eigh(about.T @ about / len(values))
         if not np.any(values != values[0]):
             raise UserError(
                 "every activation is the same, so there is nothing to decompose; choose another hook point."
             )
         kept = variances > _NEGLIGIBLE * variances[-1]
         variances, components = variances[kept][::-1], components[:, kept][:, ::-1]
-        average = variances.sum() / values.shape[1]
+        average = raw.var(0).sum() / values.shape[1]
         factor = (variances + ridge * average) ** -0.5 if np.isfinite(ridge) else np.full(len(variances), average**-0.5)
+        to = components * factor
         return cls(
             _tensor(mean if centre else np.zeros_like(mean)),
-            _tensor(components * factor),
+            _tensor(to),
             _tensor((components / factor).T),
-            float((variances * factor**2).sum()),
+            float((variances * factor**2).sum() - (0 if centre else np.square(mean @ to).sum())),
         )
 
     def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:

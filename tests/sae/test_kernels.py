@@ -54,9 +54,11 @@ def test_products_in_int8_are_those_of_numbers_rounded_to_255_steps():
     rng = np.random.default_rng(0)
     x, w, bias = (rng.normal(size=size).astype(np.float32) for size in ((50, 40), (30, 40), 30))
     x[3], x[4] = 0, -1e6 * np.abs(x[4])
-    (rows, row_scales), (latents, scales) = kernels.quantised(x), kernels.quantised(w)
-    for numbers, scale, exact in ((rows, row_scales, x), (latents, scales, w)):
+    (rows, row_scales, row_lost), (latents, scales, lost) = kernels.quantised(x), kernels.quantised(w)
+    for numbers, scale, loss, exact in ((rows, row_scales, row_lost, x), (latents, scales, lost, w)):
         np.testing.assert_allclose(numbers * scale[:, None], exact, atol=0.501 * scale.max())
+        norms = np.linalg.norm(exact.astype(np.float64), axis=1)
+        np.testing.assert_allclose(loss * norms, np.linalg.norm(numbers * scale[:, None] - exact, axis=1), rtol=1e-2)
         np.testing.assert_allclose(np.abs(exact).max(1), 127 * scale, rtol=1e-6)
     product = rows.astype(np.int32) @ latents.T.astype(np.int32)
     wanted = (rows * row_scales[:, None].astype(np.float64)) @ (latents * scales[:, None]).T + bias
@@ -86,6 +88,20 @@ def test_what_is_selected_in_low_precision_is_in_the_order_of_full_precision(pre
         assert reference[missed].square().sum() < 1e-4 * reference.square().sum()
 
 
+@pytest.mark.skipif(not int8_pays(torch.device("cpu")), reason="needs a processor with VNNI: others overflow")
+@pytest.mark.parametrize("loud", ["a number of a sample", "a weight of a latent"])
+def test_one_loud_number_does_not_cost_the_others_their_precision(loud):
+    generator = torch.Generator().manual_seed(0)
+    x, encoder = (torch.randn(size, generator=generator) for size in ((200, 256), (1000, 256)))
+    its, others = (x, encoder) if loud == "a number of a sample" else (encoder, x)
+    its[::2, 0] *= 100
+    others[:, 0] = 0  # so that all depends on the rest
+    kernel, bias = CPUKernel(), torch.zeros(1000)
+    (pairs, values), (wanted, reference) = (each.top_rows(x, encoder, bias, 16) for each in (kernel, DenseKernel()))
+    sums, best = (torch.zeros(200).index_add_(0, p.samples, v) for p, v in ((pairs, values), (wanted, reference)))
+    assert (1 - sums / best).max() < 2e-3
+
+
 @pytest.mark.parametrize("latents", [1, 20])
 def test_data_of_one_dimension_are_selected_from(latents):
     x, encoder = torch.linspace(-2, 2, 50)[:, None], torch.linspace(0.5, 1, latents)[:, None]
@@ -103,7 +119,7 @@ def test_results_do_not_depend_on_the_number_of_threads(monkeypatch):
             torch.set_num_threads(count)
             rng = np.random.default_rng(0)
             x, w = (rng.normal(size=size).astype(np.float32) for size in ((500, 40), (300, 40)))
-            (rows, row_scales), (latents, scales) = kernels.quantised(x), kernels.quantised(w)
+            (rows, row_scales, _), (latents, scales, _) = kernels.quantised(x), kernels.quantised(w)
             product, nothing = rows.astype(np.int32) @ latents.T.astype(np.int32), np.zeros(300, np.float32)
             counts, latents = kernels.top_rows(kernels.rescaled(product, row_scales, scales, nothing), 9)
             pairs = kernels.starts_of(counts), latents

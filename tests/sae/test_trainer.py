@@ -1,0 +1,63 @@
+"""What a fit does besides its losses: the whitening behind which it works, and latents that start again."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sae import ArrayActivations, Feed, SAEConfig, Trainer, Whitening
+
+CONFIG = SAEConfig(latents=24, k=4, epochs=4, batch_size=64, held_out=0.0)
+
+
+def data(count=600, width=12, seed=0):
+    return np.random.default_rng(seed).normal(size=(count, width)).astype(np.float32)
+
+
+def trainer(config, x):
+    source = ArrayActivations(x)
+    return Trainer(Feed(source, config), config)
+
+
+@pytest.mark.parametrize("ridge", [0.3, 0.0, float("inf")])
+def test_without_centring_the_mean_is_kept_where_it_lies(ridge):
+    x = data()
+    x[:, 3] = 5.0  # varies not at all
+    x[:, 4] += 2.0
+    whitening = Whitening.of(x, ridge, centre=False)
+    z = whitening.apply(x).astype(np.float64)
+    np.testing.assert_allclose(z @ whitening.back.numpy() + whitening.mean.numpy(), x, atol=1e-4)
+    assert whitening.variance == pytest.approx(z.var(0).sum(), rel=1e-3)
+    centred = Whitening.of(x, ridge)
+    assert centred.to.shape[1] == 11
+    assert centred.variance == pytest.approx(centred.apply(x).var(0).sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "closed"), [("jumprelu", "log_threshold"), ("gated", "b_strength"), ("topk", "b_enc")]
+)
+def test_a_latent_that_its_own_threshold_killed_starts_again_with_that_of_the_living(kind, closed):
+    fit = trainer(replace(CONFIG, kind=kind), data())
+    fit.step()
+    dead = torch.tensor([2, 7])
+    with torch.no_grad():
+        getattr(fit.kind, closed)[dead] = 9.0 if kind == "jumprelu" else -99.0
+    fit.silent[dead] = 10**6
+    x = fit.feed.draw(np.random.default_rng(0), 64)[0]
+    fit._revive(x, torch.ones_like(x))
+    assert fit.dead_latents.tolist() == []
+    assert fit.kind.losses(x, x, fit.feed.out.variance).fired[dead].all()
+    for parameter in fit.kind.parameters():
+        if parameter is not fit.kind.b_dec:
+            assert not fit.optimizer.state[parameter]["exp_avg"][dead].any()
+    torch.testing.assert_close(fit.kind.decoder.norm(dim=1), torch.ones(24))
+
+
+def test_where_nothing_lives_nothing_is_taken_for_an_example():
+    fit = trainer(CONFIG, data())
+    fit.step()
+    fit.silent[:] = 10**6
+    x = fit.feed.draw(np.random.default_rng(0), 64)[0]
+    fit._revive(x, torch.ones_like(x))
+    assert all(parameter.isfinite().all() for parameter in fit.kind.parameters())
