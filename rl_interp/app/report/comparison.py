@@ -38,7 +38,7 @@ def compare(first: LoadedSAE, second: LoadedSAE, top: int = 2) -> dict[str, Any]
             f"{first.hook!r} has {first.store.positions} positions and {second.hook!r} {second.store.positions}; "
             "features are matched where both have the same."
         )
-    sides = [build(first, top, clips=0), build(second, top, clips=0)]
+    sides = [build(each, top, clips=0, maps=0) for each in (first, second)]
     found = _matched(first, second)
     return {
         "samples": len(first.held_out_rows),

@@ -29,7 +29,7 @@ def feature_saliency(fitted: LoadedSAE, moments: Mapping[int, int]) -> dict[str,
     Empty where observations are no images.
     """
     found: dict[str, dict[str, Any]] = {}
-    if len(fitted.agent.env.observation_shape) != 3:
+    if not moments or len(fitted.agent.env.observation_shape) != 3:
         return found
     by_sample: dict[int, list[int]] = {}
     for feature, row in moments.items():
