@@ -24,7 +24,7 @@ from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import Intervention, Mean, Resample, Zero, as_hooks
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.store import ActivationStore
-from sae import SAE, Activations, ArrayActivations, Features, SAEConfig, Statement
+from sae import SAE, Activations, ArrayActivations, Features, Metrics, SAEConfig, Statement
 from sae.data import batches
 from saliency import randomised
 
@@ -38,10 +38,12 @@ _BANK = 1024
 
 def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
     """Reconstruction and use of latents on held-out episodes, and what the splice does to the policy there."""
-    sides = np.arange(len(fitted.store)), fitted.train_rows, fitted.held_out_rows
-    everywhere, train, held_out = (
-        sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target) for rows in sides
-    )
+
+    def figures(rows: NDArray[np.integer]) -> Metrics:
+        return sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target)
+
+    everywhere = figures(np.arange(len(fitted.store)))
+    train, held_out = figures(fitted.train_rows), figures(fitted.held_out_rows)
     return {
         **{name: value for name, value in asdict(held_out).items() if name != "samples"},
         # Of all the data, so that a rare feature is not called dead, and there are enough to call one ultra-rare.
