@@ -13,6 +13,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from rl_interp.app import cli
+from rl_interp.app.dictionaries.measure import RECOVERED, play_spliced
+from rl_interp.app.dictionaries.runs import load_sae
 
 SAE_KEYS = {
     "run", "fvu", "l0", "dead_fraction", "ultra_rare_fraction", "dense_fraction", "dense_50_fraction",
@@ -55,12 +57,13 @@ def test_the_ground_truth_is_probed(run, place):
 
 
 def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
-    status, fitted, _ = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --as other")
+    status, fitted, shown = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --as other")
     assert status == 0
+    assert "whitened FVU" in shown
     assert set(fitted) >= SAE_KEYS | {"samples", "samples_per_second"}
     status, measured, _ = run("sae evaluate other --episodes 2 --random-network")
     assert status == 0
-    assert set(measured) >= SAE_KEYS | {"return_recovered", "controls"}
+    assert set(measured) >= SAE_KEYS | {*RECOVERED, "controls"}
     assert set(measured["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
     assert measured["fvu"] == fitted["fvu"]
     sets = {"features", "random dictionary", "random network's dictionary", "neurons", "PCA", "ICA", "NMF"}
@@ -70,7 +73,10 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     assert status == 0
     assert len(tested["outcomes"]) == 2
     assert all(len(each["dose"]) == 7 and "high:" in each["statement"] for each in tested["outcomes"])
+    assert 0 <= tested["exceeds"] <= 1
+    assert tested["passed_by_chance"] == 0.05
     assert cli.main(["sae", "test", "other", "64 high: LEFT more"]) == 1, "there are features 0 to 63"
+    assert cli.main(["sae", "test", "other", "score high: LEFT more"]) == 1, "it is no yes-or-no concept"
     status, reported, _ = run("sae report other --top 2 --clips 5 --maps 3")
     assert status == 0
     page = Path(reported["report"]).read_text()
@@ -91,6 +97,17 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
         assert picture.size == (320, 420)
         assert np.ptp(np.asarray(picture)[..., 0].astype(int) - np.asarray(picture)[..., 2]) > 50  # red, or blue
     assert data["evaluation"]["recovered"]["value"] == measured["return_recovered"]
+
+
+def test_the_return_recovered_is_given_against_each_ablation(home):
+    means = {"original": 900.0, "spliced": 800.0, "zero": 100.0, "mean": 300.0, "resample": 700.0}
+    known = {condition: np.full(2, mean) for condition, mean in means.items()}
+    played = play_spliced(load_sae("tiny-sae"), 2, 0, 0.0, known)
+    assert played["controls"] == means
+    assert played["return_recovered"] == pytest.approx(700 / 800)
+    assert played["return_recovered_mean"] == pytest.approx(500 / 600)
+    assert played["return_recovered_resample"] == pytest.approx(100 / 200)
+    assert played["return_recovered_resample_interval"] == pytest.approx([0.5, 0.5])
 
 
 def test_two_autoencoders_are_compared(run, place):

@@ -2,11 +2,18 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
+
+from rl_interp.app.dictionaries.measure import RECOVERED
+from rl_interp.app.dictionaries.sweep import markdown
+from rl_interp.core.run import Run
 
 SMALL = "--latents 32 --seeds 2 --config.epochs 2 --config.batch-size 128"
 
@@ -22,9 +29,17 @@ def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
         ("jumprelu", 32, 2, 0),
         ("jumprelu", 32, 2, 1),
     ]
-    assert all(row["fvu"] > 0 and 0 < row["stability"] < 1 for row in rows)
+    assert all(row["fvu"] > 0 and set(row["controls"]) == {"original", "spliced", *RECOVERED.values()} for row in rows)
+    for pair in (rows[:2], rows[2:]):  # the decoder before whitening is folded in; two epochs
+        states = [Run.open(row["run"]).load_state() for row in pair]
+        first, second = (state["kind"]["decoder"][state["silent"] < state["samples"] / 2].numpy() for state in states)
+        cosines = first @ second.T
+        matched = cosines[linear_sum_assignment(-cosines)].mean()
+        assert [row["stability"] for row in pair] == pytest.approx([matched, matched], rel=1e-3)
+        assert 0 < pair[0]["stability_by_chance"] < 1
     table = Path(result["table"]).read_text()
     assert table.count("\n") == 2 + 2
+    assert "| stability | by chance |" in table
     assert Path(result["plot"]).stat().st_size > 5_000
     one = Path("runs/sweep/fc.post-jumprelu-32-k2-seed1")
     before = one.joinpath("sae.json").stat().st_mtime_ns
@@ -32,6 +47,26 @@ def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
     assert one.joinpath("sae.json").stat().st_mtime_ns == before
     assert run(f"sae evaluate {one} --episodes 1")[0] == 0
     assert run(f"sae report {one} --output {one}/report.html --top 1 --maps 1")[0] == 0
+
+
+def test_the_tables_interval_is_of_the_mean_over_seeds():
+    rng, found = np.random.default_rng(0), []
+    returns = {"original": [1.0] * 30, "zero": [0.0] * 30, "mean": [0.2] * 30, "resample": [-1.0] * 30}
+    for seed in range(16):
+        spliced = rng.normal(0.8, 1.0, 30)
+        row = {"hook": "fc.post", "kind": "topk", "latents": 8, "k": 2, "seed": seed, "fvu": 0.1}
+        for name, ablation in RECOVERED.items():
+            ablated = returns[ablation][0]
+            row[name] = (spliced.mean() - ablated) / (1 - ablated)
+        found.append(row | {"returns": returns | {"spliced": spliced.tolist()}})
+    cells = [cell.strip() for cell in markdown(found).splitlines()[2].split("|")]
+    assert cells[5:7] == ["16", "0.1"]
+    every = np.array([row["returns"]["spliced"] for row in found])
+    error = np.sqrt((every.var(1) / 30).sum()) / 16
+    for cell, ablated in zip(cells[7:10], (0, 0.2, -1), strict=True):
+        value, low, high = map(float, re.findall(r"-?[\d.]+", cell))
+        assert value == pytest.approx((every.mean() - ablated) / (1 - ablated), abs=0.01)
+        assert (value - low, high - value) == pytest.approx([1.96 * error / (1 - ablated)] * 2, abs=0.02)
 
 
 def test_a_sweep_on_ray_gives_what_one_process_gives(run, place):

@@ -13,16 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from rl_interp.app.dictionaries.measure import metrics_json, play_spliced
+from rl_interp.app.dictionaries.measure import RECOVERED, metrics_json, play_spliced
 from rl_interp.app.dictionaries.runs import fit_runs, load_sae
+from rl_interp.app.dictionaries.stability import stability
 from rl_interp.app.load import load_agent
 from rl_interp.core.cluster import connect
 from rl_interp.core.errors import RunError
 from rl_interp.core.files import write_json
 from rl_interp.core.pictures import save_figure
 from rl_interp.core.run import Run
+from rl_interp.core.stats import Interval, bootstrap
 from rl_interp.core.store import ActivationStore
-from sae import SAEConfig, largest_cosines
+from sae import SAEConfig
 
 FIGURES = "sae.json"
 
@@ -125,19 +127,17 @@ def _on_ray(
 
 
 def rows(path: Path, planned: Sequence[tuple[str, SAEConfig]]) -> list[dict[str, Any]]:
-    """The figures of every dictionary, and how far those of other seeds agree with it: the mean over its latents of the
-    largest cosine with one of theirs."""
+    """The figures of every dictionary; where a size has several seeds, their stability too, beside that by chance."""
     found = []
     for hook, config in planned:
         at = path / name_of(hook, config)
-        figures = json.loads((at / FIGURES).read_text(encoding="utf-8"))
-        row = {"hook": hook, "kind": config.kind, "latents": config.latents, "k": config.k, "seed": config.seed}
-        twins = [other for where, other in planned if where == hook and replace(other, seed=config.seed) == config]
-        if len(twins) > 1:
-            mine = load_sae(at).sae.W_dec
-            others = [load_sae(path / name_of(hook, twin)).sae.W_dec for twin in twins if twin.seed != config.seed]
-            row["stability"] = float(np.mean([largest_cosines(mine, other).mean().item() for other in others]))
-        found.append(row | {name: value for name, value in figures.items() if not isinstance(value, dict)})
+        size = {"hook": hook, "kind": config.kind, "latents": config.latents, "k": config.k, "seed": config.seed}
+        found.append(size | {"run": str(at)} | json.loads((at / FIGURES).read_text(encoding="utf-8")))
+    for of_size in _sizes(found).values():
+        if len(of_size) > 1:
+            agreements, by_chance = stability([load_sae(row["run"]) for row in of_size])
+            for row, agreement in zip(of_size, agreements, strict=True):
+                row |= {"stability": agreement, "stability_by_chance": by_chance}
     return found
 
 
@@ -145,7 +145,8 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     """A table, a line for each size: means over seeds."""
     columns = {
         "fvu": "FVU", "l0": "L0", "dead_fraction": "dead", "action_agreement": "same action", "stability": "stability",
-        "return_recovered": "return recovered [95%]",
+        "stability_by_chance": "by chance", "return_recovered": "return recovered from zero [95%]",
+        "return_recovered_mean": "from mean [95%]", "return_recovered_resample": "from resample [95%]",
     }  # fmt: skip
     shown = [name for name in columns if any(row.get(name) is not None for row in found)]
     heads = ["hook", "kind", "latents", "k", "seeds", *(columns[name] for name in shown)]
@@ -153,16 +154,27 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     for size, of_size in _sizes(found).items():
         cells = [*map(str, size), str(len(of_size))]
         for name in shown:
-            values = [row[name] for row in of_size if row.get(name) is not None]
-            cell = f"{np.mean(values):.3g}" if values else ""
-            if name == "return_recovered" and values:
-                low, high = np.mean(
-                    [row["return_recovered_interval"] for row in of_size if row.get(name) is not None], 0
-                )
-                cell += f" [{low:.2f}, {high:.2f}]"
+            known = [row for row in of_size if row.get(name) is not None]
+            cell = f"{np.mean([row[name] for row in known]):.3g}" if known else ""
+            if name in RECOVERED and known:
+                interval = _interval([row["returns"] for row in known], RECOVERED[name])
+                cell += f" [{interval.low:.2f}, {interval.high:.2f}]"
             cells.append(cell)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _interval(returns: Sequence[dict[str, Sequence[float]]], ablation: str) -> Interval:
+    """Of the mean over seeds of the return recovered, over episodes: each seed's are a stratum. The agent as trained
+    and with its layer ablated played the same episodes for all, which count once."""
+
+    def share(original: np.ndarray, *others: np.ndarray) -> float:
+        *spliced, ablated = (each.mean() for each in others)
+        lost = original.mean() - ablated
+        return float((np.mean(spliced) - ablated) / lost) if lost else 0.0
+
+    first = returns[0]
+    return bootstrap([first["original"], *(of_seed["spliced"] for of_seed in returns), first[ablation]], share)
 
 
 def _sizes(found: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
