@@ -142,8 +142,16 @@ class ActivationStore:
         """One column of the index, `[samples]`; or for each of the given rows that of its sample, `[n]`."""
         if name not in self.columns():
             raise UserError(unknown("index column", name, self.columns()))
-        values = pq.read_table(self.path / "index.parquet", columns=[name])[name].to_numpy()
-        return values if rows is None else values[rows // self.positions]
+        values, done = None, 0
+        with pq.ParquetFile(self.path / "index.parquet") as index:
+            for part in index.iter_batches(columns=[name]):  # a whole table takes several copies of the column
+                some = part.column(0).to_numpy(zero_copy_only=False)
+                values = np.empty(self.samples, some.dtype) if values is None else values
+                values[done : done + len(some)] = some
+                done += len(some)
+        if rows is None:
+            return values
+        return values[rows if self.positions == 1 else rows // self.positions]
 
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """`[n, width]`: the given rows, in order."""

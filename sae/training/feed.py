@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rl_interp.core.device import pick_device, send
 from rl_interp.core.errors import UserError
-from sae.data import Activations, ArrayActivations, Paired, batches, check_finite
+from sae.data import Activations, ArrayActivations, Paired, batches, check_finite, sample_rows
 from sae.training.config import SAEConfig
 from sae.training.whiten import Whitened, Whitening
 
@@ -43,7 +43,7 @@ class Feed:
         self.rows = np.arange(len(data)) if rows is None else _rising(np.asarray(rows))
         if self._fits_in_memory(self.raw.width):
             check_finite(self.raw, self.rows)  # elsewhere that would be a pass over a disk: see `check_finite`
-        sample = _draw(self.raw, self.rows, np.random.default_rng(config.data_seed), _STATISTICS_ROWS)
+        sample = self.raw.read(sample_rows(self.rows, _STATISTICS_ROWS, np.random.default_rng(config.data_seed)))
         if not np.isfinite(sample).all():
             check_finite(self.raw, self.rows)
         parts = (sample[:, : self.split], sample[:, self.split :])[: 1 + self.transcodes]
@@ -89,7 +89,7 @@ class Feed:
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Random samples, as `next` gives batches."""
-        return self._parts(self._to_device(_draw(self._data, self._order, rng, count)))
+        return self._parts(self._to_device(self._data.read(sample_rows(self._order, count, rng))))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -133,12 +133,6 @@ def ahead(items: Iterator[Tensor]) -> Iterator[Tensor]:
         while (item := coming.result()) is not None:
             coming = thread.submit(next, items, None)
             yield item
-
-
-def _draw(data: Activations, rows: NDArray[np.integer], rng: np.random.Generator, count: int) -> NDArray[np.float32]:
-    # Far fewer than the rows, as a rule: drawing without the permutation of all of them.
-    places = rng.choice(len(rows), min(count, len(rows)), replace=False, shuffle=False)
-    return data.read(rows[np.sort(places)])
 
 
 def _rising(rows: NDArray[np.integer]) -> NDArray[np.integer]:
