@@ -54,8 +54,8 @@ class Whitening:
         """
         check_width(values.shape[1])
         # In float64: in float32 a constant neuron's mean is not quite its value, and it would seem to vary.
-        mean, raw = values.mean(0, dtype=np.float64), values.astype(np.float64)
-        about = raw - mean if centre else raw
+        mean = values.mean(0, dtype=np.float64)
+        about = values - mean if centre else values.astype(np.float64)
         variances, components = np.linalg.eigh(about.T @ about / len(values))
         if not np.any(values != values[0]):
             raise UserError(
@@ -63,7 +63,8 @@ class Whitening:
             )
         kept = variances > _NEGLIGIBLE * variances[-1]
         variances, components = variances[kept][::-1], components[:, kept][:, ::-1]
-        average = raw.var(0).sum() / values.shape[1]
+        outside = 0.0 if centre else np.square(mean).sum()  # what is not variance
+        average = (variances.sum() - outside) / values.shape[1]
         factor = (variances + ridge * average) ** -0.5 if np.isfinite(ridge) else np.full(len(variances), average**-0.5)
         to = components * factor
         return cls(

@@ -47,12 +47,13 @@ def sae_fit(
     else:
         (store, target), what = open_pair(*(store_path(loaded.run, at) for at in (hook, to))), f"transcoder-{hook}-{to}"
     path = new_run_path(name or f"{loaded.run.path.name}-{what}-{config.latents}-k{config.k}-seed{config.seed}")
-    diagnosis = diagnose(store)
-    for sentence in (*diagnosis.warnings(config), *diagnosis.notes()):
-        print(f"{store.hook}: {sentence}", file=sys.stderr)
+    diagnoses = {each.hook: diagnose(each) for each in (store, target) if each is not None}
+    for at, found in diagnoses.items():
+        for sentence in (*found.warnings(config), *found.notes()):
+            print(f"{at}: {sentence}", file=sys.stderr)
     samples, rate = fit_run(loaded, store, config, path, target, device)
     fitted = load_sae(path, device)
-    metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnosis)}
+    metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnoses[store.hook])}
     write_json(path / "analyses" / "metrics.json", metrics)
     if metrics.get("policy_kl", 0.0) is None:
         print(
