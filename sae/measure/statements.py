@@ -167,15 +167,17 @@ def judge(statement: Statement, sae: SAE, states: States, high: float, seed: int
 
 
 def foretell(features: Features, actions: NDArray[np.integer], count: int) -> list[tuple[int, int]]:
-    """The `count` features that best foretell an action `[N]`, each with it: whose samples it is taken in most often,
-    beyond its share of all, the rarer a feature the less that counts. What it foretells is what its label predicts."""
+    """`count` features, each with the action `[N]` that it foretells: which is taken in its samples most often beyond
+    its share of all, the rarer a feature the less that counts. First come the best features of each action, then the
+    second best. What a feature foretells is what its label predicts."""
     taken = np.eye(actions.max() + 1)[actions]
-    usual = taken.mean(0)
     fires = features.matrix()
     fires.data = np.ones_like(fires.data)
-    beyond = (fires @ (taken - usual)) / (features.counts() + _PRIOR)[:, None]
-    best = np.argsort(-beyond.max(1), kind="stable")[:count]
-    return [(int(feature), int(beyond[feature].argmax())) for feature in best]
+    beyond = (fires @ (taken - taken.mean(0))) / (features.counts() + _PRIOR)[:, None]
+    action, order = beyond.argmax(1), np.argsort(-beyond.max(1), kind="stable")
+    rank = np.array([np.sum(action[order[:i]] == action[f]) for i, f in enumerate(order)])  # among its action's
+    chosen = order[np.argsort(rank, kind="stable")][:count]
+    return [(int(f), int(action[f])) for f in chosen]
 
 
 def _episode_means(values: Tensor, episodes: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -95,5 +95,8 @@ def test_features_foretell_the_action_in_whose_samples_they_fire():
     activations[:, 1] = (actions == 2) & (rng.random(2000) < 0.5)  # action 2 for certain
     activations[:, 2] = (actions == 1) | (rng.random(2000) < 0.2)  # action 1 in most samples
     activations[np.flatnonzero(actions == 3)[:3], 3] = 1  # action 3, three times
+    activations[:, 4] = (actions == 2) & (rng.random(2000) < 0.4)  # action 2, in fewer samples
     assert foretell(Features.dense(activations), actions, 2) == [(1, 2), (2, 1)]
-    assert (3, 3) in foretell(Features.dense(activations), actions, 5)
+    last = foretell(Features.dense(activations), actions, 5)[2:]
+    assert last[0] == (3, 3), "the best of its action comes before the second best of another"
+    assert (4, 2) in last
