@@ -91,12 +91,10 @@ class States:
             return torch.isin(preferences.argmax(1), torch.as_tensor(actions).to(preferences.device)).float().cpu()
         return preferences.softmax(1)[:, list(actions)].sum(1).cpu()
 
-    def change(self, sae: SAE, feature: int, value: float, along: Tensor, actions: Sequence[int]) -> Tensor:
-        """`[C, N]`: of the actions' probability, where each state is moved along directions `[C, D]` as far as setting
-        the feature to `value` moves it along its own."""
-        before = self.probability(self.preferences, actions)
-        distance = value - activation(sae.encode_sparse(self.x.flatten(0, -2)), feature).view(self.x.shape[:-1])
-        move = moves(self.head, self.x, self.preferences, along)
+    def change(self, distance: Tensor, along: Tensor, actions: Sequence[int]) -> Tensor:
+        """`[C, N]`: of the actions' probability, where each state is moved by `distance [N]` or `[N, P]` along
+        directions `[C, D]`."""
+        before, move = self.probability(self.preferences, actions), moves(self.head, self.x, self.preferences, along)
         return torch.stack([self.probability(move(c, distance), actions) - before for c in range(len(along))])
 
 
@@ -142,9 +140,10 @@ def judge(statement: Statement, sae: SAE, states: States, high: float, seed: int
     if len(np.unique(states.episodes)) < 2:
         raise UserError("the states are of one episode; a test needs several: collect more.")
     direction = sae.W_dec[[statement.feature]]
+    active = activation(sae.encode_sparse(states.x.flatten(0, -2)), statement.feature).view(states.x.shape[:-1])
 
     def change(value: float, along: Tensor) -> NDArray[np.float64]:
-        return _episode_means(states.change(sae, statement.feature, value, along, statement.actions), states.episodes)
+        return _episode_means(states.change(value - active, along, statement.actions), states.episodes)
 
     value = high if statement.change == "high" else 0.0
     effect = change(value, direction)

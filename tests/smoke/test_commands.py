@@ -96,7 +96,9 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     with Image.open(io.BytesIO(base64.b64decode(next(iter(data["saliency"].values()))["image"]))) as picture:
         assert picture.size == (320, 420)
         assert np.ptp(np.asarray(picture)[..., 0].astype(int) - np.asarray(picture)[..., 2]) > 50  # red, or blue
-    assert data["evaluation"]["recovered"]["value"] == measured["return_recovered"]
+    kept = {each["from"]: each["value"] for each in data["evaluation"]["recovered"]}
+    assert kept == {each: measured[f"return_recovered{'' if each == 'zero' else '_' + each}"] for each in kept}
+    assert set(kept) == {"zero", "mean", "resample"}
 
 
 def test_the_return_recovered_is_given_against_each_ablation(home):

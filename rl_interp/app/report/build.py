@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 import sae as sae_package
 from rl_interp.app.dictionaries.concepts import Labelled, labelled
 from rl_interp.app.dictionaries.decisions import decisions
-from rl_interp.app.dictionaries.measure import metrics_json
+from rl_interp.app.dictionaries.measure import RECOVERED, metrics_json
 from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
 from rl_interp.app.report.saliency import feature_saliency
@@ -102,7 +102,11 @@ def _evaluation(fitted: LoadedSAE) -> dict[str, Any] | None:
             "episodes": len(returns), "mean": float(np.mean(returns)), "iqm": iqm(returns),
             "interval": [interval.low, interval.high],
         }  # fmt: skip
-    recovered = {"value": measured["return_recovered"], "interval": measured["return_recovered_interval"]}
+    recovered = [
+        {"from": ablation, "value": measured[name], "interval": measured[f"{name}_interval"]}
+        for name, ablation in RECOVERED.items()
+        if name in measured  # earlier versions measured less
+    ]
     return {"conditions": conditions, "recovered": recovered}
 
 
