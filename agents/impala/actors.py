@@ -79,8 +79,8 @@ class SharedWeights:
     """The newest weights in shared memory, for one writer and any number of readers.
 
     There is no lock, since an actor that is killed while it reads could never give it back: versions take turns
-    between two places, and a reader that was overtaken by two versions reads again. Given to another process, it
-    attaches to the same memory there.
+    between two places, and a reader during whose copy a newer one came reads again. That relies on writes becoming
+    visible in their order, which x86 guarantees. Given to another process, it attaches to the same memory there.
     """
 
     def __init__(self, size: int, name: str | None = None):

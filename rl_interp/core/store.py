@@ -142,13 +142,11 @@ class ActivationStore:
         """One column of the index, `[samples]`; or for each of the given rows that of its sample, `[n]`."""
         if name not in self.columns():
             raise UserError(unknown("index column", name, self.columns()))
-        values, done = None, 0
         with pq.ParquetFile(self.path / "index.parquet") as index:
+            values, done = np.empty(self.samples, index.schema_arrow.field(name).type.to_pandas_dtype()), 0
             for part in index.iter_batches(columns=[name]):  # a whole table takes several copies of the column
-                some = part.column(0).to_numpy(zero_copy_only=False)
-                values = np.empty(self.samples, some.dtype) if values is None else values
-                values[done : done + len(some)] = some
-                done += len(some)
+                values[done : done + len(part)] = part.column(0).to_numpy(zero_copy_only=False)
+                done += len(part)
         if rows is None:
             return values
         return values[rows if self.positions == 1 else rows // self.positions]

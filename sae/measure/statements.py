@@ -107,9 +107,9 @@ class Outcome:
     value: float
     """What the feature was set to."""
     before: float
-    """The actions' probability, nothing changed."""
+    """The actions' probability, nothing changed; this and what follows are means over episodes."""
     effect: float
-    """Mean change over episodes."""
+    """Mean change."""
     control: float
     """Mean change by the random directions."""
     exceeds: float
@@ -126,8 +126,9 @@ class Outcome:
 
 
 @torch.no_grad()
-def judge(statement: Statement, sae: SAE, states: States, high: float, seed: int = 0) -> Outcome:
-    """Test one statement on held-out states. Random directions pass in 2.5%.
+def judge(statement: Statement, sae: SAE, states: States, high: float) -> Outcome:
+    """Test one statement on held-out states. Of random directions at most 2.5% pass; of those whose claim was chosen
+    because a head favours it, as `foretell` does, more: hold them against the features of a dictionary of random ones.
 
     Args:
         high: the value that counts as high for the feature.
@@ -147,14 +148,16 @@ def judge(statement: Statement, sae: SAE, states: States, high: float, seed: int
 
     value = high if statement.change == "high" else 0.0
     effect = change(value, direction)
-    others = change(value, random_directions(direction.expand(CONTROLS, -1), seed))
+    others = change(value, random_directions(direction.expand(CONTROLS, -1), seed=statement.feature))
     interval = students_over_controls(effect - others)
     sign = 1 if statement.claim == "more" else -1
     return Outcome(
         statement=statement.text,
         feature=statement.feature,
         value=value,
-        before=states.probability(states.preferences, statement.actions).mean().item(),
+        before=float(
+            _episode_means(states.probability(states.preferences, statement.actions)[None], states.episodes).mean()
+        ),
         effect=float(effect.mean()),
         control=float(others.mean()),
         exceeds=float((sign * effect.mean() > sign * others.mean(1)).mean()),
@@ -174,9 +177,12 @@ def foretell(features: Features, actions: NDArray[np.integer], count: int) -> li
     fires.data = np.ones_like(fires.data)
     beyond = (fires @ (taken - taken.mean(0))) / (features.counts() + _PRIOR)[:, None]
     action, order = beyond.argmax(1), np.argsort(-beyond.max(1), kind="stable")
-    rank = np.array([np.sum(action[order[:i]] == action[f]) for i, f in enumerate(order)])  # among its action's
-    chosen = order[np.argsort(rank, kind="stable")][:count]
-    return [(int(f), int(action[f])) for f in chosen]
+    order = order[features.counts()[order] > 0]
+    rank = np.empty(len(order), np.int64)  # of each feature among those of its action
+    for a in range(taken.shape[1]):
+        of_action = action[order] == a
+        rank[of_action] = np.arange(of_action.sum())
+    return [(int(f), int(action[f])) for f in order[np.argsort(rank, kind="stable")][:count]]
 
 
 def _episode_means(values: Tensor, episodes: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -100,8 +101,15 @@ class Feed:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batches that `state_dict` had seen."""
-        self._epoch, self._done = state["epoch"], state["done"]
-        self._whiten(tuple(Whitening(**each) for each in state["whitenings"]))
+        self._epoch, self._done, self._batches = state["epoch"], state["done"], None
+        if not self.has(state):
+            self._whiten(tuple(Whitening(**each) for each in state["whitenings"]))
+
+    def has(self, state: dict[str, Any]) -> bool:
+        """Whether the data are whitened as they were when `state_dict` gave this: another machine's components may
+        differ in their signs."""
+        pairs = zip(self.state_dict()["whitenings"], state["whitenings"], strict=True)
+        return all(torch.equal(ours[name], theirs[name]) for ours, theirs in pairs for name in ("mean", "to", "back"))
 
     def _whiten(self, whitenings: tuple[Whitening, ...]) -> None:
         """Serve the data through these, from memory if they fit there."""

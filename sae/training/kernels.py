@@ -26,8 +26,8 @@ _WORTH_A_THREAD = 1 << 20
 
 
 def quantised(x: Array) -> tuple[Array, Array, Array]:
-    """`x [N, D]`, fp32, as int8, each row by a scale of its own; the scales `[N]`; and what was lost of each row to
-    rounding, relative to its norm, `[N]`."""
+    """`x [N, D]`, fp32, as int8, each row by a scale of its own; the scales `[N]`; and what rounding took of each row,
+    `[N]`, relative to the norm of its numbers below half the largest, which are all but a few."""
     out, (scales, lost) = np.empty(x.shape, np.int8), np.empty((2, len(x)), np.float32)
     _quantise(_even_parts(*x.shape), x, x.view(np.int32), out, scales, scales.view(np.int32), lost)
     return out, scales, lost
@@ -155,14 +155,14 @@ def _quantise(parts, x, bits, out, scales, scale_bits, lost):  # pyright: ignore
             scale_bits[n] = largest  # which is `scales`, read as the integers that its numbers' bits are
             inverse = np.float32(127) / scales[n] if scales[n] > 0 else np.float32(0)
             scales[n] /= np.float32(127)
-            squares, rest = np.float32(0), np.float32(0)
+            quiet, rest = np.float32(0), np.float32(0)
             for j in range(row.shape[0]):
                 scaled = row[j] * inverse
                 rounded = np.rint(scaled)
                 to[j] = np.int8(np.int32(rounded))
-                squares += scaled * scaled
+                quiet += scaled * scaled if abs(scaled) < np.float32(63.5) else np.float32(0)
                 rest += (scaled - rounded) * (scaled - rounded)
-            lost[n] = np.sqrt(rest / squares) if squares > 0 else np.float32(0)
+            lost[n] = np.sqrt(rest / quiet) if quiet > 0 else np.float32(0)
 
 
 @_in_parallel

@@ -61,10 +61,10 @@ class Whitening:
             raise UserError(
                 "every activation is the same, so there is nothing to decompose; choose another hook point."
             )
-        kept = variances > _NEGLIGIBLE * variances[-1]
+        varies = variances.sum() - (0.0 if centre else np.square(mean).sum())
+        kept = variances > _NEGLIGIBLE * (variances[-1] if centre else varies)  # however far the mean is
         variances, components = variances[kept][::-1], components[:, kept][:, ::-1]
-        outside = 0.0 if centre else np.square(mean).sum()  # what is not variance
-        average = (variances.sum() - outside) / values.shape[1]
+        average = varies / values.shape[1]
         factor = (variances + ridge * average) ** -0.5 if np.isfinite(ridge) else np.full(len(variances), average**-0.5)
         to = components * factor
         return cls(

@@ -57,8 +57,8 @@ def test_products_in_int8_are_those_of_numbers_rounded_to_255_steps():
     (rows, row_scales, row_lost), (latents, scales, lost) = kernels.quantised(x), kernels.quantised(w)
     for numbers, scale, loss, exact in ((rows, row_scales, row_lost, x), (latents, scales, lost, w)):
         np.testing.assert_allclose(numbers * scale[:, None], exact, atol=0.501 * scale.max())
-        norms = np.linalg.norm(exact.astype(np.float64), axis=1)
-        np.testing.assert_allclose(loss * norms, np.linalg.norm(numbers * scale[:, None] - exact, axis=1), rtol=1e-2)
+        quiet = np.linalg.norm(np.where(np.abs(exact) < np.abs(exact).max(1, keepdims=True) / 2, exact, 0), axis=1)
+        np.testing.assert_allclose(loss * quiet, np.linalg.norm(numbers * scale[:, None] - exact, axis=1), rtol=1e-2)
         np.testing.assert_allclose(np.abs(exact).max(1), 127 * scale, rtol=1e-6)
     product = rows.astype(np.int32) @ latents.T.astype(np.int32)
     wanted = (rows * row_scales[:, None].astype(np.float64)) @ (latents * scales[:, None]).T + bias
@@ -90,11 +90,13 @@ def test_what_is_selected_in_low_precision_is_in_the_order_of_full_precision(pre
 
 @pytest.mark.skipif(not int8_pays(torch.device("cpu")), reason="needs a processor with VNNI: others overflow")
 @pytest.mark.parametrize("loud", ["a number of a sample", "a weight of a latent"])
-def test_one_loud_number_does_not_cost_the_others_their_precision(loud):
+@pytest.mark.parametrize("width", [32, 256])
+@pytest.mark.parametrize("times", [100, 10_000])
+def test_one_loud_number_does_not_cost_the_others_their_precision(loud, width, times):
     generator = torch.Generator().manual_seed(0)
-    x, encoder = (torch.randn(size, generator=generator) for size in ((200, 256), (1000, 256)))
+    x, encoder = (torch.randn(size, generator=generator) for size in ((200, width), (1000, width)))
     its, others = (x, encoder) if loud == "a number of a sample" else (encoder, x)
-    its[::2, 0] *= 100
+    its[::3, 0] *= times
     others[:, 0] = 0  # so that all depends on the rest
     kernel, bias = CPUKernel(), torch.zeros(1000)
     (pairs, values), (wanted, reference) = (each.top_rows(x, encoder, bias, 16) for each in (kernel, DenseKernel()))

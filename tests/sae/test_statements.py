@@ -65,17 +65,19 @@ def test_an_action_that_is_named_twice_counts_once():
 
 @pytest.mark.parametrize("episodes", [2, 4, 40])
 @pytest.mark.parametrize("greedy", [True, False])
-def test_of_features_that_are_random_directions_about_one_in_forty_passes(episodes, greedy):
+def test_of_features_that_are_random_directions_at_most_one_in_forty_passes(episodes, greedy):
     """The rate at which a test of no effect rejects, however few the episodes and although each has a level of its
-    own: at most its 2.5%, within what 400 draws allow."""
+    own: at most its 2.5%, within what 400 draws allow, and near it where episodes are many."""
     sae, head = make(features=400), torch.nn.Linear(WIDTH, 4)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=generator))
     of, level = np.arange(80) % episodes, 2 * torch.randn(episodes, WIDTH, generator=generator)
     recorded = States(states(80) + level[of], of, head, greedy)
-    outcomes = [judge(Statement(f, "high", (f % 4,), "more", ""), sae, recorded, 2.0, seed=f) for f in range(400)]
-    assert sum(outcome.passed for outcome in outcomes) <= 19  # 10 expected; 3 standard deviations above
+    outcomes = [judge(Statement(f, "high", (f % 4,), "more", ""), sae, recorded, 2.0) for f in range(400)]
+    passed = sum(outcome.passed for outcome in outcomes)
+    assert passed <= 19  # 10 expected; 3 standard deviations above
+    assert passed >= 2 or episodes < 40
     assert abs(np.mean([outcome.exceeds for outcome in outcomes]) - 0.5) < 0.06
 
 
@@ -90,7 +92,7 @@ def test_beside_one_control_the_interval_is_students_over_episodes():
 def test_features_foretell_the_action_in_whose_samples_they_fire():
     rng = np.random.default_rng(0)
     actions = rng.integers(0, 4, 2000)
-    activations = np.zeros((2000, 5), np.float32)
+    activations = np.zeros((2000, 6), np.float32)
     activations[:, 0] = rng.random(2000) < 0.3  # nothing
     activations[:, 1] = (actions == 2) & (rng.random(2000) < 0.5)  # action 2 for certain
     activations[:, 2] = (actions == 1) | (rng.random(2000) < 0.2)  # action 1 in most samples
@@ -100,3 +102,6 @@ def test_features_foretell_the_action_in_whose_samples_they_fire():
     last = foretell(Features.dense(activations), actions, 5)[2:]
     assert last[0] == (3, 3), "the best of its action comes before the second best of another"
     assert (4, 2) in last
+    assert 0 not in [feature for feature, _ in foretell(Features.dense(activations[:, [5, 1]]), actions, 2)], (
+        "it is dead"
+    )

@@ -36,10 +36,10 @@ def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
         cosines = first @ second.T
         matched = cosines[linear_sum_assignment(-cosines)].mean()
         assert [row["stability"] for row in pair] == pytest.approx([matched, matched], rel=1e-3)
-        assert 0 < pair[0]["stability_by_chance"] < 1
+        assert 0 < pair[0]["stability_of_random"] < pair[0]["stability_of_samples"] < 1
     table = Path(result["table"]).read_text()
     assert table.count("\n") == 2 + 2
-    assert "| stability | by chance |" in table
+    assert "| stability | of samples | of random directions |" in table
     assert Path(result["plot"]).stat().st_size > 5_000
     one = Path("runs/sweep/fc.post-jumprelu-32-k2-seed1")
     before = one.joinpath("sae.json").stat().st_mtime_ns

@@ -9,7 +9,13 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from rl_interp.app.commands.analyse import store_path
-from rl_interp.app.dictionaries.measure import coverage_json, judge_statements, metrics_json, play_spliced
+from rl_interp.app.dictionaries.measure import (
+    coverage_json,
+    judge_foretold,
+    judge_statements,
+    metrics_json,
+    play_spliced,
+)
 from rl_interp.app.dictionaries.runs import fit_run, load_autoencoder, load_sae, open_pair, require_held_out
 from rl_interp.app.dictionaries.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.app.load import load_agent, new_run_path
@@ -141,7 +147,8 @@ def sae_test(
     states: int = 4096,
     count: int = 10,
 ) -> dict[str, Any]:
-    """Put claims about features to the test, on states of held-out episodes and beside random directions.
+    """Put claims about features to the test, on states of held-out episodes and beside random directions; those of a
+    dictionary's own features beside those of a random dictionary's.
 
     Args:
         run: The autoencoder's run.
@@ -153,15 +160,19 @@ def sae_test(
     """
     at_least_one(states=states, count=count)
     fitted = load_autoencoder(run)
-    outcomes = judge_statements(fitted, statements, states, count)
-    write_json(fitted.run.path / "analyses" / "statements.json", outcomes)
-    return {
-        "run": str(fitted.run.path),
-        "passed": sum(each["passed"] for each in outcomes),
-        "passed_by_chance": 0.025 * len(outcomes),
-        "exceeds": sum(each["exceeds"] for each in outcomes) / len(outcomes),
-        "outcomes": outcomes,
+    if statements:
+        found = {"features": judge_statements(fitted, statements, states)}
+    else:
+        found = judge_foretold(fitted, states, count)
+    write_json(fitted.run.path / "analyses" / "statements.json", found)
+    summary = {
+        name: {
+            "passed": sum(each["passed"] for each in outcomes),
+            "exceeds": sum(each["exceeds"] for each in outcomes) / len(outcomes),
+        }
+        for name, outcomes in found.items()
     }
+    return {"run": str(fitted.run.path), "summary": summary, "outcomes": found["features"]}
 
 
 def sae_push(

@@ -24,7 +24,7 @@ from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import Intervention, Mean, Resample, Zero, as_hooks
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.store import ActivationStore
-from sae import SAE, Activations, ArrayActivations, Features, Metrics, SAEConfig, Statement
+from sae import SAE, Activations, ArrayActivations, Features, Metrics, SAEConfig, Statement, States
 from sae.data import batches
 from saliency import randomised
 
@@ -216,35 +216,60 @@ def follow(
     return np.concatenate(values)
 
 
-def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int, count: int) -> list[dict[str, Any]]:
-    """Put statements to the test on held-out states; without any, that `count` features bring about
-    the actions that they foretell in training.
+def judge_statements(fitted: LoadedSAE, texts: Sequence[str], states: int) -> list[dict[str, Any]]:
+    """Put statements to the test on held-out states.
 
     Raises:
         UserError: the agent has a memory between the hook point and its preferences, or a statement can't be read.
     """
+    held_out, encoded = _held_out(fitted, states), _encoded(fitted, fitted.sae)
+    actions = fitted.agent.env.action_names
+    statements = [Statement.parse(text, actions, lambda name: _best_feature(fitted, encoded, name)) for text in texts]
+    return _judged(statements, fitted.sae, encoded, held_out)
+
+
+def judge_foretold(fitted: LoadedSAE, states: int, count: int) -> dict[str, list[dict[str, Any]]]:
+    """Put to the test, on held-out states, that `count` features bring about the actions that they foretell in
+    training: the dictionary's, and those of a random one of the same size.
+
+    Raises:
+        UserError: the agent has a memory between the hook point and its preferences.
+    """
+    held_out, actions = _held_out(fitted, states), fitted.agent.env.action_names
+    config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
+    random = sae_package.random_dictionary(fitted.store, config, fitted.train_rows)
+    found = {}
+    for name, sae in (("features", fitted.sae), ("random dictionary", random)):
+        encoded = _encoded(fitted, sae)
+        foretold = sae_package.foretell(encoded, fitted.store.column("action", fitted.train_rows), count)
+        statements = [Statement(f, "high", (a,), "more", f"{f} high: {actions[a]} more") for f, a in foretold]
+        found[name] = _judged(statements, sae, encoded, held_out)
+    return found
+
+
+def _held_out(fitted: LoadedSAE, states: int) -> States:
     held_out = decisions(fitted, fitted.held_out_rows, states)
     if held_out is None:
         raise UserError(
             f"statements are tested where preferences follow from the layer and what is in view; after {fitted.hook!r} "
             "this agent has a memory."
         )
-    encoded = Features(sae_package.encode_rows(fitted.sae, fitted.store, fitted.train_rows))
-    high, actions = encoded.quantile(0.99), fitted.agent.env.action_names
-    if texts:
-        statements = [
-            Statement.parse(text, actions, lambda name: _best_feature(fitted, encoded, name)) for text in texts
-        ]
-    else:
-        foretold = sae_package.foretell(encoded, fitted.store.column("action", fitted.train_rows), count)
-        statements = [Statement(f, "high", (a,), "more", f"{f} high: {actions[a]} more") for f, a in foretold]
-    outcomes = []
+    return held_out
+
+
+def _encoded(fitted: LoadedSAE, sae: SAE) -> Features:
+    """In training."""
+    return Features(sae_package.encode_rows(sae, fitted.store, fitted.train_rows))
+
+
+def _judged(statements: Sequence[Statement], sae: SAE, encoded: Features, states: States) -> list[dict[str, Any]]:
+    high, outcomes = encoded.quantile(0.99), []
     with progress_bar("Testing statements", len(statements), "statements") as update:
         for each in statements:
             value = float(high[each.feature]) if each.feature < len(high) else 0.0  # `judge` refuses it
-            outcomes.append(sae_package.judge(each, fitted.sae, held_out, value))
+            outcomes.append(asdict(sae_package.judge(each, sae, states, value)))
             update(len(outcomes))
-    return [asdict(outcome) for outcome in outcomes]
+    return outcomes
 
 
 def _best_feature(fitted: LoadedSAE, encoded: Features, concept: str) -> int:

@@ -176,8 +176,15 @@ def fit_runs(
         trainers = [Trainer(feed, configs[path]) for path in paths]
         runs = [_open_run(path, configs[path], parent, step) for path in paths]
         if step:
-            for run, trainer in zip(runs, trainers, strict=True):
-                trainer.load_state_dict(run.load_state(step))
+            states = [run.load_state(step) for run in runs]
+            feed.load_state_dict(states[0]["feed"])
+            if not all(feed.has(state["feed"]) for state in states):
+                raise RunError(
+                    f"fits in {paths[0].parent} were begun on machines whose whitening differs, and can't go on "
+                    "together; go on with each where it was begun, or remove all but one."
+                )
+            for state, trainer in zip(states, trainers, strict=True):
+                trainer.load_state_dict(state)
         before = sum(trainer.samples for trainer in trainers)
         seconds += _fit_side_by_side(runs, trainers, metadata)
         after = sum(trainer.samples for trainer in trainers)

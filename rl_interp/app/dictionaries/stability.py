@@ -10,15 +10,16 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rl_interp.app.dictionaries.runs import LoadedSAE
+from sae.data import sample_rows
 
 
-def stability(fits: Sequence[LoadedSAE]) -> tuple[list[float], float]:
-    """How well each fit's features are found again by the others: the mean, over them, of `matched_cosine`. And the
-    same by chance: of two dictionaries of random samples, as fits start, that nothing was fitted to.
+def stability(fits: Sequence[LoadedSAE]) -> tuple[list[float], dict[str, float]]:
+    """How well each fit's features are found again by the others: the mean, over them, of `matched_cosine`. And what
+    that is of as many directions that nothing was fitted to: `samples` of either half of the episodes, which lie where
+    the data vary, as fits start, and `random` ones, which point everywhere.
 
     Compared are the decoder's directions of living latents where they were fitted, behind the whitening: in the raw
-    activations a few loud dimensions make any two directions alike. Random directions would be too easy a control:
-    they point everywhere, while samples, like features, lie where the data vary.
+    activations a few loud dimensions make any two directions alike.
 
     Args:
         fits: two or more, of one store, split and ridge.
@@ -34,11 +35,16 @@ def stability(fits: Sequence[LoadedSAE]) -> tuple[list[float], float]:
         for b in range(a):
             agreement[a, b] = agreement[b, a] = matched_cosine(directions[a], directions[b])
     rng, first = np.random.default_rng(0), fits[0]
+    episodes = first.store.column("episode", first.train_rows)
+    half = np.isin(episodes, rng.permutation(np.unique(episodes))[::2])
     samples = []
-    for those in directions[:2]:
-        rows = rng.choice(first.train_rows, min(len(those), len(first.train_rows)), replace=False)
-        samples.append((torch.from_numpy(first.target.read(np.sort(rows))) - whitening["mean"]) @ whitening["to"])
-    return np.nanmean(agreement, 0).tolist(), matched_cosine(samples[0], samples[1])
+    for those, side in zip(directions[:2], (half, ~half), strict=True):
+        rows = sample_rows(first.train_rows[side], len(those), rng)
+        samples.append((torch.from_numpy(first.target.read(rows)) - whitening["mean"]) @ whitening["to"])
+    random = [torch.from_numpy(rng.normal(size=those.shape)) for those in directions[:2]]
+    return np.nanmean(agreement, 0).tolist(), {
+        "samples": matched_cosine(samples[0], samples[1]), "random": matched_cosine(random[0], random[1])
+    }  # fmt: skip
 
 
 def matched_cosine(first: Tensor, second: Tensor) -> float:

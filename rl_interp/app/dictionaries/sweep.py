@@ -127,7 +127,8 @@ def _on_ray(
 
 
 def rows(path: Path, planned: Sequence[tuple[str, SAEConfig]]) -> list[dict[str, Any]]:
-    """The figures of every dictionary; where a size has several seeds, their stability too, beside that by chance."""
+    """The figures of every dictionary; where a size has several seeds, their stability too, beside that of what
+    nothing was fitted to."""
     found = []
     for hook, config in planned:
         at = path / name_of(hook, config)
@@ -135,9 +136,9 @@ def rows(path: Path, planned: Sequence[tuple[str, SAEConfig]]) -> list[dict[str,
         found.append(size | {"run": str(at)} | json.loads((at / FIGURES).read_text(encoding="utf-8")))
     for of_size in _sizes(found).values():
         if len(of_size) > 1:
-            agreements, by_chance = stability([load_sae(row["run"]) for row in of_size])
+            agreements, controls = stability([load_sae(row["run"]) for row in of_size])
             for row, agreement in zip(of_size, agreements, strict=True):
-                row |= {"stability": agreement, "stability_by_chance": by_chance}
+                row |= {"stability": agreement} | {f"stability_of_{name}": value for name, value in controls.items()}
     return found
 
 
@@ -145,7 +146,8 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     """A table, a line for each size: means over seeds."""
     columns = {
         "fvu": "FVU", "l0": "L0", "dead_fraction": "dead", "action_agreement": "same action", "stability": "stability",
-        "stability_by_chance": "by chance", "return_recovered": "return recovered from zero [95%]",
+        "stability_of_samples": "of samples", "stability_of_random": "of random directions",
+        "return_recovered": "return recovered from zero [95%]",
         "return_recovered_mean": "from mean [95%]", "return_recovered_resample": "from resample [95%]",
     }  # fmt: skip
     shown = [name for name in columns if any(row.get(name) is not None for row in found)]
@@ -165,13 +167,14 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
 
 
 def _interval(returns: Sequence[dict[str, Sequence[float]]], ablation: str) -> Interval:
-    """Of the mean over seeds of the return recovered, over episodes: each seed's are a stratum. The agent as trained
-    and with its layer ablated played the same episodes for all, which count once."""
+    """Of the mean over seeds of the return recovered, over episodes and over seeds, which are drawn anew as well. The
+    agent as trained and with its layer ablated played the same episodes for all, which count once."""
+    seeds = np.random.default_rng(0)
 
     def share(original: np.ndarray, *others: np.ndarray) -> float:
         *spliced, ablated = (each.mean() for each in others)
         lost = original.mean() - ablated
-        return float((np.mean(spliced) - ablated) / lost) if lost else 0.0
+        return float((seeds.choice(spliced, len(spliced)).mean() - ablated) / lost) if lost else 0.0
 
     first = returns[0]
     return bootstrap([first["original"], *(of_seed["spliced"] for of_seed in returns), first[ablation]], share)
