@@ -167,8 +167,9 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
 
 
 def _interval(returns: Sequence[dict[str, Sequence[float]]], ablation: str) -> Interval:
-    """Of the mean over seeds of the return recovered, over episodes and over seeds, which are drawn anew as well. The
-    agent as trained and with its layer ablated played the same episodes for all, which count once."""
+    """Of the mean over seeds of the return recovered, by drawing seeds anew and each one's episodes: wide rather than
+    narrow, since the seeds' means differ by their episodes as well. The agent as trained and with its layer ablated
+    played the same episodes for all, which count once."""
     seeds = np.random.default_rng(0)
 
     def share(original: np.ndarray, *others: np.ndarray) -> float:
