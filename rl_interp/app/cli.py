@@ -55,6 +55,9 @@ TRAINING = {
 """Commands whose defaults depend on what is asked for: makers of them, from the values of some flags and from whether
 there is a bonus."""
 
+_LINES = 10
+"""The longest list that is printed for people; `--json` gives all."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for an error, 2 for bad usage, 130 when stopped."""
@@ -132,10 +135,24 @@ def _show(result: dict[str, Any], indent: str = "") -> None:
         if isinstance(value, dict):
             print(f"{indent}{key}:")
             _show(value, indent + "  ")
-        elif isinstance(value, list) and len(value) > 8:
+        elif isinstance(value, list) and len(value) > _LINES:
             print(f"{indent}{key}: {len(value)} values")
+        elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
+            print(f"{indent}{key}:")
+            for each in value:
+                print(f"{indent}  " + ", ".join(f"{name} {_short(v)}" for name, v in each.items() if _is_short(v)))
         else:
-            print(f"{indent}{key}: {value:.4g}" if isinstance(value, float) else f"{indent}{key}: {value}")
+            print(f"{indent}{key}: {_short(value)}")
+
+
+def _is_short(value: object) -> bool:
+    return not isinstance(value, (dict, list)) or len(value) <= 2
+
+
+def _short(value: object) -> str:
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_short, value)) + "]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

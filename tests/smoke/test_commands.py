@@ -56,7 +56,7 @@ def test_the_ground_truth_is_probed(run, place):
     assert "| player_x | R² |" in Path(result["table"]).read_text()
 
 
-def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
+def test_an_autoencoder_is_fitted_measured_and_reported(run, place, capsys):
     status, fitted, shown = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --as other")
     assert status == 0
     assert "whitened FVU" in shown
@@ -75,7 +75,8 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place):
     assert all(len(each["dose"]) == 7 and "high:" in each["statement"] for each in tested["outcomes"])
     assert set(tested["summary"]) == {"features", "random dictionary"}
     assert all(0 <= each["exceeds"] <= 1 for each in tested["summary"].values())
-    assert cli.main(["sae", "test", "other", "1 high: LEFT more", "--states", "200"]) == 0
+    assert cli.main(["sae", "test", "other", "1 high: LEFT,LEFT more", "--states", "200"]) == 0
+    assert "\n  statement 1 high: LEFT,LEFT more, feature 1, value " in capsys.readouterr().out
     assert cli.main(["sae", "test", "other", "64 high: LEFT more"]) == 1, "there are features 0 to 63"
     assert cli.main(["sae", "test", "other", "score high: LEFT more"]) == 1, "it is no yes-or-no concept"
     status, reported, _ = run("sae report other --top 2 --clips 5 --maps 3")
