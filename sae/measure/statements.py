@@ -29,7 +29,7 @@ CONTROLS = 100
 DOSES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 """Of the value that counts as high."""
 _PRIOR = 50
-"""Samples without a feature's help by which the actions it foretells are shrunk towards their usual shares."""
+"""Samples with the usual shares of actions that are counted to each feature's own, so that rare ones weigh less."""
 _T = (np.arange(200) + 0.5) / 200
 """Quantiles by which Student's distribution is represented."""
 _FORM = re.compile(r"\s*(\S+)\s+(high|off)\s*:\s*(\S+)\s+(more|less)\s*")
@@ -113,7 +113,7 @@ class Outcome:
     control: float
     """Mean change by the random directions."""
     exceeds: float
-    """Share of the random directions whose change is further from the claim."""
+    """Share of the random directions whose mean change is less than the effect, in the claimed sense."""
     difference: float
     """Effect less control."""
     interval: tuple[float, float]

@@ -106,17 +106,24 @@ class CPUKernel(SparseKernel):
             pre[samples[here] - chunk.start] = of_samples[here]
             yield pre
 
+    @torch.no_grad()
     def _fine(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[Array]:
         """Pre-activations `[n, F]`, fp32, of one chunk of samples after the other; by products in bf16 where the
         processor has them."""
-        x, encoder, bias = (each.to(torch.bfloat16 if self._bf16 else torch.float32) for each in (x, encoder, bias))
+        x, encoder, bias = self._lower(x, encoder, bias)
         for chunk in _chunks(len(x), len(encoder)):
-            yield self._products(x[chunk], encoder, bias)
+            yield torch.addmm(bias, x[chunk], encoder.T).float().numpy()
 
     @torch.no_grad()
     def _products(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Array:
-        x, encoder, bias = (each.to(torch.bfloat16 if self._bf16 else torch.float32) for each in (x, encoder, bias))
+        """As `_fine`, of all samples at once; as a rule there are none, or no latents."""
+        if not len(x) or not len(encoder):
+            return np.empty((len(x), len(encoder)), np.float32)
+        x, encoder, bias = self._lower(x, encoder, bias)
         return torch.addmm(bias, x, encoder.T).float().numpy()
+
+    def _lower(self, *tensors: Tensor) -> list[Tensor]:
+        return [each.to(torch.bfloat16 if self._bf16 else torch.float32) for each in tensors]
 
 
 def _chunks(samples: int, latents: int) -> Iterator[slice]:

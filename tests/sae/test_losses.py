@@ -106,18 +106,22 @@ def apart(pre: Tensor, k: int) -> Tensor:
     return top[:, -2] > 1.05 * top[:, -1].clamp(min=1e-3)
 
 
-def assert_close(got: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
-    """To 1e-6 of each tensor's largest entry: what cancels to less keeps fewer digits in single precision."""
+def assert_close(got: Sequence[Tensor], wanted: Sequence[Tensor], dtype: torch.dtype) -> None:
+    """To 1e-6, in double precision 1e-10, of each tensor's largest entry: what cancels to less keeps fewer digits."""
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-10
     for a, b in zip(got, wanted, strict=True):
-        torch.testing.assert_close(a.double(), b.double(), rtol=0, atol=1e-6 * b.abs().max().item())
+        torch.testing.assert_close(a.double(), b.double(), rtol=0, atol=tolerance * b.abs().max().item())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("kind", KINDS)
-def test_losses_and_gradients_of_both_kernels_are_those_of_the_definition(kind, seed):
+def test_losses_and_gradients_of_both_kernels_are_those_of_the_definition(kind, seed, dtype):
     rng = np.random.default_rng(seed)
-    x, y = (torch.from_numpy(rng.normal(size=(300, width)).astype(np.float32)) for width in (16, 12))
+    x, y = (torch.from_numpy(rng.normal(size=(300, width))).to(dtype) for width in (16, 12))
     trainers = [trainer_of(kind, kernel, np.random.default_rng(seed)) for kernel in ("sparse", "dense")]
+    for trainer in trainers:
+        trainer.kind.to(dtype)
     p = in_double(trainers[0])
     pre = x.double() @ p.encoder.T + p.b_enc
     kept = clear(kind, p, pre)
@@ -136,16 +140,18 @@ def test_losses_and_gradients_of_both_kernels_are_those_of_the_definition(kind, 
         gradients = torch.autograd.grad(losses.loss, list(trainer.kind.parameters()))
         found.append([losses.loss, losses.fvu, losses.residual, *gradients])
     for got, other in ((found[0], wanted), (found[1], wanted), found):
-        assert_close(got, other)
+        assert_close(got, other, dtype)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("kernel", ["sparse", "dense"])
-def test_the_auxiliary_loss_and_its_gradients_are_those_of_the_definition(kernel, seed):
+def test_the_auxiliary_loss_and_its_gradients_are_those_of_the_definition(kernel, seed, dtype):
     """Gao et al. 2024, §A.2: ‖e − ê‖² / ‖e‖², with ê what the largest dead latents make of the error e."""
     rng = np.random.default_rng(seed)
-    x, residual = (torch.from_numpy(rng.normal(size=(300, width)).astype(np.float32)) for width in (16, 12))
+    x, residual = (torch.from_numpy(rng.normal(size=(300, width))).to(dtype) for width in (16, 12))
     trainer = trainer_of("topk", kernel, rng)
+    trainer.kind.to(dtype)
     with torch.no_grad():
         trainer.kind.b_enc[:20] += 2
     trainer.silent[:20] = 10**9
@@ -161,6 +167,7 @@ def test_the_auxiliary_loss_and_its_gradients_are_those_of_the_definition(kernel
     assert_close(
         [got, *torch.autograd.grad(got, [kind.encoder, kind.b_enc, kind.decoder])],
         [loss, *torch.autograd.grad(loss, [p.encoder, p.b_enc, p.decoder])],
+        dtype,
     )
 
 

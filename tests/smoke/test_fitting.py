@@ -10,6 +10,7 @@ import torch
 
 from rl_interp.app.dictionaries import runs
 from rl_interp.app.load import load_agent
+from rl_interp.core.errors import RunError
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from sae import SAEConfig
@@ -75,6 +76,22 @@ def test_fits_killed_between_two_checkpoints_go_on_with_others_as_if_nothing_had
         weights = Run.open(f"whole{seed}").load_weights()
         gone_on = Run.open(f"killed{seed}").load_weights()
         assert all(torch.equal(weights[name], gone_on[name]) for name in weights)
+
+
+def test_fits_whose_whitening_differs_are_not_gone_on_with_together(place, ticks, killed_after, monkeypatch):
+    monkeypatch.setattr(runs, "SAVE_EVERY", 10)
+    killed_after(2, lambda: fit("killed0", "killed1"))
+    load = Run.load_state
+
+    def as_elsewhere(run, step=None):
+        state = load(run, step)
+        if run.path.name == "killed1":
+            state["feed"]["whitenings"][0]["to"] *= -1  # as another machine's components may be
+        return state
+
+    monkeypatch.setattr(Run, "load_state", as_elsewhere)
+    with pytest.raises(RunError, match="begun on machines whose whitening differs"):
+        fit("killed0", "killed1")
 
 
 def test_a_fit_killed_before_its_first_checkpoint_logs_no_figure_twice(place, ticks, monkeypatch):
