@@ -9,19 +9,22 @@ from numpy.lib.format import open_memmap
 from numpy.typing import DTypeLike, NDArray
 
 from rl_interp.core.errors import RunError
+from rl_interp.core.files import full_disk_said
 
 
 class Ring:
     """`length` slots of `num_envs` environments; subclasses make the arrays with `array` and write at `cursor`.
 
     `tick` numbers the writes: slots belong together only if their ticks are consecutive, which alone keeps batches
-    clear of the ring's seam and of gaps left by a resume.
+    clear of the ring's seam and of gaps left by a resume. A directory's slots count only after `restore`: to a ring
+    that begins anew they are a dead run's.
     """
 
     def __init__(self, length: int, num_envs: int, directory: Path | None = None):
         self.length, self.num_envs = length, num_envs
         self.cursor = self.size = self.next_tick = 0
         self._directory = directory
+        self._is_new = True
         self._arrays: list[NDArray[Any]] = []
         self.tick = self.array("tick", (length,), np.int64)
 
@@ -47,6 +50,20 @@ class Ring:
         self._arrays.append(array)
         return array
 
+    def begin(self) -> int:
+        """The slot to write to next, which until `advance` belongs to nothing: a kill in between leaves no slot that
+        is half of one moment and half of another."""
+        if self._is_new:
+            self.tick[:] = self._never
+            self._is_new = False
+        self.tick[self.cursor] = self._never
+        return self.cursor
+
+    @property
+    def _never(self) -> int:
+        """A tick that no other is near to."""
+        return -2 * self.length
+
     def advance(self) -> None:
         """Number the slot that was written at `cursor`, and go on to the next."""
         self.tick[self.cursor] = self.next_tick
@@ -60,6 +77,7 @@ class Ring:
 
     def restore(self, state: dict[str, int]) -> None:
         self.cursor, self.size, self.next_tick = state["cursor"], state["size"], state["next_tick"]
+        self._is_new = False
 
     def flush(self) -> None:
         """Write dirty pages to the disk."""
@@ -70,16 +88,20 @@ class Ring:
 
 def _reserved(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
     """A new memory map whose blocks are on disk already: where they are found missing later, writing to it would
-    kill the process."""
-    array = open_memmap(path, "w+", np.dtype(dtype), shape)
-    if hasattr(os, "posix_fallocate"):
-        with open(path, "rb+") as file:
-            try:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-            except OSError as error:
-                path.unlink()
-                raise RunError(
-                    f"the replay's {path.name} needs {array.nbytes / 2**20:,.0f} MiB in {path.parent} "
-                    f"({error.strerror}); free some space or lower replay_capacity."
-                ) from error
+    kill the process. It gets its name when it is whole."""
+    unfinished = path.with_suffix(".new")
+    try:
+        with full_disk_said(path):
+            array = open_memmap(unfinished, "w+", np.dtype(dtype), shape)
+            if hasattr(os, "posix_fallocate"):
+                with open(unfinished, "rb+") as file:
+                    os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
+    except RunError as error:
+        unfinished.unlink(missing_ok=True)
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize / 2**20
+        raise RunError(
+            f"the replay's {path.name} needs {size:,.0f} MiB in {path.parent}, and the disk is full; free some space "
+            "or lower replay_capacity."
+        ) from error
+    unfinished.rename(path)
     return array

@@ -74,7 +74,7 @@ class Replay(Ring):
         valid: NDArray[np.bool_],
     ) -> None:
         """Store one slot per environment: `frames [N, H, W]` is the newest frame of the observation acted on."""
-        at, before = self.cursor, self.cursor - 1
+        at, before = self.begin(), self.cursor - 1
         continued = np.minimum(self.age[before] + 1, self.stack - 1)
         consecutive = self.next_tick > 0 and self.tick[before] == self.next_tick - 1
         self.age[at] = np.where(first | (not consecutive), 0, continued)
@@ -132,4 +132,4 @@ class Replay(Ring):
         """Go on from `state`. Slots written after it (by a run that was killed) stay usable, but a gap in the ticks
         keeps every batch on one side of the seam: on the other are other episodes."""
         super().restore(state)
-        self.next_tick = int(self.tick.max()) + self.length
+        self.next_tick = max(self.next_tick, int(self.tick.max())) + self.length

@@ -52,8 +52,9 @@ class SequenceReplay(Ring):
 
     def add(self, **values: NDArray[Any]) -> None:
         """Store one slot per environment: `[N, ...]` of each field and latent."""
+        at = self.begin()
         for name, value in values.items():
-            (self.latents if name in self.latents else self.fields)[name][self.cursor] = value
+            (self.latents if name in self.latents else self.fields)[name][at] = value
         self.advance()
 
     def sample(self, batch: int, length: int, rng: np.random.Generator) -> Batch:
@@ -108,4 +109,4 @@ class SequenceReplay(Ring):
         since stay as they are, until the updates to come renew them."""
         super().restore(dict(state))
         written_after = self.tick >= self.next_tick
-        self.tick[written_after] = -self.length
+        self.tick[written_after] = self._never

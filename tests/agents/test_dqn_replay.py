@@ -122,6 +122,46 @@ def test_a_ring_on_disk_goes_on_after_a_resume_without_mixing_runs(tmp_path):
     assert any(ep == 0 for _, ep, _ in seen)
 
 
+@pytest.mark.parametrize("dead", [5, 30, 80])
+def test_no_transition_leads_into_a_dead_run(tmp_path, dead):
+    """A run that begins anew in the directory of one that was killed before its first checkpoint: the old ticks fit
+    the new numbering, and only the order of the slots tells the two runs apart."""
+    Record(make(directory=tmp_path), [[80], [80]], lives=200).add(dead)
+    replay = make(directory=tmp_path)
+    assert replay.tick.max() > 0
+    record = Record(replay, [[24], [24]])
+    for _ in range(12):
+        record.add(1)
+        if len(replay) > 12:
+            batch = replay.sample(200, np.random.default_rng(0))
+            record.check(batch)
+            assert max(step for _, _, step in record.check(batch)) + replay.n_step < replay.size
+
+
+def test_a_slot_that_a_kill_left_half_written_is_never_drawn(tmp_path, monkeypatch):
+    record = Record(make(directory=tmp_path), [[24, 24, 24], [24, 24, 24]])
+    record.add(45)  # the ring has come round: what is overwritten has a tick
+    state, at = record.replay.state(), record.replay.cursor
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Replay, "advance", lambda self: (_ for _ in ()).throw(SystemExit))
+        record.add(1)
+    replay = make(directory=tmp_path)
+    replay.restore(state)
+    slots, _ = replay._draw(4000, np.random.default_rng(0))
+    reached = {(slot + k) % replay.length for slot in slots for k in range(replay.n_step + 1)}
+    assert at not in reached
+    assert len(reached) > 20
+
+
+def test_a_map_that_was_killed_while_it_was_made_is_made_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("os.posix_fallocate", lambda *_: (_ for _ in ()).throw(SystemExit))
+        make(directory=tmp_path)
+    record = Record(make(directory=tmp_path), LENGTHS)
+    record.add(20)
+    record.check(record.replay.sample(100, np.random.default_rng(0)))
+
+
 def test_a_directory_of_another_shape_is_refused(tmp_path):
     make(directory=tmp_path)
     with pytest.raises(RunError, match=r"tick.npy holds int64 \(40,\), but this run needs int64 \(50,\)"):

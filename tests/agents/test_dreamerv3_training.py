@@ -123,6 +123,17 @@ def test_a_replay_on_disk_goes_on_where_the_checkpoint_was(tmp_path):
         SequenceReplay(40, 2, (3, 2, 2), directory=tmp_path)
 
 
+@pytest.mark.parametrize("slots", [15, 20, 47])
+def test_no_sequence_leads_into_a_dead_run(tmp_path, slots):
+    filled(slots=47, directory=tmp_path).flush()
+    replay = filled(slots=slots, directory=tmp_path)
+    alone = filled(slots=slots)
+    drawn, wanted = (each.sample(4000, 5, np.random.default_rng(0)) for each in (replay, alone))
+    for name in wanted:
+        np.testing.assert_array_equal(drawn[name], wanted[name])
+    assert (replay.tick < 0).sum() == max(0, 20 - slots), "what the dead run wrote belongs to nothing"
+
+
 def test_a_million_frames_of_crafter_fit_in_13_gb():
     """With the latents that size `tiny` keeps beside them."""
     latents = make_agent(default_config("CrafterReward-v1")).world_model.rssm.packing()
