@@ -25,10 +25,13 @@ one, converts it, and loses the metadata on the way."""
 
 
 def save(sae: SAE, directory: Path | str, metadata: dict[str, Any] | None = None) -> Path:
-    """Write the dictionary to `directory`, which appears whole or not at all.
+    """Write the dictionary to `directory`, which appears whole or not at all, in the place of another dictionary only.
 
     Args:
         metadata: where it comes from: run, checkpoint step, hook name; added to what the dictionary knows of it.
+
+    Raises:
+        RunError: the directory holds anything but a dictionary, or the disk is full.
     """
     directory = Path(directory)
     config: dict[str, Any] = {
@@ -49,7 +52,7 @@ def save(sae: SAE, directory: Path | str, metadata: dict[str, Any] | None = None
         config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
     if sae.transcodes:
         config |= {"d_out": sae.d_out}
-    with atomic_path(directory) as temporary:
+    with atomic_path(directory, (CONFIG, WEIGHTS)) as temporary:
         temporary.mkdir()
         write_json(temporary / CONFIG, config)
         weights = {name: value.detach().cpu().contiguous() for name, value in sae.state_dict().items()}

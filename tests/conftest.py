@@ -1,10 +1,15 @@
 """Shared fixtures: small agents, and one thread, so that results are the same everywhere."""
 
+import os
+import time
+
 import pytest
 import torch
+from processes import end, forked
 from torch import Tensor, nn
 
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
+from rl_interp.core.locks import writing
 
 torch.set_num_threads(1)
 
@@ -69,3 +74,25 @@ def recurrent_agent() -> TinyRecurrent:
 @pytest.fixture
 def conv_obs() -> Tensor:
     return torch.randn(5, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def holder():
+    """`holder(path, then)`: the id of another process that holds a lock and has done `then`."""
+    started = []
+
+    def start(path, then=lambda: None):
+        def hold():
+            with writing(path):
+                then()
+                os.write(ready, b"!")
+                time.sleep(60)
+
+        held, ready = os.pipe()
+        started.append(forked(hold))
+        assert os.read(held, 1)
+        return started[-1]
+
+    yield start
+    for process in started:
+        end(process)

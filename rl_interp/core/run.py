@@ -3,7 +3,7 @@
 runs/<name>/config.yaml           the frozen config
             meta.json             kind, versions, git commit, hardware, seed, parent run, command
             metrics.jsonl         one object a line
-            tb/                   TensorBoard events
+            tb/                   TensorBoard events, the same figures
             checkpoints/<step>/   model.safetensors, state.pt, manifest.json (sha256 of each)
             activations/ videos/ analyses/
 """
@@ -16,7 +16,8 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,26 @@ from torch import Tensor
 
 from rl_interp.core.config import to_plain
 from rl_interp.core.errors import RunError, unknown
-from rl_interp.core.files import atomic_path, sha256, verify, write_json, write_text
+from rl_interp.core.events import EventFile
+from rl_interp.core.files import (
+    append_line,
+    atomic_path,
+    remove,
+    sha256,
+    sync,
+    verify,
+    write_json,
+    write_text,
+)
+from rl_interp.core.locks import writing
 
 RUNS = Path("runs")
+_CHECKPOINT = ("manifest.json", "model.safetensors", "state.pt")
+_SHARED = (
+    "config.yaml", "meta.json", "metrics.jsonl",
+    "checkpoints/*/manifest.json", "checkpoints/*/model.safetensors",
+)  # fmt: skip
+"""What a checkpoint and a shared run consist of."""
 _PACKAGES = ("rl-interp", "torch", "numpy", "gymnasium", "ale-py", "minigrid", "crafter")
 
 
@@ -39,11 +57,13 @@ class Run:
 
     def __init__(self, path: Path):
         self.path = path
-        self._tensorboard = None
+        self._events: EventFile | None = None
+        self._continues_after: int | None = None
 
     @classmethod
     def create(cls, path: Path | str, kind: str, config: Any, seed: int, parent: dict[str, Any] | None = None) -> "Run":
-        """Make the directory with `config.yaml` and `meta.json`.
+        """Make the directory with `config.yaml` and `meta.json`. A run that is there and has no checkpoint is begun
+        anew, since there is nothing that could be done with it.
 
         Args:
             kind: what made the run, e.g. "dqn" or "sae".
@@ -51,15 +71,28 @@ class Run:
             parent: for a run made from another: its path, checkpoint step and hook.
 
         Raises:
-            RunError: the directory already holds a run.
+            RunError: the directory already holds a run, or files of such names that are no run's; or another command
+                is writing it.
         """
         run = cls(Path(path))
-        if (run.path / "meta.json").exists():
-            raise RunError(f"{path} already holds a run; choose another name, or remove it to start again.")
-        run.path.mkdir(parents=True, exist_ok=True)
-        write_text(run.path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
-        write_json(run.path / "meta.json", {"kind": kind, "seed": seed, "parent": to_plain(parent), **provenance()})
+        with run.writing():
+            run._clear()
+            run.path.mkdir(parents=True, exist_ok=True)
+            write_json(run.path / "meta.json", {"kind": kind, "seed": seed, "parent": to_plain(parent), **provenance()})
+            write_text(run.path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
         return run
+
+    def _clear(self) -> None:
+        """Remove what a training that never came to a checkpoint has written, and nothing else."""
+        if self.checkpoint_steps():
+            raise RunError(f"{self.path} already holds a run; choose another name, or remove it to start again.")
+        if (self.path / "meta.json").exists():
+            self.rewind(None)
+            shutil.rmtree(self.path / "replay", ignore_errors=True)
+            return
+        for name in ("config.yaml", "metrics.jsonl", "tb", "replay"):
+            if (self.path / name).exists():
+                raise RunError(f"{self.path / name} is there and no run is; give another name, or move it away.")
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
@@ -79,20 +112,25 @@ class Run:
     def meta(self) -> dict[str, Any]:
         return json.loads((self.path / "meta.json").read_text(encoding="utf-8"))
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the run's lock for the length of the block; see `rl_interp.core.locks.writing`."""
+        with writing(self.path):
+            yield
+
     # -- metrics ---------------------------------------------------------------------------------
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """Append one line to `metrics.jsonl` and the scalars to TensorBoard."""
-        line = json.dumps({"step": step, **values}, allow_nan=False)
-        with open(self.path / "metrics.jsonl", "a", encoding="utf-8") as file:
-            file.write(line + "\n")
-        if self._tensorboard is None:
-            from torch.utils.tensorboard import SummaryWriter
+        """Append one line to `metrics.jsonl` and the scalars to TensorBoard.
 
-            self._tensorboard = SummaryWriter(str(self.path / "tb"), purge_step=step)
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self._tensorboard.add_scalar(name, value, step)
+        Raises:
+            RunError: the disk is full; no half of the line is left.
+        """
+        append_line(self.path / "metrics.jsonl", json.dumps({"step": step, **values}, allow_nan=False))
+        if self._events is None:
+            self._events = EventFile(self.path / "tb", self._continues_after)
+            self._continues_after = None
+        self._events.add(step, {name: value for name, value in values.items() if isinstance(value, int | float)})
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; a last line cut off by a crash is left out."""
@@ -102,15 +140,24 @@ class Run:
         complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
         return [json.loads(line) for line in complete.splitlines()]
 
-    def rewind(self, step: int) -> None:
-        """Drop metrics logged after `step`: a run resumed from there logs them again."""
-        kept = [line for line in self.metrics() if line["step"] <= step]
-        write_text(self.path / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+    def rewind(self, step: int | None) -> None:
+        """Drop metrics logged after `step`, or all of them: a run resumed from there logs them again. TensorBoard
+        drops its points when the next are written."""
+        path = self.path / "metrics.jsonl"
+        if step is None:
+            path.unlink(missing_ok=True)
+            shutil.rmtree(self.path / "tb", ignore_errors=True)
+        elif path.exists():
+            kept = "".join(json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step)
+            if kept != path.read_text(encoding="utf-8"):
+                write_text(path, kept)
+        self.close()
+        self._continues_after = step
 
     def close(self) -> None:
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-            self._tensorboard = None
+        if self._events is not None:
+            self._events.close()
+            self._events = None
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -127,17 +174,20 @@ class Run:
         with `weights_only=True`.
         """
         target = self.path / "checkpoints" / str(step)
-        with atomic_path(target) as temporary:
+        if (self.path / "metrics.jsonl").exists():
+            sync(self.path / "metrics.jsonl")  # what was logged before the checkpoint lasts as long as it does
+        with atomic_path(target, _CHECKPOINT) as temporary:
             temporary.mkdir()
             save_file(
                 {name: w.detach().cpu().contiguous() for name, w in weights.items()}, temporary / "model.safetensors"
             )
             if state is not None:
-                torch.save(dict(state), temporary / "state.pt")
+                with open(temporary / "state.pt", "wb") as file:  # a path would be opened where no error has a number
+                    torch.save(dict(state), file)
             files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
             write_json(temporary / "manifest.json", {"step": step, "files": files})
         for old in self.checkpoint_steps()[:-keep] if keep else []:
-            shutil.rmtree(self.path / "checkpoints" / str(old))
+            remove(self.path / "checkpoints" / str(old))
         return target
 
     def checkpoint(self, step: int | None = None) -> Path:
@@ -161,9 +211,13 @@ class Run:
 
     def share(self, target: Path | str, step: int | None = None, half: bool = False) -> "Run":
         """Copy what others need to use the run, without what resuming needs: config, provenance, metrics, and the
-        weights of one checkpoint (the newest, or that of `step`), in half precision if `half`."""
+        weights of one checkpoint (the newest, or that of `step`), in half precision if `half`.
+
+        Raises:
+            RunError: `target` is a directory that holds anything but such a copy.
+        """
         source = self.checkpoint(step)
-        with atomic_path(target) as temporary:
+        with atomic_path(target, _SHARED) as temporary:
             temporary.mkdir()
             for name in ("config.yaml", "meta.json", "metrics.jsonl"):
                 if (self.path / name).is_file():

@@ -8,9 +8,8 @@ Written by streaming and read by memory map: neither collecting nor fitting need
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,20 @@ from numpy.typing import NDArray
 
 from rl_interp.core.config import to_plain
 from rl_interp.core.errors import RunError, UserError, unknown
-from rl_interp.core.files import atomic_path, sha256, verify, write_json
+from rl_interp.core.files import atomic_path, full_disk_said, recover, sha256, verify, write_json
+from rl_interp.core.locks import writing
+
+_FILES = ("manifest.json", "index.parquet", "shard-*.npy")
+"""What a store consists of."""
 
 
 class StoreWriter:
     """Streams samples into a store; use as a context manager. The store appears whole on leaving the
-    block, or not at all if it was left by an exception."""
+    block, or not at all if it was left by an exception; it replaces an older store, and nothing else.
+
+    Raises:
+        RunError: another command is writing the store, the directory holds other things, or the disk is full.
+    """
 
     def __init__(
         self,
@@ -46,8 +53,11 @@ class StoreWriter:
         self._rows = 0
 
     def __enter__(self) -> "StoreWriter":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._directory = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        with ExitStack() as stack:
+            stack.enter_context(writing(self.path))
+            self._directory = stack.enter_context(atomic_path(self.path, _FILES))
+            self._directory.mkdir()
+            self._stack = stack.pop_all()
         return self
 
     def append(self, values: NDArray[np.floating], columns: Mapping[str, NDArray[Any]]) -> None:
@@ -67,21 +77,22 @@ class StoreWriter:
             self._write_shard()
 
     def _write_shard(self) -> None:
-        values = np.concatenate(self._pending)
+        values = np.ascontiguousarray(np.concatenate(self._pending))
         self._pending = []
         name = f"shard-{len(self._shards):05d}.npy"
-        with atomic_path(self._directory / name) as temporary, open(temporary, "wb") as file:
-            np.save(file, values)
+        with full_disk_said(self.path), open(self._directory / name, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
+            file.write(values.data)  # what `np.save` does, and a full disk has its number here
         self._shards.append({"file": name, "rows": len(values)})
         self._shape = values.shape[1:]
         self._rows += len(values)
 
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            shutil.rmtree(self._directory, ignore_errors=True)
+    def __exit__(self, *raised: Any) -> None:
+        if raised[0] is not None:
+            self._stack.__exit__(*raised)
+            return
+        with self._stack:
+            self._finish()
 
     def _finish(self) -> None:
         if self._pending:
@@ -89,8 +100,7 @@ class StoreWriter:
         if not self._rows:
             raise UserError(f"no samples of {self.hook!r} were collected, so there is no store to write.")
         table = pa.table({name: np.concatenate(parts) for name, parts in self._columns.items()})
-        with atomic_path(self._directory / "index.parquet") as temporary:
-            pq.write_table(table, temporary)
+        pq.write_table(table, self._directory / "index.parquet")
         files = [shard["file"] for shard in self._shards] + ["index.parquet"]
         manifest = {
             "hook": self.hook,
@@ -101,9 +111,7 @@ class StoreWriter:
             "files": {name: sha256(self._directory / name) for name in files},
             "provenance": self.provenance,
         }
-        with atomic_path(self.path) as temporary:
-            shutil.copytree(self._directory, temporary, copy_function=shutil.move)
-            write_json(temporary / "manifest.json", manifest)
+        write_json(self._directory / "manifest.json", manifest)
 
 
 class ActivationStore:
@@ -116,6 +124,7 @@ class ActivationStore:
 
     def __init__(self, path: Path | str, whole: bool = False):
         self.path = Path(path)
+        recover(self.path)
         if not (self.path / "manifest.json").is_file():
             raise RunError(
                 f"{path} is no activation store (it has no manifest.json); make one with `rl-interp collect`."

@@ -36,8 +36,28 @@ def test_a_name_is_looked_up_under_runs_and_a_wrong_one_gets_a_suggestion(run, m
 
 
 def test_a_second_run_does_not_overwrite_the_first(run):
+    save(run, 1)
     with pytest.raises(RunError, match="already holds a run"):
         Run.create(run.path, "dqn", {}, seed=0)
+
+
+def test_a_run_without_a_checkpoint_does_not_block_its_name(run):
+    run.log(1, {"loss": 1.0})
+    run.close()
+    (run.path / "analyses").mkdir()
+    (run.path / "replay").mkdir()
+    (run.path / "replay" / "tick.npy").touch()
+    again = Run.create(run.path, "impala", {"lr": 0.2}, seed=4)
+    assert (again.meta["kind"], again.config, again.metrics()) == ("impala", {"lr": 0.2}, [])
+    assert {path.name for path in run.path.iterdir()} == {"config.yaml", "meta.json", "analyses"}
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "tb", "replay"])
+def test_what_is_no_runs_is_not_taken_for_a_runs(tmp_path, name):
+    (tmp_path / name).mkdir()
+    with pytest.raises(RunError, match=f"{name} is there and no run is"):
+        Run.create(tmp_path, "dqn", {}, seed=0)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_checkpoints_come_back_and_old_ones_go(run):
@@ -111,6 +131,69 @@ def test_metrics_after_the_checkpoint_are_dropped_on_resume(run):
     assert [line["step"] for line in run.metrics()] == [1, 2]
 
 
+def tensorboard(run):
+    """What TensorBoard shows of the run: name to its points."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = EventAccumulator(str(run.path / "tb"))
+    shown.Reload()
+    return {name: [(p.step, p.value) for p in shown.Scalars(name)] for name in shown.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("step", [None, 0, 2])
+def test_a_run_gone_on_with_shows_no_point_twice(run, step):
+    for at in (1, 2, 3, 4):
+        run.log(at, {"loss": at / 2})
+    again = Run.open(run.path)  # the first was killed: it was not closed
+    again.rewind(step)
+    for at in range((step or 0) + 1, 6, 2):
+        again.log(at, {"loss": -1.0})
+    again.close()
+    again.log(7, {"loss": -2.0})
+    again.close()
+    points = [(line["step"], line["loss"]) for line in again.metrics()]
+    assert [at for at, _ in points] == [*range(1, (step or 0) + 1), *range((step or 0) + 1, 6, 2), 7]
+    assert tensorboard(again) == {"loss": points}
+
+
+def test_points_are_on_the_disk_when_they_are_logged(run):
+    run.log(1, {"loss": 0.5, "note": "no number"})
+    assert tensorboard(run) == {"loss": [(1, 0.5)]}
+
+
+def test_a_line_that_a_crash_cut_off_does_not_spoil_the_next(run):
+    run.log(1, {"loss": 1.0})
+    with open(run.path / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "lo' + "s" * 10_000)
+    run.log(3, {"loss": 3.0})
+    assert [line["step"] for line in run.metrics()] == [1, 3]
+
+
+def test_a_run_with_nothing_to_drop_is_not_written(run):
+    run.log(1, {"loss": 1.0})
+    before = (run.path / "metrics.jsonl").stat().st_ino
+    run.rewind(1)
+    assert (run.path / "metrics.jsonl").stat().st_ino == before
+
+
+def test_a_shared_run_takes_the_place_of_another_but_of_nothing_else(run, tmp_path):
+    save(run, 5, 2.0, {"optimizer": 1})
+    target = tmp_path / "shared"
+    target.mkdir()
+    for _ in range(2):  # an empty directory, then a shared run
+        run.share(target)
+    for name in ("notes.txt", "checkpoints/5/state.pt", "analyses/table.md"):
+        (target / name).parent.mkdir(exist_ok=True)
+        (target / name).write_text("mine")
+        with pytest.raises(RunError, match=f"holds {name}, which is no part of what is written there"):
+            run.share(target)
+        assert (target / name).read_text() == "mine"
+        (target / name).unlink()
+    with pytest.raises(RunError, match=r"state.pt, which is no part"):
+        run.share(run.path)
+    assert run.load_state() == {"optimizer": 1}
+
+
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
     target = tmp_path / "file.txt"
     target.write_text("old")
@@ -123,7 +206,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_a_directory_replaces_an_older_one_whole(tmp_path):
     for content in ("a", "b"):
-        with atomic_path(tmp_path / "d") as temporary:
+        with atomic_path(tmp_path / "d", ours=("a", "b")) as temporary:
             temporary.mkdir()
             (temporary / content).write_text(content)
     assert [p.name for p in (tmp_path / "d").iterdir()] == ["b"]

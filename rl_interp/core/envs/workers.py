@@ -96,7 +96,7 @@ class WorkerVector:
                 if not pipe.poll(TIMEOUT):
                     raise WorkerError(
                         f"worker {i} with environments {self._slices[i].start} to {self._slices[i].stop - 1} has not "
-                        f"answered for {TIMEOUT:.0f} s; stop it and run the same command again."
+                        f"answered for {TIMEOUT:.0f} s."
                     )
                 answers.append(pipe.recv())
             except (EOFError, ConnectionResetError):
@@ -107,7 +107,7 @@ class WorkerVector:
         self._processes[i].join(timeout=1)
         return WorkerError(
             f"worker {i} with environments {self._slices[i].start} to {self._slices[i].stop - 1} died (exit code "
-            f"{self._processes[i].exitcode}); run the same command again, it goes on from the last checkpoint."
+            f"{self._processes[i].exitcode})."
         )
 
 
