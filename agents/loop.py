@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import EnvConfig
+from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.errors import UserError
 from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.rollout import Episodes
@@ -94,54 +95,74 @@ def train_run(
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint written.
         DivergedError: the loss is not finite; no checkpoint is written.
+        WorkerError: an environment's or an actor's process ended it, with a checkpoint written.
+        RunError: another command is writing the run, or the disk is full.
     """
     try:
-        _resume(training, config, run)
-        _advance(training, config, run, report)
-        return training.score()
+        with run.writing():
+            _resume(training, config, run)
+            _advance(training, config, run, report)
+            return training.score()
     finally:
         training.close()
+        run.close()
 
 
 def _resume(training: Training, config: TrainConfig, run: Run) -> None:
-    if not run.checkpoint_steps():
-        return
-    step = run.checkpoint_steps()[-1]
+    step = max(run.checkpoint_steps(), default=None)
     run.rewind(step)
+    if step is None:
+        return
     if run.has_state(step):
         training.restore(run.load_weights(step), run.load_state(step), run.path)
         return
     training.continue_from(run.load_weights(step), step, run.path)
-    if step < config.agent_steps:
+    restart = {"step": step, "restarted_from_weights": 1}
+    if step < config.agent_steps and restart not in run.metrics():
         run.log(step, {"restarted_from_weights": 1})
 
 
 def _advance(training: Training, config: TrainConfig, run: Run, report: Report) -> None:
     started, started_at = time.perf_counter(), training.agent_steps
+
+    def log(values: dict[str, float]) -> None:
+        run.log(training.agent_steps, values)
+        report(training.agent_steps, values)
+
+    def log_metrics() -> None:
+        rate = (training.agent_steps - started_at) / (time.perf_counter() - started)
+        log(training.metrics() | {"steps_per_second": rate})
+
     with graceful_stop() as stop:
         while training.agent_steps < config.agent_steps:
             before = training.agent_steps
-            training.advance()
-            now = training.agent_steps
-            if _passes(before, now, config.eval_every):
-                scores = training.score()
-                values = {"eval_return": float(scores.returns.mean())} | _numbers(scores.summary(config.env))
-                run.log(now, values)
-                report(now, values)
+            try:
+                training.advance()
+                now = training.agent_steps
+                if _passes(before, now, config.eval_every):
+                    scores = training.score()
+                    log({"eval_return": float(scores.returns.mean())} | _numbers(scores.summary(config.env)))
+            except WorkerError as error:  # processes that play end the training: what was learned is saved first
+                if not training.agent_steps:
+                    raise
+                if training.agent_steps not in run.checkpoint_steps():
+                    log_metrics()
+                raise WorkerError(f"{error} Training ended at {_saved(training, config, run)}") from error
             if stop or _passes(before, now, config.log_every):  # last, so that a stop at any time loses no figures
-                values = training.metrics()
-                values["steps_per_second"] = (now - started_at) / (time.perf_counter() - started)
-                run.log(now, values)
-                report(now, values)
-            if stop or _passes(before, now, config.checkpoint_every):
-                path = _save(training, run)
+                log_metrics()
             if stop:
-                raise Interrupted(
-                    f"stopped at decision {now} of {config.agent_steps}, saved in {path}; run the same command again "
-                    "to go on."
-                )
+                raise Interrupted(f"stopped at {_saved(training, config, run)}")
+            if _passes(before, now, config.checkpoint_every):
+                _save(training, run)
     if training.agent_steps not in run.checkpoint_steps():
         _save(training, run)
+
+
+def _saved(training: Training, config: TrainConfig, run: Run) -> str:
+    """Save what is not saved yet, and say where."""
+    now = training.agent_steps
+    path = run.path / "checkpoints" / str(now) if now in run.checkpoint_steps() else _save(training, run)
+    return f"decision {now} of {config.agent_steps}, saved in {path}; run the same command again to go on."
 
 
 def _save(training: Training, run: Run) -> Path:

@@ -204,4 +204,5 @@ def train(
     config: DreamerV3Config, run: Run, seed: int, device: str = "auto", report: Report = lambda step, values: None
 ) -> Episodes:
     """Train a DreamerV3 run to its end, from wherever it stands; see `agents.loop.train_run`."""
-    return train_run(Training(config, seed, run.path / "replay", device), config, run, report)
+    with run.writing():  # before its replay is opened
+        return train_run(Training(config, seed, run.path / "replay", device), config, run, report)

@@ -89,8 +89,7 @@ class RayActors:
             ready, _ = ray.wait(list(self._under_way), num_returns=1, timeout=self._timeout)
             if not ready:
                 raise WorkerError(
-                    f"no actor has answered for {self._timeout:.0f} s; see `ray status` for what the cluster lacks, "
-                    "and run the same command again: it goes on from the last checkpoint."
+                    f"no actor has answered for {self._timeout:.0f} s; see `ray status` for what the cluster lacks."
                 )
             index = self._under_way.pop(ready[0])
             try:

@@ -22,6 +22,7 @@ import numpy as np
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import write_json
 from rl_interp.core.interrupt import Interrupted, graceful_stop
+from rl_interp.core.locks import writing
 from rl_interp.core.pictures import save_figure
 from rl_interp.core.run import Run
 from rl_interp.core.stats import bootstrap, iqm
@@ -41,6 +42,11 @@ class Job:
     """What follows `rl-interp`, without --run."""
 
     @property
+    def line(self) -> str:
+        """The command as one types it."""
+        return " ".join(("rl-interp", *self.command))
+
+    @property
     def name(self) -> str:
         return f"{self.agent}-{short_name(self.env)}-{self.condition}-seed{self.seed}"
 
@@ -58,8 +64,17 @@ def run_study(
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, when every training has written its checkpoint.
-        RunError: a training failed; its own sentence is in the message.
+        RunError: a training failed, and its own sentence is in the message; a result there is of another command; or
+            another study is being written there.
     """
+    with writing(path):
+        _check_results(jobs, path)
+        return _run_jobs(jobs, path, parallel, progress)
+
+
+def _run_jobs(
+    jobs: Sequence[Job], path: Path, parallel: int, progress: Callable[[float, str], None]
+) -> list[dict[str, Any]]:
     waiting = [job for job in jobs if not _result_path(path, job).exists()]
     running: dict[Job, subprocess.Popen[str]] = {}
     with graceful_stop() as stop:
@@ -82,6 +97,19 @@ def run_study(
         if stop:
             raise Interrupted("stopped, every training saved; run the same command again to go on.")
     return [json.loads(_result_path(path, job).read_text(encoding="utf-8")) for job in jobs]
+
+
+def _check_results(jobs: Sequence[Job], path: Path) -> None:
+    """Raise `RunError` where the result of another training lies under a job's name."""
+    for job in jobs:
+        if not _result_path(path, job).exists():
+            continue
+        made_by = json.loads(_result_path(path, job).read_text(encoding="utf-8"))["command"]
+        if made_by != job.line:
+            raise RunError(
+                f"{_result_path(path, job)} is the result of `{made_by}`, and `{job.line}` was asked for; give another "
+                "--run, or move it away."
+            )
 
 
 def _start(job: Job, path: Path) -> "subprocess.Popen[str]":
@@ -110,7 +138,7 @@ def _finish(process: "subprocess.Popen[str]", job: Job, path: Path) -> None:
             "env": job.env,
             "condition": job.condition,
             "seed": job.seed,
-            "command": " ".join(("rl-interp", *job.command)),
+            "command": job.line,
             "steps": [step for step, _ in curve],
             "returns": [round(value, 4) for _, value in curve],
             "evaluation": result["evaluation"],

@@ -49,6 +49,7 @@ def files() -> set[str]:
         ("saliency tiny --target feature:3", "target 'feature:3' given without an autoencoder; say which .* --sae"),
         ("saliency tiny --target feature:64 --sae tiny-sae", "target 'feature:64' given; .* has features 0 to 63"),
         ("demo --run tiny --output runs", "runs holds other things than a demo, which would be lost"),
+        ("sae pull owner/name --output runs/tiny", "runs/tiny holds .*, which is no part of what is written there"),
         ("saliency tiny --method lime", "unknown saliency method 'lime'; known: perturbation"),
         ("saliency tiny --output film.avi", "its name must end in .mp4"),
         ("evaluate tiny --device cuda:9", "device 'cuda:9' is not usable here"),
@@ -203,6 +204,49 @@ def test_a_stopped_fit_goes_on(run, place, interrupt):
         assert run(LONG["sae fit"])[0] == 130
         steps.append(int(newest("stopped").name))
     assert 0 < steps[0] < steps[1]
+
+
+WRITERS = {
+    f"{TRAIN} --agent-steps 600": "runs/new",
+    f"{TRAIN} --agent-steps 600 --run tiny": "runs/tiny",
+    "collect tiny --samples 1200": "runs/tiny/activations/fc.post",
+    "sae fit tiny --latents 64 --k 4 --as new": "runs/new",
+    "sae sweep tiny --latents 64 --ks 4 --as new": "runs/new",
+    "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --agent-steps 200 --run new": "runs/new",
+    "demo --run tiny --output runs/new": "runs/new",
+}
+
+
+@pytest.mark.parametrize("command", WRITERS)
+def test_the_second_of_two_commands_on_one_thing_is_told_so(run, place, holder, command):
+    holder(WRITERS[command])
+    before = files()
+    status, _, err = run(command)
+    assert status == 1
+    assert re.search(f"{WRITERS[command]} is being written by another command .* wait until it has ended", err), err
+    assert files() == before
+
+
+def test_what_is_harmless_beside_a_training_is_not_refused(run, place, holder):
+    holder("runs/tiny")
+    assert run("collect tiny --hook fc.pre --samples 100")[0] == 0
+    assert run("evaluate tiny --episodes 1")[0] == 0
+
+
+def test_a_study_does_not_take_another_trainings_result_for_its_own(run, place):
+    study = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --run s --agent-steps"
+    write_json(Path("runs/s/impala-empty-5x5-base-seed0.json"), {"command": "rl-interp train impala --agent-steps 7"})
+    status, _, err = run(f"{study} 200")
+    assert status == 1
+    assert "is the result of `rl-interp train impala --agent-steps 7`, and `rl-interp train impala" in err
+
+
+def test_a_demo_empties_no_directory_in_which_something_was_put(run, place):
+    write_json(Path("runs/demo/demo.json"), {})
+    Path("runs/demo/notes.txt").write_text("mine")
+    status, _, err = run("demo --run tiny --episodes 1")
+    assert status == 1
+    assert "runs/demo holds other things than a demo (notes.txt), which would be lost" in err
 
 
 def test_nothing_temporary_is_left_over(home):

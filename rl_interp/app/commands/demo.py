@@ -11,12 +11,13 @@ from rl_interp.app.commands.evaluate import scores_json
 from rl_interp.app.dictionaries.measure import metrics_json, play_spliced
 from rl_interp.app.dictionaries.runs import fit_run, load_sae, require_held_out
 from rl_interp.app.film import film
-from rl_interp.app.load import load_agent
+from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.app.report import build, write_page
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import RunError, at_least_one
 from rl_interp.core.files import write_json
+from rl_interp.core.locks import writing
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.run import provenance
 from sae import SAEConfig
@@ -24,6 +25,8 @@ from sae import SAEConfig
 REFERENCE = "dqn-mspacman"
 EPSILON = 0.001
 _MARK = "demo.json"
+_WRITTEN = (_MARK, "result.json", "report.html", "saliency.mp4", "saliency.png", "activations", "sae")
+"""What a demo writes."""
 
 
 def demo(
@@ -48,8 +51,15 @@ def demo(
     """
     at_least_one(episodes=episodes, samples=samples, decisions=decisions)
     require_held_out(config)
-    started = time.perf_counter()
     loaded = load_agent(run)
+    with writing(output):
+        return _demo(loaded, output, episodes, samples, config, decisions, seed)
+
+
+def _demo(
+    loaded: Loaded, output: Path, episodes: int, samples: int, config: SAEConfig, decisions: int, seed: int
+) -> dict[str, Any]:
+    started = time.perf_counter()
     _clear(output)
     env = make_vector(loaded.env, min(episodes, 16))
     with progress_bar("Playing", episodes, "episodes") as update:
@@ -84,7 +94,11 @@ def demo(
 def _clear(output: Path) -> None:
     """Empty the directory of an earlier demo, and no other."""
     if output.exists() and any(output.iterdir()):
-        if not (output / _MARK).is_file():
-            raise RunError(f"{output} holds other things than a demo, which would be lost; give another --output.")
+        foreign = [path.name for path in sorted(output.iterdir()) if path.name not in _WRITTEN]
+        if foreign or not (output / _MARK).is_file():
+            there = f" ({foreign[0]})" if foreign else ""
+            raise RunError(
+                f"{output} holds other things than a demo{there}, which would be lost; give another --output."
+            )
         shutil.rmtree(output)
     write_json(output / _MARK, provenance())

@@ -21,9 +21,11 @@ from rl_interp.app.dictionaries.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.app.load import load_agent, new_run_path
 from rl_interp.app.report import build, compare, summary, write_page
 from rl_interp.core.errors import at_least_one
-from rl_interp.core.files import write_json, write_text
+from rl_interp.core.files import require_ours, write_json, write_text
+from rl_interp.core.locks import writing
 from rl_interp.core.store import ActivationStore
 from sae import SAEConfig, diagnose, pull, push, save
+from sae.export import CONFIG, WEIGHTS
 
 
 def sae_fit(
@@ -134,10 +136,11 @@ def sae_sweep(
     stores = [ActivationStore(store_path(loaded.run, hook)).path for hook in hooks]
     configs = grid(config, kinds, latents, ks, seeds)
     path = new_run_path(name or f"{loaded.run.path.name}-sweep")
-    found = run_sweep(run, checkpoint, stores, configs, path, episodes, ray)
-    write_json(path / "result.json", found)
-    write_text(path / "table.md", markdown(found))
-    plot = pareto(found, path / "pareto.png")
+    with writing(path):
+        found = run_sweep(run, checkpoint, stores, configs, path, episodes, ray)
+        write_json(path / "result.json", found)
+        write_text(path / "table.md", markdown(found))
+        plot = pareto(found, path / "pareto.png")
     return {"run": str(path), "table": str(path / "table.md"), "plot": str(plot), "result": found}
 
 
@@ -202,10 +205,11 @@ def sae_pull(
 
     Args:
         repo: OWNER/NAME.
-        output: The directory to write.
+        output: The directory to write; one that holds anything but a dictionary is left alone.
         folder: In the repository.
         revision: A branch, tag or commit; by default the newest.
     """
+    require_ours(output, (CONFIG, WEIGHTS))  # better before it is fetched
     found = pull(repo, folder, revision)
     path = save(found, output, {"repo": repo, "folder": folder})
     return {"sae": str(path), "d_in": found.d_in, "d_sae": found.d_sae}

@@ -17,6 +17,7 @@ from rl_interp.app.commands.evaluate import scores_json
 from rl_interp.app.load import agent_package, new_run_path
 from rl_interp.app.progress import console, progress_bar
 from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
 
@@ -121,6 +122,13 @@ def train_agent(
     """Make or resume the run, train it with a progress bar, and say how it went."""
     _ = config.env.action_names  # an unknown environment is refused before a run is made for it
     path = new_run_path(name or default_name(kind, config, seed))
+    with writing(path):
+        return _train(path, kind, config, seed, train)
+
+
+def _train(
+    path: Path, kind: str, config: TrainConfig, seed: int, train: Callable[[Run, Report], Episodes]
+) -> dict[str, Any]:
     opened = _open_or_create(path, kind, config, seed)
     started, before = time.perf_counter(), (opened.checkpoint_steps()[-1:] or [0])[0]
     with progress_bar(f"Training {path.name}", config.agent_steps, "decisions") as update:
@@ -154,7 +162,9 @@ def default_name(kind: str, config: TrainConfig, seed: int) -> str:
 
 
 def _open_or_create(path: Path, kind: str, config: TrainConfig, seed: int) -> Run:
-    if not (path / "meta.json").exists():
+    if not Run(path).checkpoint_steps():
+        if (path / "meta.json").exists():
+            _warn(f"{path} was begun before and has no checkpoint; it begins anew.")
         return Run.create(path, kind, config, seed)
     opened = Run.open(path)
     same = opened.meta["kind"] == kind and opened.meta["seed"] == seed

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from rl_interp.core.device import pick_device
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.interventions import Intervention
+from rl_interp.core.locks import writing
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from sae import SAE, Feed, SAEConfig, Trainer, fit_all
@@ -152,7 +154,8 @@ def fit_runs(
     Raises:
         UserError: a store is of another hook point, the configurations read it differently, or the device is not
             there.
-        RunError: a path holds a run of another kind, parent or configuration.
+        RunError: a path holds a run of another kind, parent or configuration, or another command is writing it; or the
+            disk is full.
         Interrupted: after Ctrl-C or SIGTERM, when every fit has written its checkpoint.
     """
     for each in (store, target or store):
@@ -168,6 +171,23 @@ def fit_runs(
     if target is not None:
         parent |= {"target": str(target.path)}
         metadata |= {"hook_name_out": target.hook}
+    with ExitStack() as locks:
+        for path in configs:
+            locks.enter_context(writing(path))
+        return _fit_groups(store, configs, rows, target, device, parent, metadata)
+
+
+def _fit_groups(
+    store: ActivationStore,
+    configs: Mapping[Path, SAEConfig],
+    rows: np.ndarray,
+    target: ActivationStore | None,
+    device: str,
+    parent: dict[str, Any],
+    metadata: dict[str, Any],
+) -> tuple[int, float]:
+    """Those that are equally far go together."""
+    first = next(iter(configs.values()))
     steps = {path: _newest_step(path, config, parent) for path, config in configs.items()}
     samples, now, seconds = 0, 0, 0.0
     for step in sorted(set(steps.values())):
@@ -223,19 +243,19 @@ def _fit_side_by_side(runs: Sequence[Run], trainers: Sequence[Trainer], metadata
 
 def _newest_step(path: Path, config: SAEConfig, parent: dict[str, Any]) -> int:
     """Of the checkpoints of the run at `path`; 0 where there is none."""
-    if not (path / "meta.json").exists():
+    if not Run(path).checkpoint_steps():
         return 0
     run = Run.open(path)
     if run.meta["kind"] != "sae" or run.config != to_plain(config) or run.meta["parent"] != to_plain(parent):
         raise RunError(
             f"{path} already holds a run of another kind, parent or configuration; give another name with --as."
         )
-    return max(run.checkpoint_steps(), default=0)
+    return run.checkpoint_steps()[-1]
 
 
 def _open_run(path: Path, config: SAEConfig, parent: dict[str, Any], step: int) -> Run:
     """The run at `path` as it was at `step`: a fit that is killed has logged more than it saved."""
-    if not (path / "meta.json").exists():
+    if not step:
         return Run.create(path, "sae", config, config.seed, parent)
     run = Run.open(path)
     run.rewind(step)

@@ -1,0 +1,127 @@
+"""The loop around every agent's training, on one that only counts: kills, restarts, two at once, dying actors."""
+
+import threading
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from agents.loop import train_run
+from rl_interp.core.envs.workers import WorkerError
+from rl_interp.core.errors import RunError
+from rl_interp.core.locks import writing
+from rl_interp.core.rollout import Episodes
+from rl_interp.core.run import Run
+
+
+@dataclass(frozen=True)
+class Config:
+    agent_steps: int = 100
+    eval_every: int = 30
+    eval_episodes: int = 1
+    eval_epsilon: float = 0.0
+    checkpoint_every: int = 40
+    log_every: int = 10
+    env: object = field(default_factory=lambda: SimpleNamespace(summary=lambda returns, last: {}))
+
+
+class Counting:
+    """Five decisions at a time; `end` maps a decision to what happens when it is reached."""
+
+    def __init__(self, end=None):
+        self.agent, self.agent_steps, self.end = nn.Linear(1, 1), 0, end or {}
+
+    def advance(self):
+        if self.agent_steps in self.end:
+            raise self.end[self.agent_steps]
+        self.agent_steps += 5
+
+    def metrics(self):
+        return {"decisions": float(self.agent_steps)}
+
+    def score(self):
+        return Episodes(np.array([float(self.agent_steps)]), np.array([1]), {})
+
+    def state(self):
+        return {"agent_steps": self.agent_steps}
+
+    def restore(self, weights, state, source):
+        self.agent_steps = state["agent_steps"]
+
+    def continue_from(self, weights, agent_steps, source):
+        self.agent_steps = agent_steps
+
+    def close(self):
+        pass
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "run", "counting", {}, 0)
+
+
+def figures(run):
+    return [{k: v for k, v in line.items() if k != "steps_per_second"} for line in run.metrics()]
+
+
+@pytest.mark.parametrize("at", [5, 35, 40, 45, 95])
+def test_a_run_that_is_killed_logs_no_line_twice_wherever_it_was(run, tmp_path, at):
+    whole = Run.create(tmp_path / "whole", "counting", {}, 0)
+    train_run(Counting(), Config(), whole)
+    for _ in range(2):
+        with pytest.raises(Killed):
+            train_run(Counting({at: Killed()}), Config(), Run(run.path))
+    train_run(Counting(), Config(), Run(run.path))
+    assert figures(run) == figures(whole)
+    assert run.checkpoint_steps() == whole.checkpoint_steps()
+
+
+def test_a_run_restarted_from_weights_and_killed_says_so_once(run, tmp_path):
+    run.save_checkpoint(40, {"w": torch.zeros(1)})
+    for end in ({60: Killed()}, {65: Killed()}):
+        with pytest.raises(Killed):
+            train_run(Counting(end), Config(), Run(run.path))
+    train_run(Counting(), Config(), Run(run.path))
+    assert [line["step"] for line in run.metrics() if "restarted_from_weights" in line] == [40]
+    assert [line["step"] for line in run.metrics() if "decisions" in line] == [50, 60, 70, 80, 90, 100]
+
+
+@pytest.mark.parametrize("at", [15, 40, 75])
+def test_what_was_learned_is_saved_before_a_dead_actor_ends_the_training(run, at):
+    saved = rf" Training ended at decision {at} of 100, saved in .*run/checkpoints/{at}; run the same command"
+    with pytest.raises(WorkerError, match=rf"actor 1 died\.{saved}"):
+        train_run(Counting({at: WorkerError("actor 1 died.")}), Config(), Run(run.path))
+    assert run.checkpoint_steps()[-1] == at
+    train_run(Counting(), Config(), Run(run.path))
+    logged = [line["step"] for line in run.metrics() if "decisions" in line]
+    assert logged == sorted({at, *range(10, 101, 10)}), "nor are the figures since the last line lost"
+
+
+def test_a_training_whose_actors_never_began_has_nothing_to_save(run):
+    with pytest.raises(WorkerError, match=r"^actor 0 died\.$"):
+        train_run(Counting({0: WorkerError("actor 0 died.")}), Config(), Run(run.path))
+    assert not run.checkpoint_steps()
+
+
+def test_a_run_that_another_command_writes_is_left_alone(run):
+    before = sorted(run.path.rglob("*"))
+    with writing(run.path):
+        refused = []
+
+        def second():
+            with pytest.raises(RunError, match="is being written by another command") as error:
+                train_run(Counting(), Config(), Run(run.path))
+            refused.append(error)
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert refused
+    assert sorted(run.path.rglob("*")) == before
