@@ -32,7 +32,7 @@ class Ring:
         return self.size * self.num_envs
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Zeros of `shape`, or what the directory holds under that name.
+        """Zeros of `shape`, or what the directory holds under that name, with more slots if it held fewer.
 
         Raises:
             RunError: it holds an array of another shape or dtype, or the disk has no room for one.
@@ -42,6 +42,8 @@ class Ring:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{name}.npy"
         array = open_memmap(path, "r+") if path.exists() else _reserved(path, dtype, shape)
+        if array.dtype == dtype and array.shape[1:] == shape[1:] and array.shape[0] < shape[0]:
+            array = _reserved(path, dtype, shape, array)
         if array.shape != shape or array.dtype != dtype:
             raise RunError(
                 f"{path} holds {array.dtype} {array.shape}, but this run needs {np.dtype(dtype)} {shape}: it belongs "
@@ -77,6 +79,13 @@ class Ring:
 
     def restore(self, state: dict[str, int]) -> None:
         self.cursor, self.size, self.next_tick = state["cursor"], state["size"], state["next_tick"]
+        if self.size < self.length and self.cursor != self.size:
+            if self.cursor:  # it had come round, and its oldest slots are in the middle of a longer ring
+                raise RunError(
+                    f"{self._directory} holds a replay that had come round and can't be made longer; keep "
+                    "replay_capacity, or give the run another name."
+                )
+            self.cursor = self.size  # it was full to the last slot, and has more now
         self._is_new = False
 
     def flush(self) -> None:
@@ -86,9 +95,9 @@ class Ring:
                 array.flush()
 
 
-def _reserved(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[Any]:
+def _reserved(path: Path, dtype: DTypeLike, shape: tuple[int, ...], slots: NDArray[Any] | None = None) -> NDArray[Any]:
     """A new memory map whose blocks are on disk already: where they are found missing later, writing to it would
-    kill the process. It gets its name when it is whole."""
+    kill the process. It begins with the given slots, and gets its name when it is whole."""
     unfinished = path.with_suffix(".new")
     try:
         with full_disk_said(path):
@@ -103,5 +112,7 @@ def _reserved(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> NDArray[A
             f"the replay's {path.name} needs {size:,.0f} MiB in {path.parent}, and the disk is full; free some space "
             "or lower replay_capacity."
         ) from error
+    if slots is not None:
+        array[: len(slots)] = slots
     unfinished.rename(path)
     return array

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rl_interp.core.envs import AtariConfig, env_config
-from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.errors import UserError, require_numbers
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,16 @@ class DQNConfig:
     """bf16 autocast for updates; `auto` uses it where the processor multiplies in it."""
 
     def __post_init__(self) -> None:
-        counts = ("agent_steps", "num_envs", "batch_size", "train_every", "n_step", "target_every", "log_every")
-        for name in (*counts, "eval_episodes"):
-            at_least_one(**{name: getattr(self, name)})
-        for name in ("gamma", "epsilon_final", "eval_epsilon"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
+        require_numbers(
+            self,
+            at_least_1=(
+                "agent_steps", "num_envs", "batch_size", "train_every", "replay_capacity", "n_step", "target_every",
+                "epsilon_steps", "eval_episodes", "log_every",
+            ),
+            at_least_0=("env_threads", "learning_starts", "adam_eps", "eval_every", "checkpoint_every"),
+            positive=("learning_rate", "max_grad_norm"),
+            share=("gamma", "epsilon_final", "eval_epsilon"),
+        )  # fmt: skip
         if self.learning_starts > self.replay_capacity:
             raise UserError(
                 f"learning_starts={self.learning_starts} given with replay_capacity={self.replay_capacity}; learning "

@@ -6,7 +6,7 @@ from typing import Literal
 from agents.cbet import CBETConfig
 from agents.phases import check_phases
 from rl_interp.core.envs import EnvConfig, MiniGridConfig, env_config
-from rl_interp.core.errors import UserError, at_least_one, unknown
+from rl_interp.core.errors import UserError, require_numbers, unknown
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,16 @@ class DreamerV3Config:
     def __post_init__(self) -> None:
         if self.size not in SIZES:
             raise UserError(unknown("size", self.size, list(SIZES)))
-        counts = ("agent_steps", "num_envs", "batch_size", "learning_starts", "imag_horizon", "eval_episodes")
-        at_least_one(**{name: getattr(self, name) for name in counts}, log_every=self.log_every)
+        require_numbers(
+            self,
+            at_least_1=(
+                "agent_steps", "num_envs", "batch_size", "replay_capacity", "learning_starts", "imag_horizon",
+                "eval_episodes", "log_every",
+            ),
+            at_least_0=("actor_entropy", "dyn_scale", "rep_scale", "free_nats", "eval_every", "checkpoint_every"),
+            positive=("train_ratio", "model_lr", "behaviour_lr"),
+            share=("return_lambda", "unimix", "slow_fraction", "return_decay", "eval_epsilon"),
+        )  # fmt: skip
         if self.batch_length < 2:
             raise UserError(f"batch_length={self.batch_length} given; a sequence has at least 2 decisions.")
         if self.replay_capacity // self.num_envs <= self.batch_length:
@@ -128,11 +136,6 @@ class DreamerV3Config:
                 f"replay_capacity={self.replay_capacity} given for num_envs={self.num_envs}; of each it must hold more "
                 f"than batch_length={self.batch_length} decisions."
             )
-        if not self.train_ratio > 0:
-            raise UserError(f"train_ratio={self.train_ratio} given; it must be above 0.")
-        for name in ("return_lambda", "unimix", "slow_fraction", "return_decay", "eval_epsilon"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
         if self.horizon < 2:
             raise UserError(f"horizon={self.horizon} given; it must be at least 2 decisions.")
         check_phases(self)

@@ -21,6 +21,8 @@ from agents.impala.player import Player, Unroll, unroll_layout
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs.workers import WorkerError
 
+START_TIMEOUT = 1800.0
+"""Seconds that an actor may take to begin: imports and environments on a slow or crowded machine."""
 SLOTS = 2
 """Unrolls of an actor under way: it fills one while the learner learns from the other."""
 
@@ -122,6 +124,8 @@ class _Actor:
     """Unrolls it has given in this life."""
     since: float = field(default_factory=time.monotonic)
     """When it last answered."""
+    ready: bool = False
+    """Whether it has said that it begins to play."""
 
 
 class ProcessActors:
@@ -129,7 +133,7 @@ class ProcessActors:
 
     An actor that dies, or does not answer for `timeout` seconds, is replaced by a new one with fresh episodes;
     what is lost is its unfinished unroll. One that fails before it has given anything is not: the cause would
-    be the same again.
+    be the same again. Until it says that it is ready it has `start_timeout` seconds.
     """
 
     def __init__(
@@ -141,8 +145,10 @@ class ProcessActors:
         life: int = 0,
         timeout: float = 300.0,
         warn: Callable[[str], None] = print,
+        start_timeout: float = START_TIMEOUT,
     ):
         self._config, self._seed, self._timeout, self._warn = config, seed, timeout, warn
+        self._start_timeout = start_timeout
         self._context = mp.get_context("spawn")
         self._layout = unroll_layout(config, agent)
         bytes_each = sum(_aligned(shape, dtype) for shape, dtype in self._layout.values())
@@ -172,8 +178,10 @@ class ProcessActors:
                     if slot is not None:
                         self._held = index, slot
                         return index, self._slots[slot]
-                elif time.monotonic() - actor.since > self._timeout:
-                    self._replace(index, f"has not answered for {self._timeout:.0f} s")
+                    continue
+                limit = self._timeout if actor.ready else self._start_timeout
+                if time.monotonic() - actor.since > limit:
+                    self._replace(index, f"has not {'answered' if actor.ready else 'begun'} for {limit:.0f} s")
 
     def _answer(self, index: int) -> int | None:
         actor = self._actors[index]
@@ -185,6 +193,9 @@ class ProcessActors:
             return None
         if isinstance(answer, str):
             raise WorkerError(f"actor {index} stopped: {answer}")
+        if answer is None:
+            actor.ready, actor.since = True, time.monotonic()
+            return None
         actor.finished, actor.since = actor.finished + 1, time.monotonic()
         return answer
 
@@ -257,6 +268,7 @@ def _act(
     player = None
     try:
         player = Player(config, seed, index, life)
+        pipe.send(None)  # ready
         while True:
             slot = pipe.recv()
             player.play(weights.read(), _arrays(unrolls, layout, slot * bytes_each))

@@ -6,7 +6,7 @@ from typing import Literal
 from agents.cbet import CBETConfig
 from agents.phases import check_phases
 from rl_interp.core.envs import CrafterConfig, EnvConfig, MazeConfig, MiniGridConfig, env_config
-from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.errors import UserError, require_numbers
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,21 @@ class IMPALAConfig:
     """bf16 autocast; `auto` uses it where the processor multiplies in it."""
 
     def __post_init__(self) -> None:
-        for name in ("agent_steps", "num_envs", "unroll", "hidden", "eval_episodes", "log_every"):
-            at_least_one(**{name: getattr(self, name)})
+        require_numbers(
+            self,
+            at_least_1=("agent_steps", "num_envs", "unroll", "channels", "hidden", "eval_episodes", "log_every"),
+            at_least_0=(
+                "adam_eps", "entropy_cost", "baseline_cost", "reward_scale", "eval_every", "checkpoint_every",
+            ),
+            positive=("learning_rate", "max_grad_norm"),
+            share=("gamma", "eval_epsilon"),
+        )  # fmt: skip
         if self.minibatches < 1 or self.num_envs % self.minibatches:
             raise UserError(
                 f"minibatches={self.minibatches} given for {self.num_envs} environments; they must share them equally."
             )
         if self.lstm < 0:
             raise UserError(f"lstm={self.lstm} given; it is a width, or 0 for no LSTM.")
-        for name in ("gamma", "eval_epsilon"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"{name}={getattr(self, name)} given; it must lie in [0, 1].")
         check_phases(self)
 
 

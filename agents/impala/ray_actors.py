@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from ray.exceptions import RayActorError, RayTaskError
 
+from agents.impala.actors import START_TIMEOUT
 from agents.impala.config import IMPALAConfig
 from agents.impala.player import Player, Unroll, unroll_layout
 from rl_interp.core.agent import Agent
@@ -86,10 +87,11 @@ class RayActors:
 
     def next(self) -> tuple[int, Unroll]:
         while True:
-            ready, _ = ray.wait(list(self._under_way), num_returns=1, timeout=self._timeout)
+            limit = self._timeout if all(self._finished) else START_TIMEOUT  # of which imports take a part
+            ready, _ = ray.wait(list(self._under_way), num_returns=1, timeout=limit)
             if not ready:
                 raise WorkerError(
-                    f"no actor has answered for {self._timeout:.0f} s; see `ray status` for what the cluster lacks."
+                    f"no actor has answered for {limit:.0f} s; see `ray status` for what the cluster lacks."
                 )
             index = self._under_way.pop(ready[0])
             try:

@@ -9,6 +9,8 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from functools import wraps
+from inspect import signature
 from types import FrameType
 from typing import Any
 
@@ -16,7 +18,7 @@ import tyro
 
 from rl_interp.app import commands
 from rl_interp.app.progress import console
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import UserError, require_numbers
 from rl_interp.core.interrupt import Interrupted
 
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
@@ -55,6 +57,19 @@ TRAINING = {
 """Commands whose defaults depend on what is asked for: makers of them, from the values of some flags and from whether
 there is a bonus."""
 
+NUMBERS: dict[str, tuple[str, ...]] = {
+    "seed": ("seed",),
+    "share": ("epsilon",),
+    "at_least_1": (
+        "samples", "decisions", "latents", "ks", "seeds", "states", "count", "top", "clusters", "side", "mazes",
+        "units", "context", "horizon", "agent_steps", "jobs",
+    ),
+    "at_least_0": (
+        "episodes", "checkpoint", "clips", "maps", "skip", "channel", "times", "region", "regions", "coefficient",
+        "actors",
+    ),
+}  # fmt: skip
+"""What the numbers among the commands' own flags must be, whichever command has them; configurations check theirs."""
 _LINES = 10
 """The longest list that is printed for people; `--json` gives all."""
 
@@ -102,7 +117,18 @@ def _commands(arguments: list[str]) -> dict[str, Callable[..., dict[str, Any]]]:
         cbet = _take(arguments, "--cbet") or any(each.startswith("--cbet.") for each in arguments)
         make, flags = TRAINING[name]
         commands_there[name] = make(**{flag: _take_value(arguments, f"--{flag}") for flag in flags}, cbet=cbet)
-    return commands_there
+    return {name: _checked(command) for name, command in commands_there.items()}
+
+
+def _checked(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """The command, with its numbers looked at before its work begins."""
+
+    @wraps(command)
+    def checked(*args: Any, **flags: Any) -> dict[str, Any]:
+        require_numbers(signature(command).bind(*args, **flags).arguments, **NUMBERS)
+        return command(*args, **flags)
+
+    return checked
 
 
 def _take_value(arguments: list[str], flag: str) -> str | None:

@@ -30,6 +30,7 @@ class Loaded:
     step: int
     agent: Agent
     env: EnvConfig
+    weights_sha256: str
 
     @property
     def has_q_values(self) -> bool:
@@ -42,7 +43,7 @@ class Loaded:
     @property
     def source(self) -> dict[str, Any]:
         """What a result made from this agent records as its parent."""
-        return {"run": str(self.run.path), "step": self.step}
+        return {"run": str(self.run.path), "step": self.step, "weights_sha256": self.weights_sha256}
 
 
 def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -> Loaded:
@@ -64,7 +65,7 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
     package = agent_package(kind)
     chosen = int(opened.checkpoint(step).name)
     agent = package.load(opened, chosen).to(pick_device(device))
-    return Loaded(opened, chosen, agent, package.load_config(opened).env.scored)
+    return Loaded(opened, chosen, agent, package.load_config(opened).env.scored, opened.weights_sha256(chosen))
 
 
 def agent_package(kind: str) -> Any:

@@ -17,6 +17,11 @@ class Update(Protocol):
     def __call__(self, done: float, note: str = "") -> None: ...
 
 
+def warn(sentence: str) -> None:
+    """Say on stderr what does not stop the command."""
+    console.print("[yellow]warning:[/yellow]", Text(sentence), highlight=False, soft_wrap=True)
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(f"{task.speed:,.0f} {task.fields['unit']}/s" if task.speed else "", style="progress.data.speed")

@@ -1,7 +1,8 @@
 """The suite's errors: one sentence that says what was given, what was wanted and what to do."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
+from math import inf
 
 
 class UserError(ValueError):
@@ -26,6 +27,32 @@ def unknown(what: str, given: object, known: Iterable[object]) -> str:
 
 def at_least_one(**numbers: int) -> None:
     """Raise a `UserError` that names the first of `numbers` below 1."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise UserError(f"{name}={number} given; it must be at least 1.")
+    require_numbers(numbers, at_least_1=tuple(numbers))
+
+
+def require_numbers(given: object, **wanted: tuple[str, ...]) -> None:
+    """Raise a `UserError` that names the first number that is not as it must be; NaN never is.
+
+    Args:
+        given: a dataclass, or numbers by name. None counts as not given, a tuple as each of its numbers.
+        wanted: names of numbers, by what they must be: `at_least_0`, `at_least_1`, `positive`, `share` or `seed`.
+            Those that `given` does not have are passed over.
+    """
+    values = given if isinstance(given, Mapping) else vars(given)
+    for kind, names in wanted.items():
+        fits, sentence = _NUMBERS[kind]
+        for name in names:
+            value = values.get(name)
+            if not all(each is None or fits(each) for each in (value if isinstance(value, tuple) else (value,))):
+                raise UserError(f"{name}={value} given; it must {sentence}.")
+
+
+MAX_SEED = 1 << 30
+"""Environments take seeds of 31 bits, and episodes get the next ones."""
+_NUMBERS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "at_least_0": (lambda number: 0 <= number < inf, "be at least 0 and finite"),
+    "at_least_1": (lambda number: 1 <= number < inf, "be at least 1"),
+    "positive": (lambda number: 0 < number < inf, "be above 0 and finite"),
+    "share": (lambda number: 0 <= number <= 1, "lie in [0, 1]"),
+    "seed": (lambda number: 0 <= number <= MAX_SEED, f"be at least 0 and at most {MAX_SEED}"),
+}

@@ -82,6 +82,20 @@ class Run:
             write_text(run.path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
         return run
 
+    def extend(self, config: Any, before: int, now: int) -> None:
+        """Write the configuration of a training that is made longer; `extended` in meta.json lists when that was.
+
+        Args:
+            before: decisions that the run was to be trained for until now.
+            now: decisions from now on.
+        """
+        meta = self.meta
+        change = {"from": before, "to": now, "at": max(self.checkpoint_steps(), default=0)}
+        extended = [each for each in meta.get("extended", []) if each["to"] < now]  # one may have been cut short
+        when = {"when": datetime.now(UTC).isoformat(timespec="seconds")}
+        write_json(self.path / "meta.json", meta | {"extended": [*extended, change | when]})
+        write_text(self.path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+
     def _clear(self) -> None:
         """Remove what a training that never came to a checkpoint has written, and nothing else."""
         if self.checkpoint_steps():
@@ -227,6 +241,11 @@ class Run:
                 weights = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
             Run(temporary).save_checkpoint(int(source.name), weights)
         return Run(Path(target))
+
+    def weights_sha256(self, step: int) -> str:
+        """Of a checkpoint's weights, as its manifest has it: what a result that is made from them records."""
+        manifest = self.path / "checkpoints" / str(step) / "manifest.json"
+        return json.loads(manifest.read_text(encoding="utf-8"))["files"]["model.safetensors"]
 
     def load_weights(self, step: int | None = None) -> dict[str, Tensor]:
         """The checkpoint's weights; half-precision ones come back as float32."""

@@ -143,6 +143,11 @@ class ActivationStore:
     def __len__(self) -> int:
         return self.samples * self.positions
 
+    @property
+    def sha256(self) -> str:
+        """Of its manifest, which has those of all its files: what a result that is made from the store records."""
+        return sha256(self.path / "manifest.json")
+
     def columns(self) -> list[str]:
         """Names of the index's columns."""
         return pq.read_schema(self.path / "index.parquet").names

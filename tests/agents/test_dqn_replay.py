@@ -163,9 +163,9 @@ def test_a_map_that_was_killed_while_it_was_made_is_made_again(tmp_path, monkeyp
 
 
 def test_a_directory_of_another_shape_is_refused(tmp_path):
-    make(directory=tmp_path)
-    with pytest.raises(RunError, match=r"tick.npy holds int64 \(40,\), but this run needs int64 \(50,\)"):
-        make(capacity=100, directory=tmp_path)
+    make(capacity=100, directory=tmp_path)
+    with pytest.raises(RunError, match=r"tick.npy holds int64 \(50,\), but this run needs int64 \(40,\)"):
+        make(directory=tmp_path)
 
 
 def test_too_little_data_is_refused():

@@ -134,6 +134,30 @@ def test_no_sequence_leads_into_a_dead_run(tmp_path, slots):
     assert (replay.tick < 0).sum() == max(0, 20 - slots), "what the dead run wrote belongs to nothing"
 
 
+@pytest.mark.parametrize("slots", [15, 20])
+def test_a_replay_on_disk_can_be_made_longer(tmp_path, slots):
+    """Up to when it was full; what was in it stays, and what comes goes on from there."""
+    replay = filled(slots=slots, directory=tmp_path)
+    state = replay.state()
+    replay.flush()
+    longer = SequenceReplay(60, 2, (1, 2, 2), directory=tmp_path)
+    longer.restore(state)
+    for _ in range(3):
+        longer.add(**{name: array[0] for name, array in longer.fields.items()})
+    assert longer.size == slots + 3
+    np.testing.assert_array_equal(longer.fields["obs"][:slots], filled(slots=slots).fields["obs"][:slots])
+    np.testing.assert_array_equal(longer.tick[: slots + 3], range(slots + 3))
+    longer.sample(100, slots + 3, np.random.default_rng(0))
+
+
+def test_a_replay_that_has_come_round_can_not(tmp_path):
+    replay = filled(slots=27, directory=tmp_path)
+    state = replay.state()
+    replay.flush()
+    with pytest.raises(RunError, match="had come round and can't be made longer"):
+        SequenceReplay(60, 2, (1, 2, 2), directory=tmp_path).restore(state)
+
+
 def test_a_million_frames_of_crafter_fit_in_13_gb():
     """With the latents that size `tiny` keeps beside them."""
     latents = make_agent(default_config("CrafterReward-v1")).world_model.rssm.packing()

@@ -4,7 +4,9 @@ import os
 import pickle
 import signal
 import threading
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,12 +221,39 @@ def test_an_actor_that_hangs_is_replaced():
 
         def replaced(index, why):
             replace_one(index, why)
-            actors._timeout = 60.0  # the new one has to start
+            actors._timeout = 60.0  # the new one's first unroll takes longer
 
         actors._replace = replaced
         while actors._actors[0].life == 0 or actors._actors[0].finished == 0:
             actors.next()
         assert "has not answered for 1 s" in warnings[0]
+    finally:
+        actors.close()
+
+
+def test_the_time_that_an_actor_takes_to_start_does_not_count_as_silence(monkeypatch):
+    agent = make_agent(SMALL)
+    actors = ProcessActors(SMALL, 0, agent, count=1, timeout=60.0)
+    try:
+        actors.publish(flat_weights(agent))
+        process = actors._actors[0].process.pid
+        os.kill(process, signal.SIGSTOP)  # in the middle of its imports
+        later = time.monotonic() + 100
+        monkeypatch.setattr("agents.impala.actors.time", SimpleNamespace(monotonic=lambda: later))
+        threading.Timer(1.5, os.kill, (process, signal.SIGCONT)).start()
+        assert actors.next()[0] == 0
+    finally:
+        actors.close()
+
+
+def test_an_actor_that_never_begins_ends_the_training():
+    agent = make_agent(SMALL)
+    actors = ProcessActors(SMALL, 0, agent, count=1, start_timeout=0.0)
+    try:
+        actors.publish(flat_weights(agent))
+        os.kill(actors._actors[0].process.pid, signal.SIGSTOP)
+        with pytest.raises(WorkerError, match=r"actor 0 has not begun for 0 s before its first unroll"):
+            actors.next()
     finally:
         actors.close()
 

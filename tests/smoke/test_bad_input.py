@@ -11,6 +11,7 @@ import yaml
 
 from rl_interp.app.progress import _Lines
 from rl_interp.core.files import sha256, write_json
+from rl_interp.core.run import Run
 
 TRAIN = (
     "train dqn --run new --num-envs 4 --env-threads 1 --batch-size 8 --learning-starts 200 --replay-capacity 2000 "
@@ -247,6 +248,48 @@ def test_a_demo_empties_no_directory_in_which_something_was_put(run, place):
     status, _, err = run("demo --run tiny --episodes 1")
     assert status == 1
     assert "runs/demo holds other things than a demo (notes.txt), which would be lost" in err
+
+
+LENGTHENED = {
+    "dqn": f"{TRAIN} --run longer --agent-steps",
+    "impala": "train impala --env MiniGrid-Empty-5x5-v0 --hidden 16 --lstm 16 --num-envs 4 --unroll 10 --log-every 40 "
+    "--eval-episodes 1 --actors 0 --run longer --agent-steps",
+    "dreamerv3": "train dreamerv3 --env MiniGrid-Empty-5x5-v0 --size debug --num-envs 2 --batch-size 2 "
+    "--batch-length 8 --train-ratio 2 --learning-starts 32 --imag-horizon 4 --eval-episodes 1 --run longer "
+    "--agent-steps",
+}
+
+
+@pytest.mark.parametrize("agent", LENGTHENED)
+def test_a_finished_training_is_made_longer(run, place, agent):
+    command = LENGTHENED[agent]
+    assert run(f"{command} 240")[0] == 0
+    status, result, error = run(f"{command} 360")
+    assert status == 0, error
+    assert result["agent_steps"] == 360
+    assert "is made longer, from 240 to 360 decisions." in error
+    assert ("Its step size falls to 0 at the last decision, so that at decision 240 it now is" in error) == (
+        agent == "impala"
+    )
+    (once,) = Run.open("longer").meta["extended"]
+    assert (once["from"], once["to"], once["at"]) == (240, 360, 240)
+    assert Run.open("longer").config["agent_steps"] == 360
+    assert run(f"{command} 360")[1]["agent_steps"] == 360
+    status, _, error = run(f"{command} 240")
+    assert status == 1
+    assert "is trained for 360 decisions, and --agent-steps 240 was given; a run can be made longer, not" in error
+    assert run(f"{command} 480 --seed 1")[0] == 1
+    assert len(Run.open("longer").meta["extended"]) == 1
+
+
+def test_a_training_that_failed_at_its_start_does_not_block_its_name(run, place, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("agents.dqn.training.Training.advance", lambda self: 1 / 0)
+        run(f"{TRAIN} --agent-steps 240")
+    status, _, error = run(f"{TRAIN} --agent-steps 240 --replay-capacity 1000 --seed 3")
+    assert status == 0, error
+    assert "runs/new was begun before and has no checkpoint; it begins anew." in error
+    assert (Run.open("new").meta["seed"], Run.open("new").config["replay_capacity"]) == (3, 1000)
 
 
 def test_nothing_temporary_is_left_over(home):

@@ -110,6 +110,40 @@ def test_a_fit_killed_before_its_first_checkpoint_logs_no_figure_twice(place, ti
     assert steps("killed0") == list(range(1, steps("killed0")[-1] + 1))
 
 
+def test_a_store_or_an_agent_that_was_replaced_under_a_dictionary_is_noticed(place, run):
+    """By a fit that would go on from it, by whatever opens it, and by a report of what was measured before."""
+    command = "sae fit tiny --latents 64 --k 4 --epochs 1 --batch-size 128 --as mine"
+    assert run(command)[0] == 0
+    assert run("sae evaluate mine --episodes 1")[2] == ""
+    parent = Run.open("mine").meta["parent"]
+    assert parent["weights_sha256"] == load_agent("tiny").weights_sha256
+    assert run("collect tiny --samples 1200 --seed 5")[0] == 0
+    status, _, error = run(command)
+    assert status == 1
+    assert "already holds a fit to what" in error
+    assert "activations/fc.post was before it was replaced" in error
+    _, _, error = run("sae test mine --count 1 --states 64")
+    assert "warning: runs/tiny/activations/fc.post is not what runs/mine was fitted to: it was replaced" in error
+    runs.load_sae("mine")
+    assert parent["store_sha256"] == Run.open("mine").meta["parent"]["store_sha256"]
+    tiny = Run.open("tiny")
+    weights = tiny.load_weights()
+    tiny.save_checkpoint(600, {name: value + 1 for name, value in weights.items()})
+    _, _, error = run("sae report mine --top 1 --clips 0 --maps 0")
+    assert "warning: runs/tiny is not what runs/mine was fitted to" in error
+    assert "evaluation.json is left out: dictionary, agent or activations were others then" in error
+
+
+def test_dictionaries_that_recorded_no_digests_are_opened_and_gone_on_with(place, run):
+    command = "sae fit tiny --latents 64 --k 4 --epochs 1 --batch-size 128 --as mine"
+    assert run(command)[0] == 0
+    meta = json.loads(Path("runs/mine/meta.json").read_text())
+    meta["parent"] = {k: v for k, v in meta["parent"].items() if not k.endswith("sha256")}
+    Path("runs/mine/meta.json").write_text(json.dumps(meta))
+    status, _, error = run(command)
+    assert (status, "warning" in error) == (0, False), error
+
+
 def test_the_speed_is_that_of_this_call_without_saving(place, ticks, killed_after, monkeypatch):
     save = runs._save
 

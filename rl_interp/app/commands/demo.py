@@ -71,7 +71,7 @@ def _demo(
     measured = metrics_json(fitted) | play_spliced(
         fitted, episodes, 1_000 + seed, EPSILON, {"original": scores.returns}
     )
-    write_json(output / "sae" / "analyses" / "evaluation.json", measured)
+    write_json(output / "sae" / "analyses" / "evaluation.json", measured | {"made_from": fitted.made_from})
     video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", decisions, 75, seed)
     report = write_page("report", build(fitted), output / "report.html")
     result = {

@@ -61,7 +61,7 @@ def sae_fit(
             print(f"{at}: {sentence}", file=sys.stderr)
     samples, rate = fit_run(loaded, store, config, path, target, device)
     fitted = load_sae(path, device)
-    metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnoses[store.hook])}
+    metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnoses[store.hook]), "made_from": fitted.made_from}
     write_json(path / "analyses" / "metrics.json", metrics)
     if metrics.get("policy_kl", 0.0) is None:
         print(
@@ -97,7 +97,7 @@ def sae_evaluate(
     at_least_one(episodes=episodes)
     fitted = load_sae(run, device)
     result = {"run": str(fitted.run.path), **metrics_json(fitted), **play_spliced(fitted, episodes, seed, epsilon)}
-    result["coverage"] = coverage_json(fitted, random_network)
+    result |= {"coverage": coverage_json(fitted, random_network), "made_from": fitted.made_from}
     write_json(fitted.run.path / "analyses" / "evaluation.json", result)
     return result
 
@@ -167,7 +167,7 @@ def sae_test(
         found = {"features": judge_statements(fitted, statements, states)}
     else:
         found = judge_foretold(fitted, states, count)
-    write_json(fitted.run.path / "analyses" / "statements.json", found)
+    write_json(fitted.run.path / "analyses" / "statements.json", found | {"made_from": fitted.made_from})
     summary = {
         name: {
             "passed": sum(each["passed"] for each in outcomes),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from agents.impala import IMPALAConfig
 from agents.loop import Report, TrainConfig
 from rl_interp.app.commands.evaluate import scores_json
 from rl_interp.app.load import agent_package, new_run_path
-from rl_interp.app.progress import console, progress_bar
+from rl_interp.app.progress import progress_bar, warn
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes
@@ -79,7 +80,7 @@ def impala_command(env: str | None = None, cbet: bool = False) -> Command:
         """
         return train_agent(
             "impala", config, seed, run,
-            lambda opened, report: impala.train(config, opened, seed, device, report, actors, ray, _warn),
+            lambda opened, report: impala.train(config, opened, seed, device, report, actors, ray, warn),
         )  # fmt: skip
 
     return train_impala
@@ -164,17 +165,34 @@ def default_name(kind: str, config: TrainConfig, seed: int) -> str:
 def _open_or_create(path: Path, kind: str, config: TrainConfig, seed: int) -> Run:
     if not Run(path).checkpoint_steps():
         if (path / "meta.json").exists():
-            _warn(f"{path} was begun before and has no checkpoint; it begins anew.")
+            warn(f"{path} was begun before and has no checkpoint; it begins anew.")
         return Run.create(path, kind, config, seed)
     opened = Run.open(path)
     same = opened.meta["kind"] == kind and opened.meta["seed"] == seed
-    if not same or agent_package(kind).load_config(opened) != config:
+    theirs = agent_package(kind).load_config(opened) if same else None
+    if theirs is None or replace(theirs, agent_steps=config.agent_steps) != config:
         raise RunError(
             f"{path} already holds a run of another kind, seed or configuration (see its config.yaml); repeat that "
             "one's flags to resume it, or give another --run."
         )
+    if config.agent_steps < theirs.agent_steps:
+        raise RunError(
+            f"{path} is trained for {theirs.agent_steps} decisions, and --agent-steps {config.agent_steps} was given; "
+            "a run can be made longer, not shorter: give another --run."
+        )
+    if config.agent_steps > theirs.agent_steps:
+        _extend(opened, theirs, config)
     return opened
 
 
-def _warn(message: str) -> None:
-    console.print(f"[yellow]warning:[/yellow] {message}", highlight=False)
+def _extend(run: Run, before: TrainConfig, config: TrainConfig) -> None:
+    run.extend(config, before.agent_steps, config.agent_steps)
+    sentence = f"{run.path} is made longer, from {before.agent_steps} to {config.agent_steps} decisions."
+    if isinstance(config, IMPALAConfig):  # the only schedule that depends on the run's length
+        at = run.checkpoint_steps()[-1]
+        rates = [each.learning_rate * max(0.0, 1 - at / each.agent_steps) for each in (before, config)]
+        sentence += (
+            f" Its step size falls to 0 at the last decision, so that at decision {at} it now is {rates[1]:.3g} "
+            f"instead of {rates[0]:.3g}."
+        )
+    warn(sentence)

@@ -11,7 +11,7 @@ import numpy as np
 
 import sae as sae_package
 from rl_interp.app.load import Loaded, load_agent
-from rl_interp.app.progress import progress_bar
+from rl_interp.app.progress import progress_bar, warn
 from rl_interp.core.config import from_plain, to_plain
 from rl_interp.core.device import pick_device
 from rl_interp.core.errors import RunError, UserError
@@ -22,6 +22,8 @@ from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from sae import SAE, Feed, SAEConfig, Trainer, fit_all
 
+_DIGESTS = {"weights_sha256": "run", "store_sha256": "store", "target_sha256": "target"}
+"""In a dictionary's parent: what tells whether it is as it was, and where it lies."""
 SAVE_EVERY = 300.0
 """Seconds between checkpoints: what a fit that is killed loses at most."""
 
@@ -41,6 +43,16 @@ class LoadedSAE:
     """What it predicts, row by row; an autoencoder's is `store`."""
     train_rows: np.ndarray
     held_out_rows: np.ndarray
+
+    @property
+    def made_from(self) -> dict[str, str]:
+        """sha256 of all that a result of this dictionary is made from."""
+        digests = {
+            "dictionary_sha256": self.run.weights_sha256(self.run.checkpoint_steps()[-1]),
+            "weights_sha256": self.agent.weights_sha256,
+            "store_sha256": self.store.sha256,
+        }
+        return digests | ({"target_sha256": self.target.sha256} if self.target is not self.store else {})
 
     def splice(self) -> Intervention:
         """The intervention that puts what it predicts in the place of what it was to predict."""
@@ -97,7 +109,8 @@ def load_autoencoder(path: Path | str, device: str = "cpu") -> LoadedSAE:
 
 
 def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
-    """Open a dictionary's run with its agent, both on a device (auto, cpu or cuda), and activations."""
+    """Open a dictionary's run with its agent, both on a device (auto, cpu or cuda), and activations. Where agent or
+    activations are not those that it was fitted to, a warning says so."""
     run = Run.open(path)
     if run.meta["kind"] != "sae":
         raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
@@ -108,6 +121,8 @@ def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
         store, target = open_pair(Path(parent["store"]), Path(parent["target"]))
     else:
         store = target = ActivationStore(parent["store"])
+    for what in _replaced(parent, parent_of(agent, store, target if transcodes else None)):
+        warn(f"{what} is not what {run.path} was fitted to: it was replaced since; figures of the two are of no use.")
     sae = sae_package.rebuild(run.load_weights(), config.k, transcodes).to(pick_device(device))
     rows = sae_package.split_by_episode(
         store.column("episode", np.arange(len(store))), config.held_out, config.data_seed
@@ -166,10 +181,9 @@ def fit_runs(
     first = next(iter(configs.values()))
     episodes = store.column("episode", np.arange(len(store)))
     rows, _ = sae_package.split_by_episode(episodes, first.held_out, first.data_seed)
-    parent = loaded.source | {"hook": store.hook, "store": str(store.path)}
+    parent = parent_of(loaded, store, target)
     metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
     if target is not None:
-        parent |= {"target": str(target.path)}
         metadata |= {"hook_name_out": target.hook}
     with ExitStack() as locks:
         for path in configs:
@@ -188,7 +202,7 @@ def _fit_groups(
 ) -> tuple[int, float]:
     """Those that are equally far go together."""
     first = next(iter(configs.values()))
-    steps = {path: _newest_step(path, config, parent) for path, config in configs.items()}
+    steps = {path: newest_step(path, config, parent) for path, config in configs.items()}
     samples, now, seconds = 0, 0, 0.0
     for step in sorted(set(steps.values())):
         paths = [path for path in configs if steps[path] == step]
@@ -241,16 +255,46 @@ def _fit_side_by_side(runs: Sequence[Run], trainers: Sequence[Trainer], metadata
     return seconds
 
 
-def _newest_step(path: Path, config: SAEConfig, parent: dict[str, Any]) -> int:
-    """Of the checkpoints of the run at `path`; 0 where there is none."""
+def parent_of(loaded: Loaded, store: ActivationStore, target: ActivationStore | None) -> dict[str, Any]:
+    """What a dictionary's run records of what it is fitted to."""
+    parent = loaded.source | {"hook": store.hook, "store": str(store.path), "store_sha256": store.sha256}
+    return parent if target is None else parent | {"target": str(target.path), "target_sha256": target.sha256}
+
+
+def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int:
+    """Of the checkpoints of the run at `path`; 0 where there is none.
+
+    Raises:
+        RunError: it is a run of another kind, parent or configuration.
+    """
     if not Run(path).checkpoint_steps():
         return 0
     run = Run.open(path)
-    if run.meta["kind"] != "sae" or run.config != to_plain(config) or run.meta["parent"] != to_plain(parent):
+    theirs, parent = _absolute(run.meta["parent"] or {}), _absolute(parent)
+    known = {name: value for name, value in parent.items() if name in theirs or name not in _DIGESTS}
+    if replaced := _replaced(theirs, parent):
+        raise RunError(
+            f"{path} already holds a fit to what {replaced[0]} was before it was replaced; give another name with --as."
+        )
+    if run.meta["kind"] != "sae" or run.config != to_plain(config) or theirs != known:
         raise RunError(
             f"{path} already holds a run of another kind, parent or configuration; give another name with --as."
         )
     return run.checkpoint_steps()[-1]
+
+
+def _absolute(parent: Mapping[str, Any]) -> dict[str, Any]:
+    """With the same path for the same place, from wherever it was given."""
+    return {name: str(Path(v).resolve()) if name in _DIGESTS.values() else v for name, v in parent.items()}
+
+
+def _replaced(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Paths of what a run was fitted to and of which other contents are there now; earlier versions recorded none."""
+    return [
+        str(now[path])
+        for digest, path in _DIGESTS.items()
+        if now.get(path) == recorded.get(path) and recorded.get(digest, now.get(digest)) != now.get(digest)
+    ]
 
 
 def _open_run(path: Path, config: SAEConfig, parent: dict[str, Any], step: int) -> Run:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rl_interp.app.dictionaries.measure import RECOVERED, metrics_json, play_spliced
-from rl_interp.app.dictionaries.runs import fit_runs, load_sae
+from rl_interp.app.dictionaries.runs import fit_runs, load_sae, newest_step, parent_of
 from rl_interp.app.dictionaries.stability import stability
 from rl_interp.app.load import load_agent
 from rl_interp.core.cluster import connect
@@ -51,8 +51,9 @@ def fit_group(
     """
     opened = ActivationStore(store)
     loaded = load_agent(run, checkpoint)
-    missing = {path / name_of(opened.hook, config): config for config in configs}
-    missing = {at: config for at, config in missing.items() if not (at / FIGURES).exists()}
+    planned = {path / name_of(opened.hook, config): config for config in configs}
+    parent = parent_of(loaded, opened, None)
+    missing = {at: config for at, config in planned.items() if not _is_measured(at, config, parent, episodes)}
     if missing:
         fit_runs(loaded, opened, missing)
     known: dict[str, np.ndarray] = {}  # what does not depend on the dictionary is played once
@@ -63,6 +64,18 @@ def fit_group(
             figures |= play_spliced(fitted, episodes, 1_000, 0.001, known)
             known = {name: np.array(v) for name, v in figures["returns"].items() if name != "spliced"}
         write_json(at / FIGURES, figures)
+
+
+def _is_measured(at: Path, config: SAEConfig, parent: dict[str, Any], episodes: int) -> bool:
+    """Whether the figures of this very fit are there, of so many episodes.
+
+    Raises:
+        RunError: another fit is there.
+    """
+    if not newest_step(at, config, parent) or not (at / FIGURES).exists():
+        return False
+    played = json.loads((at / FIGURES).read_text(encoding="utf-8")).get("returns", {}).get("original", ())
+    return not episodes or len(played) == episodes
 
 
 def run_sweep(

@@ -18,7 +18,7 @@ from rl_interp.app.dictionaries.concepts import Labelled, labelled
 from rl_interp.app.dictionaries.decisions import decisions
 from rl_interp.app.dictionaries.measure import RECOVERED, metrics_json
 from rl_interp.app.dictionaries.runs import LoadedSAE
-from rl_interp.app.progress import progress_bar
+from rl_interp.app.progress import progress_bar, warn
 from rl_interp.app.report.saliency import feature_saliency
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled
@@ -95,6 +95,9 @@ def _evaluation(fitted: LoadedSAE) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     measured = json.loads(path.read_text(encoding="utf-8"))
+    if measured.get("made_from", fitted.made_from) != fitted.made_from:  # earlier versions did not record it
+        warn(f"{path} is left out: dictionary, agent or activations were others then; run `rl-interp sae evaluate`.")
+        return None
     conditions = {}
     for condition, returns in measured["returns"].items():
         interval = bootstrap([returns])

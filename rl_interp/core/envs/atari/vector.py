@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rl_interp.core.envs.labelled import LabelledEnv
 from rl_interp.core.envs.vector import EnvConfig, Step
-from rl_interp.core.errors import UserError, unknown
+from rl_interp.core.errors import UserError, require_numbers, unknown
 
 if TYPE_CHECKING:
     from ale_py import ALEInterface
@@ -38,9 +38,7 @@ class AtariConfig(EnvConfig):
     def __post_init__(self) -> None:
         if not 0 <= self.sticky_actions < 1:
             raise UserError(f"sticky_actions={self.sticky_actions} given; it is a probability in [0, 1).")
-        for name in ("frame_skip", "frame_stack", "max_frames"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} given; it must be at least 1.")
+        require_numbers(self, at_least_1=("frame_skip", "frame_stack", "max_frames"), at_least_0=("noop_max",))
 
     @property
     def action_names(self) -> tuple[str, ...]:
