@@ -19,6 +19,7 @@ from rl_interp.core.envs import EnvConfig, make_labelled
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_cache
+from rl_interp.core.stats import FEWEST
 from rl_interp.core.store import ActivationStore
 
 WIDEST = 512
@@ -37,11 +38,11 @@ class Episode:
 
 @dataclass(frozen=True)
 class Score:
-    """On held-out episodes, or mazes, with the 95% interval of a bootstrap over them."""
+    """On held-out episodes, or mazes, with the 95% interval of a bootstrap over them; None of too few."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
 
 def recorded(
@@ -113,8 +114,9 @@ def probe(
         truth = targets[held_out, i]
         scores = [score(truth, predicted[:, order, i], whole)[0] for order in range(len(orders))]
         spread_of = scores if shuffles else score(truth, predicted[:, 0, i], resampled)
-        low, high = np.nanpercentile(spread_of, [2.5, 97.5])
-        found[name] = Score(float(np.mean(scores)), float(low), float(high))
+        enough = (shuffles or drawn.shape[1]) >= FEWEST
+        low, high = np.nanpercentile(spread_of, [2.5, 97.5]).tolist() if enough else (None, None)
+        found[name] = Score(float(np.mean(scores)), low, high)
     return found
 
 

@@ -20,6 +20,7 @@ from rl_interp.app import commands
 from rl_interp.app.progress import console
 from rl_interp.core.errors import UserError, require_numbers
 from rl_interp.core.interrupt import Interrupted
+from rl_interp.core.stats import TOO_FEW
 
 COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
     "info": commands.info,
@@ -168,7 +169,13 @@ def _show(result: dict[str, Any], indent: str = "") -> None:
             for each in value:
                 print(f"{indent}  " + ", ".join(f"{name} {_short(v)}" for name, v in each.items() if _is_short(v)))
         else:
-            print(f"{indent}{key}: {_short(value)}")
+            print(f"{indent}{key}: {_missing(result, key) if value is None else _short(value)}")
+
+
+def _missing(result: dict[str, Any], key: str) -> str:
+    """Of a value that there is, why it has no interval."""
+    of = key.removesuffix("interval").removesuffix("_")
+    return TOO_FEW if of != key and (of not in result or result[of] is not None) else "none"
 
 
 def _is_short(value: object) -> bool:

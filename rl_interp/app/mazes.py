@@ -11,6 +11,7 @@ from rl_interp.analysis.mazes.decisions import Coefficient, Played, Share
 from rl_interp.analysis.mazes.fields import Field, Retargeting
 from rl_interp.analysis.mazes.steering import Effect
 from rl_interp.app.load import Loaded
+from rl_interp.core import stats
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD
 from rl_interp.core.envs.maze.draw import ENLARGED
@@ -126,7 +127,7 @@ def shown(share: dict[str, float | None]) -> str:
     """A share, from `plain`, with its interval."""
     if share["value"] is None:
         return "never"
-    return f"{share['value']:.3f} [{share['low']:.3f}, {share['high']:.3f}]"
+    return f"{share['value']:.3f} {stats.shown(share['low'], share['high'], '.3f')}"
 
 
 def goals_row(
@@ -194,9 +195,8 @@ def dose_picture(curves: dict[str, dict[str, dict[float, Effect]]], path: Path) 
             zero = Effect(0.0, 0.0, 0.0, 0.0)
             found = [effects.get(scale, zero) for scale in scales]
             line = axis.plot(scales, [each.cheese for each in found], marker="o", label=kind)[0]
-            axis.fill_between(
-                scales, [e.low for e in found], [e.high for e in found], alpha=0.15, color=line.get_color()
-            )
+            low, high = np.array([(each.low, each.high) for each in found], float).T  # None, of too few, becomes NaN
+            axis.fill_between(scales, low, high, alpha=0.15, color=line.get_color())
         axis.axhline(0, color="black", linewidth=0.6)
         axis.set(xlabel="multiple that is added", title=title)
         axis.legend(fontsize=8)
@@ -205,4 +205,5 @@ def dose_picture(curves: dict[str, dict[str, dict[float, Effect]]], path: Path) 
 
 
 def effect_line(name: str, effect: Effect) -> str:
-    return f"| {name} | {effect.cheese:+.3f} [{effect.low:+.3f}, {effect.high:+.3f}] | {effect.corner:+.3f} |"
+    interval = stats.shown(effect.low, effect.high, "+.3f")
+    return f"| {name} | {effect.cheese:+.3f} {interval} | {effect.corner:+.3f} |"

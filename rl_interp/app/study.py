@@ -25,7 +25,7 @@ from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.locks import writing
 from rl_interp.core.pictures import save_figure
 from rl_interp.core.run import Run
-from rl_interp.core.stats import bootstrap, iqm
+from rl_interp.core.stats import bootstrap, iqm, plain, shown
 
 _OWN_SCORES = ("crafter_score", "success_rate")
 
@@ -165,7 +165,8 @@ def _share_done(job: Job, path: Path) -> float:
 
 def compare(results: Sequence[dict[str, Any]], base: str) -> list[dict[str, Any]]:
     """Per agent, environment and condition: the IQM over seeds of the final return, with its 95% interval; and for each
-    condition but `base` the difference to it, and whether its interval excludes zero."""
+    condition but `base` the difference to it, and whether its interval excludes zero; None for the intervals of too few
+    seeds, and for what they would say."""
     rows: list[dict[str, Any]] = []
     for agent, env in _groups(results):
         evaluations = _evaluations(results, agent, env)
@@ -173,14 +174,13 @@ def compare(results: Sequence[dict[str, Any]], base: str) -> list[dict[str, Any]
             raise UserError(f"a study without the condition {base!r} has nothing to compare with.")
         scores = {name: np.array([each["mean"] for each in found]) for name, found in evaluations.items()}
         for name, values in scores.items():
-            interval = bootstrap([values])
             row = {"agent": agent, "env": env, "condition": name, "seeds": len(values)}
-            row |= {"iqm": iqm(values), "interval": [interval.low, interval.high], **_own_scores(evaluations[name])}
+            row |= {"iqm": iqm(values), "interval": plain(bootstrap([values])), **_own_scores(evaluations[name])}
             if name != base:
                 difference = bootstrap([values, scores[base]], lambda ours, theirs: iqm(ours) - iqm(theirs))
                 row["difference"] = iqm(values) - iqm(scores[base])
-                row["difference_interval"] = [difference.low, difference.high]
-                row["excludes_zero"] = not difference.low <= 0 <= difference.high
+                row["difference_interval"] = plain(difference)
+                row["excludes_zero"] = None if difference is None else not difference.low <= 0 <= difference.high
             rows.append(row)
     return rows
 
@@ -214,10 +214,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         difference = excludes = ""
         if "difference" in row:
-            low, high = row["difference_interval"]
-            difference = f"{row['difference']:+.3g} [{low:+.3g}, {high:+.3g}]"
-            excludes = "yes" if row["excludes_zero"] else "no"
-        score = f"{row['iqm']:.3g} [{row['interval'][0]:.3g}, {row['interval'][1]:.3g}]"
+            difference = f"{row['difference']:+.3g} {shown(*row['difference_interval'] or (None, None), '+.3g')}"
+            excludes = {True: "yes", False: "no", None: "unknown"}[row["excludes_zero"]]
+        score = f"{row['iqm']:.3g} {shown(*row['interval'] or (None, None))}"
         cells = [row["agent"], row["env"], row["condition"], str(row["seeds"]), score, difference, excludes]
         lines.append(_line([*cells, *(f"{row[name]:.3g}" if name in row else "" for name in own)]))
     return "\n".join(lines) + "\n"

@@ -189,12 +189,13 @@ def policy_kl(logits: Tensor, spliced: Tensor) -> float | None:
 
 def return_recovered(
     original: NDArray[np.floating], spliced: NDArray[np.floating], ablated: NDArray[np.floating], seed: int = 0
-) -> tuple[float, Interval] | None:
-    """(spliced − ablated) / (original − ablated) of mean returns, with a bootstrap interval over episodes.
+) -> tuple[float, Interval | None] | None:
+    """(spliced − ablated) / (original − ablated) of mean returns, with a bootstrap interval over episodes, None of too
+    few.
 
-    None where ablation does not cost return for certain (at 99.9%): then there is none to recover. Each
-    condition's episodes are resampled apart: sticky actions make episodes of the same seed differ from their first
-    different action on, so they are not paired.
+    None altogether where ablation does not cost return for certain (at 99.9%; of too few episodes to say, where it
+    costs none in the mean): then there is none to recover. Each condition's episodes are resampled apart: sticky
+    actions make episodes of the same seed differ from their first different action on, so they are not paired.
     """
 
     def gap(a: NDArray, c: NDArray) -> float:
@@ -203,7 +204,8 @@ def return_recovered(
     def fraction(a: NDArray, b: NDArray, c: NDArray) -> float:
         return gap(b, c) / gap(a, c) if gap(a, c) else 0.0  # the latter in less than one resample of a thousand
 
-    if bootstrap([original, ablated], gap, confidence=0.999, seed=seed).low <= 0:
+    lost = bootstrap([original, ablated], gap, confidence=0.999, seed=seed)
+    if (gap(original, ablated) if lost is None else lost.low) <= 0:
         return None
     return fraction(original, spliced, ablated), bootstrap([original, spliced, ablated], fraction, seed=seed)
 

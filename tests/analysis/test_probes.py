@@ -37,6 +37,13 @@ def test_what_is_there_is_found_and_what_is_not_is_not(data):
     assert all(score.low <= score.value <= score.high for score in scores.values())
 
 
+def test_of_few_held_out_episodes_there_are_scores_and_no_interval(data):
+    few = data[2] // 5  # of 8 episodes, 2 are held out
+    scores = probe(data[0], data[1], CONCEPTS, few)
+    assert scores["above"].value > 0.99
+    assert all(score.low is score.high is None for score in scores.values())
+
+
 def test_scores_are_scikit_learns_with_weights_and_ties():
     rng = np.random.default_rng(0)
     truth, guess = rng.standard_normal(300), rng.integers(12, size=300) / 4

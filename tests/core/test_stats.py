@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rl_interp.core.errors import UserError
-from rl_interp.core.stats import bootstrap, iqm, mean
+from rl_interp.core.stats import FEWEST, TOO_FEW, bootstrap, iqm, mean, plain, shown, wilson
 
 
 def test_iqm_is_the_mean_of_the_middle_half():
@@ -27,11 +27,43 @@ def test_bootstrap_covers_the_truth_as_often_as_it_says():
 
 
 def test_strata_are_resampled_apart():
-    interval = bootstrap([[1.0, 1.0], [5.0, 5.0]], lambda a, b: float(b.mean() - a.mean()))
-    assert (interval.low, interval.high) == (4, 4)
+    first, second = [1.0] * 5, [5.0] * 4 + [5.1]
+    interval = bootstrap([first, second], lambda a, b: float(b.mean() - a.mean()))
+    assert 4 <= interval.low < interval.high <= 4.1
 
 
 def test_an_empty_or_non_finite_stratum_is_refused():
     for strata in ([], [[]], [[1.0, np.nan]]):
         with pytest.raises(UserError, match="at least one finite score"):
             bootstrap(strata)
+
+
+@pytest.mark.parametrize(
+    "values", [[0.966], [1.0, 2.0, 3.0, 4.0], [0.0] * 18 + [0.9] * 2, [5.0] * 30], ids=["one", "four", "rare", "alike"]
+)
+def test_of_too_few_values_or_too_few_that_differ_there_is_no_interval(values):
+    interval = bootstrap([values])
+    assert interval is None
+    assert plain(interval) is None
+    assert shown(None, None) == f"({TOO_FEW})"
+    assert f"fewer than {FEWEST}" in TOO_FEW
+
+
+def test_one_small_stratum_is_enough_to_have_no_interval():
+    assert bootstrap([np.arange(30), [1.0, 2.0]], lambda a, b: float(a.mean() - b.mean())) is None
+
+
+def test_of_the_fewest_values_an_interval_still_covers_most_of_the_time():
+    samples = np.random.default_rng(2).normal(0, 1, (300, FEWEST))
+    intervals = [bootstrap([sample], resamples=200) for sample in samples]
+    assert np.mean([i.low <= 0 <= i.high for i in intervals]) > 0.85
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 1), (2, 20), (20, 20), (61, 100)])
+def test_a_share_has_wilson_s_interval(successes, count):
+    interval = wilson([True] * successes + [False] * (count - successes))
+    z, share = 1.959964, successes / count
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    assert (interval.low, interval.high) == pytest.approx((middle - half, middle + half), abs=1e-6)
+    assert interval.low < interval.high

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
 
 from rl_interp.analysis.mazes.fields import decide
 from rl_interp.core.agent import Agent
@@ -20,6 +19,7 @@ from rl_interp.core.envs.maze.vector import MazeVector
 from rl_interp.core.errors import UserError
 from rl_interp.core.interventions import Intervention
 from rl_interp.core.rollout import evaluate
+from rl_interp.core.stats import wilson
 
 COVARIATES = ("steps to the cheese", "steps to the corner", "distance to the cheese", "distance from cheese to corner")
 """Of a decision square: along the ways, and as the crow flies. All in cells."""
@@ -46,8 +46,8 @@ class Share:
         cases = np.asarray(cases, bool)
         if not len(cases):
             return Share(np.nan, np.nan, np.nan, 0)
-        interval = binomtest(int(cases.sum()), len(cases)).proportion_ci(method="wilson")
-        return Share(float(cases.mean()), float(interval.low), float(interval.high), len(cases))
+        interval = wilson(cases)
+        return Share(float(cases.mean()), interval.low, interval.high, len(cases))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import way
 from rl_interp.core.errors import UserError
-from rl_interp.core.stats import bootstrap, mean
+from rl_interp.core.stats import bootstrap, mean, plain
 
 SHORTEST = 2
 """Steps from the mouse to the cheese below which there is nothing between them."""
@@ -66,5 +66,5 @@ def _auroc(truth: NDArray[np.bool_], weight: NDArray[np.floating], among: NDArra
 
 def _mean(values: Sequence[float]) -> Score:
     known = [value for value in values if np.isfinite(value)]  # where every free cell is on the way there is no AUROC
-    interval = bootstrap([known], mean)
-    return Score(mean(known), interval.low, interval.high)
+    low, high = plain(bootstrap([known], mean)) or (None, None)
+    return Score(mean(known), low, high)

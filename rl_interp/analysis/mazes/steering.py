@@ -21,23 +21,23 @@ from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point, run_with_cache
 from rl_interp.core.interventions import Add, Intervention
 from rl_interp.core.rerun import Rerun
-from rl_interp.core.stats import bootstrap, mean
+from rl_interp.core.stats import bootstrap, mean, plain
 
 
 @dataclass(frozen=True)
 class Effect:
     """Of an intervention on N mazes: the mean change of P(step towards the cheese) and towards the corner, with the
-    95% interval of the first over mazes."""
+    95% interval of the first over mazes; None of too few."""
 
     cheese: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     corner: float
 
     @property
     def real(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
+        """Whether there is an interval, and it excludes zero."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
 
 
 def effect(agent: Agent, mazes: Mazes, interventions: Sequence[Intervention]) -> Effect:
@@ -47,8 +47,8 @@ def effect(agent: Agent, mazes: Mazes, interventions: Sequence[Intervention]) ->
 
 def _compare(before: tuple[NDArray, NDArray], after: tuple[NDArray, NDArray]) -> Effect:
     changed = after[0] - before[0]
-    interval = bootstrap([changed], mean)
-    return Effect(float(changed.mean()), interval.low, interval.high, float((after[1] - before[1]).mean()))
+    low, high = plain(bootstrap([changed], mean)) or (None, None)
+    return Effect(float(changed.mean()), low, high, float((after[1] - before[1]).mean()))
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from rl_interp.core.envs import EnvConfig, make_vector
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.rollout import evaluate as play
-from rl_interp.core.stats import bootstrap, iqm
+from rl_interp.core.stats import bootstrap, iqm, plain
 
 
 def evaluate(
@@ -42,14 +42,14 @@ def evaluate(
 
 
 def scores_json(scores: Episodes, env: EnvConfig, seed: int, epsilon: float) -> dict[str, Any]:
-    """Returns with mean, IQM, 95% bootstrap interval of the IQM, and the protocol they were played under."""
-    interval = bootstrap([scores.returns])
+    """Returns with mean, IQM, 95% bootstrap interval of the IQM (None of too few), the environment's own scores, and
+    the protocol they were played under."""
     return {
         "episodes": len(scores.returns),
         "returns": scores.returns.tolist(),
         "mean": float(scores.returns.mean()),
         "iqm": iqm(scores.returns),
-        "interval": [interval.low, interval.high],
+        "interval": plain(bootstrap([scores.returns])),
         "length_mean": float(scores.lengths.mean()),
         **scores.summary(env),
         "protocol": {

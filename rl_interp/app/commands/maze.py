@@ -50,6 +50,7 @@ from rl_interp.app.mazes import (
     shown,
 )
 from rl_interp.app.progress import progress_bar
+from rl_interp.core import stats
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.maze.mazes import Mazes
@@ -358,6 +359,6 @@ def _saliency_table(found: dict[str, dict[str, dict[str, Score]]]) -> str:
     lines = ["| method | weights | way to the cheese | cheese | mouse |", "|---|---|---|---|---|"]
     for name, both in found.items():
         for which, scores in both.items():
-            cells = [f"{each.value:.2f} [{each.low:.2f}, {each.high:.2f}]" for each in scores.values()]
+            cells = [f"{each.value:.2f} {stats.shown(each.low, each.high, '.2f')}" for each in scores.values()]
             lines.append(f"| {name} | {which} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ from rl_interp.app.progress import progress_bar
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.hooks import hook_point
+from rl_interp.core.stats import shown
 from saliency import randomised
 
 Column = dict[str, Score]
@@ -102,7 +103,7 @@ def markdown(columns: dict[str, Column], loaded: Loaded) -> str:
     first = columns[names[0]]
     for concept in sorted(first, key=lambda each: -first[each].value):
         kind = "AUROC" if concepts[concept].kind == "boolean" else "R²"
-        cells = [f"{s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for s in (columns[name][concept] for name in names)]
+        cells = [f"{s.value:.2f} {shown(s.low, s.high, '.2f')}" for s in (columns[name][concept] for name in names)]
         lines.append(f"| {concept} | {kind} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -23,6 +23,7 @@ from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import Intervention, Mean, Resample, Zero, as_hooks
 from rl_interp.core.rollout import evaluate
+from rl_interp.core.stats import plain
 from rl_interp.core.store import ActivationStore
 from sae import SAE, Activations, ArrayActivations, Features, Metrics, SAEConfig, Statement, States
 from sae.data import batches
@@ -151,7 +152,7 @@ def play_spliced(
     for name, ablation in RECOVERED.items():
         recovered = sae_package.return_recovered(returns["original"], returns["spliced"], returns[ablation])
         shares[name] = recovered and recovered[0]
-        shares[f"{name}_interval"] = recovered and [recovered[1].low, recovered[1].high]
+        shares[f"{name}_interval"] = recovered and plain(recovered[1])
     return {
         **shares,
         "returns": {condition: returns[condition].tolist() for condition in conditions},

@@ -17,12 +17,12 @@ from rl_interp.app.dictionaries.measure import RECOVERED, metrics_json, play_spl
 from rl_interp.app.dictionaries.runs import fit_runs, load_sae, newest_step, parent_of
 from rl_interp.app.dictionaries.stability import stability
 from rl_interp.app.load import load_agent
+from rl_interp.core import stats
 from rl_interp.core.cluster import connect
 from rl_interp.core.errors import RunError
 from rl_interp.core.files import write_json
 from rl_interp.core.pictures import save_figure
 from rl_interp.core.run import Run
-from rl_interp.core.stats import Interval, bootstrap
 from rl_interp.core.store import ActivationStore
 from sae import SAEConfig
 
@@ -173,13 +173,13 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
             cell = f"{np.mean([row[name] for row in known]):.3g}" if known else ""
             if name in RECOVERED and known:
                 interval = _interval([row["returns"] for row in known], RECOVERED[name])
-                cell += f" [{interval.low:.2f}, {interval.high:.2f}]"
+                cell += f" {stats.shown(*stats.plain(interval) or (None, None), '.2f')}"
             cells.append(cell)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _interval(returns: Sequence[dict[str, Sequence[float]]], ablation: str) -> Interval:
+def _interval(returns: Sequence[dict[str, Sequence[float]]], ablation: str) -> stats.Interval | None:
     """Of the mean over seeds of the return recovered, by drawing seeds anew and each one's episodes: wide rather than
     narrow, since the seeds' means differ by their episodes as well. The agent as trained and with its layer ablated
     played the same episodes for all, which count once."""
@@ -191,7 +191,7 @@ def _interval(returns: Sequence[dict[str, Sequence[float]]], ablation: str) -> I
         return float((seeds.choice(spliced, len(spliced)).mean() - ablated) / lost) if lost else 0.0
 
     first = returns[0]
-    return bootstrap([first["original"], *(of_seed["spliced"] for of_seed in returns), first[ablation]], share)
+    return stats.bootstrap([first["original"], *(of_seed["spliced"] for of_seed in returns), first[ablation]], share)
 
 
 def _sizes(found: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[str, Any]]]:
@@ -238,7 +238,7 @@ def _ks(found: Sequence[dict[str, Any]]) -> list[int]:
 
 def _spread(of_line: Sequence[dict[str, Any]], name: str) -> tuple[list[float], list[float]]:
     """Below and above each point: the return's interval over episodes; none for what has no such interval."""
-    if name != "return_recovered":
-        return [0.0] * len(of_line), [0.0] * len(of_line)
-    low = [row[name] - row[f"{name}_interval"][0] for row in of_line]
-    return low, [row[f"{name}_interval"][1] - row[name] for row in of_line]
+    ends = [row.get(f"{name}_interval") or (row[name], row[name]) for row in of_line]
+    return [row[name] - low for row, (low, _) in zip(of_line, ends, strict=True)], [
+        high - row[name] for row, (_, high) in zip(of_line, ends, strict=True)
+    ]

@@ -24,7 +24,7 @@ from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.positions import positions
-from rl_interp.core.stats import bootstrap, iqm
+from rl_interp.core.stats import TOO_FEW, bootstrap, iqm, plain
 from sae import SAE, Features, SAEConfig
 
 CLAMP_STATES = 512
@@ -100,17 +100,16 @@ def _evaluation(fitted: LoadedSAE) -> dict[str, Any] | None:
         return None
     conditions = {}
     for condition, returns in measured["returns"].items():
-        interval = bootstrap([returns])
         conditions[condition] = {
             "episodes": len(returns), "mean": float(np.mean(returns)), "iqm": iqm(returns),
-            "interval": [interval.low, interval.high],
+            "interval": plain(bootstrap([returns])),
         }  # fmt: skip
     recovered = [
         {"from": ablation, "value": measured[name], "interval": measured[f"{name}_interval"]}
         for name, ablation in RECOVERED.items()
         if name in measured  # earlier versions measured less
     ]
-    return {"conditions": conditions, "recovered": recovered}
+    return {"conditions": conditions, "recovered": recovered, "too_few": TOO_FEW}
 
 
 def _concepts(fitted: LoadedSAE, known: Labelled) -> list[dict[str, Any]]:

@@ -1,19 +1,40 @@
+"use strict";
+const $ = id => document.getElementById(id), D = JSON.parse($("data").textContent);
 const pct = (x, d=1) => x == null ? "–" : (100*x).toFixed(d) + "%", num = (x, d=3) => x == null ? "–" : (+x).toFixed(d);
-const esc = s => String(s).replace(/[&<>"]/g, c => ({"&":"&amp;","<":"&lt;",">":"&gt;",'"':"&quot;"}[c]));
+
+// All that a page shows of its data is made by these: what is no node becomes a text node, so nothing is read as HTML.
+const el = (name, attributes, ...children) => filled(document.createElement(name), attributes, children);
+const svg = (name, attributes, ...children) => filled(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+function filled(node, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  node.append(...children.flat(Infinity).filter(child => child != null));
+  return node;
+}
+const note = text => el("p", {class: "note"}, text);
+const cell = (content, words=false, name="td") => el(name, words ? {class: "text"} : {}, content);
+// `words`: the columns that hold words, which are set to the left.
+const heads = (names, ...words) => el("tr", {}, names.map((name, i) => cell(name, words.includes(i), "th")));
+const table = (names, rows, ...words) => el("table", {}, heads(names, ...words), rows.map(row => el("tr", {}, row.map((content, i) => cell(content, words.includes(i))))));
+
 function bars(values, labels, {width=300, height=120, title=""} = {}) {
   const top = Math.max(...values, 1e-12), w = width / values.length;
-  return `<svg width="${width + 8}" height="${height + 36}" role="img" aria-label="${title}">` + values.map((v, i) =>
-    `<rect x="${4 + i*w + .5}" width="${Math.max(1, w - 1)}" y="${14 + height - height*v/top}" height="${height*v/top}" fill="var(--blue)"><title>${v}</title></rect>`).join("") +
-    `<text x="4" y="10">${top >= 1 ? top.toLocaleString() : ""}</text><text x="4" y="${height + 30}">${labels[0]}</text><text x="${width + 4}" y="${height + 30}" text-anchor="end">${labels[1]}</text></svg>`;
+  return svg("svg", {width: width + 8, height: height + 36, role: "img", "aria-label": title},
+    values.map((v, i) => svg("rect", {x: 4 + i*w + .5, width: Math.max(1, w - 1), y: 14 + height - height*v/top, height: height*v/top, fill: "var(--blue)"}, svg("title", {}, v))),
+    svg("text", {x: 4, y: 10}, top >= 1 ? top.toLocaleString() : ""), svg("text", {x: 4, y: height + 30}, labels[0]),
+    svg("text", {x: width + 4, y: height + 30, "text-anchor": "end"}, labels[1]));
 }
 function signed(values, labels, unit) {
   const top = Math.max(...values.map(Math.abs), 1e-9), h = 20, mid = 250;
-  return `<svg viewBox="0 0 420 ${h*values.length + 4}" width="420" style="max-width:100%">` + values.map((v, i) => { const w = 110*Math.abs(v)/top;
-    return `<text x="0" y="${h*i + 14}">${esc(labels[i])}</text><rect x="${v < 0 ? mid - w : mid}" y="${h*i + 4}" width="${w}" height="13" fill="${v < 0 ? "var(--blue)" : "var(--accent)"}"/>` +
-      `<text class="value" x="415" y="${h*i + 14}" text-anchor="end">${(v > 0 ? "+" : "") + unit(v)}</text>`; }).join("") + "</svg>";
+  return svg("svg", {viewBox: `0 0 420 ${h*values.length + 4}`, width: 420, class: "signed"}, values.map((v, i) => {
+    const w = 110*Math.abs(v)/top;
+    return [svg("text", {x: 0, y: h*i + 14}, labels[i]),
+      svg("rect", {x: v < 0 ? mid - w : mid, y: h*i + 4, width: w, height: 13, fill: v < 0 ? "var(--blue)" : "var(--accent)"}),
+      svg("text", {class: "value", x: 415, y: h*i + 14, "text-anchor": "end"}, (v > 0 ? "+" : "") + unit(v))];
+  }).flat());
 }
-const framed = report => `<div class="frames${report.positions > 1 ? " large" : ""}">`;
-const frames = (f, report) => framed(report) + f.top.map(t => `<figure><img loading="lazy" alt="game screen" src="data:image/png;base64,${report.frames[t.frame]}">` +
-  `<figcaption>${num(t.activation, 2)} · ${esc(report.actions[t.action])}<br>episode ${t.episode}, decision ${t.step}</figcaption></figure>`).join("") + "</div>";
-const conceptTable = (f, report) => "<table><tr><th>concept</th><th>AUROC</th><th>when it fires</th><th>overall</th></tr>" + f.concepts.map(c =>
-  `<tr><td>${esc(c.concept)}</td><td>${num(c.auroc)}</td><td>${pct(c.precision, 0)}</td><td>${pct((report.concepts.find(k => k.name === c.concept) || {}).rate, 0)}</td></tr>`).join("") + "</table>";
+const framed = (report, ...pictures) => el("div", {class: "frames" + (report.positions > 1 ? " large" : "")}, ...pictures);
+const frames = (f, report) => framed(report, f.top.map(t => el("figure", {},
+  el("img", {loading: "lazy", alt: "game screen", src: "data:image/png;base64," + report.frames[t.frame]}),
+  el("figcaption", {}, `${num(t.activation, 2)} · ${report.actions[t.action]}`, el("br", {}), `episode ${t.episode}, decision ${t.step}`))));
+const conceptTable = (f, report) => table(["concept", "AUROC", "when it fires", "overall"],
+  f.concepts.map(c => [c.concept, num(c.auroc), pct(c.precision, 0), pct((report.concepts.find(k => k.name === c.concept) || {}).rate, 0)]));

@@ -12,6 +12,7 @@ from rl_interp.core.envs.labelled import LabelledEnv
 from rl_interp.core.envs.vector import EnvConfig, VectorEnv
 from rl_interp.core.envs.workers import WorkerVector, worker_count
 from rl_interp.core.errors import UserError, at_least_one, unknown
+from rl_interp.core.stats import plain, wilson
 
 ACHIEVEMENTS = (
     "collect_coal", "collect_diamond", "collect_drink", "collect_iron", "collect_sapling", "collect_stone",
@@ -71,6 +72,10 @@ class CrafterConfig(EnvConfig):
         return {
             "crafter_score": crafter_score(rates),
             "achievements": {name: float(rate) for name, rate in zip(ACHIEVEMENTS, rates, strict=True)},
+            "achievements_intervals": {
+                name: plain(wilson(unlocked))
+                for name, unlocked in zip(ACHIEVEMENTS, last["achievements"].T, strict=True)
+            },
         }
 
 

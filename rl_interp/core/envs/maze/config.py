@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from rl_interp.core.envs.labelled import LabelledEnv
 from rl_interp.core.envs.vector import EnvConfig, VectorEnv
 from rl_interp.core.errors import UserError, at_least_one, unknown
+from rl_interp.core.stats import plain, wilson
 
 if TYPE_CHECKING:
     from rl_interp.core.envs.maze.labelled import MazeLabelled
@@ -105,7 +106,7 @@ class MazeConfig(EnvConfig):
         return MazeLabelled(self)
 
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        return {"success_rate": float((returns > 0).mean())}
+        return {"success_rate": float((returns > 0).mean()), "success_rate_interval": plain(wilson(returns > 0))}
 
 
 def register() -> None:

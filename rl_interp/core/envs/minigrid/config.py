@@ -12,6 +12,7 @@ from rl_interp.core.envs.games import GameVector
 from rl_interp.core.envs.labelled import LabelledEnv
 from rl_interp.core.envs.vector import EnvConfig, VectorEnv
 from rl_interp.core.errors import UserError, unknown
+from rl_interp.core.stats import plain, wilson
 
 if TYPE_CHECKING:
     from minigrid.minigrid_env import MiniGridEnv
@@ -87,7 +88,7 @@ class MiniGridConfig(EnvConfig):
         return grid.render(32, (VIEW // 2, VIEW - 1), agent_dir=3, highlight_mask=seen)
 
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        return {"success_rate": float((returns > 0).mean())}
+        return {"success_rate": float((returns > 0).mean()), "success_rate_interval": plain(wilson(returns > 0))}
 
 
 def make(env_id: str) -> "MiniGridEnv":

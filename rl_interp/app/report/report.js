@@ -1,0 +1,76 @@
+const F = D.features.map((f, i) => ({...f, i, best: f.concepts[0] || null}));
+const kindOf = f => f.density === 0 ? "dead" : f.density > .1 ? "dense" : f.density < 1e-4 ? "rare" : "live";
+
+const logBins = new Array(25).fill(0);
+F.filter(f => f.density > 0).forEach(f => logBins[Math.max(0, Math.min(24, Math.floor((Math.log10(f.density) + 5) * 5)))]++);
+$("density").append(bars(logBins, ["0.001%", "100% of samples"], {title: "latents by density"}), note(`${F.filter(f => !f.density).length} dead latents are not shown.`));
+
+const rate = new Map(D.concepts.map(c => [c.name, c.rate])), telling = f => f.best && f.best.precision >= Math.max(.75, 2*rate.get(f.best.concept));
+const known = F.filter(f => f.clamp && telling(f)), useless = known.filter(f => f.clamp.changed <= f.clamp.changed_control);
+if (known.length) $("metrics").append(el("tr", {}, el("td", {}, "tell a concept (it is there in 75% of the samples in which they", el("br", {}),
+  "fire, and twice as often as in all), and clamped change no more", el("br", {}), "actions than a random direction, as half of random ones would"), cell(`${useless.length} of ${known.length}`)));
+
+const hue = a => `hsl(${Math.round(360*a/D.actions.length)} 65% 52%)`, favoured = f => f.clamp ? f.clamp.towards.indexOf(Math.max(...f.clamp.towards)) : -1;
+const placed = F.filter(f => f.place), side = 620;
+const dot = f => svg("circle", {"data-f": f.i, cx: 8 + f.place[0]*(side - 16), cy: 8 + f.place[1]*(side - 16), r: f.clamp ? 2.5 + 9*Math.sqrt(f.clamp.changed) : 3,
+  fill: f.clamp && f.clamp.changed > .01 ? hue(favoured(f)) : "var(--soft)", "fill-opacity": ".75"}, svg("title", {}, `feature ${f.i}${f.best ? ", " + f.best.concept : ""}`));
+const legend = (colour, r, text) => el("div", {}, svg("svg", {width: 14, height: 14}, svg("circle", {cx: 7, cy: 7, r, fill: colour})), " ", text);
+if (placed.length) $("map").append(el("div", {class: "columns"},
+  svg("svg", {width: side, height: side, role: "img", "aria-label": "map of the features"}, placed.map(dot)),
+  F.some(f => f.clamp) ? el("div", {}, D.actions.map((a, i) => legend(hue(i), 6, a)), legend("var(--soft)", 4, "changes under 1% of actions")) : null));
+else $("map").append(note("Too few living features for a map."));
+$("map").onclick = e => { const at = e.target.closest("circle[data-f]"); if (at) { show(+at.dataset.f); $("browser").scrollIntoView({behavior: "smooth"}); } };
+
+const best = f => f.best ? f.best.concept : "–";
+const columns = [["#", f => f.i, f => f.i], ["density", f => f.density, f => pct(f.density, 2)], ["max", f => f.max, f => num(f.max, 2)],
+  ["best concept", f => f.best ? f.best.concept : "", best], ["AUROC", f => f.best ? f.best.auroc : 0, f => f.best ? num(f.best.auroc, 2) : "–"],
+  ["clamp", f => f.clamp ? f.clamp.changed : 0, f => f.clamp ? pct(f.clamp.changed, 0) : "–"]], words = 3;
+let sort = 4, down = true, chosen = null;
+function list() {
+  const text = $("search").value.trim().toLowerCase(), kind = $("kind").value;
+  const shown = F.filter(f => (kind === "all" || kindOf(f) === kind || (kind === "live" && f.density > 0)) &&
+    (!text || String(f.i) === text || f.concepts.some(c => c.concept.toLowerCase().includes(text))));
+  const key = columns[sort][1];
+  shown.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : a.i - b.i) * (down ? -1 : 1));
+  $("count").textContent = `${shown.length} of ${F.length}; "clamp" is the share of states whose action changes when the feature is clamped`;
+  const top = heads(columns.map(([name], i) => name + (i === sort ? (down ? " ↓" : " ↑") : "")), words);
+  [...top.children].forEach((head, i) => { head.dataset.c = i; });
+  $("list").replaceChildren(el("table", {}, top, shown.map(f => el("tr", {class: "row" + (f.i === chosen ? " chosen" : ""), "data-f": f.i},
+    columns.map(([, , shows], i) => cell(shows(f), i === words))))));
+  return shown;
+}
+$("list").onclick = e => {
+  const head = e.target.closest("th"), row = e.target.closest("tr.row");
+  if (head) { const c = +head.dataset.c; down = c === sort ? !down : c !== 0 && c !== words; sort = c; list(); }
+  if (row) show(+row.dataset.f);
+};
+$("detail").onclick = e => { const link = e.target.closest("a[data-f]"); if (link) { e.preventDefault(); show(+link.dataset.f); } };
+$("search").oninput = list; $("kind").onchange = list;
+
+const titled = (title, ...content) => [el("h4", {}, title), ...content];
+const webp = (alt, picture) => el("img", {alt, src: "data:image/webp;base64," + picture});
+function show(i) {
+  chosen = i;
+  document.querySelectorAll("tr.row").forEach(r => r.classList.toggle("chosen", +r.dataset.f === i));
+  $("detail").replaceChildren(el("h3", {}, `Feature ${i}`), ...(F[i].density ? described(F[i])
+    : [note(`Dead: it fires in none of the ${D.samples.toLocaleString()} samples.`)]));
+}
+function described(f) {
+  const clip = D.clips[f.top[0].frame], looks = D.saliency[f.i];
+  return [note(`fires in ${pct(f.density, 3)} of the samples, at most ${num(f.max, 2)}`),
+    ...(clip ? titled("Around its strongest moment, over and over", framed(D, webp("clip of the game", clip))) : []),
+    ...(looks ? titled("What it looks at there", el("div", {class: "frames large"}, webp("saliency of the feature", looks.image)),
+      note(`Red: blurring it lowers the feature; blue: raises it. Rank correlation with the map of a network of shuffled weights: ${looks.control === null ? "none, there it is silent whatever is blurred" : num(looks.control, 2)}.`)) : []),
+    ...titled(`Strongest moments, each from another episode${D.positions > 1 ? "; the frame is around what the position is about" : ""}`, frames(f, D)),
+    el("div", {class: "columns"}, el("div", {}, fires(f)), el("div", {}, does(f)))];
+}
+const fires = f => [...titled("Activations where it fires", bars(f.histogram, ["0", num(f.max, 2)], {width: 260, height: 80, title: "activation histogram"})),
+  ...titled("Best concepts, on held-out episodes", conceptTable(f, D)),
+  ...(f.alike.length ? titled("Features that fire with it", table(["feature", "cosine", "of its samples", "best concept"],
+    f.alike.map(([j, c, s]) => [el("a", {href: "#", "data-f": j}, j), num(c, 2), pct(s, 0), best(F[j])]), 3)) : [])];
+const does = f => [...(f.effects ? titled(`What it adds to each action's ${D.preferences} ${D.linear_head ? `at ${num(f.clamp.level, 2)}, its 99th percentile` : "where it fires, on average"}`,
+    signed(f.effects, D.actions, v => num(v, 3))) : []),
+  ...(f.clamp ? titled([`Clamped to ${num(f.clamp.level, 2)}${D.positions > 1 ? " at every position" : ""}: the action changes in ${pct(f.clamp.changed)} of held-out states`, el("br", {}),
+      `(a random direction of the same norm: ${pct(f.clamp.changed_control)}); change in each action's share`], signed(f.clamp.towards, D.actions, v => pct(v)))
+    : [note("Between this layer and its actions the agent has a memory, so clamping is not shown.")])];
+const first = list(); if (first.length) show(first[0].i);

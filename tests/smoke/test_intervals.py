@@ -1,0 +1,74 @@
+"""What is printed where there are too few values for an interval: that, and never an interval of no width."""
+
+import re
+
+import numpy as np
+import pytest
+
+from rl_interp.analysis.mazes.steering import Effect
+from rl_interp.app import cli
+from rl_interp.app.commands.evaluate import scores_json
+from rl_interp.app.dictionaries.measure import RECOVERED
+from rl_interp.app.dictionaries.sweep import markdown as sweep_table
+from rl_interp.app.dictionaries.sweep import pareto
+from rl_interp.app.mazes import dose_picture, effect_line
+from rl_interp.app.study import compare
+from rl_interp.app.study import markdown as study_table
+from rl_interp.core.envs import MiniGridConfig
+from rl_interp.core.rollout import Episodes
+from rl_interp.core.stats import TOO_FEW
+
+
+@pytest.fixture(autouse=True)
+def _at_home():
+    """These need no run."""
+
+
+def study(seeds):
+    rng = np.random.default_rng(0)
+    return [
+        {"agent": "impala", "env": "E", "condition": condition, "evaluation": {"mean": mean + rng.random()}}
+        for condition, mean in (("base", 1.0), ("cbet", 5.0))
+        for _ in range(seeds)
+    ]
+
+
+def test_a_study_of_few_seeds_says_that_it_has_no_intervals():
+    base, cbet = compare(study(3), "base")
+    assert base["interval"] is cbet["interval"] is cbet["difference_interval"] is cbet["excludes_zero"] is None
+    assert study_table([base, cbet]).count(TOO_FEW) == 3
+    assert "| unknown |" in study_table([base, cbet])
+    base, cbet = compare(study(5), "base")
+    assert base["interval"][0] < base["interval"][1]
+    assert cbet["excludes_zero"] is True
+    assert TOO_FEW not in study_table([base, cbet])
+
+
+def test_few_successes_get_an_interval_with_a_width():
+    scores = Episodes(np.array([0.0] * 18 + [0.9, 0.8]), np.full(20, 50))
+    result = scores_json(scores, MiniGridConfig("MiniGrid-Unlock-v0"), seed=0, epsilon=0.0)
+    assert result["interval"] is None, "the middle half of the returns is 0 in all resamples"
+    assert result["success_rate"] == 0.1
+    assert result["success_rate_interval"] == pytest.approx([0.0279, 0.3010], abs=1e-4)
+
+
+def test_a_sweep_that_played_one_episode_has_no_interval_in_table_or_plot(tmp_path):
+    row = {"hook": "fc.post", "kind": "topk", "latents": 8, "k": 2, "l0": 2.0, "seed": 0, "fvu": 0.1}
+    row |= {"returns": {name: [float(i)] for i, name in enumerate(("zero", "mean", "resample", "spliced", "original"))}}
+    row |= dict.fromkeys(RECOVERED, 0.5) | {f"{name}_interval": None for name in RECOVERED}
+    assert sweep_table([row]).count(f"0.5 ({TOO_FEW})") == len(RECOVERED)
+    assert pareto([row], tmp_path / "pareto.png").is_file()
+
+
+def test_effects_on_few_mazes_are_not_called_real(tmp_path):
+    effect = Effect(0.3, None, None, 0.1)
+    assert not effect.real
+    assert effect_line("found", effect) == f"| found | +0.300 ({TOO_FEW}) | +0.100 |"
+    assert dose_picture({"cheese": {"vector": {-1.0: effect, 1.0: effect}}}, tmp_path / "dose.png").is_file()
+
+
+def test_a_person_reads_why_there_is_no_interval(capsys):
+    cli._show({"mean": 1.0, "interval": None, "kept": 0.5, "kept_interval": None, "gone": None, "gone_interval": None})
+    lines = dict(re.findall(r"^(\w+): (.*)$", capsys.readouterr().out, re.M))
+    assert lines["interval"] == lines["kept_interval"] == TOO_FEW
+    assert lines["gone"] == lines["gone_interval"] == "none"

@@ -1,0 +1,210 @@
+"""Pages in a real browser: they show what they are given, work, and run nothing that came with a run."""
+
+import copy
+import json
+import os
+import re
+import shutil
+
+import pytest
+
+from rl_interp.app.dictionaries.runs import load_autoencoder
+from rl_interp.app.report import build, write_page
+from rl_interp.core.stats import TOO_FEW
+
+HOSTILE = (
+    """</script><img src=x onerror="executed=1"></script><script>executed=2</script>--><svg onload='executed=3'>"""
+    """&lt;b&gt;"><iframe srcdoc="<script>parent.executed=4</script>"></iframe>{{ 6*7 }}{% raw %}${executed=5}"""
+    "\u2028\u2029<!--<script>"  # a comment without an end, in which a script element swallows what follows
+)
+PICTURES = {"frames", "clips", "image"}
+"""Keys of the data under which there are pictures, which a run can't name."""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None and os.environ.get("CI") != "true":
+        pytest.skip("there is no Chromium to show pages with; apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, tmp_path):
+    """`opened(path)`: the page in a browser, in which nothing may go wrong: no error, no breach of its policy, no
+    dialog, no request."""
+    wrong, asked, paths = [], [], []
+    context = chromium.new_context(viewport={"width": 1500, "height": 2000}, color_scheme="light")
+
+    def show(path):
+        page = context.new_page()
+        paths.append(path)
+        page.on("console", lambda message: wrong.append(message.text))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("dialog", lambda dialog: wrong.append(dialog.message))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(path.as_uri(), wait_until="load")
+        return page
+
+    yield show
+    context.close()
+    assert not wrong
+    assert [url for url in asked if not url.startswith("data:image/")] == [path.as_uri() for path in paths]
+
+
+@pytest.fixture(scope="module")
+def report(home, session_mp):
+    """Of a run whose files are hostile where they may be."""
+    sae = home / "runs" / "hostile-sae"
+    shutil.copytree(home / "runs" / "tiny-sae", sae)
+    meta = json.loads((sae / "meta.json").read_text())
+    (sae / "meta.json").write_text(json.dumps(meta | {"command": "made by" + HOSTILE}))
+    (sae / "analyses").mkdir(exist_ok=True)
+    returns = {"original": [float(i) for i in range(8)], "zero": [0.0] * 8, HOSTILE: [2.0, 4.0], "__proto__": [1.0]}
+    recovered = {"return_recovered": 0.5, "return_recovered_mean": 0.25, "return_recovered_resample": None}
+    intervals = {f"{name}_interval": None for name in recovered} | {"return_recovered_interval": [0.4, 0.6]}
+    (sae / "analyses" / "evaluation.json").write_text(json.dumps({"returns": returns, **recovered, **intervals}))
+    session_mp.chdir(home)
+    return build(load_autoencoder(str(sae)), top=2, clips=3, maps=2)
+
+
+@pytest.fixture(scope="module")
+def comparison(report):
+    """Of the report's autoencoder with itself, as `compare` would find it."""
+    living = [i for i, feature in enumerate(report["features"]) if feature["density"]]
+    shares = {"best_mean": 1.0, "best_mean_by_chance": 0.2, "alike": 1.0, "alike_by_chance": 0.1}
+    return {
+        "samples": 100, "episodes": 2, "alike": 0.7, "summary": [shares | {"living": len(living)}] * 2,
+        "pairs": [[i, i, round(1 - i / 1000, 4)] for i in living],
+        "best": [[[i, 1.0] for i in range(len(report["features"]))]] * 2,
+        "sides": [report] * 2,
+    }  # fmt: skip
+
+
+def poisoned(value):
+    """With something hostile behind every text, and as a key wherever a run can name one."""
+    if isinstance(value, str):
+        return value + HOSTILE
+    if isinstance(value, list):
+        return [poisoned(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: copy.copy(each) if key in PICTURES else poisoned(each) for key, each in value.items()}
+
+
+def test_a_hostile_report_is_shown_as_it_is_and_runs_nothing(report, opened, tmp_path):
+    data = poisoned(report)
+    first = next(iter(data["clips"]))
+    data["clips"][first] += '" onerror="executed=6'
+    page = opened(write_page("report", data, tmp_path / "report.html"))
+    assert_harmless(page)
+    assert page.title() == report["title"] + HOSTILE
+    shown = page.inner_text("main")
+    for text in (report["title"], "made by", report["concepts"][0]["name"], report["concepts"][0]["meaning"]):
+        assert text + HOSTILE[:100] in shown
+    assert page.locator("td", has_text="__proto__").count() == 1
+    assert page.locator("td", has_text=HOSTILE[:100]).first.is_visible()
+    page.select_option("#kind", "all")
+    for feature in range(len(data["features"])):
+        page.evaluate(f"show({feature})")
+    assert_harmless(page)
+
+
+def test_a_hostile_comparison_is_shown_as_it_is_and_runs_nothing(comparison, opened, tmp_path):
+    page = opened(write_page("comparison", poisoned(comparison), tmp_path / "comparison.html"))
+    assert comparison["sides"][0]["title"] + HOSTILE[:100] in page.inner_text("main")
+    for kind in ("0", "1", "pairs"):
+        page.select_option("#kind", kind)
+    assert_harmless(page)
+
+
+def assert_harmless(page):
+    assert page.evaluate("typeof executed") == "undefined"
+    assert page.locator("script").count() == 2
+    assert page.locator("iframe, object, embed, [onerror], [onload], img:not([src^='data:image/'])").count() == 0
+
+
+def test_no_script_style_or_request_but_the_pages_own_is_allowed(report, chromium, tmp_path):
+    page = chromium.new_page()
+    page.goto(write_page("report", report, tmp_path / "report.html").as_uri())
+    page.evaluate(
+        """() => {
+            window.refused = [];
+            document.addEventListener("securitypolicyviolation", e => refused.push(e.effectiveDirective));
+            const add = (name, set) => document.body.append(Object.assign(document.createElement(name), set));
+            add("script", {textContent: "executed = 1"});
+            add("style", {textContent: "main { display: none }"});
+            add("img", {src: "https://example.org/x.png"});
+            add("iframe", {src: "https://example.org"});
+            add("div", {innerHTML: "<img src=data:, onerror='executed = 2'>"});
+            fetch("https://example.org").catch(() => {});
+        }"""
+    )
+    page.wait_for_function("new Set(refused).size === 6")
+    wanted = {"script-src-elem", "style-src-elem", "img-src", "frame-src", "script-src-attr", "connect-src"}
+    assert set(page.evaluate("refused")) == wanted
+    assert page.evaluate("typeof executed") == "undefined"
+    page.close()
+
+
+def test_a_report_can_be_sorted_searched_filtered_and_clicked(report, opened, tmp_path):
+    page, features = opened(write_page("report", report, tmp_path / "report.html")), report["features"]
+    rows, living = page.locator("#list tr.row"), [i for i, f in enumerate(features) if f["density"]]
+    numbers = lambda: [int(text) for text in page.locator("#list tr.row td:first-child").all_inner_texts()]  # noqa: E731
+    assert rows.count() == len(living)
+    best = [features[i]["concepts"][0]["auroc"] if features[i]["concepts"] else 0 for i in numbers()]
+    assert best == sorted(best, reverse=True), "the best told concepts come first"
+    page.click("#list th >> nth=0")
+    assert numbers() == living
+    page.click("#list th >> nth=0")
+    assert numbers() == living[::-1]
+    page.select_option("#kind", "all")
+    assert rows.count() == len(features)
+    page.fill("#search", str(living[0]))
+    assert numbers() == [living[0]]
+    page.click("#list tr.row")
+    assert page.inner_text("#detail h3") == f"Feature {living[0]}"
+    page.fill("#search", features[living[0]]["concepts"][0]["concept"].upper())
+    assert living[0] in numbers()
+    page.locator("#map circle[data-f]").last.dispatch_event("click")
+    last = int(page.locator("#map circle[data-f]").last.get_attribute("data-f"))
+    assert page.inner_text("#detail h3") == f"Feature {last}"
+    filmed = next(i for i in living if str(features[i]["top"][0]["frame"]) in report["clips"])
+    page.evaluate(f"show({filmed})")
+    page.wait_for_function("[...document.querySelectorAll('#detail img')].every(i => i.complete && i.naturalWidth > 0)")
+    assert page.locator("#detail img[alt='clip of the game']").count() == 1
+    linked = next(i for i in living if features[i]["alike"])
+    page.evaluate(f"show({linked})")
+    page.click("#detail a >> nth=0")
+    assert page.inner_text("#detail h3") == f"Feature {features[linked]['alike'][0][0]}"
+
+
+def test_a_report_says_where_there_is_no_interval(report, opened, tmp_path):
+    shown = opened(write_page("report", report, tmp_path / "report.html")).inner_text("main")
+    assert re.search(r"as trained\t3.500\t3.500\t1\.\d+ – 5\.\d+\t8", shown)
+    assert f"layer set to zero\t0.000\t0.000\t{TOO_FEW}\t8" in shown, "all are alike"
+    assert f"__proto__\t1.000\t1.000\t{TOO_FEW}\t1" in shown
+    assert "50.0% of the return above zero ablation is kept (95% interval 40.0% – 60.0%)." in shown
+    assert f"25.0% of the return above mean ablation is kept ({TOO_FEW})." in shown
+    assert "Ablation to resample costs no return for certain" in shown
+
+
+def test_a_comparison_can_be_ordered_searched_and_clicked(comparison, opened, tmp_path):
+    page = opened(write_page("comparison", comparison, tmp_path / "comparison.html"))
+    rows = page.locator("#list tr.row")
+    assert rows.count() == len(comparison["pairs"])
+    page.select_option("#order", "up")
+    told = [float(text) for text in page.locator("#list tr.row td:nth-child(3)").all_inner_texts()]
+    assert told == sorted(told)
+    page.select_option("#kind", "0")
+    assert "There is none." in page.inner_text("#detail"), "each has its twin"
+    page.select_option("#kind", "pairs")
+    f, g, _ = comparison["pairs"][1]
+    page.fill("#search", str(f))
+    page.click("#list tr.row >> nth=0")
+    assert page.locator("#detail h3").all_inner_texts() == [f"first: feature {f}", f"second: feature {g}"]
