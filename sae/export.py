@@ -15,10 +15,10 @@ from torch import Tensor
 
 from rl_interp.core.errors import RunError
 from rl_interp.core.files import atomic_path, write_json
+from sae import saelens
 from sae.model import SAE, JumpReLU, TopK
+from sae.saelens import CONFIG, WEIGHTS
 
-_ARCHITECTURES = ("topk", "jumprelu", "topk_transcoder", "jumprelu_transcoder")
-CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 _LAYOUT = "6.0.0"
 """The oldest SAELens that reads this layout. Without it in the metadata SAELens takes the file for an older
 one, converts it, and loses the metadata on the way."""
@@ -61,34 +61,25 @@ def save(sae: SAE, directory: Path | str, metadata: dict[str, Any] | None = None
 
 
 def load(directory: Path | str) -> SAE:
-    """Read a dictionary, with its metadata, that `save`, or SAELens with one of the same architectures, has written.
+    """Read a dictionary, with its metadata, that `save` or SAELens has written; see `sae.saelens` for what is read.
 
     Raises:
-        RunError: a file is missing or damaged, the architecture is another one, or a weight has another shape.
+        RunError: a file is missing or damaged, or holds what can't be read.
     """
     directory = Path(directory)
     for name in (CONFIG, WEIGHTS):
         if not (directory / name).is_file():
             raise RunError(f"{directory} holds no autoencoder: {name} is missing.")
-    config = _read_config(directory / CONFIG)
-    weights = {name: value.float() for name, value in _read_weights(directory / WEIGHTS).items()}
-    transcodes = config["architecture"].endswith("_transcoder")
-    d_in, d_sae, d_out = config["d_in"], config["d_sae"], config.get("d_out") if transcodes else None
-    topk = config["architecture"].startswith("topk")
-    sae = TopK(d_in, d_sae, config["k"], d_out) if topk else JumpReLU(d_in, d_sae, d_out)
-    for name, parameter in sae.state_dict().items():
-        have, want = tuple(weights[name].shape) if name in weights else "missing", tuple(parameter.shape)
-        if have != want:
-            raise RunError(f"{directory}/{WEIGHTS}: {name} is {have}, {CONFIG} says {want}.")
-    if not transcodes and not config.get("apply_b_dec_to_input", True):
-        weights["b_enc"] = weights["b_enc"] + weights["b_dec"] @ weights["W_enc"]
-    sae.load_state_dict({name: weights[name] for name in sae.state_dict()})
-    sae.metadata = config.get("metadata") or {}
-    return sae.eval()
+    return saelens.read(_read_config(directory / CONFIG), _read_weights(directory / WEIGHTS), directory)
 
 
 def rebuild(weights: dict[str, Tensor], k: int, transcodes: bool) -> SAE:
-    """A dictionary from its `state_dict`: a `JumpReLU` if it holds thresholds, else a `TopK`."""
+    """A dictionary from its `state_dict`: a `JumpReLU` if it holds thresholds, else a `TopK`.
+
+    Raises:
+        RunError: a weight is not finite.
+    """
+    saelens.check_finite(weights, "a dictionary's weights")
     (d_in, d_sae), d_out = weights["W_enc"].shape, weights["W_dec"].shape[1] if transcodes else None
     sae = JumpReLU(d_in, d_sae, d_out) if "threshold" in weights else TopK(d_in, d_sae, k, d_out)
     sae.load_state_dict(weights)
@@ -100,23 +91,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise RunError(f"{path} is no JSON ({error}); copy the autoencoder again.") from None
-    if config.get("architecture") not in _ARCHITECTURES:
-        known = ", ".join(_ARCHITECTURES)
-        raise RunError(f"{path} has architecture = {config.get('architecture')!r}; those that can be read: {known}.")
-    wanted = {"normalize_activations": "none", "reshape_activations": "none", "rescale_acts_by_decoder_norm": False}
-    for key, value in wanted.items():
-        if config.get(key, value) != value:
-            raise RunError(f"{path} has {key} = {config[key]!r}; only {value!r} can be read.")
-    if not isinstance(config.get("metadata") or {}, dict):
-        raise RunError(f"{path} has metadata = {config['metadata']!r}; it must be an object, or left out.")
-    sizes = ["d_in", "d_sae"]
-    sizes += ["k"] if config["architecture"].startswith("topk") else []
-    sizes += ["d_out"] if config["architecture"].endswith("_transcoder") else []
-    for key in sizes:
-        if not isinstance(config.get(key), int) or config[key] < 1:
-            raise RunError(f"{path} has {key} = {config.get(key)!r}; it must be a whole number of at least 1.")
-    if "k" in sizes and config["k"] > config["d_sae"]:
-        raise RunError(f"{path} has k = {config['k']}, more than its d_sae = {config['d_sae']} latents.")
+    if not isinstance(config, dict):
+        raise RunError(f"{path} holds no object; copy the autoencoder again.")
     return config
 
 

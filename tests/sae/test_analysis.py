@@ -350,8 +350,9 @@ def test_an_autoencoder_says_where_it_is_from_and_misfits_are_named(tmp_path, x)
     config = json.loads((tmp_path / "sae" / "cfg.json").read_text())
     assert (config["architecture"], config["k"], config["metadata"]["hook_name"]) == ("topk", 3, "fc.post")
     for change, message in (
-        ({"architecture": "standard"}, "architecture = 'standard'; those that can be read: topk"),
-        ({"normalize_activations": "layer_norm"}, "normalize_activations = 'layer_norm'; only 'none'"),
+        ({"architecture": "crosscoder"}, "architecture = 'crosscoder'; those that can be read: topk"),
+        ({"architecture": "standard"}, "k = 3; it is not known what that does to 'standard'"),
+        ({"normalize_activations": "layer_norm"}, "normalize_activations = 'layer_norm', .* only 'none'"),
         ({"d_sae": 11}, r"W_enc is \(6, 10\), cfg.json says \(6, 11\)"),
     ):
         (tmp_path / "sae" / "cfg.json").write_text(json.dumps(config | change))
