@@ -1,4 +1,4 @@
-"""Gradient saliency, through Captum."""
+"""Gradient saliency; integrated gradients through Captum."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, State, tree_map
+from rl_interp.core.agent import Agent, State, evaluating, tree_map
+from rl_interp.core.errors import UserError
 from saliency.perturbation import Perturbation
 from saliency.targets import Target, evaluate, prepare
 
@@ -19,9 +20,10 @@ class Gradient:
 
     def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
         """`[B, C, H, W]`: signed gradients per pixel, in the target's unit per grey level."""
-        from captum.attr import Saliency
-
-        return Saliency(_function(agent, obs, target, state)).attribute(_pixels(agent, obs), abs=False).detach()
+        pixels = _pixels(agent, obs)
+        with torch.enable_grad(), evaluating(agent):
+            _, values = _function(agent, obs, pixels, target, state)
+            return _gradient(values, pixels, target)
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
         """`[B, H, W]` float32."""
@@ -47,10 +49,13 @@ class IntegratedGradients:
         pixels = _pixels(agent, obs)
         start = torch.zeros_like(pixels) if self.baseline == "black" else Perturbation().blur(pixels).detach()
         one_by_one = []
-        for i in range(len(obs)):  # the chosen action is one observation's own
-            own = None if state is None else _select(state, i)
-            method = Captum(_function(agent, obs[i : i + 1], target, own))
-            one_by_one.append(method.attribute(pixels[i : i + 1], start[i : i + 1], n_steps=self.steps).detach())
+        with torch.enable_grad(), evaluating(agent):
+            for i in range(len(obs)):  # the chosen action is one observation's own
+                one, own = slice(i, i + 1), None if state is None else _select(state, i)
+                function, value = _function(agent, obs[one], pixels[one], target, own)
+                _gradient(value, pixels, target)
+                found = Captum(function).attribute(pixels[one], start[one], n_steps=self.steps)
+                one_by_one.append(found.detach())
         return torch.cat(one_by_one)
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
@@ -59,20 +64,43 @@ class IntegratedGradients:
 
 
 def _pixels(agent: Agent, obs: Tensor) -> Tensor:
-    return obs.to(next(agent.parameters()).dtype).clone().requires_grad_()
+    """Observations as floats, of the type in which the agent computes."""
+    dtype = next((weight.dtype for weight in agent.parameters() if weight.is_floating_point()), torch.float32)
+    return obs.to(dtype).clone().requires_grad_()
 
 
-def _function(agent: Agent, obs: Tensor, target: Target, state: State) -> Callable[[Tensor], Tensor]:
-    """The target as a function of float pixels `[N, C, H, W]`; N may be a multiple of the batch."""
+def _gradient(values: Tensor, pixels: Tensor, target: Target) -> Tensor:
+    """Of the sum of values with respect to pixels; a `UserError` where none reaches them."""
+    found, why = None, "the agent detaches or rounds them"
+    if values.requires_grad:
+        try:
+            (found,) = torch.autograd.grad(values.sum(), pixels, allow_unused=True)
+        except RuntimeError as error:  # such as an operation in place that took what a derivative needs
+            why = str(error).split(", which", maxsplit=1)[0]
+    if found is None:
+        raise UserError(f"{target.name} has no gradient with respect to the observations ({why}); use perturbation.")
+    return found
+
+
+def _function(
+    agent: Agent, obs: Tensor, pixels: Tensor, target: Target, state: State
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The target as a function of float pixels `[N, ...]`, N being a multiple of the batch; and its values `[B]` at
+    `pixels`, those of `obs`, with their graph.
+
+    Raises:
+        UserError: as `prepare` and `evaluate` do.
+    """
     state = agent.initial_state(len(obs)) if state is None else state
-    score = prepare(agent, obs, state, target)
+    score, decided = prepare(agent, obs, state, target)
+    values = evaluate(agent, pixels, state, target, score, decided)
 
     def function(pixels: Tensor) -> Tensor:
         times = len(pixels) // len(obs)
         many = tree_map(lambda leaf: leaf.repeat(times, *[1] * (leaf.dim() - 1)), state)
         return evaluate(agent, pixels, many, target, score)
 
-    return function
+    return function, values
 
 
 def _select(state: State, i: int) -> State:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rl_interp.core.agent import Agent, State
 from rl_interp.core.errors import UserError, unknown
+from rl_interp.core.rollout import not_finite
 from saliency.gradients import Gradient, IntegratedGradients
 from saliency.perturbation import Perturbation
 from saliency.targets import Target
@@ -29,18 +30,31 @@ def saliency_map(
 ) -> np.ndarray:
     """`[B, H, W]` float32: how much each pixel matters to the target, by a method of `METHODS`.
 
+    All modules are in evaluation mode meanwhile.
+
     Raises:
-        UserError: unknown method, or observations that are no images.
+        UserError: unknown method, observations that are no images, an agent that takes floats for other observations
+            than the same bytes, or a map that is not finite.
     """
     if method not in METHODS:
         raise UserError(unknown("saliency method", method, METHODS))
-    if obs.dim() != 4:
-        raise UserError(f"observations {tuple(obs.shape)} given; saliency maps need images [B, C, H, W].")
+    if not isinstance(obs, Tensor) or obs.dim() != 4 or not len(obs):
+        given = tuple(obs.shape) if isinstance(obs, Tensor) else f"as a {type(obs).__name__}"
+        raise UserError(f"observations {given} given; saliency maps need images, a tensor [B, C, H, W].")
+    channels, *size = obs.shape[1:]
+    if size[1] <= 4 < min(channels, size[0]):
+        raise UserError(
+            f"observations {tuple(obs.shape)} given, which look like [B, H, W, C]; give the agent [B, C, H, W], where "
+            "needed through wrap(forward=lambda module, obs: module(obs.permute(0, 2, 3, 1)))."
+        )
     if agent.observation == "symbols" and method != "perturbation":
         raise UserError(
             f"method {method!r} given for an agent that sees symbols, which have no gradient; use perturbation."
         )
-    return METHODS[method](agent, obs, target, state)
+    maps = METHODS[method](agent, obs, target, state)
+    if not np.isfinite(maps).all():
+        raise not_finite(f"the maps of {target.name}")
+    return maps
 
 
 def randomised(agent: Agent, seed: int = 0) -> Agent:

@@ -4,7 +4,7 @@ Greydanus et al. 2018, "Visualizing and Understanding Atari Agents", arXiv 1711.
 masks of a frame go through the agent in one batch.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rl_interp.core.agent import Agent, State, tree_map
+from rl_interp.core.agent import Agent, State, evaluating, tree_map
 from rl_interp.core.errors import UserError
 from saliency.targets import Target, evaluate, prepare
 
@@ -66,26 +66,18 @@ class Perturbation:
         `obs [B, C, H, W]`; `state` is the agent's, one entry an observation. Positive where the target
         needs what is there. Symbols can't be blurred: there each cell in turn becomes 0, `unseen`.
         """
-        state = agent.initial_state(len(obs)) if state is None else state
-        perturbed = _cells_unseen if agent.observation == "symbols" else self._blurred
-        drops = []
-        for i in range(len(obs)):
-            one = tree_map(lambda leaf, i=i: leaf[i : i + 1], state)
-            original = obs[i : i + 1]
-            score = prepare(agent, original, one, target)
-            base = evaluate(agent, original, one, target, score)
-            for part in perturbed(original):
-                count = len(part)
-                many = tree_map(lambda leaf, n=count: leaf.expand(n, *leaf.shape[1:]), one)
-                drops.append((base - evaluate(agent, part, many, target, score)).float().cpu())
-        grid = obs.shape[-2:] if agent.observation == "symbols" else self.grid(*obs.shape[-2:])
-        return torch.cat(drops).unflatten(0, (len(obs), *grid))
+        if agent.observation == "symbols":
+            return drops(agent, obs, obs, target, state, _cells_unseen).unflatten(1, obs.shape[-2:])
+        images = obs.float().contiguous(memory_format=_layout(agent))
+        return drops(agent, obs, images, target, state, self._blurred).unflatten(1, self.grid(*obs.shape[-2:]))
 
-    def _blurred(self, original: Tensor) -> Iterator[Tensor]:
-        """The observation `[1, C, H, W]` with each mask's region blurred, in chunks."""
-        masks = _masks_per_channel(self, original.shape[1:], original.device)
-        image = original.float().contiguous(memory_format=torch.channels_last)
-        change = (self.blur(original.float()) - image).contiguous(memory_format=torch.channels_last)
+    def _blurred(self, image: Tensor) -> Iterator[Tensor]:
+        """The float image `[1, C, H, W]` with each mask's region blurred, in chunks."""
+        layout = (
+            torch.channels_last if image.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        )
+        masks = _masks_per_channel(self, image.shape[1:], image.device, layout)
+        change = (self.blur(image) - image).contiguous(memory_format=layout)
         for start in range(0, len(masks), CHUNK):
             yield torch.addcmul(image, masks[start : start + CHUNK], change)
 
@@ -104,6 +96,43 @@ class Perturbation:
         return (1 - (position[:, None] - torch.arange(centres)).abs()).clamp(min=0)
 
 
+def drops(
+    agent: Agent,
+    obs: Tensor,
+    fed: Tensor,
+    target: Target,
+    state: State,
+    perturbed: Callable[[Tensor], Iterable[Tensor]],
+) -> Tensor:
+    """`[B, P]` float32: target(observation) − target(perturbed), for what `perturbed` makes of each in turn.
+
+    Args:
+        fed: `[B, ...]`, the observations in the form in which perturbed ones are fed.
+        perturbed: one of these, `[1, ...]`, to batches `[n, ...]` of P in all.
+    """
+    state = agent.initial_state(len(obs)) if state is None else state
+    found = []
+    with evaluating(agent):
+        for i in range(len(obs)):
+            one = tree_map(lambda leaf, i=i: leaf[i : i + 1], state)
+            score, decided = prepare(agent, obs[i : i + 1], one, target)
+            base = evaluate(agent, fed[i : i + 1], one, target, score, decided)
+            parts = []
+            for part in perturbed(fed[i : i + 1]):
+                count = len(part)
+                many = tree_map(lambda leaf, n=count: leaf.expand(n, *leaf.shape[1:]), one)
+                parts.append((base - evaluate(agent, part, many, target, score)).float().cpu())
+            found.append(torch.cat(parts))
+    return torch.stack(found)
+
+
+def _layout(agent: Agent) -> torch.memory_format:
+    """How the agent's convolutions lay out their weights, and so their inputs."""
+    filters = [weight for weight in agent.parameters() if weight.dim() == 4 and not weight.is_contiguous()]
+    last = any(weight.is_contiguous(memory_format=torch.channels_last) for weight in filters)
+    return torch.channels_last if last else torch.contiguous_format
+
+
 def _cells_unseen(original: Tensor) -> Iterator[Tensor]:
     """The observation `[1, C, H, W]` with each cell's symbols set to 0, all at once."""
     height, width = original.shape[-2:]
@@ -114,8 +143,10 @@ def _cells_unseen(original: Tensor) -> Iterator[Tensor]:
 
 
 @lru_cache(maxsize=1)
-def _masks_per_channel(settings: Perturbation, shape: torch.Size, device: torch.device) -> Tensor:
-    """`[masks, C, H, W]`, channels last: repeated per channel, so that perturbing runs along whole vectors, and
-    kept from frame to frame."""
+def _masks_per_channel(
+    settings: Perturbation, shape: torch.Size, device: torch.device, layout: torch.memory_format
+) -> Tensor:
+    """`[masks, C, H, W]`: repeated per channel, so that perturbing runs along whole vectors, and kept from frame to
+    frame."""
     masks = settings.masks(*shape[1:]).to(device)[:, None].expand(-1, shape[0], -1, -1)
-    return masks.contiguous(memory_format=torch.channels_last)
+    return masks.contiguous(memory_format=layout)

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from rl_interp.core.agent import Agent, PolicyOutput, State
+from rl_interp.core.contract import ADVICE, alike
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import run_with_cache
+from rl_interp.core.rollout import not_finite
 
 Score = Callable[[PolicyOutput, Tensor | None], Tensor]
 """`(output, value at the target's hook point as rows [B, positions, features]) -> [B]`."""
@@ -126,18 +128,44 @@ def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] =
     return Preference(list(action_names).index(action), action)
 
 
-def evaluate(agent: Agent, obs: Tensor, state: State, target: Target, score: Score) -> Tensor:
-    """`[B]`: a prepared target on observations `[B, ...]`."""
-    if target.at is None:
-        return score(agent.step(obs, state), None)
-    out, cache = run_with_cache(agent, obs, state, names=[target.at])
-    point, value = agent.hook_points[target.at], cache[target.at]
+def prepare(agent: Agent, obs: Tensor, state: State, target: Target) -> tuple[Score, PolicyOutput]:
+    """Decide the target's choices on the unperturbed `obs [B, ...]`; with what the agent made of them.
+
+    Raises:
+        UserError: preferences that are NaN or infinite.
+    """
+    with torch.no_grad():
+        out = agent.step(obs, state)
+    if not out.preferences.amax(-1).isfinite().all():
+        raise not_finite("the agent's preferences")
+    return target.prepare(out), out
+
+
+def evaluate(
+    agent: Agent, obs: Tensor, state: State, target: Target, score: Score, decided: PolicyOutput | None = None
+) -> Tensor:
+    """`[B]`: a prepared target on observations `[B, ...]`.
+
+    Args:
+        decided: where `obs` are the unperturbed ones in the form in which perturbed ones are fed, what the agent made
+            of them in the environment's: it has to be the same.
+
+    Raises:
+        UserError: it is not, so the perturbed ones would go to another agent, as it were.
+    """
+    cache, name = None, target.at
+    if name is None:
+        out = agent.step(obs, state)
+    else:
+        out, cache = run_with_cache(agent, obs, state, names=[name])
+    if decided is not None and not alike(out.preferences.detach(), decided.preferences):
+        raise UserError(
+            f"the agent decides otherwise on the observations as {str(obs.dtype).removeprefix('torch.')}s, which this "
+            f"method feeds, than as they come from the environment: {ADVICE}"
+        )
+    if name is None or cache is None:
+        return score(out, None)
+    point, value = agent.hook_points[name], cache[name]
     if point.kind == "recurrent":
         value = value[-1]
     return score(out, value.movedim(point.feature_axis, -1).reshape(len(obs), -1, value.shape[point.feature_axis]))
-
-
-@torch.no_grad()
-def prepare(agent: Agent, obs: Tensor, state: State, target: Target) -> Score:
-    """Decide the target's choices on the unperturbed `obs [B, ...]`."""
-    return target.prepare(agent.step(obs, state))

@@ -136,11 +136,9 @@ class Training:
         """Evaluate on whole episodes, the policy sampled from as in training."""
         config = self.config
         env = make_vector(config.env.scored, min(16, config.eval_episodes))
-        self.agent.eval()
         try:
             return evaluate(self.agent, env, config.eval_episodes, seed=self.seed + 1, epsilon=config.eval_epsilon)
         finally:
-            self.agent.train()
             env.close()
 
     def state(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 
-from rl_interp.core.agent import Agent
+from rl_interp.core.agent import Agent, device_of
 from rl_interp.core.envs import EnvConfig, make_labelled
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import UserError
@@ -62,7 +62,7 @@ def recorded(
 def features(agent: Agent, episode: Episode, hooks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
     """`[T, D]` at each hook point, as the agent follows a recorded episode, whoever played it; spatial ones are
     flattened."""
-    device = next(agent.parameters()).device
+    device = device_of(agent)
     obs, actions = torch.from_numpy(episode.obs)[:, None].to(device), torch.from_numpy(episode.actions)[:, None]
     _, cache = run_with_cache(agent, obs, names=list(hooks), actions=actions.to(device), unroll=True)
     return {hook: cache[hook].float().reshape(len(obs), -1).cpu().numpy() for hook in hooks}

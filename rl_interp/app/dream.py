@@ -15,7 +15,7 @@ from agents.dreamerv3 import DreamerV3, Imagined, Latent
 from rl_interp.app.film import Moment, play
 from rl_interp.app.load import Loaded
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import PolicyOutput, State
+from rl_interp.core.agent import PolicyOutput, State, device_of, evaluating
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import Cache, hooked, run_with_cache
@@ -44,7 +44,7 @@ def watched(loaded: Loaded, decisions: int, skip: int, seed: int) -> list[Moment
         UserError: the agent has no world model, or the episode ends before the last.
     """
     _dreamer(loaded)
-    moments = list(play(loaded, make_labelled(loaded.env), decisions, skip, seed))
+    moments = play(loaded, make_labelled(loaded.env), decisions, skip, seed)
     if len(moments) < decisions:
         raise UserError(
             f"the episode of seed {seed} has {len(moments)} decisions after {skip}, and {decisions} were asked for; "
@@ -75,13 +75,13 @@ def dream_film(
     agent, horizon = _dreamer(loaded), len(moments) - context
     truth = np.stack([loaded.env.picture(moment.obs) for moment in moments])
     seen, start = _observed(loaded, agent, moments[:context])
-    device = next(agent.parameters()).device
+    device = device_of(agent)
     taken = torch.tensor([[moment.action] for moment in moments[context - 1 : -1]], device=device)
     actions = None if free else taken
     futures = [_Future("what happened", truth)]
     for title, chosen in (("imagined", ()), ("imagined, with intervention", interventions)):
         if chosen or title == "imagined":
-            with torch.no_grad(), hooked(agent, as_hooks(chosen)):
+            with torch.no_grad(), evaluating(agent), hooked(agent, as_hooks(chosen)):
                 dream = agent.imagine(start, horizon, actions, seed=seed)
             ahead = Latent(*(leaf[1:] for leaf in dream.latent))
             pictures = np.concatenate([seen, _pictures(loaded, agent, ahead)])
@@ -128,7 +128,7 @@ def _dreamer(loaded: Loaded) -> DreamerV3:
 
 
 def _followed(agent: DreamerV3, moments: Sequence[Moment], names: list[str]) -> tuple[PolicyOutput, Cache]:
-    device = next(agent.parameters()).device
+    device = device_of(agent)
     obs = torch.from_numpy(np.stack([moment.obs for moment in moments]))[:, None].to(device)
     actions = torch.tensor([[moment.action] for moment in moments], device=device)
     with torch.no_grad():
@@ -142,7 +142,7 @@ def _observed(loaded: Loaded, agent: DreamerV3, moments: Sequence[Moment]) -> tu
 
 
 def _pictures(loaded: Loaded, agent: DreamerV3, latent: Latent) -> NDArray[np.uint8]:
-    with torch.no_grad():
+    with torch.no_grad(), evaluating(agent):
         predicted = agent.world_model.picture(latent)[:, 0].cpu().numpy()
     return np.stack([loaded.env.picture(each) for each in predicted])
 

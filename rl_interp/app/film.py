@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.load import Loaded
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import State
+from rl_interp.core.agent import State, device_of, evaluating, tree_map
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.pictures import write_png
@@ -66,8 +66,8 @@ def film(
     check_video(path)
     env = make_labelled(loaded.env)
     explained = _target(target, env.action_names, sae)
-    moments = list(play(loaded, env, decisions, skip, seed))
-    device = next(loaded.agent.parameters()).device
+    moments = play(loaded, env, decisions, skip, seed)
+    device = device_of(loaded.agent)
     maps = []
     with progress_bar(f"Mapping {target}", len(moments), "frames") as update:
         for moment in moments:
@@ -112,21 +112,25 @@ def _composed(frames: list[Frame], panel: Panel, update) -> Iterator[NDArray[np.
 
 
 @torch.no_grad()
-def play(loaded: Loaded, env: LabelledEnv, decisions: int, skip: int, seed: int) -> Iterator[Moment]:
+def play(loaded: Loaded, env: LabelledEnv, decisions: int, skip: int, seed: int) -> list[Moment]:
     """The moments of an episode, from decision `skip` on: greedy in Q-values, sampled from a policy."""
-    device, rng = next(loaded.agent.parameters()).device, np.random.default_rng(seed)
+    device, rng, moments = device_of(loaded.agent), np.random.default_rng(seed), []
     obs, _ = env.reset(seed=seed)
     state, total = loaded.agent.initial_state(1), 0.0
-    for step in range(skip + decisions):
-        out = loaded.agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([False], device=device))
-        action = int(choose(out, rng, epsilon=0.0)[0])
-        if step >= skip:
-            yield Moment(env.render(), obs, state, out.preferences[0].float().cpu().numpy(), action, total, step)
-        state = loaded.agent.after_action(out.state, torch.tensor([action], device=device))
-        obs, reward, terminated, truncated, _ = env.step(action)
-        total += reward
-        if terminated or truncated:
-            return
+    with evaluating(loaded.agent):
+        for step in range(skip + decisions):
+            kept = tree_map(torch.clone, state)  # the agent may go on with the same memory
+            out = loaded.agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([False], device=device))
+            action = int(choose(out, rng, epsilon=0.0)[0])
+            if step >= skip:
+                preferences = out.preferences[0].float().cpu().numpy()
+                moments.append(Moment(env.render(), obs, kept, preferences, action, total, step))
+            state = loaded.agent.after_action(out.state, torch.tensor([action], device=device))
+            obs, reward, terminated, truncated, _ = env.step(action)
+            total += reward
+            if terminated or truncated:
+                break
+    return moments
 
 
 def _target(text: str, action_names: Sequence[str], sae: LoadedSAE | None) -> Target:

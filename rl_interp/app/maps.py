@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rl_interp.analysis.feature_maps import Name, Truth, cluster, information, names, patches
 from rl_interp.app.load import Loaded
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import Agent
+from rl_interp.core.agent import Agent, device_of, evaluating
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.files import write_json, write_text
@@ -65,7 +65,7 @@ def observe(loaded: Loaded, count: int, seed: int, every: int = 4, epsilon: floa
     kept: list[NDArray[np.uint8]] = []
     truths: list[Any] = []
     step = 0
-    with progress_bar("Playing", count, "states") as update:
+    with evaluating(loaded.agent), progress_bar("Playing", count, "states") as update:
         while len(kept) < count:
             if step % every == 0:
                 kept.extend(obs.copy())
@@ -99,8 +99,8 @@ def feature_maps(
         HookError: no such point, or one without positions.
         UserError: more clusters than positions.
     """
-    agents = {TRAINED: loaded.agent, RANDOM: randomised(loaded.agent, seed).eval()}
-    some = torch.from_numpy(states.obs[:1]).to(next(loaded.agent.parameters()).device)
+    agents = {TRAINED: loaded.agent, RANDOM: randomised(loaded.agent, seed)}
+    some = torch.from_numpy(states.obs[:1]).to(device_of(loaded.agent))
     where = {hook: positions(loaded.agent, hook, some) for hook in hooks}
     found: dict[str, dict[str, LayerMap]] = {}
     with progress_bar("Clustering", 3 * len(hooks), "layers") as update:
@@ -122,7 +122,7 @@ def feature_maps(
 @torch.no_grad()
 def _values(agent: Agent, obs: NDArray[np.uint8], hook: str) -> NDArray[np.float32]:
     """`[N, H, W, C]`."""
-    device, parts = next(agent.parameters()).device, []
+    device, parts = device_of(agent), []
     for start in range(0, len(obs), _BATCH):
         batch = torch.from_numpy(obs[start : start + _BATCH]).to(device)
         cached = run_with_cache(agent, batch, names=[hook])[1][hook]

@@ -3,8 +3,10 @@
 Shape letters: B batch, T time, A actions, C channels, H W image, D width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import torch
@@ -89,6 +91,9 @@ class Agent(nn.Module):
 
     `obs` is a tensor of the environment's observations (uint8 for images); `first` marks, with a
     boolean per batch element, an episode's first step, where a recurrent agent resets its state.
+    An agent that sees pixels decides the same on the same values as floats, which is what saliency maps
+    feed: it scales by a constant, not by the dtype it finds. It writes neither into what it is given
+    nor, later, into what it returned.
     """
 
     hook_points: Mapping[str, HookPoint] = {}
@@ -139,10 +144,14 @@ class Agent(nn.Module):
 class WrappedAgent(Agent):
     """A user's module behind the agent contract; made by `wrap`."""
 
-    def __init__(self, module: nn.Module, hook_points: Mapping[str, HookPoint], forward, output: str):
+    def __init__(
+        self, module: nn.Module, hook_points: Mapping[str, HookPoint], forward, output: str,
+        observation: Literal["pixels", "symbols"] = "pixels",
+    ):  # fmt: skip
         super().__init__()
         self.module = module
         self.hook_points = hook_points
+        self.observation = observation
         self._forward = forward
         self._output = output
 
@@ -151,11 +160,35 @@ class WrappedAgent(Agent):
         return out if isinstance(out, PolicyOutput) else PolicyOutput(**{self._output: out})
 
 
+@contextmanager
+def evaluating(agent: nn.Module) -> Iterator[None]:
+    """Every module of an agent in evaluation mode (dropout off, running statistics fixed) for the length of a `with`
+    block; afterwards each is in the mode that it was in, a frozen one inside a training one too."""
+    before = {module: module.training for module in agent.modules()}
+    if not any(before.values()):
+        yield
+        return
+    agent.eval()
+    try:
+        yield
+    finally:
+        for module, training in before.items():  # from the outside in: `train` passes on to children, whose turn comes
+            if module.training != training:
+                module.train(training)
+
+
+def device_of(agent: nn.Module) -> torch.device:
+    """Where an agent computes: on its parameters' and buffers' device, on the CPU if it has none."""
+    tensor = next(chain(agent.parameters(), agent.buffers()), None)
+    return torch.device("cpu") if tensor is None else tensor.device
+
+
 def wrap(
     module: nn.Module,
     hook_points: Mapping[str, HookPoint | tuple[str, str]],
     forward: Callable[[nn.Module, Tensor], Tensor | PolicyOutput] | None = None,
     output: Literal["logits", "q_values"] = "logits",
+    observation: Literal["pixels", "symbols"] = "pixels",
 ) -> WrappedAgent:
     """Make any feed-forward `nn.Module` an agent, without editing it.
 
@@ -163,6 +196,7 @@ def wrap(
         hook_points: name to `HookPoint`, or to `(path, axes)` for short, with paths in `module`.
         forward: `(module, obs) -> tensor [B, A]` or `PolicyOutput`; by default the module is called.
         output: what a bare tensor from `forward` means.
+        observation: what an observation's bytes are: intensities, or categories that are looked up.
 
     Raises:
         UserError: a path names no submodule of `module`.
@@ -182,4 +216,4 @@ def wrap(
             )
         prefix = "module." if point.path else "module"
         points[name] = replace(point, path=prefix + point.path, head=point.head and f"module.{point.head}")
-    return WrappedAgent(module, points, forward or (lambda m, obs: m(obs)), output)
+    return WrappedAgent(module, points, forward or (lambda m, obs: m(obs)), output, observation)

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, PolicyOutput
+from rl_interp.core.agent import Agent, PolicyOutput, device_of, evaluating
 from rl_interp.core.envs import EnvConfig, LabelledEnv, make_labelled
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
-from rl_interp.core.rollout import choose
+from rl_interp.core.rollout import choose, not_finite
 from rl_interp.core.store import ActivationStore, StoreWriter
 
 
@@ -84,37 +84,43 @@ def collect(
 
     Raises:
         HookError: no such hook point.
-        UserError: no samples asked for.
+        UserError: no samples asked for, or an agent whose preferences or values at the hook point are not finite.
     """
     hook_point(agent, hook)
     at_least_one(samples=samples, num_envs=num_envs)
-    device = next(agent.parameters()).device
+    device = device_of(agent)
     rng = np.random.default_rng(seed)
     next_seed = iter(range(seed, seed + samples + num_envs)).__next__
     known = {"env": config, "seed": seed, "epsilon": epsilon, **(provenance or {})}
     players = [_Player(make_labelled(config), next_seed) for _ in range(num_envs)]
     active, state = np.ones(num_envs, bool), agent.initial_state(num_envs)
     stored = episode = 0
-    with StoreWriter(path, hook, known, dtype) as writer:
+    with evaluating(agent), StoreWriter(path, hook, known, dtype) as writer:
         while active.any():
             obs = torch.from_numpy(np.stack([player.obs for player in players])).to(device)
             first = torch.tensor([player.first for player in players], device=device)
             out, cache = run_with_cache(agent, obs, state, names=[hook], first=first)
             values = cache[hook][-1] if agent.hook_points[hook].kind == "recurrent" else cache[hook]
-            values, state_values = values.cpu().numpy(), _state_values(out).cpu().numpy()
+            values, state_values = values.float().cpu().numpy(), _state_values(out).float().cpu().numpy()
             actions = choose(out, rng, epsilon)
             state = agent.after_action(out.state, torch.from_numpy(actions).to(device))
             for i in np.flatnonzero(active):
                 player = players[i]
                 player.act(int(actions[i]), values[i], float(state_values[i]))
                 if player.ended:
-                    writer.append(np.stack(player.values), player.columns(episode))
+                    writer.append(_finite(np.stack(player.values), hook), player.columns(episode))
                     stored, episode = stored + len(player.values), episode + 1
                     progress(min(stored, samples))
                     under_way = sum(len(p.values) for p in players) - len(player.values)
                     active[i] = stored + under_way < samples
                     player.begin()
     return ActivationStore(path)
+
+
+def _finite(values: NDArray[np.float32], hook: str) -> NDArray[np.float32]:
+    if not np.isfinite(values).all():
+        raise not_finite(f"the agent's values at {hook!r}")
+    return values
 
 
 def _state_values(out: PolicyOutput) -> Tensor:

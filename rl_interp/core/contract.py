@@ -3,47 +3,74 @@
 import torch
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, PolicyOutput, tree_map
+from rl_interp.core.agent import Agent, PolicyOutput, State, device_of, evaluating, tree_map
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import Cache, assert_unhooked, run_with_hooks
+
+ADVICE = (
+    "scale observations by a constant, whatever their dtype, as in obs.float() / 255, or let `wrap(forward=...)` "
+    "convert them so."
+)
+"""What to do about an agent that takes floats for other observations than the bytes that they were."""
 
 
 class ContractError(UserError):
     """An agent that breaks the contract; the message says where."""
 
 
+def alike(got: Tensor, want: Tensor) -> bool:
+    """Whether preferences are the same but for rounding in their type."""
+    rounding = max(1e-4, 4 * torch.finfo(want.dtype).eps)
+    finite = want.isfinite()
+    scale = float(want[finite].abs().max()) if finite.any() else 0.0
+    return torch.allclose(got.to(want.dtype), want, rtol=rounding, atol=rounding * scale)
+
+
 @torch.no_grad()
 def check_agent(agent: Agent, obs: Tensor) -> None:
-    """Check an agent on a batch of observations `[B, ...]`, B at least 2.
+    """Check an agent on a batch of the environment's observations `[B, ...]`, B at least 2.
 
     That `step` and `unroll` agree, that every hook point fires with the axes it declares, that a hook
     which changes nothing changes nothing, that hooks are gone afterwards, that batch elements do not
-    influence one another, and that `first` resets a recurrent agent's state.
+    influence one another, that `first` resets a recurrent agent's state, that bytes and the same values as
+    floats lead to the same decisions, and that the agent writes neither into what it is given nor into what
+    it returned before.
 
     Raises:
         ContractError: in one sentence, what was found and what was wanted.
     """
-    if len(obs) < 2:
-        raise ContractError(f"check_agent was given {len(obs)} observations; give at least 2.")
-    was_training = agent.training
-    agent.eval()
-    try:
+    if not isinstance(obs, Tensor) or len(obs) < 2:
+        given = f"{len(obs)} observations" if isinstance(obs, Tensor) else f"a {type(obs).__name__}"
+        raise ContractError(f"check_agent was given {given}; give a tensor [B, ...] of at least 2 observations.")
+    with evaluating(agent):
         batch = len(obs)
         first = torch.zeros(batch, dtype=torch.bool, device=obs.device)
+        _check_device(agent, obs)
         out = agent.step(obs, agent.initial_state(batch), first)
         _check_output(out, batch)
-        _check_unroll(agent, obs, first, out)
+        _check_memory(agent, obs, first)
+        _check_unroll(agent, obs, first)
         _check_hook_points(agent, obs, first, out)
         _check_independence(agent, obs, first, out)
+        _check_floats(agent, obs, first, out)
         _check_reset(agent, obs, out)
         assert_unhooked(agent)
-    finally:
-        agent.train(was_training)
+
+
+def _check_device(agent: Agent, obs: Tensor) -> None:
+    places = {device_of(agent)} | {leaf.device for leaf in _leaves(agent.initial_state(1))}
+    if places != {obs.device}:
+        raise ContractError(
+            f"the observations are on {obs.device}, the agent and its initial_state on {', '.join(map(str, places))}; "
+            "put all on one device: initial_state makes tensors where the agent's weights are."
+        )
 
 
 def _check_output(out: PolicyOutput, batch: int) -> None:
     if not isinstance(out, PolicyOutput):
         raise ContractError(f"step returned a {type(out).__name__}; it must return a PolicyOutput.")
+    if not out.preferences.amax(-1).isfinite().all():  # -inf may rule actions out
+        raise ContractError("step returned preferences that are NaN or infinite; look at the weights and inputs.")
     if out.preferences.dim() != 2 or len(out.preferences) != batch:
         raise ContractError(
             f"step returned preferences {tuple(out.preferences.shape)} for {batch} observations; want [B, A]."
@@ -52,11 +79,33 @@ def _check_output(out: PolicyOutput, batch: int) -> None:
         raise ContractError(f"step returned a value {tuple(out.value.shape)} for {batch} observations; want [B].")
 
 
-def _check_unroll(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutput) -> None:
-    unrolled = agent.unroll(obs[None], agent.initial_state(len(obs)), first[None]).preferences
-    if unrolled.shape != (1, *out.preferences.shape):
-        raise ContractError(f"unroll returned preferences {tuple(unrolled.shape)} for one step; want [T, B, A].")
-    _same("unroll over one step", unrolled[0], out.preferences)
+def _check_memory(agent: Agent, obs: Tensor, first: Tensor) -> None:
+    """That a step leaves alone what it was given, and what the step before it returned."""
+    given, state = obs.clone(), agent.initial_state(len(obs))
+    kept = [leaf.clone() for leaf in _leaves(state)]
+    before = agent.step(given, state, first)
+    if not given.equal(obs):
+        raise ContractError("step wrote into the observations it was given; let it work on a copy (no obs.sub_(...)).")
+    if not all(leaf.equal(copy) for leaf, copy in zip(_leaves(state), kept, strict=True)):
+        raise ContractError("step wrote into the state it was given; let it return a new one.")
+    returned = [leaf.clone() for leaf in _leaves(before)]
+    agent.step(obs.flip(0), before.state, first)
+    if not all(leaf.equal(copy) for leaf, copy in zip(_leaves(before), returned, strict=True)):
+        raise ContractError("a step wrote into what the step before it had returned; let it return tensors of its own.")
+
+
+def _check_unroll(agent: Agent, obs: Tensor, first: Tensor) -> None:
+    """Against two steps."""
+    segment, state, stepped = torch.stack([obs, obs.flip(0)]), agent.initial_state(len(obs)), []
+    actions = torch.zeros(2, len(obs), dtype=torch.long, device=obs.device)
+    for now, taken in zip(segment, actions, strict=True):
+        out = agent.step(now, state, first)
+        stepped.append(out.preferences)
+        state = agent.after_action(out.state, taken)
+    unrolled = agent.unroll(segment, agent.initial_state(len(obs)), first.expand(2, -1), actions).preferences
+    if unrolled.shape != (2, *stepped[0].shape):
+        raise ContractError(f"unroll returned preferences {tuple(unrolled.shape)} for two steps; want [T, B, A].")
+    _same("unroll over two steps", unrolled, torch.stack(stepped))
 
 
 def _check_hook_points(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutput) -> None:
@@ -81,21 +130,41 @@ def _check_independence(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOut
     _same("a batch of one", alone, out.preferences[:1])
 
 
+def _check_floats(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutput) -> None:
+    """Saliency maps blur pixels and follow their gradients, which bytes can't hold."""
+    if agent.observation != "pixels" or obs.dtype != torch.uint8:
+        return
+    try:
+        floats = agent.step(obs.float(), agent.initial_state(len(obs)), first)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ContractError(
+            f"step takes bytes but not the same values as floats ({str(error).splitlines()[0]}); convert any dtype, as "
+            'in obs.float() / 255, or say that bytes are categories: observation="symbols".'
+        ) from None
+    if not alike(floats.preferences, out.preferences):
+        raise ContractError(f"observations as floats led to other preferences than the same bytes: {ADVICE}")
+
+
 def _check_reset(agent: Agent, obs: Tensor, out: PolicyOutput) -> None:
     if agent.initial_state(1) == ():
         return
     reset = agent.step(obs, out.state, torch.ones(len(obs), dtype=torch.bool, device=obs.device))
     fresh = agent.step(obs, agent.initial_state(len(obs)), torch.ones(len(obs), dtype=torch.bool, device=obs.device))
     _same("`first` on a used state", reset.preferences, fresh.preferences)
-    shapes: list[torch.Size] = []
-
-    def note(leaf: Tensor) -> Tensor:
-        shapes.append(leaf.shape)
-        return leaf
-
-    tree_map(note, out.state)
+    shapes = [leaf.shape for leaf in _leaves(out.state)]
     if any(shape[0] != len(obs) for shape in shapes):
         raise ContractError(f"the state's leaves are {[tuple(s) for s in shapes]}; each must lead with B = {len(obs)}.")
+
+
+def _leaves(tree: PolicyOutput | State) -> list[Tensor]:
+    found: list[Tensor] = []
+
+    def note(leaf: Tensor) -> Tensor:
+        found.append(leaf)
+        return leaf
+
+    tree_map(note, tree)
+    return found
 
 
 def _same(what: str, got: Tensor, want: Tensor) -> None:

@@ -5,15 +5,17 @@ place PyTorch forward hooks for the length of one call, so any module works uned
 agent pays nothing.
 """
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State, evaluating
 from rl_interp.core.errors import HookError, unknown
 
 _PHASE: ContextVar[str] = ContextVar("phase", default="act")
@@ -32,7 +34,8 @@ class Site:
 
 
 Hook = Callable[[Tensor, Site], Tensor | None]
-"""`hook(value, site)` returns the value to go on with, or None to leave it as it is."""
+"""`hook(value, site)` returns the value to go on with, or None to leave it as it is. What it is given and what it
+returns may be kept: neither is written into afterwards, whatever in-place operations the agent uses."""
 
 
 @contextmanager
@@ -72,8 +75,14 @@ class Cache(Mapping[str, Tensor]):
         if asked is None and len(phases) > 1:
             raise HookError(f"{name!r} fired in the phases {phases}; ask for one as cache[{name!r}, {phases[0]!r}].")
         values = self._values[name, asked or phases[0]]
-        single = len(values) == 1 and self._points[name].kind != "recurrent"
-        return values[0] if single else torch.stack(values)
+        if len(values) == 1 and self._points[name].kind != "recurrent":
+            return values[0]
+        if len(shapes := {tuple(value.shape) for value in values}) > 1:
+            raise HookError(
+                f"{name!r} was computed {len(values)} times with other shapes ({', '.join(map(str, sorted(shapes)))}), "
+                "which can't be stacked; name points on the modules around it, or keep its values with a hook."
+            )
+        return torch.stack(values)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._points)
@@ -84,7 +93,8 @@ class Cache(Mapping[str, Tensor]):
 
 @contextmanager
 def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator[None]:
-    """Place hooks on an agent for the length of a `with` block; several hooks at a point compose in order.
+    """Place hooks on an agent for the length of a `with` block; several hooks at a point compose in order. Modules
+    stay in the mode, training or evaluation, that they are in.
 
     Raises:
         HookError: an unknown name, a point whose value is no tensor, a hook that changes shape, dtype
@@ -108,7 +118,7 @@ def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator
     for each in placed:
         each.remove()
     if silent:
-        raise HookError(f"the hooks at {silent} never fired: the code that ran does not pass through these points.")
+        raise HookError(f"the hooks at {silent} never fired: {_why_silent(agent)}.")
 
 
 def run_with_hooks(
@@ -125,11 +135,14 @@ def run_with_hooks(
     for agents that look at their own) under hooks.
 
     `state=None` starts from the agent's initial state. Raises as `hooked` does. Gradients follow the
-    caller's `torch.no_grad` or `torch.enable_grad`.
+    caller's `torch.no_grad` or `torch.enable_grad`. All modules are in evaluation mode meanwhile; to train
+    under hooks, use `hooked`.
     """
+    if not isinstance(obs, Tensor):
+        raise HookError(f"obs is a {type(obs).__name__}; give a tensor, such as torch.from_numpy(obs).")
     if state is None:
         state = agent.initial_state(obs.shape[1] if unroll else obs.shape[0])
-    with hooked(agent, hooks):
+    with evaluating(agent), hooked(agent, hooks):
         return agent.unroll(obs, state, first, actions) if unroll else agent.step(obs, state, first)
 
 
@@ -146,8 +159,9 @@ def run_with_cache(
 ) -> tuple[PolicyOutput, Cache]:
     """Run as `run_with_hooks` does and keep the values at `names`, after any `hooks` at the same point.
 
-    Values are kept as they are, attached to the graph where gradients are on. `names` must not be
-    empty: nothing is cached by accident.
+    Values are kept as they were when they were computed. Where gradients are on they are attached to the graph, and
+    the gradient with respect to one is that of an intervention there. `names` must not be empty: nothing is cached by
+    accident.
     """
     if isinstance(names, str) or not names:
         raise HookError(f"names={names!r} given; name the points to keep as a list, from {sorted(agent.hook_points)}.")
@@ -190,22 +204,27 @@ class _Placed:
             self.handle = module.register_forward_hook(on_output)
         else:
 
-            def on_input(module, args):
-                return (self.apply(args[0]), *args[1:])
+            def on_input(module, args, named):
+                return self._apply_to_input(module, args, named)
 
             setattr(on_input, _MARK, name)
-            self.handle = module.register_forward_pre_hook(on_input)
+            self.handle = module.register_forward_pre_hook(on_input, with_kwargs=True)
 
     @property
     def fired(self) -> bool:
         return bool(self.calls)
 
-    def apply(self, value: Tensor) -> Tensor:
+    def apply(self, value: Tensor) -> Tensor | None:
+        """What to go on with; None if that is the value itself."""
         if not isinstance(value, Tensor):
             raise HookError(f"the value at {self.name!r} is a {type(value).__name__}; a hook point must be a tensor.")
         now = _PHASE.get()
         site = Site(self.name, self.point, self.calls.get(now, 0), now)
         self.calls[now] = site.time + 1
+        # Hooks see a copy, as the value's own memory may be written into later: by an in-place operation after the
+        # module, through another name for its input, or in its next call.
+        given = value.clone()
+        value = given
         for hook in self.chain:
             new = hook(value, site)
             if new is None:
@@ -216,10 +235,42 @@ class _Placed:
                     "it must keep shape, dtype and device."
                 )
             value = new
-        return value
+        if value is given and not (given.requires_grad or _written(given)):
+            return None
+        return value.clone()  # for the same reason; and gradients with respect to what was seen pass through it
+
+    def _apply_to_input(self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
+        """The module's arguments to go on with, its first one under the hooks, however the caller passed it."""
+        if args:
+            new = self.apply(args[0])
+            return None if new is None else ((new, *args[1:]), named)
+        first = next(iter(inspect.signature(module.forward).parameters), "")
+        if first not in named:
+            raise HookError(
+                f"hook point {self.name!r} is the input of {self.point.path!r}, which was called without one "
+                f"(keywords: {', '.join(named) or 'none'}); name the output of the module before it."
+            )
+        new = self.apply(named[first])
+        return None if new is None else (args, named | {first: new})
 
     def remove(self) -> None:
         self.handle.remove()
+
+
+def _why_silent(agent: Agent) -> str:
+    calls = (getattr(agent, name) for name in ("step", "unroll"))
+    compiled = any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in agent.modules())
+    if compiled or any(hasattr(call, "_torchdynamo_orig_callable") for call in calls):
+        return (
+            "torch.compile made the code that ran, without hooks; open the original module (`module._orig_mod`, or the "
+            "one that was given to torch.compile)"
+        )
+    return "the code that ran does not pass through these points"
+
+
+def _written(copy: Tensor) -> bool:
+    """Whether something was written into a fresh copy; inference mode does not count, so there it may have been."""
+    return copy.is_inference() or copy._version > 0
 
 
 def _describe(value: Tensor) -> str:

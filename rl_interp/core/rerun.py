@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_interp.core.agent import Agent, PolicyOutput, tree_map
+from rl_interp.core.agent import Agent, PolicyOutput, evaluating, tree_map
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import hook_point, run_with_cache
 
@@ -23,7 +23,8 @@ class Rerun:
         obs: `[N, ...]`, each seen as an episode's first.
 
     Raises:
-        HookError: no such hook point, or one whose value is not there exactly once in a step, or is no module's output.
+        HookError: no such hook point, or one whose value is not there exactly once in a step, or is no module's output;
+            or an agent of which running again makes other decisions, such as one that writes into its input in place.
     """
 
     def __init__(self, agent: Agent, obs: Tensor, at: str):
@@ -33,9 +34,10 @@ class Rerun:
         self.agent, self.obs = agent, obs
         self._target = agent.get_submodule(point.path)
         with torch.no_grad():
-            finished = self._finished(at)
+            plain, finished = self._finished(at)
         leaves = {m: given.detach().requires_grad_() for m, given in finished.items() if given.is_floating_point()}
-        with torch.enable_grad(), _answering({m: lambda given=given: given for m, given in leaves.items()}):
+        answers = {m: given.clone for m, given in leaves.items()}  # what answers is never the tensor that is kept
+        with torch.enable_grad(), evaluating(agent), _answering(answers):
             out = agent.step(obs, agent.initial_state(len(obs)))
         read = _read(out, leaves)
         self._given: dict[nn.Module, tuple[Tensor, bool]] = {}
@@ -45,26 +47,40 @@ class Rerun:
                 self._given[module] = (given if needed else given[:1].clone(), needed)  # the rest need not be kept
         self.values = finished[self._target]
         """`[N, ...]`: the values at the point, to be edited."""
+        self._check(at, plain)
 
-    def _finished(self, at: str) -> dict[nn.Module, Tensor]:
-        """Modules called once, whose output was there when the point's value was, and the point's own."""
+    def _check(self, at: str, plain: PolicyOutput) -> None:
+        """That the last observation, run again with its own value, gives what it gave."""
+        last = torch.tensor([len(self.obs) - 1], device=self.values.device)
+        again, wanted = self(self.values[-1:], last).preferences[0], plain.preferences[-1]
+        if not torch.allclose(again, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
+            gap = float((again - wanted).abs().max())
+            raise HookError(
+                f"{at!r} can't be run again from: with its own value there the preferences differ by {gap:.3g}; "
+                "modules before it may not write into their inputs, keep a state or draw random numbers."
+            )
+
+    def _finished(self, at: str) -> tuple[PolicyOutput, dict[nn.Module, Tensor]]:
+        """A plain step, and modules called once, whose output was there when the point's value was, with it, and the
+        point's own."""
         calls: dict[nn.Module, int] = {}
         outputs: dict[nn.Module, Any] = {}
 
         def note(module: nn.Module, args: Any, output: Any) -> None:
             calls[module] = calls.get(module, 0) + 1
             if calls.get(self._target, 0) == (module is self._target):
-                outputs[module] = output
+                outputs[module] = output.clone() if isinstance(output, Tensor) else output  # before it is written into
 
         handles = [module.register_forward_hook(note) for module in self.agent.modules() if module is not self.agent]
         try:
-            run_with_cache(self.agent, self.obs, names=[at])
+            out, _ = run_with_cache(self.agent, self.obs, names=[at])
         finally:
             for handle in handles:
                 handle.remove()
         if calls[self._target] != 1:
             raise HookError(f"{at!r} is computed {calls[self._target]} times in a step; it can't be run again from.")
-        return {module: out for module, out in outputs.items() if calls[module] == 1 and isinstance(out, Tensor)}
+        once = {module: given for module, given in outputs.items() if calls[module] == 1 and isinstance(given, Tensor)}
+        return out, once
 
     @torch.no_grad()
     def __call__(self, values: Tensor, rows: Tensor | None = None) -> PolicyOutput:
@@ -74,11 +90,12 @@ class Rerun:
         rows = torch.arange(count, device=values.device) if rows is None else rows
 
         def answer(given: Tensor, read: bool) -> Callable[[], Tensor]:
-            return lambda: given[rows] if read else given[:1].expand(count, *given.shape[1:])
+            # Of what is not read only the shape matters; it is memory of its own, as in-place operations need.
+            return lambda: given[rows] if read else given.new_empty(count, *given.shape[1:])
 
         answers = {module: answer(*each) for module, each in self._given.items()}
         obs = self.obs[:1].expand(count, *self.obs.shape[1:])
-        with _answering({**answers, self._target: lambda: values}):
+        with evaluating(self.agent), _answering({**answers, self._target: values.clone}):
             return self.agent.step(obs, self.agent.initial_state(count))
 
 
@@ -89,7 +106,10 @@ def _read(out: PolicyOutput, leaves: Mapping[nn.Module, Tensor]) -> set[nn.Modul
     sums = [end.float().sum() for end in ends if end.requires_grad]
     if not sums:
         return set(leaves)
-    gradients = torch.autograd.grad(torch.stack(sums).sum(), list(leaves.values()), allow_unused=True)
+    try:
+        gradients = torch.autograd.grad(torch.stack(sums).sum(), list(leaves.values()), allow_unused=True)
+    except RuntimeError:  # an operation in place took what a derivative needs
+        return set(leaves)
     return {module for module, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rl_interp.core.agent import Agent, PolicyOutput, State
+from rl_interp.core.agent import Agent, PolicyOutput, State, device_of, evaluating
 from rl_interp.core.envs.vector import EnvConfig, VectorEnv
+from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.hooks import assert_unhooked, hooked
 from rl_interp.core.interventions import Intervention, as_hooks
 
@@ -33,7 +34,7 @@ class Actor:
 
     def __init__(self, agent: Agent, num_envs: int, rng: np.random.Generator):
         self.agent, self.rng = agent, rng
-        self.device = next(agent.parameters()).device
+        self.device = device_of(agent)
         self.state: State = agent.initial_state(num_envs)
 
     @torch.no_grad()
@@ -49,14 +50,25 @@ class Actor:
 
 def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> NDArray[np.int64]:
     """Actions `[N]` as the agent means them: the greedy one of Q-values, a sample of a policy's logits. Each is
-    replaced by a uniform one with probability `epsilon`."""
+    replaced by a uniform one with probability `epsilon`.
+
+    Raises:
+        UserError: preferences that are NaN or infinite, but for -inf, which rules an action out.
+    """
     preferences = out.preferences.float().cpu().numpy()
+    if not np.isfinite(preferences.max(-1)).all():  # a maximum is NaN where any number is
+        raise not_finite("the agent's preferences")
     if out.q_values is None:
         preferences = preferences + rng.gumbel(size=preferences.shape)  # the maximum is a sample of the softmax
     chosen = preferences.argmax(-1)
     explore = rng.random(len(chosen)) < epsilon
     uniform = rng.integers(preferences.shape[-1], size=len(chosen))
     return np.where(explore, uniform, chosen)
+
+
+def not_finite(what: str) -> UserError:
+    """The error for numbers of an agent that should be finite and are not."""
+    return UserError(f"{what} are NaN or infinite, so nothing can be told from them; look at its weights and inputs.")
 
 
 def evaluate(
@@ -74,9 +86,19 @@ def evaluate(
     Each environment plays an equal share (the first ones play the remainder), so short episodes are
     not counted more often than long ones. Two calls with the same `seed` start the same episodes and
     draw the same exploration: returns with and without `interventions` are paired. `progress` is
-    called with the number of episodes finished.
+    called with the number of episodes finished. All modules are in evaluation mode meanwhile.
+
+    Raises:
+        UserError: no episodes, another kind of environment, or an agent whose preferences are not finite.
+        HookError: a hook was left on the agent, or an intervention at a point that does not fire.
     """
     assert_unhooked(agent)
+    at_least_one(episodes=episodes)
+    if not (hasattr(env, "send") and hasattr(env, "recv")):
+        raise UserError(
+            f"evaluate was given a {type(env).__name__}, which has no `send` and `recv`; make environments with "
+            "rl_interp.core.envs.make_vector, or give your own the methods of rl_interp.core.envs.VectorEnv."
+        )
     share = np.full(env.num_envs, episodes // env.num_envs)
     share[: episodes % env.num_envs] += 1
     actor = Actor(agent, env.num_envs, np.random.default_rng(seed))
@@ -85,7 +107,7 @@ def evaluate(
     infos: list[list[dict[str, Any]]] = [[] for _ in range(env.num_envs)]
     total, length = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     obs, first = env.reset(seed), np.ones(env.num_envs, bool)
-    with hooked(agent, as_hooks(interventions)):
+    with evaluating(agent), hooked(agent, as_hooks(interventions)):
         while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
             env.send(actor.act(obs, first, epsilon))
             step = env.recv()

@@ -81,3 +81,85 @@ def test_check_agent_finds_a_state_that_first_does_not_reset(recurrent_agent):
     recurrent_agent.step = lambda obs, state=(), first=None: type(recurrent_agent).step(recurrent_agent, obs, state)
     with pytest.raises(ContractError, match="`first` on a used state"):
         check_agent(recurrent_agent, torch.randn(4, 5))
+
+
+class _Reusing(Agent):
+    """Decides in one piece of memory."""
+
+    def __init__(self, writes: str):
+        super().__init__()
+        self.hook_points = {"layer": HookPoint("layer", "B D")}
+        self.layer, self.writes = nn.Linear(5, 3), writes
+        self.memory = torch.zeros(4, 3)
+
+    def initial_state(self, batch):
+        return (torch.zeros(batch, 1),)
+
+    def step(self, obs, state=(), first=None):
+        if self.writes == "observations":
+            obs -= 1
+        if self.writes == "state":
+            state[0].add_(1)
+        logits = self.layer(obs)
+        return PolicyOutput(state, logits=self.memory.copy_(logits) if self.writes == "returned" else logits)
+
+
+@pytest.mark.parametrize(
+    ("writes", "message"),
+    [
+        ("observations", "step wrote into the observations"),
+        ("state", "step wrote into the state"),
+        ("returned", "a step wrote into what the step before it had returned"),
+    ],
+)
+def test_check_agent_finds_memory_that_an_agent_must_leave_alone(writes, message):
+    with pytest.raises(ContractError, match=message):
+        check_agent(_Reusing(writes), torch.randn(4, 5))
+
+
+class _ByDtype(nn.Module):
+    """Scales all observations, or takes floats for scaled already."""
+
+    def __init__(self, how: str):
+        super().__init__()
+        self.how, self.layer = how, nn.Linear(128, 3)
+
+    def forward(self, obs):
+        scaled = obs.float() / 255 if self.how == "scales all" or obs.dtype == torch.uint8 else obs
+        return self.layer(scaled.flatten(1))
+
+
+def test_check_agent_feeds_bytes_as_floats_too():
+    obs = torch.randint(256, (4, 2, 8, 8), dtype=torch.uint8)
+    points = {"layer": ("layer", "B D")}
+    check_agent(wrap(_ByDtype("scales all"), points), obs)
+    with pytest.raises(ContractError, match=r"floats led to other preferences than the same bytes: scale .* constant"):
+        check_agent(wrap(_ByDtype("scales bytes only"), points), obs)
+
+
+def test_check_agent_leaves_an_agent_alone_that_says_it_looks_bytes_up():
+    class Looked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table, self.layer = nn.Embedding(256, 2), nn.Linear(20, 3)
+
+        def forward(self, obs):
+            return self.layer(self.table(obs.int() if obs.dtype == torch.uint8 else obs).flatten(1))
+
+    obs, points = torch.randint(256, (4, 10), dtype=torch.uint8), {"layer": ("layer", "B D")}
+    check_agent(wrap(Looked(), points, observation="symbols"), obs)
+    with pytest.raises(ContractError, match='step takes bytes but not .* as floats .* observation="symbols"'):
+        check_agent(wrap(Looked(), points), obs)
+
+
+def test_check_agent_finds_preferences_that_are_not_finite_and_states_on_another_device(conv_agent, conv_obs):
+    with torch.no_grad():
+        conv_agent.q.bias[1] = torch.nan
+    with pytest.raises(ContractError, match="NaN or infinite"):
+        check_agent(conv_agent, conv_obs)
+    agent = _Reusing("nothing")
+    agent.initial_state = lambda batch: (torch.zeros(batch, 1, device="meta"),)
+    with pytest.raises(ContractError, match="the observations are on cpu, the agent and its initial_state on"):
+        check_agent(agent, torch.randn(4, 5))
+    with pytest.raises(ContractError, match="given a ndarray; give a tensor"):
+        check_agent(conv_agent, conv_obs.numpy())

@@ -1,6 +1,10 @@
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
+from rl_interp import PolicyOutput, check_agent, wrap
+from rl_interp.core.agent import Agent, HookPoint
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import assert_unhooked, hooked, phase, run_with_cache, run_with_hooks
 
@@ -109,3 +113,187 @@ def test_gradients_flow_through_a_hook(conv_agent, conv_obs):
     out.q_values.sum().backward()
     assert scale.grad is not None
     assert scale.grad.abs() > 0
+
+
+class Overwriting(nn.Module):
+    """Four layers; the first three's values are written into after they were computed, each in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.by_module, self.by_function = nn.Linear(4, 6), nn.Linear(6, 6)
+        self.by_addition, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, obs):
+        x = F.relu_(self.by_function(self.relu(self.by_module(obs))))
+        y = self.by_addition(x)
+        x.mul_(2)  # after it was given to the layer above
+        y += x
+        return self.head(y)
+
+    def written_out(self, obs):
+        """The values that were computed."""
+        first = self.by_module(obs)
+        second = self.by_function(first.relu())
+        third = self.by_addition(second.relu())
+        values = {"by_module": first, "by_function": second, "by_addition": third, "input": second.relu()}
+        return values, self.head(third + 2 * second.relu())
+
+
+@pytest.fixture
+def overwriting():
+    points = {name: (name, "B D") for name in ("by_module", "by_function", "by_addition")}
+    return wrap(Overwriting(), {**points, "input": HookPoint("by_addition", "B D", side="input")})
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_what_hooks_keep_is_not_overwritten_by_operations_in_place(overwriting, gradients):
+    obs, kept = torch.randn(5, 4), {}
+    with torch.set_grad_enabled(gradients):
+        wanted, logits = overwriting.module.written_out(obs)
+        out, cache = run_with_cache(overwriting, obs, names=list(wanted))
+        watching = {name: lambda value, site: kept.update({site.name: value}) for name in wanted}
+        run_with_hooks(overwriting, obs, hooks=watching)
+    torch.testing.assert_close(out.logits, logits)
+    for name, value in wanted.items():
+        torch.testing.assert_close(cache[name], value)
+        torch.testing.assert_close(kept[name], value)
+    check_agent(overwriting, obs)
+
+
+def test_what_a_hook_returns_is_not_overwritten_either(overwriting):
+    obs, given = torch.randn(5, 4), torch.randn(5, 6)
+    before = given.clone()
+    for name in overwriting.hook_points:
+        run_with_hooks(overwriting, obs, hooks={name: lambda value, site: given})
+    assert torch.equal(given, before)
+
+
+def test_a_hook_may_write_into_the_value_it_is_given(conv_agent, conv_obs):
+    def zero(value, site):
+        value.zero_()
+
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            out = run_with_hooks(conv_agent, conv_obs, hooks={"q.in": zero})
+            torch.testing.assert_close(out.q_values, conv_agent.q.bias.expand(5, 4))
+
+
+def test_a_value_in_memory_that_the_agent_uses_again_is_kept_as_it_was():
+    class Reusing(Agent):
+        hook_points = {"memory": HookPoint("memory", "B D")}
+
+        def __init__(self):
+            super().__init__()
+            self.memory, self.buffer = nn.Identity(), torch.zeros(2, 3)
+
+        def step(self, obs, state=(), first=None):
+            self.buffer.copy_(obs)
+            return PolicyOutput(logits=self.memory(self.buffer).clone())
+
+    agent, obs = Reusing(), torch.randn(2, 3)
+    _, cache = run_with_cache(agent, obs, names=["memory"])
+    agent.step(torch.zeros(2, 3))
+    assert torch.equal(cache["memory"], obs)
+
+
+def test_gradients_with_respect_to_cached_values_are_those_of_an_intervention_there():
+    net, obs = nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), nn.Linear(6, 3)), torch.randn(5, 4)
+    agent = wrap(net, {"pre": ("0", "B D"), "in": HookPoint("2", "B D", side="input")})
+    out, cache = run_with_cache(agent, obs, names=["pre", "in"])
+    found = torch.autograd.grad(out.logits[:, 0].sum(), [cache["pre"], cache["in"]])
+    for name, gradient in zip(("pre", "in"), found, strict=True):
+        nudge = torch.zeros(5, 6, requires_grad=True)
+        moved = run_with_hooks(agent, obs, hooks={name: lambda value, site, by=nudge: value + by})
+        torch.testing.assert_close(gradient, torch.autograd.grad(moved.logits[:, 0].sum(), nudge)[0])
+
+
+def test_reading_leaves_an_agent_alone_that_works_on_one_memory_under_two_names():
+    class Aliased(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu = nn.ReLU(inplace=True)
+
+        def forward(self, obs):
+            x = obs * 1
+            y = self.relu(x)
+            y += 1
+            return x + y
+
+    agent, obs = wrap(Aliased(), {"relu": ("relu", "B D")}), torch.randn(2, 3)
+    with torch.no_grad():
+        out, cache = run_with_cache(agent, obs, names=["relu"])
+    torch.testing.assert_close(out.logits, 2 * (obs.relu() + 1))
+    torch.testing.assert_close(cache["relu"], obs.relu())
+
+
+def test_a_module_used_with_several_widths_is_refused_by_name():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu, self.a, self.b = nn.ReLU(), nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, obs):
+            return self.relu(self.b(self.relu(self.a(obs))))
+
+    agent = wrap(Twice(), {"post": ("relu", "B D")})
+    with torch.no_grad():
+        _, cache = run_with_cache(agent, torch.zeros(2, 4), names=["post"])
+    with pytest.raises(HookError, match=r"'post' was computed 2 times with other shapes \(\(2, 3\), \(2, 6\)\)"):
+        cache["post"]
+
+
+class Keywords(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.head = nn.Linear(4, 3), nn.Bilinear(3, 3, 2)
+
+    def forward(self, obs):
+        x = self.layer(input=obs)
+        return self.head(input2=x, input1=2 * x)
+
+
+def test_the_input_of_a_module_that_is_called_with_keywords_is_its_first_parameter():
+    agent, obs = wrap(Keywords(), {"in": HookPoint("head", "B D", side="input")}), torch.randn(2, 4)
+    out, cache = run_with_cache(agent, obs, names=["in"], hooks={"in": lambda value, site: value + 1})
+    x = agent.module.layer(obs)
+    torch.testing.assert_close(cache["in"], 2 * x + 1)
+    torch.testing.assert_close(out.logits, agent.module.head(2 * x + 1, x))
+
+
+def test_a_module_that_is_called_without_input_is_refused_by_name():
+    class Blind(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.emit = nn.Module()
+            self.emit.forward = lambda *, size=2: torch.zeros(size, 3)
+
+        def forward(self, obs):
+            return self.emit()
+
+    agent = wrap(Blind(), {"in": HookPoint("emit", "B D", side="input")})
+    with pytest.raises(HookError, match="'in' is the input of 'module.emit', which was called without one"):
+        run_with_cache(agent, torch.zeros(2, 3), names=["in"])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("compiled", ["module", "step"])
+def test_silent_hooks_of_a_compiled_agent_name_torch_compile(compiled):
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3))
+    torch._dynamo.reset()
+    if compiled == "module":
+        agent = wrap(torch.compile(net, backend="eager"), {"hidden": ("_orig_mod.1", "B D")})
+    else:
+        agent = wrap(net, {"hidden": ("1", "B D")})
+        agent.step = torch.compile(agent.step, backend="eager")
+    obs = torch.zeros(2, 4)
+    with torch.no_grad():
+        agent.step(obs)
+        with pytest.raises(HookError, match=r"never fired: torch.compile made the code .* open the original module"):
+            run_with_cache(agent, obs, names=["hidden"])
+
+
+def test_observations_that_are_no_tensor_are_refused(conv_agent, conv_obs):
+    with pytest.raises(HookError, match=r"obs is a ndarray; give a tensor, such as torch.from_numpy\(obs\)"):
+        run_with_cache(conv_agent, conv_obs.numpy(), names=["q"])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from agents.impala import IMPALA
-from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, wrap
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.rerun import Rerun
@@ -72,3 +72,45 @@ def test_a_module_that_is_called_twice_is_refused():
 
     with pytest.raises(HookError, match="'layer' is computed 2 times in a step"):
         Rerun(Twice(), torch.zeros(1, 4), "layer")
+
+
+class Overwriting(nn.Module):
+    """Layers with operations in place between them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, obs):
+        x = self.relu(self.a(obs))
+        y = self.b(x).relu_()
+        y += x
+        return self.head(self.c(y).relu_())
+
+
+@pytest.mark.parametrize("at", ["a", "relu", "b", "c"])
+def test_operations_in_place_neither_break_it_nor_reach_what_it_is_given(at):
+    agent, obs = wrap(Overwriting(), {at: (at, "B D")}), torch.randn(3, 4)
+    rerun = Rerun(agent, obs, at)
+    given = rerun.values + 1
+    before = given.clone()
+    with torch.no_grad():
+        wanted = run_with_hooks(agent, obs, hooks={at: lambda value, site: before})
+    torch.testing.assert_close(rerun(given).logits, wanted.logits)
+    assert torch.equal(given, before)
+
+
+def test_an_agent_that_decides_otherwise_when_it_is_run_again_is_refused():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.calls = nn.Linear(4, 3), 0
+
+        def forward(self, obs):
+            self.calls += 1
+            return self.layer(obs) + self.calls
+
+    with pytest.raises(HookError, match="'layer' can't be run again from: with its own value there the preferences"):
+        Rerun(wrap(Counting(), {"layer": ("layer", "B D")}), torch.zeros(2, 4), "layer")

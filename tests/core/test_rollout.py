@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from rl_interp import PolicyOutput, wrap
+from rl_interp.core.agent import Agent
 from rl_interp.core.envs.vector import Step
-from rl_interp.core.errors import HookError
+from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import hooked
 from rl_interp.core.interventions import Clamp, Zero
 from rl_interp.core.rollout import Actor, choose, evaluate
@@ -88,3 +89,36 @@ def test_an_agent_with_a_forgotten_hook_is_not_evaluated(pays):
     left.__enter__()
     with pytest.raises(HookError, match="is still on"):
         evaluate(pays, Scripted(1), 1, seed=0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_preferences_that_are_not_finite_are_refused(pays, bad):
+    with torch.no_grad():
+        pays.module[1].bias[0] = bad
+    with pytest.raises(UserError, match="the agent's preferences are NaN or infinite"):
+        evaluate(pays, Scripted(1), 1, seed=0)
+
+
+def test_an_action_may_be_ruled_out_by_minus_infinity():
+    for out in (PolicyOutput(logits=torch.tensor([[-torch.inf, 0.0]])),
+                PolicyOutput(q_values=torch.tensor([[-torch.inf, 0.0]]))):  # fmt: skip
+        assert choose(out, np.random.default_rng(0), epsilon=0.0).tolist() == [1]
+
+
+def test_an_environment_of_another_kind_is_refused_in_a_sentence(pays):
+    import gymnasium
+
+    for env in (gymnasium.make("CartPole-v1"), gymnasium.make_vec("CartPole-v1", 2)):
+        with pytest.raises(UserError, match="which has no `send` and `recv`; make environments with"):
+            evaluate(pays, env, 1, seed=0)
+        env.close()
+    with pytest.raises(UserError, match="episodes=0 given"):
+        evaluate(pays, Scripted(1), 0, seed=0)
+
+
+def test_an_agent_without_weights_can_play():
+    class Always(Agent):
+        def step(self, obs, state=(), first=None):
+            return PolicyOutput(q_values=torch.tensor([0.0, 1.0]).expand(len(obs), 2).bfloat16())
+
+    assert evaluate(Always(), Scripted(2), 2, seed=0, epsilon=0).returns.tolist() == [3, 4]

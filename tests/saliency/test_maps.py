@@ -10,6 +10,7 @@ from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import assert_unhooked
 from saliency import (
+    METHODS,
     Advantage,
     Chosen,
     Feature,
@@ -170,7 +171,59 @@ def test_a_map_of_a_shuffled_network_is_another_map(agent, obs):
 def test_what_cannot_be_mapped_is_refused(agent, obs):
     with pytest.raises(UserError, match="unknown saliency method 'lime'; known: perturbation, gradient"):
         saliency_map(agent, obs, Value(), "lime")
-    with pytest.raises(UserError, match=r"saliency maps need images \[B, C, H, W\]"):
+    with pytest.raises(UserError, match=r"saliency maps need images, a tensor \[B, C, H, W\]"):
         saliency_map(agent, torch.zeros(1, 5), Value())
     with pytest.raises(UserError, match="sigma=0, stride=5 given; both must be positive"):
         Perturbation(sigma=0)
+
+
+class ByDtype(Agent):
+    """Scales bytes, and takes floats for scaled already, unless `properly`."""
+
+    hook_points: dict[str, HookPoint] = {}
+
+    def __init__(self, properly: bool):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.properly = nn.Linear(2 * SIZE * SIZE, 3), properly
+
+    def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        scaled = obs.float() / 255 if self.properly or obs.dtype == torch.uint8 else obs
+        return PolicyOutput(q_values=self.layer(scaled.view(len(obs), -1)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_method_feeds_an_agent_observations_that_it_takes_for_others(method, obs):
+    assert np.isfinite(saliency_map(ByDtype(properly=True), obs, Advantage(), method)).all()
+    with pytest.raises(UserError, match="decides otherwise on the observations as float32s.*scale .* by a constant"):
+        saliency_map(ByDtype(properly=False), obs, Advantage(), method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_agent_whose_numbers_are_not_finite_gets_no_map(method, agent, obs):
+    with torch.no_grad():
+        agent.q.bias[1] = torch.nan
+    with pytest.raises(UserError, match="the agent's preferences are NaN or infinite"):
+        saliency_map(agent, obs, Preference(0), method)
+    with torch.no_grad():
+        agent.q.bias[1] = 0
+    with pytest.raises(UserError, match="the maps of feature 0 are NaN or infinite"):
+        saliency_map(agent, obs, Feature("hidden", lambda x: x / 0, 0), method)
+
+
+def test_observations_that_are_not_channels_first_images_are_refused(agent, obs):
+    with pytest.raises(UserError, match=r"look like \[B, H, W, C\]; give the agent \[B, C, H, W\]"):
+        saliency_map(agent, obs.permute(0, 2, 3, 1), Value())
+    for bad in (obs[:0], obs.numpy()):
+        with pytest.raises(UserError, match=r"saliency maps need images, a tensor \[B, C, H, W\]"):
+            saliency_map(agent, bad, Value())
+
+
+def test_an_agent_that_no_gradient_passes_is_refused_in_a_sentence(obs):
+    class Rounding(OneSpot):
+        def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+            return super().step(obs.byte(), state, first)
+
+    for method in ("gradient", "integrated-gradients"):
+        with pytest.raises(UserError, match="value has no gradient with respect to the observations"):
+            saliency_map(Rounding(20, 30), obs, Value(), method)

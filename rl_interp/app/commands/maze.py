@@ -51,6 +51,7 @@ from rl_interp.app.mazes import (
 )
 from rl_interp.app.progress import progress_bar
 from rl_interp.core import stats
+from rl_interp.core.agent import device_of
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.maze.mazes import Mazes
@@ -327,7 +328,7 @@ def maze_saliency(
     drawn = Mazes.draw(config, [episode_seed(seed, 0, i) for i in range(mazes)])
     far = drawn.distances(drawn.mouse)[np.arange(mazes), drawn.cheese[:, 0], drawn.cheese[:, 1]] >= SHORTEST
     drawn = drawn[far]
-    observations = torch.from_numpy(drawn.observations()).to(next(loaded.agent.parameters()).device)
+    observations = torch.from_numpy(drawn.observations()).to(device_of(loaded.agent))
     agents = {"trained": loaded.agent, "shuffled weights": randomised(loaded.agent, seed)}
     methods = METHODS | {"perturbation, a mask a cell": FINE}
     found: dict[str, dict[str, dict[str, Score]]] = {}

@@ -58,7 +58,7 @@ def probe_run(
 
 def _columns(loaded: Loaded, hooks: tuple[str, ...], samples: int, seed: int, epsilon: float) -> dict[str, Column]:
     """Scores by what was probed."""
-    agents = {"": loaded.agent, "random network: ": randomised(loaded.agent, seed).eval()}
+    agents = {"": loaded.agent, "random network: ": randomised(loaded.agent, seed)}
     values: dict[str, list[Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
         store = collect_store(loaded, hooks[0], samples, Path(folder) / "store", seed, epsilon)

@@ -16,7 +16,7 @@ from rl_interp.app.dictionaries.concepts import labelled, of_decisions
 from rl_interp.app.dictionaries.decisions import decisions, head_of
 from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import Agent
+from rl_interp.core.agent import Agent, device_of
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError, unknown
@@ -109,7 +109,7 @@ def _bank(fitted: LoadedSAE) -> Tensor:
 
 def _followed(fitted: LoadedSAE) -> tuple[Tensor, Tensor]:
     """Preferences `[N, A]`, as trained and with the splice, as the agent follows the held-out episodes."""
-    agent, device = fitted.agent.agent, next(fitted.agent.agent.parameters()).device
+    agent, device = fitted.agent.agent, device_of(fitted.agent.agent)
     spliced = as_hooks([fitted.splice()])
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     episodes = np.unique(fitted.store.column("episode", fitted.held_out_rows))
@@ -177,7 +177,7 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
     features = {"features": encoded(fitted.sae, store)}
     features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, fitted.train_rows), store)
     if random_network:
-        shuffled = randomised(fitted.agent.agent, seed=0).eval()
+        shuffled = randomised(fitted.agent.agent, seed=0)
 
         def seen(layer: ActivationStore) -> ArrayActivations:
             return ArrayActivations(follow(shuffled, layer.hook, layer.width, fitted))

@@ -12,7 +12,7 @@ from PIL import Image
 
 from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import State
+from rl_interp.core.agent import State, device_of, evaluating
 from rl_interp.core.envs import make_labelled
 from saliency import Feature, randomisation_check, saliency_map
 from saliency.render import overlay
@@ -58,7 +58,7 @@ def moments_at(
     """The screen, the observation `[1, ...]` and the agent's state at decisions of the store, by following their
     episodes from the start."""
     agent, env = fitted.agent.agent, make_labelled(fitted.agent.env)
-    device = next(agent.parameters()).device
+    device = device_of(agent)
     episodes, steps, actions, seeds = (
         fitted.store.column(name) for name in ("episode", "step", "action", "episode_seed")
     )
@@ -72,7 +72,8 @@ def moments_at(
             if step in wanted:
                 yield wanted[step], env.render(), obs, state
             if state:  # an agent without memory needs none of what came before
-                out = agent.step(obs, state, torch.tensor([False], device=device))
+                with evaluating(agent):
+                    out = agent.step(obs, state, torch.tensor([False], device=device))
                 state = agent.after_action(out.state, torch.tensor([action], device=device))
             observation, *_ = env.step(action)
 
