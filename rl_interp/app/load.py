@@ -9,7 +9,8 @@ import torch
 
 from rl_interp.core.agent import Agent, device_of, evaluating
 from rl_interp.core.device import pick_device
-from rl_interp.core.envs import EnvConfig
+from rl_interp.core.envs import EnvConfig, MiniGridConfig
+from rl_interp.core.envs.minigrid.config import ACTIONS
 from rl_interp.core.errors import RunError
 from rl_interp.core.run import RUNS, Run
 
@@ -64,8 +65,17 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
         )
     package = agent_package(kind)
     chosen = int(opened.checkpoint(step).name)
-    agent = package.load(opened, chosen).to(pick_device(device))
-    return Loaded(opened, chosen, agent, package.load_config(opened).env.scored, opened.weights_sha256(chosen))
+    env = package.load_config(opened).env
+    try:
+        agent = package.load(opened, chosen)
+    except RunError as error:
+        if not (isinstance(env, MiniGridConfig) and len(env.action_names) < len(ACTIONS)):
+            raise
+        raise RunError(
+            f"{error} {env.id} has the actions {', '.join(env.action_names)}; a run of an earlier version, which gave "
+            f"it {len(ACTIONS)}, must be trained again."
+        ) from None
+    return Loaded(opened, chosen, agent.to(pick_device(device)), env.scored, opened.weights_sha256(chosen))
 
 
 def agent_package(kind: str) -> Any:

@@ -52,6 +52,9 @@ class SAEConfig:
     """Whether samples are mixed across episodes."""
     held_out: float = 0.2
     """Share of the episodes kept for evaluation."""
+    uncontrollable: bool = False
+    """Whether decisions that can make no difference, such as those during a game's animations, are fitted on, measured
+    and tested too. A store that does not tell them apart, as of a game without ground truth, is used whole."""
     seed: int = 0
     """Of initialisation."""
     data_seed: int = 0

@@ -43,7 +43,7 @@ def fitted(conv_agent):
     agent = SimpleNamespace(agent=conv_agent, has_q_values=True, env=SimpleNamespace(observation_shape=(2, 8, 8)))
     return SimpleNamespace(
         sae=sae, agent=agent, store=store, target=store, train_rows=np.arange(HELD_OUT),
-        held_out_rows=np.arange(HELD_OUT, ROWS),
+        held_out_rows=np.arange(HELD_OUT, ROWS), rows=np.arange(ROWS),
     )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ def probe_run(
     samples: int = 10_000,
     seed: int = 0,
     epsilon: float = 0.05,
+    uncontrollable: bool = False,
     checkpoint: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]:
@@ -38,16 +39,18 @@ def probe_run(
         samples: Decisions to play.
         seed: Of the episodes, the split and the controls.
         epsilon: Probability of a random action.
+        uncontrollable: Whether to keep decisions that can make no difference, such as those during a game's animations.
         checkpoint: Step of the checkpoint; by default the newest.
         device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint, device)
     for hook in hooks:
         hook_point(loaded.agent, hook)
-    columns = _columns(loaded, hooks, samples, seed, epsilon)
+    columns = _columns(loaded, hooks, samples, seed, epsilon, uncontrollable)
     path = loaded.run.path / "analyses" / "probes"
     result = loaded.source | {
         "hooks": list(hooks), "samples": samples, "seed": seed, "epsilon": epsilon,
+        "uncontrollable": uncontrollable,
         "scores": {name: {c: vars(score) for c, score in column.items()} for name, column in columns.items()},
     }  # fmt: skip
     write_json(path / "result.json", result)
@@ -56,7 +59,9 @@ def probe_run(
     return loaded.source | {"table": str(path / "table.md"), "result": str(path / "result.json"), "means": means}
 
 
-def _columns(loaded: Loaded, hooks: tuple[str, ...], samples: int, seed: int, epsilon: float) -> dict[str, Column]:
+def _columns(
+    loaded: Loaded, hooks: tuple[str, ...], samples: int, seed: int, epsilon: float, uncontrollable: bool
+) -> dict[str, Column]:
     """Scores by what was probed."""
     agents = {"": loaded.agent, "random network: ": randomised(loaded.agent, seed)}
     values: dict[str, list[Any]] = {}
@@ -74,13 +79,17 @@ def _columns(loaded: Loaded, hooks: tuple[str, ...], samples: int, seed: int, ep
                 values.setdefault("raw observation", []).append(_raw(loaded, episode.obs))
                 done += len(episode.actions)
                 update(done)
+    kept = np.ones(len(number), bool)
+    if not uncontrollable and "controllable" in labels:
+        kept = labels["controllable"] > 0
+    labels, number = {name: column[kept] for name, column in labels.items()}, number[kept]
     columns = {}
     with progress_bar("Probing", len(values) + 1, "layers") as update:
         for name in list(values):
-            columns[name] = probe(np.concatenate(values[name]), labels, concepts, number, seed)
+            columns[name] = probe(np.concatenate(values[name])[kept], labels, concepts, number, seed)
             update(len(columns))
         columns["shuffled labels"] = probe(
-            np.concatenate(values[hooks[0]]), labels, concepts, number, seed, shuffles=20
+            np.concatenate(values[hooks[0]])[kept], labels, concepts, number, seed, shuffles=20
         )
         update(len(columns))
     return columns

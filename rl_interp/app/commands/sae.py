@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import tyro
 
 from rl_interp.app.commands.analyse import store_path
@@ -16,7 +17,7 @@ from rl_interp.app.dictionaries.measure import (
     metrics_json,
     play_spliced,
 )
-from rl_interp.app.dictionaries.runs import fit_run, load_autoencoder, load_sae, open_pair, require_held_out
+from rl_interp.app.dictionaries.runs import fit_run, load_autoencoder, load_sae, open_pair, require_held_out, split
 from rl_interp.app.dictionaries.sweep import grid, markdown, pareto, run_sweep
 from rl_interp.app.load import load_agent, new_run_path
 from rl_interp.app.report import build, compare, summary, write_page
@@ -55,7 +56,13 @@ def sae_fit(
     else:
         (store, target), what = open_pair(*(store_path(loaded.run, at) for at in (hook, to))), f"transcoder-{hook}-{to}"
     path = new_run_path(name or f"{loaded.run.path.name}-{what}-{config.latents}-k{config.k}-seed{config.seed}")
-    diagnoses = {each.hook: diagnose(each) for each in (store, target) if each is not None}
+    rows = np.sort(np.concatenate(split(store, config)))
+    if len(rows) < len(store):
+        left_out = f"{1 - len(rows) / len(store):.1%} of the samples are left out, as actions do nothing there"
+        print(f"{hook}: {left_out}; --uncontrollable keeps them.", file=sys.stderr)
+    elif not config.uncontrollable and "controllable" not in store.columns():
+        print(f"{hook}: the store does not tell in which samples actions do nothing; all are used.", file=sys.stderr)
+    diagnoses = {each.hook: diagnose(each, rows) for each in (store, target) if each is not None}
     for at, found in diagnoses.items():
         for sentence in (*found.warnings(config), *found.notes()):
             print(f"{at}: {sentence}", file=sys.stderr)

@@ -17,7 +17,6 @@ from rl_interp.app.dictionaries.decisions import decisions, head_of
 from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.agent import Agent, device_of
-from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import run_with_hooks
@@ -25,7 +24,7 @@ from rl_interp.core.interventions import Intervention, Mean, Resample, Zero, as_
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.stats import plain
 from rl_interp.core.store import ActivationStore
-from sae import SAE, Activations, ArrayActivations, Features, Metrics, SAEConfig, Statement, States
+from sae import SAE, Activations, ArrayActivations, Features, Metrics, Statement, States
 from sae.data import batches
 from saliency import randomised
 
@@ -43,7 +42,7 @@ def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
     def figures(rows: NDArray[np.integer]) -> Metrics:
         return sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target)
 
-    everywhere = figures(np.arange(len(fitted.store)))
+    everywhere = figures(fitted.rows)
     train, held_out = figures(fitted.train_rows), figures(fitted.held_out_rows)
     return {
         **{name: value for name, value in asdict(held_out).items() if name != "samples"},
@@ -112,12 +111,14 @@ def _followed(fitted: LoadedSAE) -> tuple[Tensor, Tensor]:
     agent, device = fitted.agent.agent, device_of(fitted.agent.agent)
     spliced = as_hooks([fitted.splice()])
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
-    episodes = np.unique(fitted.store.column("episode", fitted.held_out_rows))
-    for episode in recorded(fitted.agent.env, fitted.store, episodes):
+    number, kept = fitted.store.column("episode"), fitted.held_out_rows // fitted.store.positions
+    episodes = np.unique(number[kept])
+    for name, episode in zip(episodes, recorded(fitted.agent.env, fitted.store, episodes), strict=True):
+        counted = torch.from_numpy(np.isin(np.flatnonzero(number == name), kept)).to(device)
         obs, actions = (torch.from_numpy(each)[:, None].to(device) for each in (episode.obs, episode.actions))
         for preferences, hooks in zip(found, ({}, spliced), strict=True):
             out = run_with_hooks(agent, obs, hooks=hooks, actions=actions, unroll=True)
-            preferences.append(out.preferences.flatten(0, 1))
+            preferences.append(out.preferences.flatten(0, 1)[counted])
         if sum(map(len, found[0])) >= COMPARED:
             break
     return torch.cat(found[0]), torch.cat(found[1])
@@ -168,14 +169,13 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
     if known is None:
         return None
     train, held_out = known.train, known.held_out
-    config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
 
     def encoded(sae: SAE, data: Activations) -> tuple[Features, Features]:
         of_train, of_held_out = (Features(sae_package.encode_rows(sae, data, rows)) for rows in (train, held_out))
         return of_train, of_held_out
 
-    features = {"features": encoded(fitted.sae, store)}
-    features["random dictionary"] = encoded(sae_package.random_dictionary(store, config, fitted.train_rows), store)
+    random = sae_package.random_dictionary(store, fitted.config, fitted.train_rows)
+    features = {"features": encoded(fitted.sae, store), "random dictionary": encoded(random, store)}
     if random_network:
         shuffled = randomised(fitted.agent.agent, seed=0)
 
@@ -183,8 +183,8 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
             return ArrayActivations(follow(shuffled, layer.hook, layer.width, fitted))
 
         values, target = seen(store), seen(fitted.target) if fitted.sae.transcodes else None
-        random = sae_package.fit(values, config, fitted.train_rows, target)
-        features["random network's dictionary"] = encoded(random, values)
+        of_shuffled = sae_package.fit(values, fitted.config, fitted.train_rows, target)
+        features["random network's dictionary"] = encoded(of_shuffled, values)
     features |= sae_package.coordinates(store.read(train), store.read(held_out))
     labels = known.train_labels, known.held_out_labels
     scores = {name: sae_package.coverage(*both, *labels) for name, both in features.items()}
@@ -237,8 +237,7 @@ def judge_foretold(fitted: LoadedSAE, states: int, count: int) -> dict[str, list
         UserError: the agent has a memory between the hook point and its preferences.
     """
     held_out, actions = _held_out(fitted, states), fitted.agent.env.action_names
-    config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
-    random = sae_package.random_dictionary(fitted.store, config, fitted.train_rows)
+    random = sae_package.random_dictionary(fitted.store, fitted.config, fitted.train_rows)
     found = {}
     for name, sae in (("features", fitted.sae), ("random dictionary", random)):
         encoded = _encoded(fitted, sae)

@@ -12,7 +12,7 @@ import numpy as np
 import sae as sae_package
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar, warn
-from rl_interp.core.config import from_plain, to_plain
+from rl_interp.core.config import from_plain
 from rl_interp.core.device import pick_device
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interrupt import Interrupted, graceful_stop
@@ -33,6 +33,7 @@ class LoadedSAE:
     """A dictionary with the agent, the activations and the split that it was fitted on."""
 
     run: Run
+    config: SAEConfig
     sae: SAE
     agent: Loaded
     hook: str
@@ -53,6 +54,11 @@ class LoadedSAE:
             "store_sha256": self.store.sha256,
         }
         return digests | ({"target_sha256": self.target.sha256} if self.target is not self.store else {})
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Of both sides, rising."""
+        return np.sort(np.concatenate([self.train_rows, self.held_out_rows]))
 
     def splice(self) -> Intervention:
         """The intervention that puts what it predicts in the place of what it was to predict."""
@@ -114,7 +120,7 @@ def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
     run = Run.open(path)
     if run.meta["kind"] != "sae":
         raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
-    config = from_plain(SAEConfig, run.config, run.path / "config.yaml")
+    config = _config(run)
     parent = run.meta["parent"]
     agent = load_agent(parent["run"], parent["step"], device)
     if transcodes := "target" in parent:
@@ -124,10 +130,24 @@ def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
     for what in _replaced(parent, parent_of(agent, store, target if transcodes else None)):
         warn(f"{what} is not what {run.path} was fitted to: it was replaced since; figures of the two are of no use.")
     sae = sae_package.rebuild(run.load_weights(), config.k, transcodes).to(pick_device(device))
-    rows = sae_package.split_by_episode(
+    return LoadedSAE(run, config, sae, agent, parent["hook"], store, target, *split(store, config))
+
+
+def split(store: ActivationStore, config: SAEConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The rows of a store to fit on and to measure on: of other episodes, and without those whose decisions could make
+    no difference, unless the configuration keeps them or the store does not tell."""
+    sides = sae_package.split_by_episode(
         store.column("episode", np.arange(len(store))), config.held_out, config.data_seed
     )
-    return LoadedSAE(run, sae, agent, parent["hook"], store, target, *rows)
+    if config.uncontrollable or "controllable" not in store.columns():
+        return sides
+    train, held_out = (side[store.column("controllable", side) > 0] for side in sides)
+    return train, held_out
+
+
+def _config(run: Run) -> SAEConfig:
+    """Runs from before there was a choice kept every row."""
+    return from_plain(SAEConfig, {"uncontrollable": True, **run.config}, run.path / "config.yaml")
 
 
 def require_held_out(config: SAEConfig) -> None:
@@ -179,8 +199,7 @@ def fit_runs(
                 f"{each.path} holds {each.hook!r}, which is no hook point of the agent in {loaded.run.path}."
             )
     first = next(iter(configs.values()))
-    episodes = store.column("episode", np.arange(len(store)))
-    rows, _ = sae_package.split_by_episode(episodes, first.held_out, first.data_seed)
+    rows, _ = split(store, first)
     parent = parent_of(loaded, store, target)
     metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
     if target is not None:
@@ -276,7 +295,7 @@ def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int
         raise RunError(
             f"{path} already holds a fit to what {replaced[0]} was before it was replaced; give another name with --as."
         )
-    if run.meta["kind"] != "sae" or run.config != to_plain(config) or theirs != known:
+    if run.meta["kind"] != "sae" or _config(run) != config or theirs != known:
         raise RunError(
             f"{path} already holds a run of another kind, parent or configuration; give another name with --as."
         )

@@ -20,12 +20,11 @@ from rl_interp.app.dictionaries.measure import RECOVERED, metrics_json
 from rl_interp.app.dictionaries.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar, warn
 from rl_interp.app.report.saliency import feature_saliency
-from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.positions import positions
 from rl_interp.core.stats import TOO_FEW, bootstrap, iqm, plain
-from sae import SAE, Features, SAEConfig
+from sae import SAE, Features
 
 CLAMP_STATES = 512
 """Held-out states on which each feature is clamped."""
@@ -57,13 +56,14 @@ def build(fitted: LoadedSAE, top: int = 4, clips: int = 200, maps: int = 24) -> 
             f"nothing is known of what {store.path} holds, which the report needs: {fitted.agent.env.id} has no ground "
             f"truth for {fitted.hook!r}, or too few decisions were collected."
         )
-    everywhere = Features(sae_package.encode_rows(fitted.sae, store, np.arange(len(store))))
+    rows = fitted.rows
+    everywhere = Features(sae_package.encode_rows(fitted.sae, store, rows))
     in_train, in_held_out = (
-        Features(sae_package.encode_rows(fitted.sae, store, rows)) for rows in (known.train, known.held_out)
+        Features(sae_package.encode_rows(fitted.sae, store, side)) for side in (known.train, known.held_out)
     )
     matches = sae_package.match_concepts(in_train, in_held_out, known.train_labels, known.held_out_labels, known.names)
-    episodes = store.column("episode", np.arange(len(store)))
-    tops = [everywhere.top(f, episodes, top) for f in range(everywhere.d_sae)]
+    episodes = store.column("episode", rows)
+    tops = [rows[everywhere.top(f, episodes, top)] for f in range(everywhere.d_sae)]
     features = _features(fitted, everywhere, matches, tops)
     order = sorted(range(len(tops)), key=lambda f: -(features[f]["clamp"] or {"changed": 0.0})["changed"])
     moments = {f: int(tops[f][0]) for f in order if len(tops[f])}
@@ -73,7 +73,7 @@ def build(fitted: LoadedSAE, top: int = 4, clips: int = 200, maps: int = 24) -> 
         "title": f"{store.hook} of {fitted.agent.run.path.name}",
         "source": fitted.agent.source | {"sae": str(fitted.run.path), "command": fitted.run.meta["command"]},
         "config": fitted.run.config,
-        "samples": len(store),
+        "samples": len(rows),
         "positions": store.positions,
         "episodes": int(store.column("episode").max()) + 1,
         "actions": list(fitted.agent.env.action_names),
@@ -122,8 +122,7 @@ def _concepts(fitted: LoadedSAE, known: Labelled) -> list[dict[str, Any]]:
         )
         return sae_package.best_per_concept(train, held_out, *labels)
 
-    config = from_plain(SAEConfig, fitted.run.config, fitted.run.path / "config.yaml")
-    random = sae_package.random_dictionary(store, config, fitted.train_rows)
+    random = sae_package.random_dictionary(store, fitted.config, fitted.train_rows)
     neurons = sae_package.both_signs(store.read(known.train), store.read(known.held_out))
     rates = np.concatenate(labels).mean(0)
     columns = {
@@ -143,9 +142,9 @@ def _concepts(fitted: LoadedSAE, known: Labelled) -> list[dict[str, Any]]:
 
 
 def _features(
-    fitted: LoadedSAE, features: Features, matches: list, tops: list[NDArray[np.int32]]
+    fitted: LoadedSAE, features: Features, matches: list, tops: list[NDArray[np.int64]]
 ) -> list[dict[str, Any]]:
-    sae, store = fitted.sae, fitted.store
+    sae, store, encoded = fitted.sae, fitted.store, fitted.rows
     levels = features.quantile(CLAMP_QUANTILE)
     effects = clamps = None
     on = decisions(fitted, fitted.held_out_rows, CLAMP_STATES)
@@ -160,7 +159,7 @@ def _features(
     alike, places = sae_package.neighbours(features), _map(sae, features)
     described = []
     for f in range(features.d_sae):
-        values, rows = features.values(f), features.rows(f)
+        values, rows = features.values(f), encoded[features.rows(f)]
         strength = dict(zip(rows.tolist(), values.tolist(), strict=True))
         described.append(
             {

@@ -65,7 +65,8 @@ def _matched(first: LoadedSAE, second: LoadedSAE) -> Matching:
     else:
         episodes = np.unique(first.store.column("episode", rows))
         values = follow(second.agent.agent, second.hook, second.store.width, first, episodes)
-        theirs = sae_package.encode_rows(second.sae, ArrayActivations(values), np.arange(len(values)))
+        followed = np.flatnonzero(np.isin(first.store.column("episode", np.arange(len(first.store))), episodes))
+        theirs = sae_package.encode_rows(second.sae, ArrayActivations(values), np.searchsorted(followed, rows))
     mine = sae_package.encode_rows(first.sae, first.store, rows)
     return sae_package.match(Features(mine), Features(theirs), first.store.positions)
 

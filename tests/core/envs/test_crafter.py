@@ -1,5 +1,6 @@
 """Crafter behind the vector convention, beside the package itself."""
 
+import copy
 import os
 import signal
 from types import SimpleNamespace
@@ -163,6 +164,69 @@ def test_labels_tell_what_is_so():
     world._mat_map[x + 4, y] = world._mat_ids["grass"]
     world._mat_map[x + 5, y] = world._mat_ids["tree"]
     assert single.labels()["tree_seen"] == 0
+
+
+def after(env, action: int) -> tuple:
+    """What an action makes of a world: the map, who stands where, and the player."""
+    env = copy.deepcopy(env)
+    env.step(action)
+    player = env._player
+    return (
+        env._world._mat_map.tobytes(), env._world._obj_map.tobytes(), tuple(player.facing), player.sleeping,
+        tuple(player.inventory.items()), tuple(player.achievements.items()),
+    )  # fmt: skip
+
+
+def test_controllable_is_when_actions_make_a_difference_awake_asleep_and_waking():
+    """By playing on with every action from each state of a nap, which ends rested, and of one that a blow ends."""
+    single, kinds = make_labelled(CONFIG), set()
+    names = list(single.action_names)
+    for hurt in (None, 45):
+        single.reset(seed=4)
+        env = single.game.env
+        for step in range(60):
+            labels = single.labels()
+            if step >= 30:
+                truth = len({after(env, action) for action in (0, 1, 2, 6)}) > 1
+                assert labels["controllable"] == truth
+                kinds.add((labels["sleeping"], labels["controllable"]))
+            if step == hurt:
+                env._player.health -= 1
+            single.step(names.index("sleep" if step == 33 else "noop"))
+    assert kinds == {(0, 1), (1, 0), (1, 1)}
+
+
+def test_actions_do_what_they_are_called():
+    single = make_labelled(CONFIG)
+    names = list(single.action_names)
+    ways = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
+    goods = {"wood": 8, "stone": 8, "coal": 8, "iron": 8, "sapling": 8}
+    for name in names:
+        single.reset(seed=0)
+        world, player = single.game.env._world, single.game.env._player
+        for thing in list(world.objects):
+            if thing is not player:
+                world.remove(thing)
+        x, y = player.pos
+        world._mat_map[x - 4 : x + 5, y - 4 : y + 5] = world._mat_ids["grass"]
+        for place in ("table", "furnace"):
+            world._mat_map[x - 1, y - (place == "table")] = world._mat_ids[place] if name.startswith("make") else 2
+        if name == "do":
+            world._mat_map[x, y + 1] = world._mat_ids["tree"]
+        player.inventory.update(goods, energy=5)
+        before = dict(player.inventory)
+        single.step(names.index(name))
+        what, _, of = name.partition("_")
+        moved = tuple(int(each) for each in player.pos - (x, y))
+        assert moved == (ways[of] if what == "move" else (0, 0))
+        assert player.sleeping == (name == "sleep")
+        assert tuple(player.facing) == (ways[of] if what == "move" else (0, 1))
+        assert (player.inventory["wood"] == before["wood"] + 1) == (name == "do")
+        if what == "make":
+            assert player.inventory[of] == 1
+        ahead, thing = world[x, y + 1]
+        placed = {"plant": type(thing).__name__ == "Plant"}.get(of, ahead == of)
+        assert placed == (what == "place")
 
 
 def test_cells_are_those_of_the_view():

@@ -1,6 +1,7 @@
 """Mazes: layout, solver, decision square, the vector convention, and what is true of cells."""
 
 import hashlib
+from dataclasses import replace
 
 import gymnasium
 import networkx
@@ -239,6 +240,40 @@ def test_labels_and_classes_of_cells_tell_what_is_so():
     assert ways[0, 0] == -1
     steps, names = sorted_["steps to the cheese"]
     assert (names[steps[22, 2]], names[steps[24, 0]], steps[0, 0]) == ("0 to 3", "4 to 7", -1)
+
+
+def test_labels_say_what_each_action_leads_to():
+    """From every state of some episodes, by trying all actions."""
+    single, rng = make_labelled(MazeConfig(max_side=9)), np.random.default_rng(0)
+    for seed in range(4):
+        single.reset(seed=seed)
+        for _ in range(15):
+            maze, known, ends = single.maze, single.labels(), set()
+            for action, name in enumerate(single.action_names):
+                single.reset(options={"maze": maze})
+                _, _, caught, _, info = single.step(action)
+                then = info["labels"]
+                ends.add((then["row"], then["column"]))
+                if name == "stay":
+                    assert (then["row"], then["column"]) == (known["row"], known["column"])
+                    continue
+                moved = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}[name]
+                way = then["row"] - known["row"], then["column"] - known["column"]
+                assert way == (moved if known[f"open_{name}"] else (0, 0))
+                assert known[f"cheese_{name}"] == (then["to_cheese"] < known["to_cheese"])
+                assert known[f"corner_{name}"] == (then["to_corner"] < known["to_corner"])
+                assert caught == (then["to_cheese"] == 0)
+            assert known["controllable"] == (len(ends) > 1)
+            single.reset(options={"maze": maze})
+            if single.step(int(rng.integers(4)))[2]:
+                break
+
+
+def test_a_walled_in_mouse_controls_nothing():
+    maze = Mazes.draw(MazeConfig(), [0])
+    walls = np.ones_like(maze.walls)
+    walls[0, *maze.mouse[0]] = False
+    assert labels(replace(maze, walls=walls, cheese=np.array([[-1, -1]])))[0]["controllable"] == 0
 
 
 def test_gymnasium_makes_it_and_finds_nothing_wrong():

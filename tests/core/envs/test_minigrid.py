@@ -4,10 +4,12 @@ import gymnasium
 import minigrid  # noqa: F401 - registers the ids
 import numpy as np
 import pytest
+from minigrid.core.world_object import Ball, Box, Door, Goal, Key, Lava, Wall
 from minigrid.wrappers import RGBImgPartialObsWrapper
 
 from rl_interp.core.envs import MiniGridConfig, env_config, make_labelled, make_vector
 from rl_interp.core.envs.games import episode_seed
+from rl_interp.core.envs.minigrid.config import make
 from rl_interp.core.envs.minigrid.game import MiniGridGame
 from rl_interp.core.errors import UserError
 
@@ -149,6 +151,103 @@ def test_environments_go_on_from_where_their_state_was_taken():
     other = make_vector(config, 4)
     np.testing.assert_array_equal(other.restore(state), last)
     np.testing.assert_array_equal(play(other, after), wanted)
+
+
+EVERY = [i for i in gymnasium.registry if i.startswith(("MiniGrid-", "BabyAI-")) and "WFC" not in i]
+
+
+def done(env_id: str, action: str, ahead=None, carrying=None) -> tuple:
+    """What an action does with a thing ahead of the agent and one in its hands: by how much it turns, whether it goes
+    on, and what is then carried, and is ahead of where it was."""
+    env = make(env_id)
+    env.reset(seed=0)
+    here, facing, there = tuple(env.agent_pos), env.agent_dir, tuple(env.front_pos)
+    env.grid.set(*there, ahead)
+    env.carrying = carrying
+    env.step(MiniGridConfig(env_id).action_names.index(action))
+    return (env.agent_dir - facing) % 4, tuple(env.agent_pos) != here, env.carrying, env.grid.get(*there)
+
+
+@pytest.mark.parametrize("env_id", EVERY)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_actions_do_what_they_are_called_in_every_task(env_id, capsys):
+    ball = Ball("blue")
+    names = MiniGridConfig(env_id).action_names
+    assert done(env_id, "left")[:3] == (3, False, None)
+    assert done(env_id, "right")[:3] == (1, False, None)
+    assert done(env_id, "forward")[:2] == (0, True) or "Dynamic" in env_id  # an obstacle may come in between
+    for name in names[3:]:
+        if name == "pickup":
+            assert done(env_id, name, ball) == (0, False, ball, None)
+        elif name == "drop":
+            assert done(env_id, name, carrying=ball) == (0, False, None, ball)
+        elif name == "done":
+            assert done(env_id, name, ball) == (0, False, None, ball)
+        else:
+            door = Door("blue")
+            assert name in ("toggle", "toggle2")
+            assert done(env_id, name, door) == (0, False, None, door)
+            assert door.is_open
+    assert len({*names}) == len(names) == make(env_id).action_space.n
+
+
+def test_tasks_whose_actions_differ_do_not_take_turns():
+    with pytest.raises(UserError, match="8x8-v0 has left, right, forward\\); those that take turns must share them"):
+        env_config("MiniGrid-Unlock-v0,MiniGrid-Dynamic-Obstacles-8x8-v0")
+
+
+def test_a_task_whose_files_the_package_lacks_is_refused_before_it_is_played():
+    with pytest.raises(UserError, match=r"WFC-MazeSimple-v0 can't be played: .*minigrid .* lacks .*SimpleMaze.png"):
+        env_config("MiniGrid-WFC-MazeSimple-v0")
+
+
+@pytest.mark.parametrize("env_id", TASKS)
+def test_some_actions_always_lead_elsewhere(env_id):
+    """What `controllable` says, by playing on from each state of an episode with every action."""
+    single, rng, played = make_labelled(env_config(env_id)), np.random.default_rng(0), []
+    _, info = single.reset(seed=1)
+    for _ in range(12):
+        ends = set()
+        for action in range(len(single.action_names)):
+            single.reset(seed=1)
+            for each in played:
+                single.step(each)
+            obs, *rest, _ = single.step(action)
+            ends.add((obs.tobytes(), *rest))
+        single.reset(seed=1)
+        for each in played:
+            _, _, _, _, info = single.step(each)
+        assert info["labels"]["controllable"] == (len(ends) > 1)
+        played.append(int(rng.integers(2)))
+
+
+def test_what_is_ahead_is_what_the_agent_meets():
+    single = make_labelled(env_config("MiniGrid-Empty-8x8-v0"))
+    things = {"wall": Wall(), "key": Key(), "ball": Ball(), "box": Box("red"), "goal": Goal(), "lava": Lava()}
+    for name, thing in things.items():
+        single.reset(seed=0)
+        env = single.game.env
+        env.grid.set(*env.front_pos, thing)
+        single.game._objects = [None] * len(env.grid.grid)  # of before: all that is there is looked at again
+        single.step(6)
+        known, place = single.labels(), tuple(env.agent_pos)
+        assert [other for other in things if known[f"{other}_ahead"]] == [name]
+        _, reward, terminated, _, info = single.step(3)
+        assert info["labels"]["carries"] == (name in ("key", "ball", "box"))
+        assert info["labels"]["carries_key"] == (name == "key")
+        if not info["labels"]["carries"]:
+            _, reward, terminated, _, _ = single.step(2)
+            assert (tuple(env.agent_pos) == place) == (name == "wall")
+            assert (terminated, reward > 0) == (name in ("goal", "lava"), name == "goal")
+
+
+def test_steps_left_are_those_until_the_cut():
+    single = make_labelled(env_config("MiniGrid-Empty-5x5-v0"))
+    _, info = single.reset(seed=0)
+    left, cut, taken = info["labels"]["steps_left"], False, 0
+    while not cut:
+        cut, taken = single.step(0)[3], taken + 1
+    assert taken == left
 
 
 def test_several_tasks_take_turns():

@@ -1,4 +1,5 @@
-"""Every byte that the labels read, checked against the screen or by writing it."""
+"""Every byte that the labels read, checked against the screen, by writing it, or by playing on from a restored state:
+a label is to say what happens, and not only what is in the memory."""
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_score_lives_dots_and_direction_follow_the_game(play):
     assert (np.diff(dots)[:start][reward[1 : start + 1] == 10] == 1).mean() > 0.9
     dx, dy = np.diff(ram[:, 10].astype(int)), np.diff(ram[:, 16].astype(int))
     for direction, (sx, sy) in enumerate([(0, -1), (1, 0), (0, 1), (-1, 0)]):
-        moved = (ram[1:, 56] == direction) & (np.abs(dx) + np.abs(dy) > 0) & (np.abs(dx) + np.abs(dy) < 4)
+        moved = (ram[1:, 5] & 3 == direction) & (np.abs(dx) + np.abs(dy) > 0) & (np.abs(dx) + np.abs(dy) < 4)
         agree = (dx[moved] * sx + dy[moved] * sy) > 0
         assert moved.sum() > 100
         assert agree.mean() > 0.9
@@ -178,13 +179,190 @@ def test_nearness_and_side_follow_positions():
     assert not seen["ghost_near_left"]
 
 
-def test_dies_soon_looks_ahead_to_each_lost_life_and_the_end():
-    lives = np.array([3] * 30 + [2] * 40 + [1] * 5)
-    soon = hindsight({"lives": lives})["dies_soon"]
-    wanted = np.zeros(75, bool)
-    for lost in (30, 70, 74):
-        wanted[max(0, lost - HORIZON + 1) : lost + 1] = True
+def futures(ale, actions, held: int = 1, decisions: int = 4) -> list[list[bytes]]:
+    """The RAM after each of some decisions to come, for each action held for the first of them, and none after."""
+    start, found = ale.cloneSystemState(), []
+    for action in actions[:5]:
+        ale.restoreSystemState(start)
+        found.append([])
+        for decision in range(decisions):
+            for _ in range(4):
+                ale.act(action if decision < held else actions[0])
+            found[-1].append(ale.getRAM().tobytes())
+    ale.restoreSystemState(start)
+    return found
+
+
+def before_the_start(ale):
+    ale.reset_game()
+
+
+def before_a_ghost_is_eaten(ale):
+    ale.setRAM(6, int(ale.getRAM()[10]))
+    ale.setRAM(12, int(ale.getRAM()[16]))
+
+
+def before_the_maze_is_cleared(ale):
+    ale.setRAM(119, 148)
+
+
+def before_a_ghost_comes(ale):
+    for ghost in range(4):
+        ale.setRAM(1 + ghost, 0)
+    before_a_ghost_is_eaten(ale)
+
+
+@pytest.mark.parametrize("phase", range(0, 8, 3))
+@pytest.mark.parametrize(
+    "before", [before_the_start, before_a_ghost_is_eaten, before_the_maze_is_cleared, before_a_ghost_comes]
+)
+def test_controllable_is_when_actions_make_a_difference_before_in_and_after_each_pause(after_a_pill, before, phase):
+    """Whatever frame of eight a decision falls on: a pause ends within one."""
+    ale, actions, state = after_a_pill
+    ale.restoreState(state)
+    for _ in range(phase):
+        ale.act(actions[0])
+    before(ale)
+    label, truth = [], []
+    for _ in range(80):
+        label.append(bool(labels(ale.getRAM())["controllable"]))
+        truth.append(len({*map(tuple, futures(ale, actions))}) > 1)
+        for _ in range(4):
+            ale.act(actions[2])
+    assert label == truth
+    assert 2 < len(label) - sum(label) < 78
+
+
+@pytest.fixture(scope="module")
+def deaths():
+    """Two lives lost in random play: the emulator, and its state before each of the decisions up to either loss."""
+    ale, actions = emulator(seed=3)
+    rng, found, states = np.random.default_rng(1), [], []
+    while len(found) < 2:
+        lives = ale.lives()
+        if len(states) % 12 == 0:
+            action = actions[rng.integers(1, 5)]
+        states.append(ale.cloneSystemState())
+        for _ in range(4):
+            ale.act(action)
+        if ale.lives() < lives:
+            found.append(states)
+            states = []
+    return ale, actions, found
+
+
+def test_once_dying_nothing_changes_and_while_it_dies_soon_the_player_can_be_saved(deaths):
+    ale, actions, lives = deaths
+    saved = []
+    for states in lives:
+        columns = {"dying": [], "controllable": []}
+        for state in states:
+            ale.restoreSystemState(state)
+            for name, column in columns.items():
+                column.append(labels(ale.getRAM())[name])
+        soon, dying = hindsight(columns)["dies_soon"], np.array(columns["dying"]) > 0
+        assert dying[-17:].all()  # up to the loss, from the collision
+        assert 17 <= dying.sum() <= 21
+        assert soon.sum() == HORIZON
+        assert np.flatnonzero(soon)[-1] + 1 == np.flatnonzero(dying)[0]
+        for at in np.flatnonzero(dying | soon):
+            ale.restoreSystemState(states[at])
+            left = len(states) - at
+            ends = futures(ale, actions, held=left, decisions=left)
+            if dying[at]:
+                assert len({*map(tuple, ends)}) == 1
+            else:  # some action is held, and no ghost has come by the time
+                saved.append(any(not labels(np.frombuffer(end[-18], np.uint8))["dying"] for end in ends))
+    assert np.mean(saved) > 0.5
+
+
+def test_dies_soon_counts_back_from_the_collision_and_leaves_out_what_cannot_be_helped():
+    dying, controllable = np.zeros(80, bool), np.ones(80, bool)
+    dying[30:48] = dying[70:] = True
+    controllable[25:28], controllable[30:60] = False, False
+    soon = hindsight({"dying": dying, "controllable": controllable})["dies_soon"]
+    wanted = np.zeros(80, bool)
+    wanted[15:25], wanted[28:30], wanted[60:70] = True, True, True  # 55 to 59 are the pause before the next life
     np.testing.assert_array_equal(soon, wanted)
+
+
+def test_an_episode_that_is_cut_off_ends_in_no_death():
+    nobody = {"dying": np.zeros(40), "controllable": np.ones(40), "lives": np.full(40, 3)}
+    assert not hindsight(nobody)["dies_soon"].any()
+
+
+def test_what_is_near_does_what_its_label_says(after_a_pill):
+    """Each ghost in turn is put in the player's way: one that is near kills, an edible one pays, and one that was eaten
+    does neither."""
+    ale, actions, start = after_a_pill
+    ale.restoreState(start)
+    rng, seen = np.random.default_rng(0), []
+    for moment in range(150):
+        if moment % 12 == 0:
+            action = actions[rng.integers(1, 5)]
+        for _ in range(4):
+            ale.act(action)
+        if moment == 8:
+            before_a_ghost_is_eaten(ale)
+        if moment % 5 or not labels(ale.getRAM())["controllable"]:
+            continue
+        state = ale.cloneSystemState()
+        for ghost in range(4):
+            ale.restoreSystemState(state)
+            for other in range(4):
+                ale.setRAM(6 + other, 18)
+                ale.setRAM(12 + other, 2 if ale.getRAM()[16] > 60 else 150)
+            reward, caught = 0, False
+            for frame in range(6):
+                ale.setRAM(6 + ghost, int(ale.getRAM()[10]))
+                ale.setRAM(12 + ghost, int(ale.getRAM()[16]))
+                known = labels(ale.getRAM()) if frame == 0 else known
+                reward = max(reward, ale.act(actions[0]))
+                caught |= labels(ale.getRAM())["dying"]
+            seen.append((known["ghost_near"], known["edible_ghost_near"]))
+            assert seen[-1] == (caught, reward >= 200)
+        ale.restoreSystemState(state)
+    counts = {each: seen.count(each) for each in sorted({*seen})}
+    assert all(counts[each] >= 3 for each in ((True, False), (False, True), (False, False))), counts
+
+
+def test_the_player_moves_the_way_it_is_said_to_be_moving_whatever_the_stick_did():
+    ale, actions = emulator(seed=2)
+    rng, moved = np.random.default_rng(0), 0
+    steps = {"up": (0, -1), "right": (1, 0), "down": (0, 1), "left": (-1, 0)}
+    for _ in range(250):
+        for _ in range(4):
+            ale.act(actions[0] if rng.random() < 0.3 else actions[rng.integers(1, 9)])
+        known, state, ram = labels(ale.getRAM()), ale.cloneSystemState(), ale.getRAM().astype(int)
+        assert sum(known[f"moving_{side}"] for side in steps) == 1
+        for _ in range(2):
+            ale.act(actions[0])
+        gone = np.sign(ale.getRAM().astype(int) - ram)[[10, 16]]
+        going = labels(ale.getRAM())["controllable"] and known["controllable"]
+        ale.restoreSystemState(state)
+        if going and gone.any():
+            moved += 1
+            assert tuple(gone) == next(step for side, step in steps.items() if known[f"moving_{side}"])
+    assert moved > 100
+
+
+def test_a_fruit_that_is_present_pays_when_it_is_met():
+    ale, actions = emulator(seed=1)
+    start, present = ale.cloneState(), []
+    for dots in range(0, 146, 12):
+        ale.restoreState(start)
+        ale.setRAM(119, dots)
+        for _ in range(40):
+            for ghost in range(4):
+                ale.setRAM(6 + ghost, 18)
+                ale.setRAM(12 + ghost, 2)
+            ale.act(actions[3])
+        known = labels(ale.getRAM())["fruit_present"]
+        present.append(known)
+        ale.setRAM(10, int(ale.getRAM()[11]))
+        ale.setRAM(16, int(ale.getRAM()[17]))
+        assert (sum(ale.act(actions[0]) for _ in range(6)) >= 100) == known, dots
+    assert 0 < sum(present) < len(present)
 
 
 def test_the_table_of_concepts_is_what_the_labels_give():

@@ -16,7 +16,7 @@ from rl_interp.core.envs.atari.vector import AtariConfig, emulator, rom_name, ro
 from rl_interp.core.envs.labelled import Cells, Concept
 
 LABELS = {"ms_pacman": mspacman}
-"""ROM to the module that knows its RAM: `CONCEPTS`, `labels(ram)` and `hindsight(columns)`."""
+"""ROM to the module that knows its RAM: `CONCEPTS`, `labels(ram, frames of a decision)` and `hindsight(columns)`."""
 
 
 class AtariLabelled(gymnasium.Env):
@@ -99,7 +99,8 @@ class AtariLabelled(gymnasium.Env):
 
     def _info(self) -> dict[str, Any]:
         info: dict[str, Any] = {"lives": self._ale.lives()}
-        info["labels"] = LABELS[self._rom].labels(self._ale.getRAM()) if self._rom in LABELS else {}
+        known = LABELS.get(self._rom)
+        info["labels"] = known.labels(self._ale.getRAM(), self.config.frame_skip) if known else {}
         return info
 
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -14,6 +14,7 @@ from rl_interp.core.envs.single import LabelledGame
 
 _ITEMS: tuple[str, ...] = tuple(constants.items)  # pyright: ignore[reportAttributeAccessIssue]
 _MATERIALS: tuple[str, ...] = tuple(constants.materials)  # pyright: ignore[reportAttributeAccessIssue]
+_RESTED: int = constants.items["energy"]["max"]  # pyright: ignore[reportAttributeAccessIssue]
 _COLUMNS, _ROWS = 9, 7
 _CREATURES = {"cow": objects.Cow, "zombie": objects.Zombie, "skeleton": objects.Skeleton, "plant": objects.Plant}
 
@@ -23,6 +24,7 @@ CONCEPTS: dict[str, Concept] = {
     **{f"{name}_ahead": Concept(f"{name} is in the cell that the player faces") for name in (*_MATERIALS, *_CREATURES)},
     "enemy_near": Concept("a zombie or skeleton is at most 3 cells away"),
     "sleeping": Concept("the player sleeps"),
+    "controllable": Concept("actions act: the player is awake, or wakes now because it is rested"),
     "dark": Concept("daylight is below a half"),
     "daylight": Concept("from 0 to 1", "number"),
     "x": Concept("the player's column, of 64", "number"),
@@ -58,6 +60,7 @@ class CrafterLabelled(LabelledGame):
             **{f"{name}_ahead": float(_any_is([thing], kind)) for name, kind in _CREATURES.items()},
             "enemy_near": float(any(player.distance(each) <= 3 for each in enemies)),
             "sleeping": float(player.sleeping),
+            "controllable": float(not player.sleeping or player.inventory["energy"] >= _RESTED),
             "dark": float(world.daylight < 0.5),
             "daylight": float(world.daylight),
             "x": float(x),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,6 +22,11 @@ VIEW = 7
 """Cells along a side of the egocentric view."""
 TILE = 8
 """Pixels along a side of a cell, in observations of pixels."""
+ACTIONS = ("left", "right", "forward", "pickup", "drop", "toggle", "done")
+"""The package's. What a task makes of them is its own: Dynamic-Obstacles knows the first three, and takes every other
+for `left`."""
+_OTHER_NAMES = {"MiniGrid-Memory": {"pickup": "toggle2"}}
+"""Actions that do what another does, in tasks whose ids begin so."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,11 @@ class MiniGridConfig(EnvConfig):
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        for env_id in self.ids:
-            _known(env_id)
-        return ("left", "right", "forward", "pickup", "drop", "toggle", "done")
+        names = {env_id: _actions(env_id) for env_id in self.ids}
+        if len({*names.values()}) > 1:
+            given = "; ".join(f"{env_id} has {', '.join(each)}" for env_id, each in names.items())
+            raise UserError(f"tasks with other actions given ({given}); those that take turns must share them.")
+        return names[self.ids[0]]
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -94,18 +102,30 @@ class MiniGridConfig(EnvConfig):
 def make(env_id: str) -> "MiniGridEnv":
     """The package's environment, without its wrappers."""
     import gymnasium
+    import minigrid  # noqa: F401 - registers the ids
     from minigrid.minigrid_env import MiniGridEnv
 
-    _known(env_id)
+    if env_id not in gymnasium.registry:
+        raise UserError(unknown("environment", env_id, [i for i in gymnasium.registry if i.startswith("MiniGrid-")]))
     env = gymnasium.make(env_id).unwrapped
     assert isinstance(env, MiniGridEnv)
     return env
 
 
 @lru_cache
-def _known(env_id: str) -> None:
-    import gymnasium
-    import minigrid  # noqa: F401 - registers the ids
+def _actions(env_id: str) -> tuple[str, ...]:
+    """What those of a task do. It is begun once, so that one that can't be played is refused before a run is made.
 
-    if env_id not in gymnasium.registry:
-        raise UserError(unknown("environment", env_id, [i for i in gymnasium.registry if i.startswith("MiniGrid-")]))
+    Raises:
+        UserError: no such task, or the package lacks something that it needs.
+    """
+    env = make(env_id)
+    try:
+        env.reset(seed=0)
+    except (OSError, ImportError) as error:
+        raise UserError(
+            f"{env_id} can't be played: the installed minigrid {version('minigrid')} lacks what it needs ({error}); "
+            "choose another task, or install the package with all of its files."
+        ) from None
+    others = next((names for beginning, names in _OTHER_NAMES.items() if env_id.startswith(beginning)), {})
+    return tuple(others.get(name, name) for name in ACTIONS[: int(env.action_space.n)])
