@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor, nn
 
+from rl_interp.core.compiled import compiled
 from rl_interp.core.threads import share_threads
 
 _WIDTH = 16
@@ -66,10 +67,10 @@ class _Normed(torch.autograd.Function):
 @cache
 def _kernels(channels: int) -> tuple[Any, Any]:
     """Forward and backward for rows of a length known when they are compiled, which unrolls the loops over them."""
-    compiled = njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract"}, parallel=True)
+    compile_rows = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"}, parallel=True)
     share = np.float32(1 / channels)
 
-    @compiled
+    @compile_rows
     def forward(x, weight, bias, eps, out, normed, inverse):
         for part in prange(-(-len(x) // _ROWS)):
             for n in range(part * _ROWS, min((part + 1) * _ROWS, len(x))):
@@ -83,7 +84,7 @@ def _kernels(channels: int) -> tuple[Any, Any]:
                     normed[n, c] = (x[n, c] - mean) * inverse[n]
                     out[n, c] = normed[n, c] * weight[c] + bias[c]
 
-    @compiled
+    @compile_rows
     def backward(gradient, normed, inverse, weight, before, sums):
         for part in prange(len(sums)):
             by_weight, by_bias = np.zeros(channels, np.float32), np.zeros(channels, np.float32)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rl_interp.core.compiled import compiled
 from rl_interp.core.threads import share_threads
 
 _SIZE, _STRIDE, _PADDING = 3, 2, 1
@@ -72,8 +73,8 @@ def _bits(x: Tensor, dtype: torch.dtype) -> NDArray[Any]:
     return x.permute(0, 2, 3, 1).view(dtype).numpy()
 
 
-_compiled = njit(cache=True, nogil=True)
-_in_parallel = njit(cache=True, nogil=True, error_model="numpy", parallel=True)
+_compiled = compiled(nogil=True)
+_in_parallel = compiled(nogil=True, error_model="numpy", parallel=True)
 
 
 @_compiled

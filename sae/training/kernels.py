@@ -9,9 +9,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 from numpy.typing import NDArray
 
+from rl_interp.core.compiled import compiled
 from rl_interp.core.threads import share_threads
 
 Array = NDArray[Any]
@@ -134,10 +135,10 @@ def _selected(pre: Array, select: Callable[[Array, Array, Array], None]) -> tupl
     return counts, latents
 
 
-_compiled = njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+_compiled = compiled(nogil=True, fastmath=True, error_model="numpy")
 # Numba's threads are PyTorch's own where both use GNU OpenMP. A pool apart would compete with those that PyTorch leaves
 # waiting for its next product, in a loop.
-_in_parallel = njit(cache=True, nogil=True, fastmath=True, error_model="numpy", parallel=True)
+_in_parallel = compiled(nogil=True, fastmath=True, error_model="numpy", parallel=True)
 
 
 # Positive numbers in fp32 are in the same order as the integers that their bits are, of which vector operations take

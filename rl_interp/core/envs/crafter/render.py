@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 from crafter import constants, engine
-from numba import njit
 from numpy.typing import NDArray
+
+from rl_interp.core.compiled import compiled
 
 _VIEW = (9, 9)
 _ROWS = 7
@@ -86,7 +87,7 @@ def _textures() -> engine.Textures:
     return engine.Textures(constants.root / "assets")
 
 
-@njit(cache=True)
+@compiled()
 def _light(
     canvas: NDArray[np.uint8],
     noise: NDArray[np.float64],
@@ -116,13 +117,13 @@ def _light(
                 out[x, y, c] = np.uint8(pixel[c])
 
 
-@njit(cache=True)
+@compiled()
 def _grey(rgb: NDArray[np.uint8]) -> np.uint8:
     """Pillow's luma of an RGB pixel."""
     return np.uint8((rgb[0] * 19595 + rgb[1] * 38470 + rgb[2] * 7471 + 0x8000) >> 16)
 
 
-@njit(cache=True)
+@compiled()
 def _towards(grey: np.uint8, value: np.uint8, factor: float) -> np.uint8:
     """Pillow's blend of two bytes."""
     return np.uint8(np.float32(grey) + np.float32(factor) * np.float32(float(value) - float(grey)))

@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import opensimplex
 from crafter import constants, objects
-from numba import njit
 from numpy.typing import NDArray
 from opensimplex.internals import _noise3
+
+from rl_interp.core.compiled import compiled
 
 
 def generate_world(world: Any, player: Any) -> None:
@@ -72,7 +73,7 @@ def _set_objects(world: Any, player: Any, distance: NDArray, tunnels: NDArray[np
             world.add(objects.Skeleton(world, (x, y), player))
 
 
-@njit(cache=True)
+@compiled()
 def _noise(perm: NDArray, gradients: NDArray, xs: NDArray, ys: NDArray, z: float) -> NDArray[np.float64]:
     out = np.empty((len(xs), len(ys)))
     for i in range(len(xs)):

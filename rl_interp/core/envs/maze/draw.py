@@ -3,9 +3,9 @@
 from functools import cache
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rl_interp.core.compiled import compiled
 from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD
 
 PIXELS = 64
@@ -17,7 +17,7 @@ MOUSE, CHEESE = (88, 104, 196), (248, 190, 24)
 _COLOURS = np.array([FLOOR, WALL, CHEESE, MOUSE], np.uint8)
 
 
-@njit(cache=True)
+@compiled()
 def draw_cell(
     walls: NDArray[np.bool_],
     mouse: NDArray[np.int64],
@@ -39,7 +39,7 @@ def draw_cell(
                 out[channel, y, x] = _COLOURS[kind, channel]
 
 
-@njit(cache=True)
+@compiled()
 def draw(walls: NDArray[np.bool_], mouse: NDArray[np.int64], cheese: NDArray[np.int64], out: NDArray[np.uint8]) -> None:
     """Draw a maze into an observation `[3, 64, 64]`."""
     for channel in range(3):

@@ -6,9 +6,9 @@ alone: a seed gives the same maze everywhere.
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rl_interp.core.compiled import compiled
 from rl_interp.core.envs.maze.config import MOVES, WORLD
 
 NOWHERE = -1
@@ -19,7 +19,7 @@ _30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 _STEPS = MOVES[:4]
 
 
-@njit(cache=True)
+@compiled()
 def _below(state: NDArray[np.uint64], bound: int) -> int:
     """A random number from 0 to `bound` - 1; advances `state [1]`."""
     state[0] += _GOLDEN
@@ -30,7 +30,7 @@ def _below(state: NDArray[np.uint64], bound: int) -> int:
     return np.int64(((z >> _32) * np.uint64(bound)) >> _32)  # pyright: ignore[reportReturnType]
 
 
-@njit(cache=True)
+@compiled()
 def lay_out(
     seed: int,
     min_side: int,
@@ -59,7 +59,7 @@ def lay_out(
             return side
 
 
-@njit(cache=True)
+@compiled()
 def _carve(state: NDArray[np.uint64], side: int, start: int, walls: NDArray[np.bool_]) -> None:
     """Kruskal: rooms are every other cell; walls between two are opened in random order, where that joins what was
     apart. The rooms end as one tree."""
@@ -88,7 +88,7 @@ def _carve(state: NDArray[np.uint64], side: int, start: int, walls: NDArray[np.b
             walls[start + 2 * (room // rooms) + below, start + 2 * (room % rooms) + 1 - below] = False
 
 
-@njit(cache=True)
+@compiled()
 def _root(parent: NDArray[np.int64], i: int) -> int:
     while parent[i] != i:
         parent[i] = parent[parent[i]]
@@ -96,7 +96,7 @@ def _root(parent: NDArray[np.int64], i: int) -> int:
     return i
 
 
-@njit(cache=True)
+@compiled()
 def _place(
     state: NDArray[np.uint64],
     top: int,
@@ -113,7 +113,7 @@ def _place(
             return
 
 
-@njit(cache=True)
+@compiled()
 def distances(walls: NDArray[np.bool_], row: int, column: int, out: NDArray[np.int16]) -> None:
     """Write the steps from every cell to one into `out [25, 25]`; -1 in walls and where there is no way."""
     out[:] = NOWHERE
@@ -135,7 +135,7 @@ def distances(walls: NDArray[np.bool_], row: int, column: int, out: NDArray[np.i
                 written += 1
 
 
-@njit(cache=True)
+@compiled()
 def decision_square(
     walls: NDArray[np.bool_], mouse: NDArray[np.int64], cheese: NDArray[np.int64], row: int, column: int
 ) -> tuple[int, int]:

@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from rl_interp.core.compiled import compiled
 from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.maze.config import ACTIONS, MASTERED, MOVES, WORLD, MazeConfig
 from rl_interp.core.envs.maze.draw import draw_cell
@@ -148,7 +148,7 @@ _SAVED = (
 )
 
 
-@njit(cache=True)
+@compiled()
 def _move(
     actions: NDArray[np.int64],
     first: NDArray[np.bool_],

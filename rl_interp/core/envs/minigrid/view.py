@@ -4,13 +4,14 @@ A grid is uint8 `[width, height, 3]`: object, colour and state of each cell, as 
 """
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from rl_interp.core.compiled import compiled
 
 _UNSEEN, _EMPTY, _WALL, _DOOR, _GREY = 0, 1, 2, 4, 5
 
 
-@njit(cache=True)
+@compiled()
 def view(
     grid: NDArray[np.uint8],
     x: int,
@@ -45,7 +46,7 @@ def view(
     out[0, side - 1, side // 2], out[1, side - 1, side // 2], out[2, side - 1, side // 2] = kind, colour, state
 
 
-@njit(cache=True)
+@compiled()
 def _hide(out: NDArray[np.uint8]) -> None:
     """Set to `unseen` what walls and shut doors hide: light spreads row by row away from the agent, in each
     row first to the right and then to the left."""
@@ -70,7 +71,7 @@ def _hide(out: NDArray[np.uint8]) -> None:
                     out[channel, row, column] = _UNSEEN
 
 
-@njit(cache=True)
+@compiled()
 def panorama(
     grid: NDArray[np.uint8],
     x: int,

@@ -1,0 +1,44 @@
+"""`numba.njit` with what it compiles kept on disk, in whatever place this process may write to.
+
+Numba keeps it beside the source or in the user's cache directory (or in `NUMBA_CACHE_DIR`), and refuses to compile at
+all where it may write to none of them, as in a container whose user owns neither the package nor a home.
+"""
+
+import os
+import stat
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numba import config, njit
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def compiled(**options: Any) -> Callable[[F], F]:
+    """A decorator: `njit(cache=True, **options)`; where Numba finds no place for its cache, in a directory of this
+    user's under the system's temporary one, and where that fails too, without a cache."""
+
+    def decorate(function: F) -> F:
+        try:
+            return njit(cache=True, **options)(function)
+        except RuntimeError:  # there is no place
+            pass
+        try:
+            config.CACHE_DIR = str(_own_directory())  # pyright: ignore[reportAttributeAccessIssue]
+            return njit(cache=True, **options)(function)
+        except (OSError, RuntimeError):
+            return njit(**options)(function)
+
+    return decorate
+
+
+def _own_directory() -> Path:
+    """That nobody else may write to: what is read back from a cache is executed."""
+    path = Path(tempfile.gettempdir()) / f"rl-interp-numba-{os.getuid()}"
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise OSError(f"{path} is not this user's alone")
+    return path
