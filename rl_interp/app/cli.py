@@ -17,7 +17,7 @@ from typing import Any
 import tyro
 
 from rl_interp.app import commands
-from rl_interp.app.progress import console
+from rl_interp.app.progress import console, printable, say
 from rl_interp.core.errors import UserError, require_numbers
 from rl_interp.core.interrupt import Interrupted
 from rl_interp.core.stats import TOO_FEW
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
     except (UserError, OSError) as error:
         if debug:
             traceback.print_exc()
-        console.print(f"[red]error:[/red] {_escape(str(error))}", highlight=False, soft_wrap=True)
+        say("error:", "red", str(error))
         return 1
     if as_json:
         print(json.dumps(result, allow_nan=False))
@@ -153,12 +153,9 @@ def _stopped(number: int, frame: FrameType | None) -> None:
     raise Interrupted("stopped by SIGTERM; every file written so far is whole.")
 
 
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
-
-
 def _show(result: dict[str, Any], indent: str = "") -> None:
-    for key, value in result.items():
+    for name, value in ((str(name), value) for name, value in result.items()):
+        key = printable(name)
         if isinstance(value, dict):
             print(f"{indent}{key}:")
             _show(value, indent + "  ")
@@ -167,9 +164,9 @@ def _show(result: dict[str, Any], indent: str = "") -> None:
         elif isinstance(value, list) and value and all(isinstance(each, dict) for each in value):
             print(f"{indent}{key}:")
             for each in value:
-                print(f"{indent}  " + ", ".join(f"{name} {_short(v)}" for name, v in each.items() if _is_short(v)))
+                print(f"{indent}  " + ", ".join(f"{_short(n)} {_short(v)}" for n, v in each.items() if _is_short(v)))
         else:
-            print(f"{indent}{key}: {_missing(result, key) if value is None else _short(value)}")
+            print(f"{indent}{key}: {_missing(result, name) if value is None else _short(value)}")
 
 
 def _missing(result: dict[str, Any], key: str) -> str:
@@ -185,7 +182,7 @@ def _is_short(value: object) -> bool:
 def _short(value: object) -> str:
     if isinstance(value, (list, tuple)):
         return "[" + ", ".join(map(_short, value)) + "]"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else printable(str(value))
 
 
 if __name__ == "__main__":

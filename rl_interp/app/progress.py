@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False)
+"""Without markup: what is printed names files, targets and runs, and these may look like it."""
 
 
 class Update(Protocol):
@@ -19,7 +20,17 @@ class Update(Protocol):
 
 def warn(sentence: str) -> None:
     """Say on stderr what does not stop the command."""
-    console.print("[yellow]warning:[/yellow]", Text(sentence), highlight=False, soft_wrap=True)
+    say("warning:", "yellow", sentence)
+
+
+def say(label: str, colour: str, sentence: str) -> None:
+    """Print a sentence on stderr behind a coloured label."""
+    console.print(Text(label, colour), Text(printable(sentence)), highlight=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """With control characters and lone surrogates written out: a name out of a file must not steer the terminal."""
+    return "".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text)
 
 
 class _Rate(ProgressColumn):
@@ -34,16 +45,16 @@ def progress_bar(title: str, total: float, unit: str) -> Iterator[Update]:
         yield _Lines(title, total, unit)
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}"),
+        TextColumn("{task.completed:,.0f}/{task.total:,.0f} {task.fields[unit]}", markup=False),
         _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", style="dim"),
+        TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=total, unit=unit, note="")
+        task = progress.add_task(printable(title), total=total, unit=unit, note="")
 
         def update(done: float, note: str = "") -> None:
             progress.update(task, completed=done)
@@ -57,7 +68,7 @@ class _Lines:
     """Ten lines a task, for logs."""
 
     def __init__(self, title: str, total: float, unit: str):
-        self.title, self.total, self.unit, self.tenth = title, total, unit, -1
+        self.title, self.total, self.unit, self.tenth = printable(title), total, unit, -1
 
     def __call__(self, done: float, note: str = "") -> None:
         tenth = int(10 * done / self.total) if self.total else 10
