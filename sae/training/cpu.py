@@ -1,16 +1,16 @@
 """Selection and sums over active pairs on a CPU, in compiled loops (`kernels.py`)."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rl_interp.core.device import bf16_pays, int8_pays
+from rl_interp.core.device import bf16_pays, int8_is_right, int8_pays, int8_product
 from sae.training import kernels
 from sae.training.kernels import Array
-from sae.training.pairs import Active, Pairs, SparseKernel, from_floors
+from sae.training.pairs import Active, DenseKernel, Kernel, Pairs, SparseKernel, from_floors
 
 _CHUNK_BYTES = 1 << 22
 """Pre-activations at a time: what stays in the cores' caches from the product to the selection."""
@@ -85,7 +85,8 @@ class CPUKernel(SparseKernel):
 
     def _coarse(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[Array]:
         """As `_fine`, by products in int8 where the processor has them."""
-        if not self._int8 or x.shape[1] == 1:  # of which oneDNN's product in int8 makes nothing
+        width = x.shape[1]
+        if not self._int8 or width == 1 or not int8_is_right(width):  # of a width of 1 oneDNN makes nothing
             yield from self._fine(x, encoder, bias)
             return
         rows, latents, offsets = _arrays(x.float(), encoder.float(), bias.float())
@@ -97,9 +98,7 @@ class CPUKernel(SparseKernel):
         of_samples = self._products(x[samples], encoder, bias)
         of_latents = self._products(x, encoder[uneven], bias[uneven])
         for chunk in _chunks(len(x), len(encoder)):
-            product = torch.empty(chunk.stop - chunk.start, len(encoder), dtype=torch.int32)
-            # PyTorch makes the product twice as fast into a tensor that it is given.
-            torch.ops.aten._int_mm.out(torch.from_numpy(rows[chunk]), torch.from_numpy(latents).T, out=product)
+            product = int8_product(torch.from_numpy(rows[chunk]), torch.from_numpy(latents))
             pre = kernels.rescaled(product.numpy(), row_scales[chunk], scales, offsets)
             pre[:, uneven] = of_latents[chunk]
             here = slice(*np.searchsorted(samples, (chunk.start, chunk.stop)))
@@ -124,6 +123,27 @@ class CPUKernel(SparseKernel):
 
     def _lower(self, *tensors: Tensor) -> list[Tensor]:
         return [each.to(torch.bfloat16 if self._bf16 else torch.float32) for each in tensors]
+
+
+@cache
+def loops_are_right() -> bool:
+    """Whether the compiled loops find the pairs, errors and gradients that plain products find; tried once."""
+    with torch.inference_mode(False), torch.enable_grad():
+        found = zip(_tried(CPUKernel()), _tried(DenseKernel()), strict=True)
+        return all(torch.allclose(ours, plain, rtol=1e-4, atol=1e-4) for ours, plain in found)
+
+
+def _tried(kernel: Kernel) -> list[Tensor]:
+    """What a kernel makes of some known numbers."""
+    x, encoder, decoder = (torch.arange(n * 40.0).view(n, 40).mul(step).sin() for n, step in ((9, 1), (70, 2), (70, 3)))
+    parameters = [encoder.requires_grad_(), decoder.requires_grad_(), torch.zeros(70, requires_grad=True)]
+    tried = []
+    for select, argument in (("top_rows", 5), ("top_all", 45), ("above", torch.ones(70))):
+        pairs, pre = getattr(kernel, select)(x, encoder, parameters[2], argument)
+        kept = pre * (pre > 1)  # `above` may give some that lie below
+        error, residual = kernel.error(kept, decoder, torch.ones(40), x, pairs)
+        tried += [error, residual, *torch.autograd.grad(error, parameters)]
+    return tried
 
 
 def _chunks(samples: int, latents: int) -> Iterator[slice]:

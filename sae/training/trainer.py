@@ -19,7 +19,7 @@ from sae.data import Activations
 from sae.model import SAE
 from sae.training.accelerator import AcceleratorKernel, check_triton
 from sae.training.config import SAEConfig
-from sae.training.cpu import CPUKernel
+from sae.training.cpu import CPUKernel, loops_are_right
 from sae.training.feed import Feed
 from sae.training.kinds import KINDS, Losses
 from sae.training.pairs import DenseKernel, Kernel
@@ -260,7 +260,7 @@ def _kernel(config: SAEConfig, device: torch.device) -> Kernel:
     if config.kernel == "dense":
         return DenseKernel()
     if device.type == "cpu":
-        return CPUKernel()
+        return CPUKernel() if loops_are_right() else DenseKernel()
     check_triton()
     return AcceleratorKernel()
 

@@ -1,9 +1,12 @@
 """`rl-interp info`."""
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
-from rl_interp.core.device import bf16_pays, pick_device
+import torch
+
+from rl_interp.core.device import bf16_pays, has_bf16, has_int8, int8_pays, pick_device
 from rl_interp.core.run import provenance
 
 _EXTRAS = {
@@ -25,5 +28,28 @@ def info() -> dict[str, Any]:
         "hardware": known["hardware"],
         "device": str(device),
         "bf16": bf16_pays(device),
+        "fast_paths": _fast_paths(device),
         "extras": {extra: importlib.util.find_spec(module) is not None for extra, module in _EXTRAS.items()},
     }
+
+
+def _fast_paths(device: torch.device) -> dict[str, str]:
+    """What is computed by faster means than plain products, each tried on known numbers."""
+    from agents.dreamerv3 import norm
+    from agents.impala import pool
+    from sae.training import cpu
+
+    plain = torch.device("cpu")
+    return {
+        "bf16 products": _said(has_bf16(device), lambda: bf16_pays(device)),
+        "int8 products (fits of dictionaries)": _said(has_int8(plain), lambda: int8_pays(plain)),
+        "compiled loops (fits of dictionaries)": _said(True, cpu.loops_are_right),
+        "compiled pooling (IMPALA)": _said(has_bf16(plain), pool.loops_are_right),
+        "compiled layer norm (DreamerV3)": _said(True, lambda: norm.loops_are_right(8)),
+    }
+
+
+def _said(there: bool, right: Callable[[], bool]) -> str:
+    if not there:
+        return "not here"
+    return "in use" if right() else "off: wrong on known numbers"
