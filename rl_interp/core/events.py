@@ -4,7 +4,6 @@
 points in memory, which a kill loses though the checkpoint after them is there.
 """
 
-import itertools
 import os
 import socket
 import time
@@ -16,8 +15,6 @@ from rl_interp.core.files import full_disk_said
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
-
-_numbers = itertools.count()
 
 
 class EventFile:
@@ -34,7 +31,9 @@ class EventFile:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
+        # TensorBoard reads files in the order of their names, and two may be begun within a second.
+        seconds, fraction = divmod(time.time_ns(), 10**9)
+        name = f"events.out.tfevents.{seconds:010d}.{fraction:09d}.{socket.gethostname()}.{os.getpid()}"
         self.path = directory / name
         with full_disk_said(self.path):
             directory.mkdir(parents=True, exist_ok=True)
