@@ -247,7 +247,7 @@ def test_a_demo_empties_no_directory_in_which_something_was_put(run, place):
     Path("runs/demo/notes.txt").write_text("mine")
     status, _, err = run("demo --run tiny --episodes 1")
     assert status == 1
-    assert "runs/demo holds other things than a demo (notes.txt), which would be lost" in err
+    assert "runs/demo holds other things than a demo, which would be lost (notes.txt); give another --output" in err
 
 
 LENGTHENED = {

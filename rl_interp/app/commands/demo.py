@@ -98,7 +98,7 @@ def _clear(output: Path) -> None:
         if foreign or not (output / _MARK).is_file():
             there = f" ({foreign[0]})" if foreign else ""
             raise RunError(
-                f"{output} holds other things than a demo{there}, which would be lost; give another --output."
+                f"{output} holds other things than a demo, which would be lost{there}; give another --output."
             )
         shutil.rmtree(output)
     write_json(output / _MARK, provenance())
