@@ -272,10 +272,13 @@ def _end_of_lines(file: Any) -> int:
 
 
 def _is_full(error: BaseException) -> bool:
-    """Whether a write failed for want of space. Safetensors says so in words, with the system's own number."""
+    """Whether a write failed for want of space. PyTorch raises an error of its own on the way out from the system's,
+    and Safetensors says it in words, with the system's number."""
+    if error.__context__ is not None and _is_full(error.__context__):
+        return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _FULL
-    code = re.search(r"Os \{ code: (\d+)", str(error))
+    code = re.search(r"(?:os error |Os \{ code: )(\d+)", str(error))
     return code is not None and int(code[1]) in _FULL
 
 
