@@ -21,11 +21,11 @@ lint: .venv/installed  ## ruff and pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-kill: .venv/installed  ## every long command is killed at random moments (KILLS=40) and must go on as if nothing had happened
-	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/kill.py $(or $(KILLS),40) $(or $(SEED),0)
+kill: .venv/installed  ## every long command is killed at random moments (KILLS=40) and gone on with
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/kill.py $(or $(KILLS),40) $(or $(SEED),0)
 
 full-disk: .venv/installed  ## every command that writes meets a full disk (DISKS=20); needs the right to mount a tmpfs
-	OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/full_disk.py $(or $(DISKS),20) $(or $(SEED),0)
+	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/full_disk.py $(or $(DISKS),20) $(or $(SEED),0)
 
 bench: .venv/bench-installed  ## measure beside other libraries; writes benchmarks/results/ and docs/performance.md
 	$(BIN)/python -m benchmarks.run

@@ -1,6 +1,6 @@
 """`make full-disk`: every command that writes meets a full disk, at a random fill level, on a real small file system.
 
-    python tests/reliability/full_disk.py [FULL DISKS] [SEED]
+    PYTHONPATH=.:tests python tests/reliability/full_disk.py [FULL DISKS] [SEED]
 
 It needs the right to mount a tmpfs. What is checked: the command ends with status 1 and one sentence that says so and
 names a path, without a traceback; whatever has its name is whole, and a store that was there is as it was; nothing is

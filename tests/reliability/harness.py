@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from processes import die, watch_files
 
 from rl_interp.app import cli
 from rl_interp.app.dictionaries import runs as fits
@@ -126,20 +127,11 @@ def play(
 
 def _command(line: str, counter: int, output: int, last: int | None) -> None:
     """The child: it never returns."""
-    here, seen = f"{os.getcwd()}/runs", 0
 
-    def watch(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal seen
-        if not event.startswith(("os.", "open", "shutil.", "tempfile.")) or not arguments:
-            return
-        if event == "open" and not (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")):
-            return
-        at = arguments[0]
-        if isinstance(at, str | bytes | os.PathLike) and os.path.abspath(os.fsdecode(at)).startswith(here):
-            if seen == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            seen += 1
-            os.pwrite(counter, b"!", seen - 1)
+    def each(count: int) -> None:
+        if count == last:
+            die()
+        os.pwrite(counter, b"!", count)
 
     status = 1
     try:
@@ -149,7 +141,7 @@ def _command(line: str, counter: int, output: int, last: int | None) -> None:
         cli.console.file = sys.stderr
         fits.SAVE_EVERY = 0.05  # else a small fit would have one checkpoint, at its end
         torch.set_num_threads(1)
-        sys.addaudithook(watch)
+        watch_files("runs", each)
         status = cli.main([*line.split(), "--json"])
     except BaseException:
         import traceback

@@ -1,6 +1,6 @@
 """`make kill`: every long command is killed at random moments and run again, and must end as if nothing had happened.
 
-    python tests/reliability/kill.py [KILLS] [SEED]
+    PYTHONPATH=.:tests python tests/reliability/kill.py [KILLS] [SEED]
 
 Half of the kills come after a random time, half just before a random thing that the command does to a file, where the
 moments that matter are. What is checked after each kill: whatever has its name is whole, and a store that was there is

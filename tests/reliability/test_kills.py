@@ -1,0 +1,86 @@
+"""Small writers killed at every thing that they do to a file; `make kill` does it to whole commands, at random."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from processes import killed_at
+from torch import nn
+
+from agents.loop import train_run
+from rl_interp.core.locks import writing
+from rl_interp.core.rollout import Episodes
+from rl_interp.core.run import Run
+from rl_interp.core.store import ActivationStore, StoreWriter
+
+CONFIG = SimpleNamespace(agent_steps=20, eval_every=0, checkpoint_every=5, log_every=2, env=None)
+
+
+class Counting:
+    """A decision at a time, each of which moves a weight."""
+
+    def __init__(self):
+        torch.manual_seed(0)
+        self.agent, self.agent_steps = nn.Linear(1, 1), 0
+
+    def advance(self):
+        self.agent_steps += 1
+        with torch.no_grad():
+            self.agent.weight.mul_(1.1).add_(self.agent_steps)
+
+    def metrics(self):
+        return {"decisions": float(self.agent_steps)}
+
+    def score(self):
+        return Episodes(np.zeros(1), np.zeros(1, int), {})
+
+    def state(self):
+        return {"agent_steps": self.agent_steps}
+
+    def restore(self, weights, state, source):
+        self.agent.load_state_dict(weights)
+        self.agent_steps = state["agent_steps"]
+
+    def close(self):
+        pass
+
+
+def train(path):
+    run = Run.open(path) if Run(path).checkpoint_steps() else Run.create(path, "counting", {}, 0)
+    train_run(Counting(), CONFIG, run)
+    return run
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_a_training_goes_on_wherever_it_was_killed(tmp_path, first):
+    whole, operation, kills = train(tmp_path / "whole"), first, 0
+    while killed_at(operation, path := tmp_path / f"run{operation}", lambda path=path: train(path)):
+        for step in Run(path).checkpoint_steps():
+            Run(path).checkpoint(step)
+        killed_at(operation + 20, path, lambda path=path: train(path))
+        run = train(path)
+        assert torch.equal(run.load_weights()["weight"], whole.load_weights()["weight"])
+        assert [line["step"] for line in run.metrics()] == list(range(2, 21, 2))
+        assert not list(tmp_path.rglob(".*"))
+        operation, kills = operation + 37, kills + 1
+    assert kills > 3
+
+
+@pytest.mark.parametrize("first", range(2))
+def test_a_store_is_the_old_one_or_the_new_wherever_its_writer_was_killed(tmp_path, first):
+    def write(value):
+        with StoreWriter(tmp_path / "store", "fc", {}, shard_rows=4) as writer:
+            for _ in range(3):
+                writer.append(np.full((4, 2), value, np.float32), {"episode": np.arange(4)})
+
+    write(1)
+    operation, kills = first, 0
+    while killed_at(operation, tmp_path, lambda: write(2)):
+        assert Path(tmp_path / "store" / "manifest.json").is_file()
+        assert set(ActivationStore(tmp_path / "store").read(np.arange(12)).flat) in ({1.0}, {2.0})
+        with writing(tmp_path / "store"):
+            assert [each.name for each in tmp_path.iterdir()] in (["store", ".store.lock"], [".store.lock", "store"])
+        operation, kills = operation + 2, kills + 1
+    assert kills > 5
