@@ -26,7 +26,7 @@ def evaluate(
 
     Args:
         run: Name under runs/ or a path.
-        episodes: Whole episodes to play.
+        episodes: Whole episodes to play; an interval needs at least 5.
         seed: Of the episodes and of exploration.
         epsilon: Probability of a random action.
         checkpoint: Step of the checkpoint; by default the newest.

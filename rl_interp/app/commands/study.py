@@ -30,7 +30,7 @@ def study_cbet(
     Args:
         agents: Which agents.
         envs: Gymnasium ids.
-        seeds: Trainings of each condition, with seeds 0, 1 and so on.
+        seeds: Trainings of each condition, with seeds 0, 1 and so on; an interval needs 5.
         agent_steps: Decisions of each; by default what suits the environment.
         coefficient: Factor of the bonus.
         jobs: Trainings at a time, one core each; by default as many as there are cores.
@@ -54,7 +54,7 @@ def study_transfer(
     Args:
         explorer: Run of the exploration policy: `rl-interp train impala --env A,B,C --cbet --pretrain ...` made it.
         envs: Gymnasium ids.
-        seeds: Trainings of each condition, with seeds 0, 1 and so on.
+        seeds: Trainings of each condition, with seeds 0, 1 and so on; an interval needs 5.
         agent_steps: Decisions of each; by default what suits the environment.
         jobs: Trainings at a time, one core each; by default as many as there are cores.
         run: Name under runs/ or a path, for results and run directories.
