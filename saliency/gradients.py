@@ -1,8 +1,9 @@
 """Gradient saliency; integrated gradients through Captum."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from rl_interp.core.agent import Agent, State, evaluating, tree_map
 from rl_interp.core.errors import UserError
-from saliency.perturbation import Perturbation
+from saliency.perturbation import CHUNK, Perturbation
 from saliency.targets import Target, evaluate, prepare
 
 
@@ -19,48 +20,112 @@ class Gradient:
     """Σ_c |∂target / ∂pixel| over the observation's channels (Simonyan et al. 2014, arXiv 1312.6034)."""
 
     def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
-        """`[B, C, H, W]`: signed gradients per pixel, in the target's unit per grey level."""
+        """As `obs`, `[B, C, H, W]` or `[B, D]`: signed gradients, in the target's unit per grey level."""
         pixels = _pixels(agent, obs)
         with torch.enable_grad(), evaluating(agent):
             _, values = _function(agent, obs, pixels, target, state)
             return _gradient(values, pixels, target)
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
-        """`[B, H, W]` float32."""
-        return self.attributions(agent, obs, target, state).abs().sum(1).float().cpu().numpy()
+        """`[B, H, W]` float32; of vectors `[B, D]`."""
+        return _map(self.attributions(agent, obs, target, state).abs())
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """Integrated gradients, and how well they add up."""
+
+    attributions: Tensor
+    """As the observations, `[B, C, H, W]` or `[B, D]`: signed contributions, in the target's unit."""
+    difference: Tensor
+    """`[B]`: target(obs) − target(baseline), which they sum to but for the gap."""
+    gap: Tensor
+    """`[B]`: their sum − the difference."""
+    steps: list[int]
+    """Of each observation: points that its path needed."""
 
 
 @dataclass(frozen=True)
 class IntegratedGradients:
     """Σ_c of integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365), signed.
 
-    Over all pixels they sum to target(obs) − target(baseline).
+    Over all pixels they sum to target(obs) − target(baseline), up to a gap that `integrate` gives. The points along the
+    path are doubled, from 32, until the gap is at most `tolerance` of the difference (or of a thousandth of the larger
+    target, where the two are that near), or `steps` are used; then a warning says so. 5% is what the paper advises. A
+    network of ReLUs bends wherever one switches, so the gap falls with the number of points only: on the shipped DQN's
+    advantage it is 24% (median) at 32, 1.7% at 128 and 1.3% at 512.
     """
 
     baseline: Literal["black", "blur"] = "black"
     """What the path starts from: zeros, or the blurred observation."""
-    steps: int = 32
-    """Points of the Gauss-Legendre rule along the path."""
+    tolerance: float = 0.05
+    """Gap that is allowed, as a share of the difference."""
+    steps: int = 1024
+    """Points of the Gauss-Legendre rule along the path, at most."""
 
-    def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
-        """`[B, C, H, W]`: signed contributions per pixel, in the target's unit."""
-        from captum.attr import IntegratedGradients as Captum
+    def __post_init__(self) -> None:
+        if self.tolerance <= 0 or self.steps < 1:
+            raise UserError(f"tolerance={self.tolerance}, steps={self.steps} given; both must be positive.")
 
+    def integrate(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Integrated:
+        """The attributions with their gaps.
+
+        Raises:
+            UserError: a target without a gradient, or vectors with the baseline `blur`.
+        """
+        if obs.dim() != 4 and self.baseline == "blur":
+            raise UserError(f"observations {tuple(obs.shape)} given, which can't be blurred; use baseline='black'.")
         pixels = _pixels(agent, obs)
         start = torch.zeros_like(pixels) if self.baseline == "black" else Perturbation().blur(pixels).detach()
-        one_by_one = []
         with torch.enable_grad(), evaluating(agent):
+            paths = []
             for i in range(len(obs)):  # the chosen action is one observation's own
                 one, own = slice(i, i + 1), None if state is None else _select(state, i)
-                function, value = _function(agent, obs[one], pixels[one], target, own)
-                _gradient(value, pixels, target)
-                found = Captum(function).attribute(pixels[one], start[one], n_steps=self.steps)
-                one_by_one.append(found.detach())
-        return torch.cat(one_by_one)
+                paths.append(self._path(agent, obs[one], pixels[one], start[one], target, own))
+        attributions, difference, gap, steps = zip(*paths, strict=True)
+        return Integrated(torch.cat(attributions), torch.cat(difference), torch.cat(gap), list(steps))
+
+    def _path(self, agent: Agent, obs: Tensor, end: Tensor, start: Tensor, target: Target, state: State) -> Any:
+        """Attributions `[1, ...]`, difference `[1]`, gap `[1]` and points of one observation."""
+        from captum.attr import IntegratedGradients as Captum
+
+        function, value = _function(agent, obs, end, target, state)
+        _gradient(value, end, target)
+        with torch.no_grad():
+            before = function(start)
+        value = value.detach()
+        difference = value - before
+        allowed = self.tolerance * torch.maximum(difference.abs(), 1e-3 * torch.maximum(value.abs(), before.abs()))
+        steps = min(32, self.steps)
+        while True:
+            found = Captum(function).attribute(end, start, n_steps=steps, internal_batch_size=CHUNK).detach()
+            gap = found.flatten(1).sum(1) - difference
+            if not gap.abs() > allowed or steps == self.steps:  # written so that NaN, which nothing mends, ends it
+                return found, difference, gap, steps
+            steps = min(2 * steps, self.steps)
+
+    def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
+        """As `obs`, `[B, C, H, W]` or `[B, D]`: signed contributions, in the target's unit. Warns of gaps above the
+        tolerance, such as a target with jumps can have."""
+        found = self.integrate(agent, obs, target, state)
+        short = [i for i, steps in enumerate(found.steps) if steps == self.steps]
+        share = (found.gap.abs() / found.difference.abs())[short]
+        if (share > self.tolerance).any():
+            warnings.warn(
+                f"integrated gradients of {target.name} miss the difference that they should sum to by up to "
+                f"{float(share.max()):.0%} after {self.steps} points; give more steps, or another target.",
+                stacklevel=2,
+            )
+        return found.attributions
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
-        """`[B, H, W]` float32."""
-        return self.attributions(agent, obs, target, state).sum(1).float().cpu().numpy()
+        """`[B, H, W]` float32; of vectors `[B, D]`."""
+        return _map(self.attributions(agent, obs, target, state))
+
+
+def _map(attributions: Tensor) -> np.ndarray:
+    """Images' channels added up."""
+    return (attributions.sum(1) if attributions.dim() == 4 else attributions).float().cpu().numpy()
 
 
 def _pixels(agent: Agent, obs: Tensor) -> Tensor:

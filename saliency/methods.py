@@ -12,14 +12,15 @@ from rl_interp.core.agent import Agent, State
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.rollout import not_finite
 from saliency.gradients import Gradient, IntegratedGradients
-from saliency.perturbation import Perturbation
-from saliency.targets import Target
+from saliency.perturbation import GREYDANUS, Perturbation
+from saliency.targets import PolicyChange, Target, ValueChange
 
 Method = Callable[..., np.ndarray]
-"""`method(agent, obs [B, C, H, W], target, state=None) -> [B, H, W]` float32."""
+"""`method(agent, obs [B, C, H, W], target, state=None) -> [B, H, W]` float32, or of `[B, D]` to `[B, D]`."""
 
 METHODS: dict[str, Method] = {
     "perturbation": Perturbation(),
+    "greydanus": GREYDANUS,
     "gradient": Gradient(),
     "integrated-gradients": IntegratedGradients(),
 }
@@ -28,26 +29,21 @@ METHODS: dict[str, Method] = {
 def saliency_map(
     agent: Agent, obs: Tensor, target: Target, method: str = "perturbation", state: State = None
 ) -> np.ndarray:
-    """`[B, H, W]` float32: how much each pixel matters to the target, by a method of `METHODS`.
+    """`[B, H, W]` float32: how much each pixel matters to the target, by a method of `METHODS`; `[B, D]` for
+    observations that are vectors `[B, D]`, of each entry.
 
     All modules are in evaluation mode meanwhile.
 
     Raises:
-        UserError: unknown method, observations that are no images, an agent that takes floats for other observations
-            than the same bytes, or a map that is not finite.
+        UserError: unknown method, observations that are neither images nor vectors, an agent that takes floats for
+            other observations than the same bytes, or a map that is not finite.
     """
     if method not in METHODS:
         raise UserError(unknown("saliency method", method, METHODS))
-    if not isinstance(obs, Tensor) or obs.dim() != 4 or not len(obs):
-        given = tuple(obs.shape) if isinstance(obs, Tensor) else f"as a {type(obs).__name__}"
-        raise UserError(f"observations {given} given; saliency maps need images, a tensor [B, C, H, W].")
-    channels, *size = obs.shape[1:]
-    if size[1] <= 4 < min(channels, size[0]):
-        raise UserError(
-            f"observations {tuple(obs.shape)} given, which look like [B, H, W, C]; give the agent [B, C, H, W], where "
-            "needed through wrap(forward=lambda module, obs: module(obs.permute(0, 2, 3, 1)))."
-        )
-    if agent.observation == "symbols" and method != "perturbation":
+    _check_observations(obs)
+    if method == "gradient" and isinstance(target, PolicyChange | ValueChange):
+        raise UserError(f"{target.name} has no gradient at the observation, where nothing has changed; use greydanus.")
+    if agent.observation == "symbols" and method not in ("perturbation", "greydanus"):
         raise UserError(
             f"method {method!r} given for an agent that sees symbols, which have no gradient; use perturbation."
         )
@@ -55,6 +51,19 @@ def saliency_map(
     if not np.isfinite(maps).all():
         raise not_finite(f"the maps of {target.name}")
     return maps
+
+
+def _check_observations(obs: Tensor) -> None:
+    if not isinstance(obs, Tensor) or obs.dim() not in (2, 4) or not obs.numel():
+        given = tuple(obs.shape) if isinstance(obs, Tensor) else f"as a {type(obs).__name__}"
+        raise UserError(
+            f"observations {given} given; saliency maps need a tensor, images [B, C, H, W] or vectors [B, D]."
+        )
+    if obs.dim() == 4 and obs.shape[3] <= 4 < min(obs.shape[1:3]):
+        raise UserError(
+            f"observations {tuple(obs.shape)} given, which look like [B, H, W, C]; give the agent [B, C, H, W], where "
+            "needed through wrap(forward=lambda module, obs: module(obs.permute(0, 2, 3, 1)))."
+        )
 
 
 def randomised(agent: Agent, seed: int = 0) -> Agent:
@@ -81,7 +90,7 @@ def randomisation_check(
     arXiv 1810.03292).
 
     Near 1, the map shows the picture rather than what the agent has learned. NaN where a map is all zero.
-    `maps [B, H, W]` are the agent's own, where they are known already.
+    `maps [B, ...]` are the agent's own, where they are known already.
     """
     maps = saliency_map(agent, obs, target, method, state) if maps is None else maps
     controls = saliency_map(randomised(agent, seed), obs, target, method, state)

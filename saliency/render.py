@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from rl_interp.core.errors import UserError
 from rl_interp.core.pictures import font_of
 
 HEIGHT = 640
@@ -64,7 +65,15 @@ def compose(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
 def overlay(
     screen: NDArray[np.uint8], saliency: NDArray[np.float32], scale: float, size: tuple[int, int]
 ) -> NDArray[np.uint8]:
-    """The screen, enlarged to `size` (height, width), with the map in red (for the target) and blue (against)."""
+    """The screen, enlarged to `size` (height, width), with the map in red (for the target) and blue (against).
+
+    Raises:
+        UserError: a map without places, as those of vectors are.
+    """
+    if saliency.ndim != 2:
+        raise UserError(
+            f"a map {saliency.shape} given, which has no places on a screen; give [h, w], and draw a vector's as bars."
+        )
     shape = (size[1], size[0])
     large = cv2.resize(screen, shape, interpolation=cv2.INTER_NEAREST).astype(np.float32)
     strength = np.clip(cv2.resize(saliency / max(scale, 1e-12), shape, interpolation=cv2.INTER_LINEAR), -1, 1)

@@ -87,6 +87,31 @@ class Value:
 
 
 @dataclass(frozen=True)
+class PolicyChange:
+    """−½‖p − p₀‖², p being the logits (or Q-values) and p₀ those on the unperturbed observation. Its drop under a
+    perturbation is the saliency of Greydanus et al. 2018 (arXiv 1711.00138, eq. 2), which has no sign."""
+
+    at: str | None = None
+    name: str = "policy change"
+
+    def prepare(self, output: PolicyOutput) -> Score:
+        before = output.preferences
+        return lambda out, value: -(out.preferences - before).square().sum(-1) / 2
+
+
+@dataclass(frozen=True)
+class ValueChange:
+    """−½(V − V₀)², V₀ being the state's value on the unperturbed observation (ibid., eq. 3)."""
+
+    at: str | None = None
+    name: str = "value change"
+
+    def prepare(self, output: PolicyOutput) -> Score:
+        before = output.state_value
+        return lambda out, value: -(out.state_value - before).square() / 2
+
+
+@dataclass(frozen=True)
 class Feature:
     """One feature of the value at a hook point, e.g. of a sparse autoencoder's `encode`; of a spatial point, its
     sum over positions."""
@@ -111,13 +136,16 @@ class Feature:
 
 
 def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] = ()) -> Target:
-    """`chosen`, `advantage`, `value`, or `q:ACTION` with an action's name.
+    """`chosen`, `advantage`, `value`, `policy-change`, `value-change`, or `q:ACTION` with an action's name.
 
     Raises:
         UserError: it is none of these, or there is no such action. `others` are named in it too: what the caller
             knows besides.
     """
-    simple: dict[str, Target] = {"chosen": Chosen(), "advantage": Advantage(), "value": Value()}
+    simple: dict[str, Target] = {
+        "chosen": Chosen(), "advantage": Advantage(), "value": Value(), "policy-change": PolicyChange(),
+        "value-change": ValueChange(),
+    }  # fmt: skip
     if text in simple:
         return simple[text]
     kind, _, action = text.partition(":")

@@ -10,15 +10,19 @@ from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import assert_unhooked
 from saliency import (
+    GREYDANUS,
     METHODS,
+    Ablation,
     Advantage,
     Chosen,
     Feature,
     Gradient,
     IntegratedGradients,
     Perturbation,
+    PolicyChange,
     Preference,
     Value,
+    ValueChange,
     parse_target,
     randomisation_check,
     randomised,
@@ -126,12 +130,40 @@ def test_gradients_agree_with_finite_differences(agent, obs):
         assert gradient[b, c, y, x].item() == pytest.approx(((up - down) / 2e-3).item(), abs=1e-9)
 
 
-@pytest.mark.parametrize("target", [Advantage(), Value(), Preference(2)], ids=lambda target: target.name)
-def test_integrated_gradients_sum_to_the_difference_from_the_baseline(agent, obs, target):
-    parts = IntegratedGradients(steps=400).attributions(agent, obs, target).sum((1, 2, 3))
-    prepared = target.prepare(agent.step(obs))
-    whole = prepared(agent.step(obs), None) - prepared(agent.step(torch.zeros_like(obs)), None)
-    torch.testing.assert_close(parts, whole, rtol=1e-3, atol=1e-4)
+class Bends(OneSpot):
+    """A Q-value that bends every few grey levels on the way to black."""
+
+    def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        bright = super().step(obs, state, first).q_values[:, :1]
+        bent = (bright - torch.arange(3, 256, 7)).relu().sum(1, True)
+        return PolicyOutput(q_values=torch.cat([bent, bright], 1))
+
+
+class Jumps(OneSpot):
+    """A Q-value that jumps: no gradient sees it."""
+
+    def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        out = super().step(obs, state, first)
+        return PolicyOutput(q_values=out.q_values + 100 * (out.q_values > 50))
+
+
+@pytest.mark.parametrize("tolerance", [0.05, 0.005])
+@pytest.mark.parametrize("target", [Advantage(), Value(), Preference(0)], ids=lambda target: target.name)
+def test_integrated_gradients_sum_to_the_difference_from_the_baseline(agent, obs, target, tolerance):
+    for each in (agent, Bends(20, 30)):
+        found = IntegratedGradients(tolerance=tolerance).integrate(each, obs, target)
+        prepared = target.prepare(each.step(obs))
+        with torch.no_grad():
+            whole = prepared(each.step(obs), None) - prepared(each.step(torch.zeros_like(obs)), None)
+        torch.testing.assert_close(found.difference, whole)
+        torch.testing.assert_close(found.attributions.sum((1, 2, 3)) - found.gap, whole)
+        assert (found.gap.abs() <= tolerance * whole.abs()).all()
+
+
+def test_integrated_gradients_warn_where_they_do_not_sum_up(obs):
+    bright = torch.full_like(obs[:1], 200)
+    with pytest.warns(UserWarning, match="action 0 miss the difference .* by up to 33% after 64 points"):
+        IntegratedGradients(steps=64)(Jumps(20, 30), bright, Preference(0))
 
 
 def test_targets_are_what_their_names_say(agent, obs):
@@ -169,10 +201,10 @@ def test_a_map_of_a_shuffled_network_is_another_map(agent, obs):
 
 
 def test_what_cannot_be_mapped_is_refused(agent, obs):
-    with pytest.raises(UserError, match="unknown saliency method 'lime'; known: perturbation, gradient"):
+    with pytest.raises(UserError, match="unknown saliency method 'lime'; known: perturbation, greydanus, gradient"):
         saliency_map(agent, obs, Value(), "lime")
-    with pytest.raises(UserError, match=r"saliency maps need images, a tensor \[B, C, H, W\]"):
-        saliency_map(agent, torch.zeros(1, 5), Value())
+    with pytest.raises(UserError, match=r"saliency maps need a tensor, images \[B, C, H, W\] or vectors"):
+        saliency_map(agent, torch.zeros(1, 5, 5), Value())
     with pytest.raises(UserError, match="sigma=0, stride=5 given; both must be positive"):
         Perturbation(sigma=0)
 
@@ -215,7 +247,7 @@ def test_observations_that_are_not_channels_first_images_are_refused(agent, obs)
     with pytest.raises(UserError, match=r"look like \[B, H, W, C\]; give the agent \[B, C, H, W\]"):
         saliency_map(agent, obs.permute(0, 2, 3, 1), Value())
     for bad in (obs[:0], obs.numpy()):
-        with pytest.raises(UserError, match=r"saliency maps need images, a tensor \[B, C, H, W\]"):
+        with pytest.raises(UserError, match=r"saliency maps need a tensor, images \[B, C, H, W\] or vectors"):
             saliency_map(agent, bad, Value())
 
 
@@ -227,3 +259,80 @@ def test_an_agent_that_no_gradient_passes_is_refused_in_a_sentence(obs):
     for method in ("gradient", "integrated-gradients"):
         with pytest.raises(UserError, match="value has no gradient with respect to the observations"):
             saliency_map(Rounding(20, 30), obs, Value(), method)
+
+
+def test_greydanus_is_as_published(agent, obs):
+    """Against eq. 1 to 3 of arXiv 1711.00138, written out with SciPy."""
+    image = obs[0].numpy().astype(np.float64)
+    blurred = np.stack([gaussian_filter(plane, 3, mode="mirror") for plane in image])  # A(I, sigma_A = 3)
+
+    def policy_and_value(picture: np.ndarray) -> tuple[np.ndarray, float]:
+        q = agent.step(torch.from_numpy(picture[None])).q_values[0].detach().numpy()
+        return q, q.max()
+
+    policy, value = policy_and_value(image)
+    found = {target: GREYDANUS.scores(agent, obs[:1], target)[0] for target in (PolicyChange(), ValueChange())}
+    for i, y in enumerate(range(0, SIZE, 5)):
+        for j, x in enumerate(range(0, SIZE, 5)):
+            spot = np.zeros((SIZE + 40, SIZE + 40))
+            spot[y + 20, x + 20] = 1
+            mask = gaussian_filter(spot, 5, mode="constant")[20:-20, 20:-20]  # M(i, j), sigma^2 = 25
+            perturbed_policy, perturbed_value = policy_and_value(
+                image * (1 - mask / mask.max()) + blurred * mask / mask.max()
+            )
+            wanted = 0.5 * ((policy - perturbed_policy) ** 2).sum(), 0.5 * (value - perturbed_value) ** 2
+            for scores, score in zip(found.values(), wanted, strict=True):
+                assert scores[i, j].item() == pytest.approx(score, rel=1e-3, abs=1e-7)
+    assert (saliency_map(agent, obs, PolicyChange(), "greydanus") >= 0).all()
+    with pytest.raises(UserError, match="policy change has no gradient at the observation"):
+        saliency_map(agent, obs, PolicyChange(), "gradient")
+
+
+class Vectors(Agent):
+    """A smooth function of eight numbers."""
+
+    hook_points = {"hidden": HookPoint("hidden", "B D")}
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.hidden, self.q = nn.Linear(8, 16), nn.Linear(16, 3)
+
+    def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        return PolicyOutput(q_values=self.q(torch.tanh(self.hidden(obs.float()))))
+
+
+def test_vectors_get_a_number_of_each_entry():
+    agent, obs = Vectors(), torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    maps = {method: saliency_map(agent, obs, Preference(1), method) for method in METHODS}
+    assert {found.shape for found in maps.values()} == {(4, 8)}
+    differentiated = obs.clone().requires_grad_()
+    agent.step(differentiated).q_values[:, 1].sum().backward()
+    np.testing.assert_allclose(maps["gradient"], differentiated.grad.abs(), rtol=1e-5)
+    difference = agent.step(obs).q_values[:, 1] - agent.step(0 * obs).q_values[:, 1]
+    np.testing.assert_allclose(maps["integrated-gradients"].sum(1), difference.detach(), rtol=1e-2, atol=1e-4)
+    assert randomisation_check(agent, obs, Preference(1), "perturbation").shape == (4,)
+
+
+@pytest.mark.parametrize("baseline", [0.0, torch.linspace(-1, 1, 8)], ids=["zero", "vector"])
+def test_perturbing_vectors_is_captums_ablation(baseline):
+    from captum.attr import FeatureAblation
+
+    agent, obs = Vectors(), torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    ours = Ablation(baseline)(agent, obs, Preference(2))
+    base = torch.as_tensor(baseline).expand(1, 8)
+    with torch.no_grad():
+        theirs = FeatureAblation(lambda x: agent.step(x).q_values[:, 2]).attribute(obs, baselines=base)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_bytes_are_ablated_as_bytes_where_the_baseline_is_one():
+    class Memory(Vectors):
+        def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+            assert obs.dtype == torch.uint8
+            return super().step(obs)
+
+    obs = torch.arange(16, dtype=torch.uint8).view(2, 8)
+    assert Ablation(3.0)(Memory(), obs, Value()).shape == (2, 8)
+    with pytest.raises(UserError, match=r"baseline \(3,\) given; give a number, or one of each of 8"):
+        Ablation(torch.zeros(3))(Memory(), obs, Value())

@@ -83,3 +83,8 @@ def test_a_picture_is_written_as_it_is(tmp_path):
 
     picture = np.random.default_rng(0).integers(0, 256, (10, 12, 3), np.uint8)
     assert (np.asarray(Image.open(write_png(tmp_path / "p.png", picture))) == picture).all()
+
+
+def test_the_map_of_a_vector_is_not_laid_over_a_screen():
+    with pytest.raises(UserError, match=r"a map \(8,\) given, which has no places on a screen"):
+        compose(frame(np.zeros(8)), PANEL)

@@ -80,9 +80,9 @@ def saliency(
     Args:
         run: Name under runs/ or a path.
         output: The .mp4 to write; by default in the run's videos/.
-        method: perturbation, gradient or integrated-gradients.
-        target: What the map explains: chosen, advantage, value, q:ACTION such as q:LEFT, unit:HOOK:N such as
-            unit:fc.post:12, or feature:N of --sae.
+        method: perturbation, greydanus (the published masks and blur), gradient or integrated-gradients.
+        target: What the map explains: chosen, advantage, value, policy-change or value-change (published with
+            greydanus), q:ACTION such as q:LEFT, unit:HOOK:N such as unit:fc.post:12, or feature:N of --sae.
         decisions: Length of the film; it ends earlier if the episode does.
         skip: Decisions to play before the film starts.
         seed: Of the episode.
