@@ -21,8 +21,8 @@ class ContractError(UserError):
 def alike(got: Tensor, want: Tensor) -> bool:
     """Whether preferences are the same but for rounding in their type."""
     rounding = max(1e-4, 4 * torch.finfo(want.dtype).eps)
-    finite = want.isfinite()
-    scale = float(want[finite].abs().max()) if finite.any() else 0.0
+    finite = want[want.isfinite()].abs()  # -inf rules actions out
+    scale = max(0.1, float(finite.max()) if len(finite) else 0.0)
     return torch.allclose(got.to(want.dtype), want, rtol=rounding, atol=rounding * scale)
 
 
@@ -168,6 +168,6 @@ def _leaves(tree: PolicyOutput | State) -> list[Tensor]:
 
 
 def _same(what: str, got: Tensor, want: Tensor) -> None:
-    if not torch.allclose(got, want, rtol=1e-4, atol=1e-5):
+    if not alike(got, want):
         gap = (got - want).abs().max().item()
         raise ContractError(f"{what} gave other preferences than a plain step (largest difference {gap:.3g}).")

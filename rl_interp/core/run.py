@@ -192,9 +192,7 @@ class Run:
             sync(self.path / "metrics.jsonl")  # what was logged before the checkpoint lasts as long as it does
         with atomic_path(target, _CHECKPOINT) as temporary:
             temporary.mkdir()
-            save_file(
-                {name: w.detach().cpu().contiguous() for name, w in weights.items()}, temporary / "model.safetensors"
-            )
+            save_file(_apart(weights), temporary / "model.safetensors")
             if state is not None:
                 with open(temporary / "state.pt", "wb") as file:  # a path would be opened where no error has a number
                     torch.save(dict(state), file)
@@ -268,6 +266,20 @@ class Run:
                 f"{path} holds something that is not plain data and was not loaded ({str(error).splitlines()[0]}); it "
                 "was not written by this suite."
             ) from None
+
+
+def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as they are saved: each in memory of its own, tied ones once for each name. A module that ties them does
+    so again when they are loaded."""
+    found: dict[str, Tensor] = {}
+    taken: set[int] = set()
+    for name, weight in weights.items():
+        weight = weight.detach().cpu().contiguous()
+        if weight.untyped_storage().data_ptr() in taken:
+            weight = weight.clone()
+        taken.add(weight.untyped_storage().data_ptr())
+        found[name] = weight
+    return found
 
 
 def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:

@@ -163,3 +163,9 @@ def test_check_agent_finds_preferences_that_are_not_finite_and_states_on_another
         check_agent(agent, torch.randn(4, 5))
     with pytest.raises(ContractError, match="given a ndarray; give a tensor"):
         check_agent(conv_agent, conv_obs.numpy())
+
+
+def test_an_agent_in_half_precision_keeps_the_contract_too(conv_agent, recurrent_agent, conv_obs):
+    check_agent(conv_agent.bfloat16(), conv_obs)
+    recurrent_agent.bfloat16().initial_state = lambda batch: (torch.zeros(batch, 6, dtype=torch.bfloat16),)
+    check_agent(recurrent_agent, torch.randn(4, 5).bfloat16())

@@ -216,3 +216,20 @@ def test_a_full_disk_is_one_sentence(tmp_path):
     with pytest.raises(RunError, match="the disk is full: .* could not be written"), atomic_path(tmp_path / "x"):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tied_weights_and_parts_of_one_tensor_are_saved_and_loaded(run):
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.last = nn.Linear(3, 3), nn.Linear(3, 3)
+            self.last.weight = self.first.weight
+            whole = torch.randn(4)
+            self.register_buffer("whole", whole)
+            self.register_buffer("part", whole[1:3])
+
+    made, again = Tied(), Tied()
+    run.save_checkpoint(1, made.state_dict())
+    load_into(again, run.load_weights(), run.path)
+    assert all(torch.equal(each, again.state_dict()[name]) for name, each in made.state_dict().items())
+    assert again.last.weight is again.first.weight
