@@ -2,17 +2,22 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from rl_interp.app.dictionaries import runs
+from rl_interp.app.dictionaries.concepts import labelled
+from rl_interp.app.dictionaries.measure import judge_statements
 from rl_interp.app.load import load_agent
-from rl_interp.core.errors import RunError
+from rl_interp.app.report import build
+from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.run import Run
-from rl_interp.core.store import ActivationStore
+from rl_interp.core.store import ActivationStore, StoreWriter
 from sae import SAEConfig
 
 SMALL = SAEConfig(latents=32, k=2, epochs=5, batch_size=128)
@@ -165,3 +170,37 @@ def test_the_speed_is_that_of_this_call_without_saving(place, ticks, killed_afte
 def test_logged_figures_say_in_which_space_they_are(home):
     lines = Path("runs/tiny-sae/metrics.jsonl").read_text().splitlines()
     assert all(set(json.loads(line)) == {"step", "whitened_fvu", "l0", "dead"} for line in lines)
+
+
+def test_decisions_that_can_make_no_difference_are_left_out_unless_asked_for(place):
+    """Out of fits and of all that is measured; runs of before there was a choice mean what they meant."""
+    store = ActivationStore(Path("runs/tiny/activations/fc.post"))
+    controllable = store.column("controllable") > 0
+    assert 0.5 < controllable.mean() < 0.99  # each episode starts with a pause
+    fit("left0")
+    fitted = runs.load_sae("left0")
+    np.testing.assert_array_equal(fitted.rows, np.flatnonzero(controllable))
+    assert fitted.run.load_state()["samples"] == SMALL.epochs * len(fitted.train_rows)
+    known = labelled(fitted)
+    assert controllable[known.train].all()
+    assert controllable[known.held_out].all()
+    assert "controllable" not in known.names
+    with pytest.raises(UserError, match="'controllable' is true in every decision"):
+        judge_statements(fitted, ["controllable high: LEFT more"], 64)
+    assert build(fitted, 1, 0, 0)["samples"] == controllable.sum()
+
+    config = Path("runs/left0/config.yaml")
+    config.write_text("".join(line for line in config.open() if "uncontrollable" not in line))
+    np.testing.assert_array_equal(runs.load_sae("left0").rows, np.arange(len(store)))
+    asked = {Path("runs/kept0"): replace(SMALL, uncontrollable=True)}
+    runs.fit_runs(load_agent("tiny"), store, asked)
+    np.testing.assert_array_equal(runs.load_sae("kept0").rows, np.arange(len(store)))
+
+
+def test_a_store_that_does_not_tell_is_used_whole(place):
+    old = ActivationStore(Path("runs/tiny/activations/fc.post"))
+    columns = {name: old.column(name) for name in ("episode", "step", "action")}
+    with StoreWriter("old", "fc.post", old.manifest["provenance"]) as writer:
+        writer.append(old.read(np.arange(len(old))), columns)
+    train, held_out = runs.split(ActivationStore("old"), SMALL)
+    assert len(train) + len(held_out) == len(old)

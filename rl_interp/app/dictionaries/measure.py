@@ -276,9 +276,14 @@ def _best_feature(fitted: LoadedSAE, encoded: Features, concept: str) -> int:
     """The feature that tells a concept, of the decision, best in training.
 
     Raises:
-        UserError: no such concept in the ground truth.
+        UserError: no such concept in the ground truth, or it is the same in all training decisions.
     """
     if concept not in (known := of_decisions(fitted)):
         raise UserError(unknown("concept", concept, known))
     labels = fitted.store.column(concept, fitted.train_rows).astype(bool)
+    if labels.all() or not labels.any():
+        always = "true" if labels.all() else "false"
+        raise UserError(
+            f"{concept!r} is {always} in every decision that was fitted on; name another, or a feature."
+        )
     return int(np.nan_to_num(encoded.auroc(labels[:, None])[:, 0], nan=-1).argmax())
