@@ -73,3 +73,10 @@ def test_an_unknown_hook_point_is_refused_and_no_hook_is_left(agent, tmp_path):
         collect(agent, CONFIG, "fc.p", 10, tmp_path / "store", seed=0)
     assert not list(tmp_path.iterdir())
     assert_unhooked(agent)
+
+
+def test_an_episode_that_is_cut_off_before_anything_happened_tells_of_no_death(store):
+    """All of these are: in so few frames no ghost comes."""
+    assert not store.column("dying").any()
+    assert not store.column("dies_soon").any()
+    assert 0 < store.column("controllable").mean() < 1

@@ -283,7 +283,5 @@ def _best_feature(fitted: LoadedSAE, encoded: Features, concept: str) -> int:
     labels = fitted.store.column(concept, fitted.train_rows).astype(bool)
     if labels.all() or not labels.any():
         always = "true" if labels.all() else "false"
-        raise UserError(
-            f"{concept!r} is {always} in every decision that was fitted on; name another, or a feature."
-        )
+        raise UserError(f"{concept!r} is {always} in every decision that was fitted on; name another, or a feature.")
     return int(np.nan_to_num(encoded.auroc(labels[:, None])[:, 0], nan=-1).argmax())

@@ -1,10 +1,16 @@
 """The two Atari environments against each other, and the vector convention against the emulator."""
 
+import ale_py
+import gymnasium
 import numpy as np
 import pytest
 
 from rl_interp.core.envs import AtariConfig, make_labelled, make_vector
+from rl_interp.core.envs.atari.vector import emulator, rom_path
 from rl_interp.core.errors import UserError
+
+gymnasium.register_envs(ale_py)
+GAMES = [each for each in gymnasium.registry if each.startswith("ALE/")]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +41,32 @@ def test_the_labelled_environment_shows_what_the_vector_one_shows(config):
         assert (step.reward[0], step.terminated[0], step.info["lives"][0]) == (reward, ended, info["lives"])
         episodes += ended
     assert episodes >= (config.id == "ALE/MsPacman-v5")
+
+
+@pytest.mark.parametrize(
+    "env_id", [pytest.param(each, marks=() if each == "ALE/MsPacman-v5" else pytest.mark.slow) for each in GAMES]
+)
+def test_actions_are_what_the_emulator_does_by_their_names(env_id):
+    """Each held for some seconds, in the environment, in the vector one, and by the name in the emulator itself."""
+    config = AtariConfig(env_id, sticky_actions=0.0, noop_max=0)
+    single, ale, names = make_labelled(config), emulator(), config.action_names
+    vector = make_vector(config, len(names), workers=1)
+    vector.reset(seed=0)
+    for _ in range(80):
+        vector.send(np.arange(len(names)))
+        last = vector.recv().obs
+    vector.close()
+    ale.setFloat("repeat_action_probability", 0.0)
+    ale.loadROM(rom_path(env_id))
+    for index, name in enumerate(names):
+        single.reset(seed=0)
+        ale.reset_game()
+        for _ in range(80):
+            obs, *_ = single.step(index)
+            for _ in range(4):
+                ale.act(ale_py.Action[name])
+        np.testing.assert_array_equal(obs, last[index])
+        np.testing.assert_array_equal(ale.getScreenRGB(), single._ale.getScreenRGB())
 
 
 @pytest.mark.parametrize("max_frames", [200, 201, 202, 203])
