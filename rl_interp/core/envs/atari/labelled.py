@@ -42,8 +42,9 @@ class AtariLabelled(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(0, 255, (config.frame_stack, 84, 84), np.uint8)
         self.concepts: Mapping[str, Concept] = LABELS[self._rom].CONCEPTS if self._rom in LABELS else {}
         self._noops = _MersenneTwister(0)
-        self._screens = np.empty((2, 210, 160), np.uint8)
-        self._painted = np.zeros((210, 160, 3), np.uint8)
+        height, width = self._ale.getScreenDims()  # 210 or, of some games, 250 rows
+        self._screens = np.empty((2, height, width), np.uint8)
+        self._painted = np.zeros((height, width, 3), np.uint8)
         self._stack = np.zeros(self.observation_space.shape, np.uint8)
 
     def reset(
@@ -104,14 +105,14 @@ class AtariLabelled(gymnasium.Env):
         return info
 
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The last two screens' maximum in colour, uint8 RGB `[210, 160, 3]`: ghosts flicker, and a single
+        """The last two screens' maximum in colour, uint8 RGB `[H, 160, 3]`, most games' H 210: ghosts flicker, and a single
         screen leaves out some that the agent sees."""
         return np.maximum(self._painted, self._ale.getScreenRGB())
 
     def replay(
         self, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
     ) -> dict[int, NDArray[np.uint8]]:
-        """The screens `[210, 160, 3]`, without preparing observations on the way."""
+        """The screens `[H, 160, 3]`, without preparing observations on the way."""
         self.reset(seed=seed)
         screens = {}
         for step in range(max(steps) + 1):
