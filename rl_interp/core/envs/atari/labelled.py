@@ -105,7 +105,7 @@ class AtariLabelled(gymnasium.Env):
         return info
 
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The last two screens' maximum in colour, uint8 RGB `[H, 160, 3]`, most games' H 210: ghosts flicker, and a single
+        """The last two screens' maximum in colour, uint8 RGB `[H, 160, 3]`: ghosts flicker, and a single
         screen leaves out some that the agent sees."""
         return np.maximum(self._painted, self._ale.getScreenRGB())
 
