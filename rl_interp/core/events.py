@@ -4,6 +4,7 @@
 points in memory, which a kill loses though the checkpoint after them is there.
 """
 
+import io
 import os
 import socket
 import time
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rl_interp.core.files import full_disk_said
+from rl_interp.core.files import full_disk_said, write_whole
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -37,8 +38,8 @@ class EventFile:
         self.path = directory / name
         with full_disk_said(self.path):
             directory.mkdir(parents=True, exist_ok=True)
-            self._file = open(self.path, "wb", buffering=0)  # noqa: SIM115 - closed by `close`
-        self._records = RecordWriter(self._file)
+            self._file = io.FileIO(self.path, "wb")
+        self._records = RecordWriter(_Records(self._file))
         self._add(Event(file_version="brain.Event:2"))
         if continues_after is not None:
             self._add(Event(step=continues_after + 1, session_log=SessionLog(status=SessionLog.START)))
@@ -58,3 +59,14 @@ class EventFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+class _Records:
+    """What `RecordWriter` writes to: a record is there whole or not at all, since TensorBoard reads no further than to
+    half of one."""
+
+    def __init__(self, file: io.FileIO):
+        self._file = file
+
+    def write(self, record: bytes) -> None:
+        write_whole(self._file, record)

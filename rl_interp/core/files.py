@@ -8,6 +8,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -123,13 +124,18 @@ def append_line(path: Path, line: str) -> None:
         end = _end_of_lines(file)
         if end != file.seek(0, os.SEEK_END):
             file.truncate(end)
-        try:
-            data = memoryview(f"{line}\n".encode())
-            while data:
-                data = data[file.write(data) :]
-        except OSError:
-            file.truncate(end)
-            raise
+        write_whole(file, f"{line}\n".encode())
+
+
+def write_whole(file: io.FileIO, data: bytes) -> None:
+    """Write all of `data` at the end of an unbuffered file, or nothing."""
+    end, left = file.seek(0, os.SEEK_END), memoryview(data)
+    try:
+        while left:
+            left = left[file.write(left) or 0 :]
+    except OSError:
+        file.truncate(end)
+        raise
 
 
 @contextmanager
@@ -258,13 +264,13 @@ def _fits(path: Path, patterns: Sequence[str]) -> bool:
     return False
 
 
-def _end_of_lines(file: Any) -> int:
+def _end_of_lines(file: io.FileIO) -> int:
     """Where the last whole line ends."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - 4_096)
         file.seek(start)
-        newline = file.read(end - start).rfind(b"\n")
+        newline = (file.read(end - start) or b"").rfind(b"\n")
         if newline >= 0:
             return start + newline + 1
         end = start

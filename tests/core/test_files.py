@@ -15,6 +15,7 @@ from processes import die, killed
 
 from rl_interp.core import files
 from rl_interp.core.errors import RunError
+from rl_interp.core.events import EventFile
 from rl_interp.core.files import append_line, atomic_path, recover, remove, remove_leftovers
 
 
@@ -174,6 +175,29 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_text() == "one\n"
     append_line(path, "three")
     assert path.read_text() == "one\nthree\n"
+
+
+def test_a_point_of_tensorboard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventFile(tmp_path)
+    events.add(1, {"loss": 1.0})
+
+    class Full(io.FileIO):
+        def write(self, data):
+            if len(data) < 30:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data[:10])
+
+    whole, events._records._writer._file = events._file, Full(events.path, "ab")
+    with pytest.raises(RunError, match=r"the disk is full: .*tfevents.* could not be written"):
+        events.add(2, {"loss": 2.0})
+    events._records._writer._file = whole
+    events.add(3, {"loss": 3.0})
+    events.close()
+    shown = EventAccumulator(str(tmp_path))
+    shown.Reload()
+    assert [(point.step, point.value) for point in shown.Scalars("loss")] == [(1, 1), (3, 3)]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="renameat2 is Linux's")
