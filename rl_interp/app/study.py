@@ -7,8 +7,10 @@
 What is there already is not trained again, and what was stopped goes on from its checkpoint.
 """
 
+import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -121,7 +123,15 @@ def _start(job: Job, path: Path) -> "subprocess.Popen[str]":
         text=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         start_new_session=True,  # Ctrl-C reaches the study alone, which stops its trainings itself
+        preexec_fn=stop_with_parent,
     )
+
+
+def stop_with_parent() -> None:
+    """In a new process, on Linux: when the one that started it is killed, get SIGTERM, so that a training saves and
+    ends instead of going on with nobody to take its result."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _finish(process: "subprocess.Popen[str]", job: Job, path: Path) -> None:

@@ -1,15 +1,20 @@
 """Small writers killed at every thing that they do to a file; `make kill` does it to whole commands, at random."""
 
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from processes import killed_at
+from processes import die, killed, killed_at
 from torch import nn
 
 from agents.loop import train_run
+from rl_interp.app.study import stop_with_parent
 from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
@@ -84,3 +89,24 @@ def test_a_store_is_the_old_one_or_the_new_wherever_its_writer_was_killed(tmp_pa
             assert [each.name for each in tmp_path.iterdir()] in (["store", ".store.lock"], [".store.lock", "store"])
         operation, kills = operation + 2, kills + 1
     assert kills > 5
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
+def test_a_study_that_is_killed_takes_its_trainings_with_it():
+    theirs, ours = os.pipe()
+
+    def study():
+        training = subprocess.Popen(["sleep", "60"], start_new_session=True, preexec_fn=stop_with_parent)
+        os.write(ours, str(training.pid).encode())
+        die()
+
+    killed(study)
+    training, deadline = int(os.read(theirs, 20)), time.monotonic() + 10
+    while is_running(training):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_running(process):
+    stat = Path(f"/proc/{process}/stat")
+    return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
