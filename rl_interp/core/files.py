@@ -65,10 +65,10 @@ def require_ours(target: Path, ours: Sequence[str]) -> None:
         if ours and target.exists():
             raise RunError(f"{target} is a file, and a directory is to be written there; give another name.")
         return
-    foreign = [path for path in _entries(target) if not _fits(path, ours)]
-    if foreign:
+    foreign = next((path for path in _entries(target) if not _fits(path, ours)), None)
+    if foreign is not None:
         raise RunError(
-            f"{target} holds {foreign[0].as_posix()}, which is no part of what is written there and would be lost; "
+            f"{target} holds {foreign.as_posix()}, which is no part of what is written there and would be lost; "
             "give another directory, or move it away."
         )
 
@@ -246,13 +246,14 @@ def _exchange_at_once(first: Path, second: Path) -> bool:
 
 
 def _entries(directory: Path) -> Iterator[Path]:
-    """Relative paths of the files in it, and of directories without any."""
-    for path in sorted(directory.rglob("*")):
-        inside = path.relative_to(directory)
-        if (path.is_symlink() or not path.is_dir() or not any(path.iterdir())) and not any(
-            _TEMPORARY.fullmatch(part) for part in inside.parts
-        ):
+    """Relative paths of the files in it, of links, and of directories without any; not what a temporary holds."""
+    for at, folders, names in os.walk(directory):
+        inside = Path(at).relative_to(directory)
+        if not folders and not names and at != str(directory):
             yield inside
+        folders[:] = sorted(each for each in folders if not _TEMPORARY.fullmatch(each))
+        yield from (inside / name for name in sorted(names))
+        yield from (inside / name for name in folders if os.path.islink(os.path.join(at, name)))
 
 
 def _fits(path: Path, patterns: Sequence[str]) -> bool:

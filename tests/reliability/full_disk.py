@@ -99,10 +99,12 @@ def main(wanted: int = 20, seed: int = 0, only: str = "") -> None:
         scratch = Path(folder)
         make_home(scratch / "home")
         commands = [command for command in WRITERS if only in command.name]
-        wholes = {command: play_whole(command, scratch / "home", scratch / "disk") for command in commands}
+        wholes = {}
         counts = dict.fromkeys((command.name for command in commands), 0)
         while sum(counts.values()) < wanted or not all(counts.values()):
             command = min(commands, key=lambda each: counts[each.name])
+            if command not in wholes:
+                wholes[command] = play_whole(command, scratch / "home", scratch / "disk")
             full = fill_and_go_on(command, scratch / "home", scratch / "disk", *wholes[command], rng)
             counts[command.name] += full
             print(f"{sum(counts.values()):4d} full disks; {command.name}{'' if full else ' had room'}", flush=True)

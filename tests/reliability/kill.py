@@ -101,9 +101,11 @@ def main(wanted: int = 40, seed: int = 0, only: str = "") -> None:
         scratch = Path(folder)
         make_home(scratch / "home")
         commands = [command for command in COMMANDS if only in command.name]
-        wholes = {command: play_whole(command, scratch / "home", scratch) for command in commands}
+        wholes = {}
         while sum(counts.values()) < wanted:
             command = min(commands, key=lambda each: counts.get(each.name, 0))
+            if command not in wholes:
+                wholes[command] = play_whole(command, scratch / "home", scratch)
             kills = kill_and_go_on(command, scratch / "home", scratch, *wholes[command], rng)
             counts[command.name] = counts.get(command.name, 0) + kills
             print(f"{sum(counts.values()):4d} kills; {command.name}: {kills}", flush=True)
