@@ -26,7 +26,7 @@ WRITERS = [
     Command("sae evaluate", "sae evaluate dictionary --episodes 1", "dictionary"),
     Command("sae report", "sae report dictionary --top 1 --clips 0 --maps 0", "dictionary"),
     Command("probe", "probe agent --hooks conv2.post --samples 200", "agent/analyses"),
-    Command("maps", "maps agent --hook conv2.post --states 40 --clusters 2", "agent/analyses"),
+    Command("maps", "maps agent --hooks conv2.post --states 40 --clusters 2", "agent/analyses"),
 ]
 
 
