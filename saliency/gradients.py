@@ -1,13 +1,14 @@
 """Gradient saliency; integrated gradients through Captum."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rl_interp.core.agent import Agent, State, evaluating, tree_map
 from rl_interp.core.errors import UserError
@@ -22,7 +23,7 @@ class Gradient:
     def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
         """As `obs`, `[B, C, H, W]` or `[B, D]`: signed gradients, in the target's unit per grey level."""
         pixels = _pixels(agent, obs)
-        with torch.enable_grad(), evaluating(agent):
+        with _differentiable(agent):
             _, values = _function(agent, obs, pixels, target, state)
             return _gradient(values, pixels, target)
 
@@ -77,7 +78,7 @@ class IntegratedGradients:
             raise UserError(f"observations {tuple(obs.shape)} given, which can't be blurred; use baseline='black'.")
         pixels = _pixels(agent, obs)
         start = torch.zeros_like(pixels) if self.baseline == "black" else Perturbation().blur(pixels).detach()
-        with torch.enable_grad(), evaluating(agent):
+        with _differentiable(agent):
             paths = []
             for i in range(len(obs)):  # the chosen action is one observation's own
                 one, own = slice(i, i + 1), None if state is None else _select(state, i)
@@ -121,6 +122,18 @@ class IntegratedGradients:
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
         """`[B, H, W]` float32; of vectors `[B, D]`."""
         return _map(self.attributions(agent, obs, target, state))
+
+
+@contextmanager
+def _differentiable(agent: Agent) -> Iterator[None]:
+    """Gradients in evaluation mode; of recurrent layers too, which cuDNN has in training mode alone."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in agent.modules())
+    with (
+        torch.enable_grad(),
+        evaluating(agent),
+        torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext(),
+    ):
+        yield
 
 
 def _map(attributions: Tensor) -> np.ndarray:

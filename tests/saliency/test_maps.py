@@ -336,3 +336,19 @@ def test_bytes_are_ablated_as_bytes_where_the_baseline_is_one():
     assert Ablation(3.0)(Memory(), obs, Value()).shape == (2, 8)
     with pytest.raises(UserError, match=r"baseline \(3,\) given; give a number, or one of each of 8"):
         Ablation(torch.zeros(3))(Memory(), obs, Value())
+
+
+def test_gradients_of_recurrent_layers_do_without_cudnn_which_has_none_in_evaluation_mode():
+    class Recurrent(Vectors):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(8, 8)
+
+        def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+            assert not torch.backends.cudnn.enabled
+            return super().step(self.lstm(obs[None])[0][0])
+
+    before = torch.backends.cudnn.enabled
+    for method in ("gradient", "integrated-gradients"):
+        assert np.ptp(saliency_map(Recurrent().train(), torch.randn(2, 8), Value(), method)) > 0
+    assert torch.backends.cudnn.enabled == before
