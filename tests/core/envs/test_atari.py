@@ -44,24 +44,26 @@ def test_the_labelled_environment_shows_what_the_vector_one_shows(config):
 
 
 @pytest.mark.parametrize(
-    "env_id", [pytest.param(each, marks=() if each == "ALE/MsPacman-v5" else pytest.mark.slow) for each in GAMES]
+    "env_id", [pytest.param(each, marks=() if each == "ALE/Pong-v5" else pytest.mark.slow) for each in GAMES]
 )
 def test_actions_are_what_the_emulator_does_by_their_names(env_id):
     """Each held for some seconds, in the environment, in the vector one, and by the name in the emulator itself."""
+    decisions = 70 if env_id == "ALE/MsPacman-v5" else 25  # longer than the pause at its start
     config = AtariConfig(env_id, sticky_actions=0.0, noop_max=0)
     single, ale, names = make_labelled(config), emulator(), config.action_names
     vector = make_vector(config, len(names), workers=1)
     vector.reset(seed=0)
-    for _ in range(80):
+    for _ in range(decisions):
         vector.send(np.arange(len(names)))
         last = vector.recv().obs
     vector.close()
     ale.setFloat("repeat_action_probability", 0.0)
-    ale.loadROM(rom_path(env_id))
     for index, name in enumerate(names):
-        single.reset(seed=0)
+        single.reset(seed=index)  # as the vector environment seeds its environments
+        ale.setInt("random_seed", index)
+        ale.loadROM(rom_path(env_id))
         ale.reset_game()
-        for _ in range(80):
+        for _ in range(decisions):
             obs, *_ = single.step(index)
             for _ in range(4):
                 ale.act(ale_py.Action[name])

@@ -105,8 +105,8 @@ class AtariLabelled(gymnasium.Env):
         return info
 
     def render(self) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The last two screens' maximum in colour, uint8 RGB `[H, 160, 3]`: ghosts flicker, and a single
-        screen leaves out some that the agent sees."""
+        """The last two screens' maximum in colour, uint8 RGB `[H, 160, 3]`, H 210 in most games: ghosts flicker, and
+        a single screen leaves out some that the agent sees."""
         return np.maximum(self._painted, self._ale.getScreenRGB())
 
     def replay(
