@@ -229,6 +229,39 @@ def test_actions_do_what_they_are_called():
         assert placed == (what == "place")
 
 
+def test_what_is_ahead_is_what_the_player_meets():
+    single = make_labelled(CONFIG)
+    names = list(single.action_names)
+    creatures = {
+        "cow": objects.Cow, "zombie": lambda *at: objects.Zombie(*at, player), "plant": objects.Plant,
+        "skeleton": lambda *at: objects.Skeleton(*at, player),
+    }  # fmt: skip
+    for name in (*crafter.constants.materials, *creatures):
+        single.reset(seed=0)
+        world, player = single.game.env._world, single.game.env._player
+        for thing in list(world.objects):
+            if thing is not player:
+                world.remove(thing)
+        ahead = player.pos + np.array([0, 1])
+        world[ahead] = "grass" if name in creatures else name
+        if name in creatures:
+            world.add(met := creatures[name](world, tuple(ahead)))
+        known, place = single.labels(), tuple(player.pos)
+        assert [each for each in known if each.endswith("_ahead") and known[each]] == [f"{name}_ahead"]
+        assert known[f"{name}_seen"]
+        assert known["enemy_near"] == (name in ("zombie", "skeleton"))
+        single.step(names.index("move_down"))
+        walked = tuple(player.pos) != place
+        assert walked == (name in (*crafter.constants.walkable, "lava"))
+        assert (player.health == 0) == (name == "lava")
+        if name in ("cow", "zombie", "skeleton") and tuple(met.pos) == tuple(ahead):
+            before = met.health
+            player.facing = (0, 1)
+            single.game.env._player.action = "do"
+            player.update()
+            assert met.health < before
+
+
 def test_cells_are_those_of_the_view():
     single = make_labelled(env_config("CrafterReward-v1"))
     single.reset(seed=3)
