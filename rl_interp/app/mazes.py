@@ -127,7 +127,7 @@ def shown(share: dict[str, float | None]) -> str:
     """A share, from `plain`, with its interval."""
     if share["value"] is None:
         return "never"
-    return f"{share['value']:.3f} {stats.shown(share['low'], share['high'], '.3f')}"
+    return f"{share['value']:.3f} {stats.shown((share['low'], share['high']), '.3f')}"
 
 
 def goals_row(
@@ -205,5 +205,5 @@ def dose_picture(curves: dict[str, dict[str, dict[float, Effect]]], path: Path) 
 
 
 def effect_line(name: str, effect: Effect) -> str:
-    interval = stats.shown(effect.low, effect.high, "+.3f")
+    interval = stats.shown((effect.low, effect.high), "+.3f")
     return f"| {name} | {effect.cheese:+.3f} {interval} | {effect.corner:+.3f} |"

@@ -224,9 +224,9 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         difference = excludes = ""
         if "difference" in row:
-            difference = f"{row['difference']:+.3g} {shown(*row['difference_interval'] or (None, None), '+.3g')}"
+            difference = f"{row['difference']:+.3g} {shown(row['difference_interval'], '+.3g')}"
             excludes = {True: "yes", False: "no", None: "unknown"}[row["excludes_zero"]]
-        score = f"{row['iqm']:.3g} {shown(*row['interval'] or (None, None))}"
+        score = f"{row['iqm']:.3g} {shown(row['interval'])}"
         cells = [row["agent"], row["env"], row["condition"], str(row["seeds"]), score, difference, excludes]
         lines.append(_line([*cells, *(f"{row[name]:.3g}" if name in row else "" for name in own)]))
     return "\n".join(lines) + "\n"

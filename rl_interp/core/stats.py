@@ -101,6 +101,6 @@ def plain(interval: Interval | None) -> list[float] | None:
     return None if interval is None else [interval.low, interval.high]
 
 
-def shown(low: float | None, high: float | None, form: str = ".3g") -> str:
+def shown(ends: Sequence[float | None] | None, form: str = ".3g") -> str:
     """An interval for a table, `[low, high]`, or why there is none."""
-    return f"({TOO_FEW})" if low is None or high is None else f"[{low:{form}}, {high:{form}}]"
+    return f"({TOO_FEW})" if ends is None or None in ends else f"[{', '.join(format(end, form) for end in ends)}]"

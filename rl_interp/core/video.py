@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
@@ -92,18 +93,19 @@ def _encode(
     )
     assert process.stdin is not None
     assert process.stderr is not None
-    with ThreadPoolExecutor(1) as reader:  # a pipe that nobody reads would fill up and stop ffmpeg
+    with process, ThreadPoolExecutor(1) as reader:  # a pipe that nobody reads would fill up and stop ffmpeg
         said = reader.submit(process.stderr.read)
         try:
             for frame in frames:
                 process.stdin.write(frame.data)
-            process.stdin.close()
         except BrokenPipeError:
             pass  # it has stopped; why is in what it said
         except BaseException:
             process.kill()
             raise
         finally:
+            with suppress(BrokenPipeError):
+                process.stdin.close()
             status = process.wait()
     lines = said.result().decode(errors="replace").strip().splitlines()
     if any(os.strerror(errno.ENOSPC) in line for line in lines):

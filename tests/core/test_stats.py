@@ -45,7 +45,7 @@ def test_of_too_few_values_or_too_few_that_differ_there_is_no_interval(values):
     interval = bootstrap([values])
     assert interval is None
     assert plain(interval) is None
-    assert shown(None, None) == f"({TOO_FEW})"
+    assert shown(plain(interval)) == shown((None, None)) == f"({TOO_FEW})"
     assert f"fewer than {FEWEST}" in TOO_FEW
 
 

@@ -360,6 +360,6 @@ def _saliency_table(found: dict[str, dict[str, dict[str, Score]]]) -> str:
     lines = ["| method | weights | way to the cheese | cheese | mouse |", "|---|---|---|---|---|"]
     for name, both in found.items():
         for which, scores in both.items():
-            cells = [f"{each.value:.2f} {stats.shown(each.low, each.high, '.2f')}" for each in scores.values()]
+            cells = [f"{each.value:.2f} {stats.shown((each.low, each.high), '.2f')}" for each in scores.values()]
             lines.append(f"| {name} | {which} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

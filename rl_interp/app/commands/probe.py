@@ -112,7 +112,7 @@ def markdown(columns: dict[str, Column], loaded: Loaded) -> str:
     first = columns[names[0]]
     for concept in sorted(first, key=lambda each: -first[each].value):
         kind = "AUROC" if concepts[concept].kind == "boolean" else "R²"
-        cells = [f"{s.value:.2f} {shown(s.low, s.high, '.2f')}" for s in (columns[name][concept] for name in names)]
+        cells = [f"{s.value:.2f} {shown((s.low, s.high), '.2f')}" for s in (columns[name][concept] for name in names)]
         lines.append(f"| {concept} | {kind} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -173,7 +173,7 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
             cell = f"{np.mean([row[name] for row in known]):.3g}" if known else ""
             if name in RECOVERED and known:
                 interval = _interval([row["returns"] for row in known], RECOVERED[name])
-                cell += f" {stats.shown(*stats.plain(interval) or (None, None), '.2f')}"
+                cell += f" {stats.shown(stats.plain(interval), '.2f')}"
             cells.append(cell)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
