@@ -188,7 +188,9 @@ def _open_or_create(path: Path, kind: str, config: TrainConfig, seed: int) -> Ru
 def _extend(run: Run, before: TrainConfig, config: TrainConfig) -> None:
     run.extend(config, before.agent_steps, config.agent_steps)
     sentence = f"{run.path} is made longer, from {before.agent_steps} to {config.agent_steps} decisions."
-    if isinstance(config, IMPALAConfig):  # the only schedule that depends on the run's length
+    if isinstance(before, IMPALAConfig) and isinstance(
+        config, IMPALAConfig
+    ):  # the only schedule that depends on the run's length
         at = run.checkpoint_steps()[-1]
         rates = [each.learning_rate * max(0.0, 1 - at / each.agent_steps) for each in (before, config)]
         sentence += (
