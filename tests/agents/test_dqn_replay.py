@@ -140,7 +140,7 @@ def test_no_transition_leads_into_a_dead_run(tmp_path, dead):
 
 def test_a_slot_that_a_kill_left_half_written_is_never_drawn(tmp_path, monkeypatch):
     record = Record(make(directory=tmp_path), [[24, 24, 24], [24, 24, 24]])
-    record.add(45)  # the ring has come round: what is overwritten has a tick
+    record.add(50)  # the ring has come round, so that what is overwritten has a tick; an episode begins
     state, at = record.replay.state(), record.replay.cursor
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr(Replay, "advance", lambda self: (_ for _ in ()).throw(SystemExit))
