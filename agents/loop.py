@@ -148,11 +148,12 @@ def _advance(training: Training, config: TrainConfig, run: Run, report: Report) 
                 if training.agent_steps not in run.checkpoint_steps():
                     log_metrics()
                 raise WorkerError(f"{error} Training ended at {_saved(training, config, run)}") from error
-            if stop or _passes(before, now, config.log_every):  # last, so that a stop at any time loses no figures
+            saves = _passes(before, now, config.checkpoint_every)
+            if stop or saves or _passes(before, now, config.log_every):  # a checkpoint has no figures that wait
                 log_metrics()
             if stop:
                 raise Interrupted(f"stopped at {_saved(training, config, run)}")
-            if _passes(before, now, config.checkpoint_every):
+            if saves:
                 _save(training, run)
     if training.agent_steps not in run.checkpoint_steps():
         _save(training, run)

@@ -28,15 +28,17 @@ class Counting:
 
     def __init__(self):
         torch.manual_seed(0)
-        self.agent, self.agent_steps = nn.Linear(1, 1), 0
+        self.agent, self.agent_steps, self.waiting = nn.Linear(1, 1), 0, 0
 
     def advance(self):
         self.agent_steps += 1
+        self.waiting += 1
         with torch.no_grad():
             self.agent.weight.mul_(1.1).add_(self.agent_steps)
 
     def metrics(self):
-        return {"decisions": float(self.agent_steps)}
+        waiting, self.waiting = self.waiting, 0
+        return {"decisions_since": float(waiting)}
 
     def score(self):
         return Episodes(np.zeros(1), np.zeros(1, int), {})
@@ -67,7 +69,8 @@ def test_a_training_goes_on_wherever_it_was_killed(tmp_path, first):
         killed_at(operation + 20, path, lambda path=path: train(path))
         run = train(path)
         assert torch.equal(run.load_weights()["weight"], whole.load_weights()["weight"])
-        assert [line["step"] for line in run.metrics()] == list(range(2, 21, 2))
+        assert [line["step"] for line in run.metrics()] == sorted({*range(2, 21, 2), *range(5, 21, 5)})
+        assert sum(line["decisions_since"] for line in run.metrics()) == 20, "no figure is lost, none counted twice"
         assert not list(tmp_path.rglob(".*"))
         operation, kills = operation + 37, kills + 1
     assert kills > 3
