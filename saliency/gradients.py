@@ -128,11 +128,8 @@ class IntegratedGradients:
 def _differentiable(agent: Agent) -> Iterator[None]:
     """Gradients in evaluation mode; of recurrent layers too, which cuDNN has in training mode alone."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in agent.modules())
-    with (
-        torch.enable_grad(),
-        evaluating(agent),
-        torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext(),
-    ):
+    without = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    with torch.enable_grad(), evaluating(agent), without:
         yield
 
 
