@@ -54,7 +54,7 @@ class IntegratedGradients:
     path are doubled, from 32, until the gap is at most `tolerance` of the difference (or of a thousandth of the larger
     target, where the two are that near), or `steps` are used; then a warning says so. 5% is what the paper advises. A
     network of ReLUs bends wherever one switches, so the gap falls with the number of points only: on the shipped DQN's
-    advantage it is 24% (median) at 32, 1.7% at 128 and 1.3% at 512.
+    advantage it is 24% (median) at 32, 1.7% at 128 and 1.3% at 512. A map there takes 32 to 256 points.
     """
 
     baseline: Literal["black", "blur"] = "black"

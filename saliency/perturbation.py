@@ -3,8 +3,9 @@
 After Greydanus et al. 2018, "Visualizing and Understanding Atari Agents", arXiv 1711.00138, eq. 1-3. Theirs is
 `GREYDANUS` with the targets `PolicyChange` (eq. 2) and `ValueChange` (eq. 3). By default we differ in two things: the
 blur is as wide as the mask, which takes away more (5 px where theirs is 3), and a score is the signed drop of a target,
-which says for or against, where theirs is half a squared distance. So the two say other things: on the shipped DQN
-their ranks correlate by some .4. All masks of a frame go through the agent in one batch.
+which says for or against, where theirs is half a squared distance. So the two say other things: on eight observations
+of the shipped DQN the ranks of our |map| for the advantage and of their policy change correlate by .54 to .75. All
+masks of a frame go through the agent in one batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator
