@@ -9,18 +9,16 @@ import stat
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from numba import config, njit
 
-F = TypeVar("F", bound=Callable[..., Any])
 
-
-def compiled(**options: Any) -> Callable[[F], F]:
+def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """A decorator: `njit(cache=True, **options)`; where Numba finds no place for its cache, in a directory of this
     user's under the system's temporary one, and where that fails too, without a cache."""
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[..., Any]) -> Any:
         try:
             return njit(cache=True, **options)(function)
         except RuntimeError:  # there is no place

@@ -103,7 +103,7 @@ def labels(mazes: Mazes) -> list[dict[str, float]]:
         **{f"open_{side}": ways[i] for i, side in enumerate(_SIDES)},
         **{f"cheese_{side}": at_cheese[i] & there for i, side in enumerate(_SIDES)},
         **{f"corner_{side}": at_corner[i] for i, side in enumerate(_SIDES)},
-        "controllable": ways.any(0),
+        "controllable": ways.sum(0) > 0,
         "dead_end": ways.sum(0) == 1,
         "junction": ways.sum(0) >= 3,
         "parting": (mazes.decision == mazes.mouse).all(1),

@@ -119,6 +119,8 @@ def _actions(env_id: str) -> tuple[str, ...]:
     Raises:
         UserError: no such task, or the package lacks something that it needs.
     """
+    from gymnasium.spaces import Discrete
+
     env = make(env_id)
     try:
         env.reset(seed=0)
@@ -128,4 +130,5 @@ def _actions(env_id: str) -> tuple[str, ...]:
             "choose another task, or install the package with all of its files."
         ) from None
     others = next((names for beginning, names in _OTHER_NAMES.items() if env_id.startswith(beginning)), {})
+    assert isinstance(env.action_space, Discrete)
     return tuple(others.get(name, name) for name in ACTIONS[: int(env.action_space.n)])
