@@ -11,7 +11,7 @@ from rl_interp.core.envs import MiniGridConfig, env_config, make_labelled, make_
 from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.minigrid.config import make
 from rl_interp.core.envs.minigrid.game import MiniGridGame
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import RunError, UserError
 
 TASKS = [
     "MiniGrid-Unlock-v0",
@@ -194,6 +194,21 @@ def test_actions_do_what_they_are_called_in_every_task(env_id, capsys):
 def test_tasks_whose_actions_differ_do_not_take_turns():
     with pytest.raises(UserError, match="8x8-v0 has left, right, forward\\); those that take turns must share them"):
         env_config("MiniGrid-Unlock-v0,MiniGrid-Dynamic-Obstacles-8x8-v0")
+
+
+def test_a_run_that_was_given_actions_which_its_task_does_not_have_says_so(tmp_path):
+    from agents.impala import default_config, make_agent
+    from rl_interp.app.load import load_agent
+    from rl_interp.core.run import Run
+
+    seven, three = (default_config(f"MiniGrid-{task}-v0") for task in ("Empty-5x5", "Dynamic-Obstacles-5x5"))
+    run = Run.create(tmp_path / "old", "impala", three, 0)
+    run.save_checkpoint(1, make_agent(seven).state_dict(), {})
+    run.close()
+    with pytest.raises(
+        RunError, match="has the actions left, right, forward; a run of an earlier version, which gave it 7"
+    ):
+        load_agent(tmp_path / "old")
 
 
 def test_a_task_whose_files_the_package_lacks_is_refused_before_it_is_played():
