@@ -55,7 +55,7 @@ def test_one_small_stratum_is_enough_to_have_no_interval():
 
 def test_of_the_fewest_values_an_interval_still_covers_most_of_the_time():
     samples = np.random.default_rng(2).normal(0, 1, (300, FEWEST))
-    intervals = [bootstrap([sample], resamples=200) for sample in samples]
+    intervals = [bootstrap([s], lambda five: float(np.sort(five)[1:4].mean()), resamples=200) for s in samples]  # IQM
     assert np.mean([i.low <= 0 <= i.high for i in intervals]) > 0.85
 
 
