@@ -13,6 +13,9 @@ demo: .venv/installed  ## the main job end to end: score, SAE, saliency video, r
 test: .venv/installed  ## the fast tests
 	$(BIN)/python -m pytest
 
+fuzz: .venv/installed  ## alter every file that is read at random, for a minute a loader (SECONDS=10 for less)
+	$(BIN)/python tests/fuzz/fuzz.py $(or $(SECONDS),60)
+
 test-slow: .venv/installed  ## the long ones: the whole demo, and longer training
 	$(BIN)/python -m pytest -m slow
 
@@ -61,4 +64,4 @@ clean:  ## remove the virtual environment
 	.parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dreamerv3==1.5.0
 	@touch $@
 
-.PHONY: help install demo test test-slow lint kill full-disk bench parity clean
+.PHONY: help install demo test fuzz test-slow lint kill full-disk bench parity clean

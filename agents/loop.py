@@ -13,6 +13,7 @@ from rl_interp.core.envs import EnvConfig
 from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.errors import UserError
 from rl_interp.core.interrupt import Interrupted, graceful_stop
+from rl_interp.core.read import reading
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
 
@@ -114,7 +115,8 @@ def _resume(training: Training, config: TrainConfig, run: Run) -> None:
     if step is None:
         return
     if run.has_state(step):
-        training.restore(run.load_weights(step), run.load_state(step), run.path)
+        with reading(run.path / "checkpoints" / str(step), "start a new run", "does not fit the training"):
+            training.restore(run.load_weights(step), run.load_state(step), run.path)
         return
     training.continue_from(run.load_weights(step), step, run.path)
     restart = {"step": step, "restarted_from_weights": 1}

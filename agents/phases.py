@@ -46,12 +46,13 @@ def explorer_config(config: Config, kind: str) -> Config:
     """The configuration of the run that `config.explorer` names.
 
     Raises:
-        RunError: it is of another kind, or its actions or observations are others.
+        RunError: it is of another kind, its actions or observations are others, or it has itself for an explorer.
     """
     run = Run.open(Path(config.explorer or ""))
     if run.meta["kind"] != kind:
         raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; transfer needs a pre-trained {kind} run.")
     theirs = from_plain(type(config), run.config, run.path / "config.yaml")
+    _check_chain(run, theirs)
     for what in ("action_names", "observation_shape", "observation_kind"):
         if getattr(theirs.env, what) != getattr(config.env, what):
             raise RunError(
@@ -59,3 +60,14 @@ def explorer_config(config: Config, kind: str) -> Config:
                 f"and {config.env.id} has {getattr(config.env, what)}; transfer between environments that share them."
             )
     return theirs
+
+
+def _check_chain(run: Run, config: PhasedConfig) -> None:
+    """An explorer may have one in turn; a circle of them would never end."""
+    seen = {run.path.resolve()}
+    while config.explorer is not None:
+        after = Run.open(config.explorer)
+        if after.path.resolve() in seen:
+            raise RunError(f"{after.path}/config.yaml: its explorer leads back to it; name a pre-trained run there.")
+        seen.add(after.path.resolve())
+        config = from_plain(type(config), after.config, after.path / "config.yaml")

@@ -5,20 +5,21 @@ done) its `jumprelu`, and transcoders are its `transcoder` family, of which it h
 `topk_transcoder`, which only we read (`sae_lens/saes/`, version 6).
 """
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from rl_interp.core.errors import RunError
 from rl_interp.core.files import atomic_path, write_json
+from rl_interp.core.read import Held, Weights, read_json, with_weights
 from sae import saelens
 from sae.model import SAE, JumpReLU, TopK
 from sae.saelens import CONFIG, WEIGHTS
 
+_AGAIN = "copy the autoencoder again"
 _LAYOUT = "6.0.0"
 """The oldest SAELens that reads this layout. Without it in the metadata SAELens takes the file for an older
 one, converts it, and loses the metadata on the way."""
@@ -68,36 +69,32 @@ def load(directory: Path | str) -> SAE:
     """
     directory = Path(directory)
     for name in (CONFIG, WEIGHTS):
-        if not (directory / name).is_file():
+        if not os.path.isfile(directory / name):
             raise RunError(f"{directory} holds no autoencoder: {name} is missing.")
     return saelens.read(_read_config(directory / CONFIG), _read_weights(directory / WEIGHTS), directory)
 
 
-def rebuild(weights: dict[str, Tensor], k: int, transcodes: bool) -> SAE:
-    """A dictionary from its `state_dict`: a `JumpReLU` if it holds thresholds, else a `TopK`.
+def rebuild(weights: dict[str, Tensor] | Weights, k: int, transcodes: bool) -> SAE:
+    """A dictionary from its `state_dict`, or from a file of it: a `JumpReLU` if it holds thresholds, else a `TopK`.
 
     Raises:
-        RunError: a weight is not finite.
+        RunError: the weights are no dictionary's, or not finite.
     """
-    saelens.check_finite(weights, "a dictionary's weights")
-    (d_in, d_sae), d_out = weights["W_enc"].shape, weights["W_dec"].shape[1] if transcodes else None
-    sae = JumpReLU(d_in, d_sae, d_out) if "threshold" in weights else TopK(d_in, d_sae, k, d_out)
-    sae.load_state_dict(weights)
-    return sae.eval()
+    file = weights if isinstance(weights, Weights) else Held(weights, "a dictionary's weights", ("threshold",))
+    encoder, decoder = file.shapes.get("W_enc", ()), file.shapes.get("W_dec", ())
+    if (len(encoder), len(decoder)) != (2, 2) or 0 in (*encoder, *decoder):
+        raise RunError(f"{file.path} is no dictionary's: W_enc or W_dec is missing or no matrix; fit it again.")
+    (d_in, d_sae), d_out = encoder, decoder[1] if transcodes else None
+    if k > d_sae:
+        raise RunError(f"{file.path} is of {d_sae} latents, fewer than k={k}; use the config that it was made with.")
+    jump = "threshold" in file.shapes
+    make = (lambda: JumpReLU(d_in, d_sae, d_out)) if jump else (lambda: TopK(d_in, d_sae, k, d_out))
+    return with_weights(make, file, file.path).eval()
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is no JSON ({error}); copy the autoencoder again.") from None
-    if not isinstance(config, dict):
-        raise RunError(f"{path} holds no object; copy the autoencoder again.")
-    return config
+    return read_json(path, _AGAIN)
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise RunError(f"{path} is damaged ({error}); copy the autoencoder again.") from None
+    return Weights(path, _AGAIN, infinite=("threshold",)).load()

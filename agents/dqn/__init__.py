@@ -1,7 +1,5 @@
 """DQN: network, replay, learner and training loop."""
 
-from pathlib import Path
-
 from agents.dqn.config import DQNConfig, default_config
 from agents.dqn.learner import Learner
 from agents.dqn.network import DQN
@@ -9,7 +7,8 @@ from agents.dqn.replay import Batch, Replay
 from agents.dqn.training import train
 from agents.loop import DivergedError
 from rl_interp.core.config import from_plain
-from rl_interp.core.run import Run, load_into
+from rl_interp.core.read import with_weights
+from rl_interp.core.run import Run
 
 
 def load_config(run: Run) -> DQNConfig:
@@ -20,9 +19,9 @@ def load_config(run: Run) -> DQNConfig:
 def load(run: Run, step: int | None = None) -> DQN:
     """The agent of a run's newest checkpoint, or of the one at `step`, in evaluation mode."""
     config = load_config(run)
-    agent = DQN(len(config.env.action_names), config.env.frame_stack)
-    load_into(agent, run.load_weights(step), Path(run.path))
-    return agent.eval()
+    return with_weights(
+        lambda: DQN(len(config.env.action_names), config.env.frame_stack), run.weights(step), run.path
+    ).eval()
 
 
 __all__ = [

@@ -7,7 +7,8 @@ from agents.dreamerv3.rssm import Latent
 from agents.dreamerv3.training import Training, train
 from agents.dreamerv3.world_model import Observed, WorldModel
 from rl_interp.core.config import from_plain
-from rl_interp.core.run import Run, load_into
+from rl_interp.core.read import with_weights
+from rl_interp.core.run import Run
 
 
 def load_config(run: Run) -> DreamerV3Config:
@@ -17,9 +18,8 @@ def load_config(run: Run) -> DreamerV3Config:
 
 def load(run: Run, step: int | None = None) -> DreamerV3:
     """The agent of a run's newest checkpoint, or of the one at `step`, in evaluation mode."""
-    agent = make_agent(load_config(run))
-    load_into(agent, run.load_weights(step), run.path)
-    return agent.eval()
+    config = load_config(run)
+    return with_weights(lambda: make_agent(config), run.weights(step), run.path).eval()
 
 
 __all__ = [

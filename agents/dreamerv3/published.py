@@ -1,9 +1,9 @@
 """Checkpoints of the published package `dreamerv3` 1.5.0, which are pickles: read without running code from them."""
 
-import io
 import pickle
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,60 @@ from agents.dreamerv3.config import SIZES, DreamerV3Config
 from agents.dreamerv3.convert import from_published
 from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import RunError
-from rl_interp.core.run import load_into
+from rl_interp.core.read import Held, open_file, operations, reading, with_weights
 
-_NUMPY = {
-    "_reconstruct": np.empty(0).__reduce__()[0],
-    "ndarray": np.ndarray,
-    "dtype": np.dtype,
-}
-"""All that pickled arrays are rebuilt with; none of it does anything else."""
+REMEDY = "give the checkpoint.ckpt that dreamerv3 1.5.0 saved"
+
+
+@dataclass
+class _Type:
+    """Stands for an array's type. NumPy's own is not hardened against what a pickle may tell it."""
+
+    code: str
+    order: str = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+    def numpy(self) -> "np.dtype[Any] | None":
+        plain = isinstance(self.code, str) and re.fullmatch(r"f[248]|[iu][1248]|b1", self.code)
+        return np.dtype(self.code).newbyteorder(self.order) if plain and self.order in ("<", ">", "=", "|") else None
+
+
+class _Array:
+    """Stands for an array: what its pickle says of it."""
+
+    def __init__(self, *_: object):
+        self.state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def numpy(self) -> NDArray[Any] | None:
+        """The array, over the bytes that were read; None where they are none of numbers."""
+        _, shape, kind, fortran, data = self.state
+        dtype = kind.numpy() if isinstance(kind, _Type) else None
+        if dtype is None or not isinstance(data, bytes | bytearray):
+            return None
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> _Array:
+    """How arrays are pickled since protocol 5."""
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", data))
+    return array
+
+
+def _scalar(kind: Any, data: Any) -> _Array:
+    return _from_buffer(data, kind, (), "C")
+
+
+_NUMPY: dict[str, Any] = {
+    "_reconstruct": _Array, "_frombuffer": _from_buffer, "scalar": _scalar, "ndarray": _Array,
+    "dtype": lambda code, *_: _Type(code),
+}  # fmt: skip
+"""What arrays are pickled with, by what stands for it."""
 
 
 class _Tuple(tuple):
@@ -36,7 +82,7 @@ class _Reader(pickle.Unpickler):
     """Admits numpy arrays, plain containers, and in place of optax's states bare tuples."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy", "numpy.core.multiarray", "numpy._core.multiarray") and name in _NUMPY:
+        if re.fullmatch(r"numpy(\._?core\.(multiarray|numeric))?", module) and name in _NUMPY:
             return _NUMPY[name]
         if re.fullmatch(r"optax\._src\.\w+", module) and re.fullmatch(r"\w+State", name):
             return _Tuple
@@ -49,19 +95,20 @@ def read_checkpoint(path: Path | str) -> tuple[int, dict[str, NDArray[Any]]]:
     Raises:
         RunError: it is no pickle, holds anything but arrays and plain containers, or no agent.
     """
-    try:
-        data = _Reader(io.BytesIO(Path(path).read_bytes())).load()
-    except RunError as error:
-        raise RunError(
-            f"{path} was not read: {error}. Checkpoints saved by dreamerv3 1.5.0 hold no such thing."
-        ) from None
-    except Exception as error:
-        raise RunError(f"{path} is no checkpoint of dreamerv3 1.5.0 ({type(error).__name__}: {error}).") from None
-    step = data.get("step", 0) if isinstance(data, dict) else None
-    if not isinstance(step, int) or not isinstance(data.get("agent"), dict):
-        raise RunError(f"{path} holds no agent; give the checkpoint.ckpt that dreamerv3 1.5.0 saved.")
-    arrays = {name: value for name, value in data["agent"].items() if isinstance(value, np.ndarray)}
-    return step, arrays
+    with open_file(path, REMEDY) as file, reading(path, REMEDY, "is no checkpoint of dreamerv3 1.5.0"):
+        for _ in operations(file):  # what would take memory or the stack is refused before anything is made
+            pass
+        file.seek(0)
+        try:
+            data = _Reader(file).load()
+        except RunError as error:
+            raise RunError(f"{path} was not read: {error}; dreamerv3 1.5.0 saves no such thing.") from None
+        step = data.get("step", 0) if isinstance(data, dict) else None
+        step = int(array) if isinstance(step, _Array) and (array := step.numpy()) is not None else step
+        if not isinstance(step, int) or not 0 <= step < 2**63 or not isinstance(data.get("agent"), dict):
+            raise RunError(f"{path} holds no agent; {REMEDY}.")
+        found = {str(name): value.numpy() for name, value in data["agent"].items() if isinstance(value, _Array)}
+    return step, {name: array for name, array in found.items() if array is not None}
 
 
 def agent_of(arrays: Mapping[str, NDArray[Any]], env: EnvConfig, source: Path | str) -> DreamerV3:
@@ -92,6 +139,7 @@ def agent_of(arrays: Mapping[str, NDArray[Any]], env: EnvConfig, source: Path | 
     if ("agent/wm/enc/cnn/s0res/kernel" in arrays) != (env.categories is None):
         raise RunError(f"{source} is of an agent that sees {'symbols' if env.categories is None else 'pixels'}; "
                        f"{env.id} gives {env.observation_kind}.")  # fmt: skip
-    agent = make_agent(DreamerV3Config(env=env, size=found))  # pyright: ignore[reportArgumentType]
-    load_into(agent, from_published(arrays), source)
-    return agent.eval()
+    config = DreamerV3Config(env=env, size=found)  # pyright: ignore[reportArgumentType]
+    with reading(source, REMEDY):
+        weights = Held(from_published(arrays), source)
+    return with_weights(lambda: make_agent(config), weights, source).eval()

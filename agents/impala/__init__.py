@@ -5,7 +5,8 @@ from agents.impala.network import IMPALA
 from agents.impala.training import Training, train
 from agents.impala.transfer import Transfer, make_agent
 from rl_interp.core.config import from_plain
-from rl_interp.core.run import Run, load_into
+from rl_interp.core.read import with_weights
+from rl_interp.core.run import Run
 
 
 def load_config(run: Run) -> IMPALAConfig:
@@ -15,9 +16,8 @@ def load_config(run: Run) -> IMPALAConfig:
 
 def load(run: Run, step: int | None = None) -> IMPALA | Transfer:
     """The agent of a run's newest checkpoint, or of the one at `step`, in evaluation mode."""
-    agent = make_agent(load_config(run))
-    load_into(agent, run.load_weights(step), run.path)
-    return agent.eval()
+    config = load_config(run)
+    return with_weights(lambda: make_agent(config), run.weights(step), run.path).eval()
 
 
 __all__ = [

@@ -1,5 +1,6 @@
 """IMPALA's configuration."""
 
+import reprlib
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -7,6 +8,9 @@ from agents.cbet import CBETConfig
 from agents.phases import check_phases
 from rl_interp.core.envs import CrafterConfig, EnvConfig, MazeConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers
+
+MOST_SECTIONS = 16
+"""Of the ResNet: each halves the picture, so that more would see a single point."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ class IMPALAConfig:
         if self.minibatches < 1 or self.num_envs % self.minibatches:
             raise UserError(
                 f"minibatches={self.minibatches} given for {self.num_envs} environments; they must share them equally."
+            )
+        if not all(width >= 1 for width in self.channels) or len(self.channels) > MOST_SECTIONS:
+            raise UserError(
+                f"channels={reprlib.repr(self.channels)} given; they are widths of at most {MOST_SECTIONS} sections."
             )
         if self.lstm < 0:
             raise UserError(f"lstm={self.lstm} given; it is a width, or 0 for no LSTM.")

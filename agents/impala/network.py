@@ -37,9 +37,7 @@ class IMPALA(Agent):
         super().__init__()
         self.observation = "pixels" if categories is None else "symbols"
         self.torso = ResNet(shape, channels) if categories is None else SymbolNet(categories)
-        with torch.no_grad():
-            features = self.torso(torch.zeros(1, *shape, dtype=torch.uint8)).numel()
-        self.fc, self.relu = nn.Linear(features, hidden), nn.ReLU()
+        self.fc, self.relu = nn.Linear(self.torso.features(shape), hidden), nn.ReLU()
         self.lstm = HookedLSTM(hidden, lstm) if lstm else None
         self.policy, self.baseline = nn.Linear(lstm or hidden, num_actions), nn.Linear(lstm or hidden, 1)
         self.hook_points = {
@@ -77,6 +75,7 @@ class ResNet(nn.Module):
     def __init__(self, shape: tuple[int, ...], channels: tuple[int, ...]):
         super().__init__()
         widths = [shape[0], *channels]
+        self.width = widths[-1]
         self.sections = nn.ModuleList(_Section(a, b) for a, b in itertools.pairwise(widths))
         self.relu = nn.ReLU()
         self.points = [
@@ -86,6 +85,13 @@ class ResNet(nn.Module):
         ]
         self.points.append(("torso.post", HookPoint("relu", "B C H W", "spatial")))
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """How many numbers come of an observation: every section halves the picture."""
+        *_, height, width = shape
+        for _ in self.sections:
+            height, width = -(-height // 2), -(-width // 2)
+        return self.width * height * width
 
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, C, H, W]`, bytes or floats on the same 0-255 scale, to the last section's `[B, C', H', W']`."""
@@ -131,7 +137,7 @@ class SymbolNet(nn.Module):
 
     def __init__(self, categories: tuple[int, ...], width: int = 32):
         super().__init__()
-        self.total = sum(categories)
+        self.total, self.width = sum(categories), 2 * width
         self.embed = nn.Conv2d(self.total, width, 1, bias=False)
         self.conv1, self.relu1 = nn.Conv2d(width, width, 3), nn.ReLU()
         self.conv2, self.relu2 = nn.Conv2d(width, 2 * width, 3), nn.ReLU()
@@ -142,9 +148,15 @@ class SymbolNet(nn.Module):
                 ("conv2.post", "relu2"),
             )
         ]  # fmt: skip
-        offsets = torch.tensor([0, *itertools.accumulate(categories[:-1])])[:, None, None]
+        # Not a weight, and so no checkpoint's: real even where the network is made without memory.
+        offsets = torch.tensor([0, *itertools.accumulate(categories[:-1])], device="cpu")[:, None, None]
         self.register_buffer("offsets", offsets, persistent=False)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+
+    def features(self, shape: tuple[int, ...]) -> int:
+        """How many numbers come of an observation: both convolutions take a cell from every side."""
+        *_, height, width = shape
+        return self.width * (height - 4) * (width - 4)
 
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, C, H, W]` categories as bytes, to `[B, C', H', W']`."""

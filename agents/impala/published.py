@@ -6,11 +6,10 @@ names: pixels are divided by 255 there too, residual blocks are the same, and wh
 channels first.
 """
 
-import pickle
 import re
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,10 +20,13 @@ from rl_interp.core.agent import HookPoint, PolicyOutput, State
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.errors import RunError
-from rl_interp.core.run import Run, load_into
+from rl_interp.core.read import Held, read_state, with_weights
+from rl_interp.core.run import Run
 
 KIND = "impala-procgen"
 """Of the runs that hold such an agent."""
+REMEDY = "give the .pth file that train-procgen-pytorch saved"
+_WEIGHTS = ("model_state_dict", "state_dict")
 COMBINATIONS = 15
 """Procgen's actions: combinations of keys."""
 MOVES = ((5,), (3,), (0, 1, 2), (6, 7, 8), (4, 9, 10, 11, 12, 13, 14))
@@ -68,35 +70,28 @@ def load_config(run: Run) -> IMPALAConfig:
 
 def load(run: Run, step: int | None = None) -> ProcgenMaze:
     """The agent of an imported run, in evaluation mode."""
-    agent = ProcgenMaze(load_config(run))
-    load_into(agent, run.load_weights(step), run.path)
-    return agent.eval()
+    config = load_config(run)
+    return with_weights(lambda: ProcgenMaze(config), run.weights(step), run.path).eval()
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     """A checkpoint's weights by their published names. No code in the file is run.
 
+    The trainer of Lee (joonleesky/train-procgen-pytorch) saves them as `state_dict`, that of Langosco et al. as
+    `model_state_dict` beside the optimiser's; some are shared bare. Those of a policy that was trained on several
+    devices, `module.` before each name, and files of PyTorch before 1.6 are read as well.
+
     Raises:
-        RunError: it is no checkpoint, holds anything but tensors and plain containers, or no `model_state_dict`.
+        RunError: it is no checkpoint, holds anything but tensors and plain containers, or no weights.
     """
-    try:
-        data = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if named is None:
-            raise RunError(f"{path} is no checkpoint of PyTorch's.") from None
-        raise RunError(
-            f"{path} was not read: it holds {named[1]}, which is neither a tensor nor a plain container. "
-            "train-procgen-pytorch saves no such thing."
-        ) from None
-    except OSError:
-        raise
-    except Exception:  # what is no pickle fails in any way
-        raise RunError(f"{path} is no checkpoint of PyTorch's.") from None
-    weights: Any = data.get("model_state_dict") if isinstance(data, dict) else None
-    if not isinstance(weights, Mapping) or not all(isinstance(each, Tensor) for each in weights.values()):
-        raise RunError(f"{path} holds no model_state_dict; give the .pth file that train-procgen-pytorch saved.")
-    return dict(weights)
+    data = read_state(path, REMEDY)
+    found = [data[key] for key in _WEIGHTS if key in data] if isinstance(data, dict) else []
+    weights = found[0] if found else data
+    if not (isinstance(weights, dict) and weights and all(isinstance(each, Tensor) for each in weights.values())):
+        raise RunError(f"{path} holds no weights under {' or '.join(_WEIGHTS)}; {REMEDY}.")
+    names = [str(name) for name in weights]
+    prefix = "module." if all(name.startswith("module.") for name in names) else ""
+    return {name.removeprefix(prefix): weight for name, weight in zip(names, weights.values(), strict=True)}
 
 
 def agent_of(weights: Mapping[str, Tensor], region: int, source: Path | str) -> tuple[IMPALAConfig, ProcgenMaze]:
@@ -113,19 +108,24 @@ def agent_of(weights: Mapping[str, Tensor], region: int, source: Path | str) -> 
     for name, value in weights.items():
         ours = _renamed(name)
         if ours is None:
-            raise RunError(f"{source} holds {name!r}, which the maze policies without a memory do not have.")
-        renamed[ours] = value.float()
+            raise RunError(
+                f"{source} holds {reprlib.repr(name)}, which the maze policies without a memory do not have."
+            )
+        renamed[ours] = value
     widths = {}
     for name in (*(f"embedder.block{i}.conv.weight" for i in (1, 2, 3)), "embedder.fc.weight", "fc_policy.weight"):
         if name not in weights:
             raise RunError(f"{name!r} is missing in {source}, which the maze policies have.")
+        if not weights[name].ndim:
+            raise RunError(f"{name!r} of {source} is a single number; {REMEDY}.")
         widths[name] = len(weights[name])
     *channels, hidden, actions = widths.values()
     if actions != COMBINATIONS:
         raise RunError(f"{source} is of an agent with {actions} actions; Procgen has {COMBINATIONS}.")
+    if 0 in widths.values():
+        raise RunError(f"{source} has layers without width; {REMEDY}.")
     config = IMPALAConfig(env=MazeConfig(region=region), channels=tuple(channels), hidden=hidden, lstm=0)
-    agent = ProcgenMaze(config)
-    load_into(agent, renamed, source)
+    agent = with_weights(lambda: ProcgenMaze(config), Held(renamed, source), source)
     return config, agent.eval()
 
 

@@ -11,7 +11,7 @@ from rl_interp.core.agent import Agent, device_of, evaluating
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import EnvConfig, MiniGridConfig
 from rl_interp.core.envs.minigrid.config import ACTIONS
-from rl_interp.core.errors import RunError
+from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.run import RUNS, Run
 
 AGENT_KINDS = {
@@ -64,18 +64,25 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
             f"{opened.path} is a run of kind {kind!r}, which holds no agent; give a run of {list(AGENT_KINDS)}."
         )
     package = agent_package(kind)
-    chosen = int(opened.checkpoint(step).name)
     env = package.load_config(opened).env
     try:
-        agent = package.load(opened, chosen)
+        agent = package.load(opened, step)
     except RunError as error:
-        if not (isinstance(env, MiniGridConfig) and len(env.action_names) < len(ACTIONS)):
+        if not (isinstance(env, MiniGridConfig) and _has_fewer_actions(env)):
             raise
         raise RunError(
             f"{error} {env.id} has the actions {', '.join(env.action_names)}; a run of an earlier version, which gave "
             f"it {len(ACTIONS)}, must be trained again."
         ) from None
+    chosen = opened.checkpoint_steps()[-1] if step is None else step
     return Loaded(opened, chosen, agent.to(pick_device(device)), env.scored, opened.weights_sha256(chosen))
+
+
+def _has_fewer_actions(env: MiniGridConfig) -> bool:
+    try:
+        return len(env.action_names) < len(ACTIONS)
+    except UserError:  # an unknown environment, of which the error that is handled tells already
+        return False
 
 
 def agent_package(kind: str) -> Any:

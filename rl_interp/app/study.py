@@ -26,6 +26,7 @@ from rl_interp.core.files import write_json
 from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.locks import writing
 from rl_interp.core.pictures import save_figure
+from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.run import Run
 from rl_interp.core.stats import bootstrap, iqm, plain, shown
 
@@ -98,7 +99,21 @@ def _run_jobs(
                 process.communicate()
         if stop:
             raise Interrupted("stopped, every training saved; run the same command again to go on.")
-    return [json.loads(_result_path(path, job).read_text(encoding="utf-8")) for job in jobs]
+    return [_read_result(_result_path(path, job)) for job in jobs]
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    remedy = "remove the file to train again"
+    result = read_json(path, remedy)
+    kinds = {"agent": str, "env": str, "condition": str, "evaluation": dict, "steps": list, "returns": list}
+    require(result, path, remedy, **kinds)
+    require(result["evaluation"], path, remedy, mean=float)
+    for name in ("steps", "returns"):
+        if result[name]:
+            numbers(result, name, path, remedy)
+    if len(result["steps"]) != len(result["returns"]):
+        raise RunError(f"{path} has {len(result['steps'])} steps and {len(result['returns'])} returns; {remedy}.")
+    return result
 
 
 def _check_results(jobs: Sequence[Job], path: Path) -> None:

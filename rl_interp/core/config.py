@@ -1,12 +1,16 @@
 """Configs to and from plain values: frozen dataclasses in code, YAML on disk."""
 
+import reprlib
+import types
 import typing
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rl_interp.core.errors import RunError, unknown
+from rl_interp.core.errors import RunError, UserError, unknown
+from rl_interp.core.read import RESTORE
 
 T = TypeVar("T")
 
@@ -26,26 +30,74 @@ def from_plain(cls: type[T], values: Mapping[str, Any], source: Path | str) -> T
     """The dataclass `cls` from what `to_plain` gave; fields that are missing take their default.
 
     Raises:
-        RunError: `values` names a field that `cls` does not have.
+        RunError: `values` names a field that `cls` does not have, or gives one a value of another type, or one that
+            `cls` refuses.
     """
-    hints = typing.get_type_hints(cls)
-    names = [f.name for f in fields(cls)]  # pyright: ignore[reportArgumentType]
+    hints = _hints(cls)
     arguments = {}
     for name, value in values.items():
-        if name not in names:
-            raise RunError(f"{source}: {unknown(f'{cls.__name__} field', name, names)}")
-        arguments[name] = _field(hints[name], value, source)
-    return cls(**arguments)
+        if name not in hints:
+            raise RunError(f"{source}: {unknown(f'{cls.__name__} field', name, list(hints))}")
+        arguments[name] = _field(hints[name], value, f"{source}: {name}")
+    try:
+        return cls(**arguments)
+    except RunError:
+        raise
+    except UserError as error:  # which does not know where the value comes from
+        raise RunError(f"{source}: {error}") from error
 
 
-def _field(hint: Any, value: Any, source: Path | str) -> Any:
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(cls)
+    return {f.name: hints[f.name] for f in fields(cls)}  # pyright: ignore[reportArgumentType]
+
+
+def _field(hint: Any, value: Any, source: str) -> Any:
     """A field's value: of a dataclass, of one of its subclasses (`hint.concrete(values)` says which), or plain."""
-    kinds = [kind for kind in (hint, *typing.get_args(hint)) if isinstance(kind, type)]
-    for kind in kinds:
-        if isinstance(value, Mapping) and hasattr(kind, "concrete"):
-            kind = kind.concrete(value)
-        if isinstance(value, Mapping) and is_dataclass(kind):
-            return from_plain(typing.cast(type, kind), value, source)
-        if isinstance(value, list) and typing.get_origin(hint) is tuple:
-            return tuple(value)
-    return value
+    options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    for kind in options:
+        origin = typing.get_origin(kind)
+        if is_dataclass(kind) and isinstance(kind, type) and isinstance(value, Mapping):
+            made = from_plain(_concrete(kind, value, source), value, source)
+            if isinstance(made, kind):
+                return made
+        elif origin is tuple and isinstance(value, list):
+            return tuple(_field(typing.get_args(kind)[0], each, source) for each in value)
+        elif origin is typing.Literal:
+            if value in typing.get_args(kind):
+                return value
+        elif isinstance(kind, type) and _is(kind, value):
+            return value
+    raise RunError(f"{source} is {reprlib.repr(value)}, where {_words(options)} is wanted; {RESTORE}.")
+
+
+def _concrete(kind: type, values: Mapping[str, Any], source: str) -> type:
+    if not hasattr(kind, "concrete"):
+        return kind
+    if not isinstance(values.get("id"), str):
+        raise RunError(f"{source} has {reprlib.repr(values.get('id'))} for 'id', where a text is wanted; {RESTORE}.")
+    try:
+        return typing.cast(Any, kind).concrete(values)
+    except UserError as error:
+        raise RunError(f"{source}: {error}") from error
+
+
+def _is(kind: type, value: Any) -> bool:
+    """Whole numbers are numbers, but true and false are none; what does not fit 64 bits is never meant."""
+    if isinstance(value, bool):
+        return kind is bool
+    if isinstance(value, int) and kind in (int, float):
+        return abs(value) < 2**63
+    return isinstance(value, kind)
+
+
+def _words(options: tuple[Any, ...]) -> str:
+    known = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", types.NoneType: "null"}
+    words = []
+    for kind in options:
+        of = typing.get_origin(kind)
+        values = ", ".join(map(repr, typing.get_args(kind)))
+        words.append(f"one of {values}" if of is typing.Literal else "a list" if of is tuple else
+                     known.get(kind, f"the fields of {getattr(kind, '__name__', kind)}"))  # fmt: skip
+    return " or ".join(words)

@@ -6,7 +6,13 @@ from math import inf
 
 
 class UserError(ValueError):
-    """Something the caller can mend. The command line prints its sentence without a traceback."""
+    """Something the caller can mend. The command line prints its sentence without a traceback.
+
+    What files say may be quoted in it: what would break the line, or can't be printed, is escaped.
+    """
+
+    def __init__(self, sentence: str = ""):
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(sentence)))
 
 
 class HookError(UserError):

@@ -11,12 +11,11 @@ runs/<name>/config.yaml           the frozen config
 import importlib.metadata
 import json
 import os
-import pickle
 import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +23,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from rl_interp.core.config import to_plain
@@ -41,6 +40,17 @@ from rl_interp.core.files import (
     write_text,
 )
 from rl_interp.core.locks import writing
+from rl_interp.core.read import (
+    Weights,
+    check_fit,
+    read_json,
+    read_json_lines,
+    read_manifest,
+    read_state,
+    read_yaml,
+    reading,
+    require,
+)
 
 RUNS = Path("runs")
 _CHECKPOINT = ("manifest.json", "model.safetensors", "state.pt")
@@ -113,18 +123,23 @@ class Run:
         """Read an existing run, given as a path or as a name under `runs/`."""
         given = Path(path)
         for candidate in (given, RUNS / given):
-            if (candidate / "meta.json").is_file() and (candidate / "config.yaml").is_file():
+            if os.path.isfile(candidate / "meta.json") and os.path.isfile(candidate / "config.yaml"):
                 return cls(candidate)
         known = sorted(p.parent.name for p in RUNS.glob("*/meta.json"))
         raise RunError(unknown("run", str(path), known) + " A run is a directory with config.yaml and meta.json.")
 
     @property
     def config(self) -> dict[str, Any]:
-        return yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+        return read_yaml(self.path / "config.yaml")
 
     @property
     def meta(self) -> dict[str, Any]:
-        return json.loads((self.path / "meta.json").read_text(encoding="utf-8"))
+        path = self.path / "meta.json"
+        meta = read_json(path)
+        require(meta, path, kind=str, seed=int)
+        if meta.get("parent") is not None:
+            require(meta, path, parent=dict)
+        return meta
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -151,8 +166,10 @@ class Run:
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        complete = path.read_text(encoding="utf-8").rpartition("\n")[0]
-        return [json.loads(line) for line in complete.splitlines()]
+        lines = read_json_lines(path, "restore it, or remove it if the curves are not needed")
+        for number, line in enumerate(lines, 1):
+            require(line, f"line {number} of {path}", step=int)
+        return lines
 
     def rewind(self, step: int | None) -> None:
         """Drop metrics logged after `step`, or all of them: a run resumed from there logs them again. TensorBoard
@@ -177,7 +194,8 @@ class Run:
 
     def checkpoint_steps(self) -> list[int]:
         """Steps with a checkpoint, ascending."""
-        return sorted(int(p.name) for p in (self.path / "checkpoints").glob("*") if p.name.isdigit())
+        names = [path.name for path in (self.path / "checkpoints").glob("*")]
+        return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
 
     def save_checkpoint(
         self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any] | None = None, keep: int = 2
@@ -210,15 +228,17 @@ class Run:
         if step is not None and step not in steps:
             raise RunError(unknown(f"checkpoint step of {self.path}", step, steps))
         path = self.path / "checkpoints" / str(steps[-1] if step is None else step)
-        if not (path / "manifest.json").is_file():
-            raise RunError(f"{path}/manifest.json is missing, so the checkpoint can't be verified; restore it.")
-        try:
-            manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunError(
-                f"{path}/manifest.json is no JSON ({error}); restore it, or use another checkpoint."
-            ) from None
-        verify(path, manifest["files"])
+        remedy = "restore it, or use another checkpoint"
+        if not os.path.isfile(path / "manifest.json"):
+            raise RunError(f"{path}/manifest.json is missing, so the checkpoint can't be verified; {remedy}.")
+        manifest = read_manifest(path, ["model.safetensors"], remedy)
+        require(manifest, path / "manifest.json", remedy, step=int)
+        if str(manifest["step"]) != path.name:
+            raise RunError(f"{path}/manifest.json is of step {manifest['step']}, not {path.name}; {remedy}.")
+        if self.has_state(int(path.name)) and "state.pt" not in manifest["files"]:
+            raise RunError(f"{path}/manifest.json does not list state.pt, so it can't be verified; {remedy}.")
+        with reading(path, remedy):
+            verify(path, manifest["files"])
         return path
 
     def share(self, target: Path | str, step: int | None = None, half: bool = False) -> "Run":
@@ -234,7 +254,7 @@ class Run:
             for name in ("config.yaml", "meta.json", "metrics.jsonl"):
                 if (self.path / name).is_file():
                     shutil.copy(self.path / name, temporary / name)
-            weights = load_file(source / "model.safetensors")
+            weights = Weights(source / "model.safetensors", infinite=("threshold",)).load()
             if half:
                 weights = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
             Run(temporary).save_checkpoint(int(source.name), weights)
@@ -243,12 +263,16 @@ class Run:
     def weights_sha256(self, step: int) -> str:
         """Of a checkpoint's weights, as its manifest has it: what a result that is made from them records."""
         manifest = self.path / "checkpoints" / str(step) / "manifest.json"
-        return json.loads(manifest.read_text(encoding="utf-8"))["files"]["model.safetensors"]
+        return read_manifest(manifest.parent, ["model.safetensors"])["files"]["model.safetensors"]
 
     def load_weights(self, step: int | None = None) -> dict[str, Tensor]:
         """The checkpoint's weights; half-precision ones come back as float32."""
-        weights = load_file(self.checkpoint(step) / "model.safetensors")
-        return {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
+        return self.weights(step).load()
+
+    def weights(self, step: int | None = None, infinite: Sequence[str] = ()) -> Weights:
+        """The checkpoint's weights to be read: names, shapes and types are known, values come when asked for. Those
+        named by `infinite` may be so."""
+        return Weights(self.checkpoint(step) / "model.safetensors", "restore it, or use another checkpoint", infinite)
 
     def has_state(self, step: int) -> bool:
         """Whether the checkpoint holds the training state; one that was shared holds the weights only."""
@@ -259,13 +283,11 @@ class Run:
         path = self.checkpoint(step) / "state.pt"
         if not path.is_file():
             raise RunError(f"{path.parent} holds weights only, so training can't resume from it; start a new run.")
-        try:
-            return torch.load(path, weights_only=True, map_location="cpu")
-        except pickle.UnpicklingError as error:
-            raise RunError(
-                f"{path} holds something that is not plain data and was not loaded ({str(error).splitlines()[0]}); it "
-                "was not written by this suite."
-            ) from None
+        remedy = "restore it, or use another checkpoint"
+        state = read_state(path, remedy)
+        if not isinstance(state, dict):
+            raise RunError(f"{path} holds a {type(state).__name__}, where the state of a training is wanted; {remedy}.")
+        return state
 
 
 def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -284,15 +306,7 @@ def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], source: Path | str) -> None:
     """Load weights, or raise a `RunError` that names the first tensor that does not fit."""
-    wanted = module.state_dict()
-    for name in wanted.keys() | weights.keys():
-        have = tuple(weights[name].shape) if name in weights else "nothing"
-        want = tuple(wanted[name].shape) if name in wanted else "nothing"
-        if have != want:
-            raise RunError(
-                f"{source} is of another architecture: {name!r} is {have} there and {want} in "
-                f"{type(module).__name__}; open it with the config it was made with."
-            )
+    check_fit(module, {name: tuple(weight.shape) for name, weight in weights.items()}, source)
     module.load_state_dict(dict(weights))
 
 

@@ -7,7 +7,7 @@
 Written by streaming and read by memory map: neither collecting nor fitting needs the data in memory.
 """
 
-import json
+import os
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,7 +22,9 @@ from rl_interp.core.config import to_plain
 from rl_interp.core.errors import RunError, UserError, unknown
 from rl_interp.core.files import atomic_path, full_disk_said, recover, sha256, verify, write_json
 from rl_interp.core.locks import writing
+from rl_interp.core.read import open_table, read_array, read_manifest, reading, require
 
+REMEDY = "collect the activations again"
 _FILES = ("manifest.json", "index.parquet", "shard-*.npy")
 """What a store consists of."""
 
@@ -125,16 +127,19 @@ class ActivationStore:
     def __init__(self, path: Path | str, whole: bool = False):
         self.path = Path(path)
         recover(self.path)
-        if not (self.path / "manifest.json").is_file():
+        if not os.path.isfile(self.path / "manifest.json"):
             raise RunError(
                 f"{path} is no activation store (it has no manifest.json); make one with `rl-interp collect`."
             )
-        self.manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        verify(self.path, self.manifest["files"])
+        self.manifest = _read_manifest(self.path)
         self.hook: str = self.manifest["hook"]
         self.samples: int = self.manifest["rows"]
-        self.sample_shape = tuple(self.manifest["sample_shape"])
-        self._shards = [np.load(self.path / shard["file"], mmap_mode="r") for shard in self.manifest["shards"]]
+        self.sample_shape: tuple[int, ...] = tuple(self.manifest["sample_shape"])
+        self._shards = [
+            read_array(self.path / shard["file"], (shard["rows"], *self.sample_shape), self.manifest["dtype"], REMEDY)
+            for shard in self.manifest["shards"]
+        ]
+        self._index = open_table(self.path / "index.parquet", self.samples, REMEDY)
         self._starts = np.cumsum([0, *(shard["rows"] for shard in self.manifest["shards"])])
         size = int(np.prod(self.sample_shape))
         self.width = size if whole else self.sample_shape[0]
@@ -150,15 +155,17 @@ class ActivationStore:
 
     def columns(self) -> list[str]:
         """Names of the index's columns."""
-        return pq.read_schema(self.path / "index.parquet").names
+        return list(self._index.schema_arrow.names)
 
     def column(self, name: str, rows: NDArray[np.integer] | None = None) -> NDArray[Any]:
         """One column of the index, `[samples]`; or for each of the given rows that of its sample, `[n]`."""
         if name not in self.columns():
             raise UserError(unknown("index column", name, self.columns()))
-        with pq.ParquetFile(self.path / "index.parquet") as index:
-            values, done = np.empty(self.samples, index.schema_arrow.field(name).type.to_pandas_dtype()), 0
-            for part in index.iter_batches(columns=[name]):  # a whole table takes several copies of the column
+        with reading(self.path / "index.parquet", REMEDY):
+            values, done = np.empty(self.samples, self._index.schema_arrow.field(name).type.to_pandas_dtype()), 0
+            for part in self._index.iter_batches(columns=[name]):  # a whole table takes several copies of the column
+                if part.column(0).null_count:
+                    raise ValueError(f"its column {name!r} has rows without a value")
                 values[done : done + len(part)] = part.column(0).to_numpy(zero_copy_only=False)
                 done += len(part)
         if rows is None:
@@ -182,3 +189,33 @@ class ActivationStore:
         shard = int(np.searchsorted(self._starts, sample, side="right") - 1)
         at = f", position {position}" if self.positions > 1 else ""
         return f"{self.path / self.manifest['shards'][shard]['file']}, row {sample - self._starts[shard]}{at},"
+
+
+def _read_manifest(store: Path) -> dict[str, Any]:
+    """A store's manifest, if it is one, its numbers add up, and every file has its sha256."""
+    path = store / "manifest.json"
+    manifest = read_manifest(store, ["index.parquet"], REMEDY)
+    kinds = {"hook": str, "rows": int, "sample_shape": list, "dtype": str, "shards": list, "provenance": dict}
+    require(manifest, path, REMEDY, **kinds)
+    for size in manifest["sample_shape"]:
+        require({"a size of sample_shape": size}, path, REMEDY, **{"a size of sample_shape": int})
+    for shard in manifest["shards"]:
+        require({"a shard": shard}, path, REMEDY, **{"a shard": dict})
+        require(shard, path, REMEDY, file=str, rows=int)
+    shards, shape = manifest["shards"], manifest["sample_shape"]
+    names, total = [shard["file"] for shard in shards], sum(shard["rows"] for shard in shards)
+    if manifest["dtype"] not in ("float32", "float16"):
+        raise RunError(f"{path} has dtype {manifest['dtype']!r}; it is float32 or float16; {REMEDY}.")
+    if not shape or 0 in shape or not names or 0 in (shard["rows"] for shard in shards):
+        raise RunError(f"{path} is of a store without samples, of {len(names)} shards of shape {shape}; {REMEDY}.")
+    if total != manifest["rows"]:
+        raise RunError(f"{path} has {manifest['rows']} rows and shards of {total}; {REMEDY}.")
+    read = {*names, "index.parquet"}
+    if len(read) != len(names) + 1:
+        raise RunError(f"{path} lists a shard twice; {REMEDY}.")
+    if read != manifest["files"].keys():
+        odd = sorted(read.symmetric_difference(manifest["files"]))[0]
+        raise RunError(f"{path} has {odd!r} among its files or its shards, not both; {REMEDY}.")
+    with reading(path, REMEDY):
+        verify(store, manifest["files"])
+    return manifest

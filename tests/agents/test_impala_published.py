@@ -115,6 +115,32 @@ def test_it_becomes_a_run_that_the_commands_take(tmp_path, path, capsys, monkeyp
     run("maps published --states 8 --clusters 3 --hooks block2.res1.sum")
 
 
+def bare(weights: dict) -> dict:
+    return weights
+
+
+def by_lee(weights: dict) -> dict:
+    return {"state_dict": weights}
+
+
+def by_langosco(weights: dict) -> dict:
+    return {"model_state_dict": OrderedDict(weights), "optimizer_state_dict": {"state": {}, "param_groups": []}}
+
+
+def on_several_devices(weights: dict) -> dict:
+    return {"model_state_dict": {f"module.{name}": weight for name, weight in weights.items()}}
+
+
+@pytest.mark.parametrize("before_1_6", [False, True], ids=["zipped", "before PyTorch 1.6"])
+@pytest.mark.parametrize("variant", [bare, by_lee, by_langosco, on_several_devices])
+def test_every_published_variant_is_read(tmp_path, policy, variant, before_1_6):
+    path = tmp_path / "model_200015872.pth"
+    torch.save(variant(policy.state_dict()), path, _use_new_zipfile_serialization=not before_1_6)
+    _, agent = agent_of(read_checkpoint(path), 5, path)
+    assert torch.equal(agent.policy.weight, policy.fc_policy.weight)
+    assert torch.equal(agent.torso.sections[2].res2.conv2.bias, policy.embedder.block3.res2.conv2.bias)
+
+
 class _Attack:
     def __reduce__(self):
         return (exec, ("raise SystemExit('code was run')",))
@@ -132,11 +158,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, policy, capsys):
     path.write_bytes(b"no checkpoint")
     with pytest.raises(RunError, match="is no checkpoint of PyTorch"):
         read_checkpoint(path)
-    torch.save(policy.state_dict(), path)
-    with pytest.raises(RunError, match="holds no model_state_dict"):
+    torch.save({"policy": policy.state_dict()}, path)
+    with pytest.raises(RunError, match="holds no weights under model_state_dict or state_dict"):
         read_checkpoint(path)
     assert main(["import", "maze", str(path), "--run", str(tmp_path / "run")]) == 1
-    assert "holds no model_state_dict" in capsys.readouterr().err
+    assert "holds no weights" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

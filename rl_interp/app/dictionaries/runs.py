@@ -18,6 +18,7 @@ from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.interventions import Intervention
 from rl_interp.core.locks import writing
+from rl_interp.core.read import reading, require
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from sae import SAE, Feed, SAEConfig, Trainer, fit_all
@@ -121,15 +122,26 @@ def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
     if run.meta["kind"] != "sae":
         raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
     config = _config(run)
-    parent = run.meta["parent"]
-    agent = load_agent(parent["run"], parent["step"], device)
-    if transcodes := "target" in parent:
-        store, target = open_pair(Path(parent["store"]), Path(parent["target"]))
-    else:
-        store = target = ActivationStore(parent["store"])
+    parent = run.meta.get("parent") or {}
+    transcodes = "target" in parent
+    wanted = {"run": str, "step": int, "store": str, "hook": str} | ({"target": str} if transcodes else {})
+    require(parent, f"the parent in {run.path}/meta.json", **wanted)
+    try:
+        agent = load_agent(parent["run"], parent["step"], device)
+        if transcodes:
+            store, target = open_pair(Path(parent["store"]), Path(parent["target"]))
+        else:
+            store = target = ActivationStore(parent["store"])
+    except UserError as error:
+        raise RunError(f"what {run.path} was made from can't be read: {error}") from error
     for what in _replaced(parent, parent_of(agent, store, target if transcodes else None)):
         warn(f"{what} is not what {run.path} was fitted to: it was replaced since; figures of the two are of no use.")
-    sae = sae_package.rebuild(run.load_weights(), config.k, transcodes).to(pick_device(device))
+    sae = sae_package.rebuild(run.weights(infinite=("threshold",)), config.k, transcodes).to(pick_device(device))
+    if sae.d_in != store.width or sae.d_out != target.width:
+        raise RunError(
+            f"{run.path} is of layers {sae.d_in} and {sae.d_out} wide, and {store.path} has {store.width}, "
+            f"{target.path} {target.width}; collect the activations that it was fitted to again."
+        )
     return LoadedSAE(run, config, sae, agent, parent["hook"], store, target, *split(store, config))
 
 
@@ -230,14 +242,17 @@ def _fit_groups(
         runs = [_open_run(path, configs[path], parent, step) for path in paths]
         if step:
             states = [run.load_state(step) for run in runs]
-            feed.load_state_dict(states[0]["feed"])
-            if not all(feed.has(state["feed"]) for state in states):
+            with reading(runs[0].path / "checkpoints", "remove the run, or restore it", "does not fit the fit"):
+                feed.load_state_dict(states[0]["feed"])
+                together = all(feed.has(state["feed"]) for state in states)
+            if not together:
                 raise RunError(
                     f"fits in {paths[0].parent} were begun on machines whose whitening differs, and can't go on "
                     "together; go on with each where it was begun, or remove all but one."
                 )
-            for state, trainer in zip(states, trainers, strict=True):
-                trainer.load_state_dict(state)
+            for path, state, trainer in zip(paths, states, trainers, strict=True):
+                with reading(path / "checkpoints", "remove the run, or restore it", "does not fit the fit"):
+                    trainer.load_state_dict(state)
         before = sum(trainer.samples for trainer in trainers)
         seconds += _fit_side_by_side(runs, trainers, metadata)
         after = sum(trainer.samples for trainer in trainers)

@@ -5,7 +5,6 @@
 """
 
 import itertools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from rl_interp.core.cluster import connect
 from rl_interp.core.errors import RunError
 from rl_interp.core.files import write_json
 from rl_interp.core.pictures import save_figure
+from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from sae import SAEConfig
@@ -74,7 +74,7 @@ def _is_measured(at: Path, config: SAEConfig, parent: dict[str, Any], episodes: 
     """
     if not newest_step(at, config, parent) or not (at / FIGURES).exists():
         return False
-    played = json.loads((at / FIGURES).read_text(encoding="utf-8")).get("returns", {}).get("original", ())
+    played = _read_figures(at / FIGURES).get("returns", {}).get("original", ())
     return not episodes or len(played) == episodes
 
 
@@ -146,13 +146,27 @@ def rows(path: Path, planned: Sequence[tuple[str, SAEConfig]]) -> list[dict[str,
     for hook, config in planned:
         at = path / name_of(hook, config)
         size = {"hook": hook, "kind": config.kind, "latents": config.latents, "k": config.k, "seed": config.seed}
-        found.append(size | {"run": str(at)} | json.loads((at / FIGURES).read_text(encoding="utf-8")))
+        found.append(size | {"run": str(at)} | _read_figures(at / FIGURES))
     for of_size in _sizes(found).values():
         if len(of_size) > 1:
             agreements, controls = stability([load_sae(row["run"]) for row in of_size])
             for row, agreement in zip(of_size, agreements, strict=True):
                 row |= {"stability": agreement} | {f"stability_of_{name}": value for name, value in controls.items()}
     return found
+
+
+def _read_figures(path: Path) -> dict[str, Any]:
+    remedy = "remove the file to measure again"
+    figures = read_json(path, remedy)
+    require(figures, path, remedy, fvu=float, l0=float, dead_fraction=float)
+    for name in RECOVERED:
+        if figures.get(name) is not None:
+            require(figures, path, remedy, **{name: float}, returns=dict)
+            if figures.get(f"{name}_interval") is not None:
+                numbers(figures, f"{name}_interval", path, remedy)
+            for condition in figures["returns"]:
+                numbers(figures["returns"], condition, path, remedy)
+    return figures
 
 
 def markdown(found: Sequence[dict[str, Any]]) -> str:

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from itertools import chain, islice
@@ -23,6 +22,7 @@ from rl_interp.app.report.saliency import feature_saliency
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.positions import positions
+from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.stats import TOO_FEW, bootstrap, iqm, plain
 from sae import SAE, Features
 
@@ -36,6 +36,9 @@ FRAME = (255, 0, 200)
 """RGB of the frame around a position: a colour that no game has."""
 CLIP_PACE = 100
 """Milliseconds a decision."""
+
+
+_AGAIN = "run `rl-interp sae evaluate` again"
 
 
 def build(fitted: LoadedSAE, top: int = 4, clips: int = 200, maps: int = 24) -> dict[str, Any]:
@@ -94,21 +97,27 @@ def _evaluation(fitted: LoadedSAE) -> dict[str, Any] | None:
     path = fitted.run.path / "analyses" / "evaluation.json"
     if not path.is_file():
         return None
-    measured = json.loads(path.read_text(encoding="utf-8"))
+    measured = read_json(path, _AGAIN)
+    require(measured, path, _AGAIN, returns=dict)
     if measured.get("made_from", fitted.made_from) != fitted.made_from:  # earlier versions did not record it
         warn(f"{path} is left out: dictionary, agent or activations were others then; run `rl-interp sae evaluate`.")
         return None
     conditions = {}
-    for condition, returns in measured["returns"].items():
+    for condition in measured["returns"]:
+        returns = numbers(measured["returns"], condition, path, _AGAIN)
         conditions[condition] = {
             "episodes": len(returns), "mean": float(np.mean(returns)), "iqm": iqm(returns),
             "interval": plain(bootstrap([returns])),
         }  # fmt: skip
-    recovered = [
-        {"from": ablation, "value": measured[name], "interval": measured[f"{name}_interval"]}
-        for name, ablation in RECOVERED.items()
-        if name in measured  # earlier versions measured less
-    ]
+    recovered = []
+    for name, ablation in RECOVERED.items():
+        if name in measured:  # earlier versions measured less
+            interval = f"{name}_interval"
+            if measured[name] is not None:
+                require(measured, path, _AGAIN, **{name: float})
+            if measured.get(interval) is not None:  # too few episodes have none
+                numbers(measured, interval, path, _AGAIN)
+            recovered.append({"from": ablation, "value": measured[name], "interval": measured.get(interval)})
     return {"conditions": conditions, "recovered": recovered, "too_few": TOO_FEW}
 
 
