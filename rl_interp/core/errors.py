@@ -49,7 +49,10 @@ def require_numbers(given: object, **wanted: tuple[str, ...]) -> None:
         fits, sentence = _NUMBERS[kind]
         for name in names:
             value = values.get(name)
-            if not all(each is None or fits(each) for each in (value if isinstance(value, tuple) else (value,))):
+            given_here = value if isinstance(value, tuple) else (value,)
+            if not all(
+                fits(each) for each in given_here if isinstance(each, int | float)
+            ):  # a checkpoint may be a path
                 raise UserError(f"{name}={value} given; it must {sentence}.")
 
 
