@@ -11,7 +11,7 @@ from torch import Tensor
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import EnvConfig
 from rl_interp.core.envs.workers import WorkerError
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import NotFiniteError, UserError
 from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.read import reading
 from rl_interp.core.rollout import Episodes
@@ -102,8 +102,12 @@ def train_run(
     try:
         with run.writing():
             _resume(training, config, run)
-            _advance(training, config, run, report)
-            return training.score()
+            try:
+                _advance(training, config, run, report)
+                return training.score()
+            except NotFiniteError:
+                check_finite(np.nan, training.agent_steps, "the agent's preferences", "the learning rate")
+                raise
     finally:
         training.close()
         run.close()

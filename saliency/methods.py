@@ -9,8 +9,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from rl_interp.core.agent import Agent, State
-from rl_interp.core.errors import UserError, unknown
-from rl_interp.core.rollout import not_finite
+from rl_interp.core.errors import NotFiniteError, UserError, unknown
 from saliency.gradients import Gradient, IntegratedGradients
 from saliency.perturbation import GREYDANUS, Perturbation
 from saliency.targets import PolicyChange, Target, ValueChange
@@ -49,7 +48,7 @@ def saliency_map(
         )
     maps = METHODS[method](agent, obs, target, state)
     if not np.isfinite(maps).all():
-        raise not_finite(f"the maps of {target.name}")
+        raise NotFiniteError(f"the maps of {target.name}")
     return maps
 
 

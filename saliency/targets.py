@@ -13,9 +13,8 @@ from torch import Tensor
 
 from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.contract import ADVICE, alike
-from rl_interp.core.errors import UserError, unknown
+from rl_interp.core.errors import NotFiniteError, UserError, unknown
 from rl_interp.core.hooks import run_with_cache
-from rl_interp.core.rollout import not_finite
 
 Score = Callable[[PolicyOutput, Tensor | None], Tensor]
 """`(output, value at the target's hook point as rows [B, positions, features]) -> [B]`."""
@@ -165,7 +164,7 @@ def prepare(agent: Agent, obs: Tensor, state: State, target: Target) -> tuple[Sc
     with torch.no_grad():
         out = agent.step(obs, state)
     if not out.preferences.amax(-1).isfinite().all():
-        raise not_finite("the agent's preferences")
+        raise NotFiniteError("the agent's preferences")
     return target.prepare(out), out
 
 

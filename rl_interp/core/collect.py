@@ -15,9 +15,9 @@ from torch import Tensor
 
 from rl_interp.core.agent import Agent, PolicyOutput, device_of, evaluating
 from rl_interp.core.envs import EnvConfig, LabelledEnv, make_labelled
-from rl_interp.core.errors import at_least_one
+from rl_interp.core.errors import NotFiniteError, at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
-from rl_interp.core.rollout import choose, not_finite
+from rl_interp.core.rollout import choose
 from rl_interp.core.store import ActivationStore, StoreWriter
 
 
@@ -119,7 +119,7 @@ def collect(
 
 def _finite(values: NDArray[np.float32], hook: str) -> NDArray[np.float32]:
     if not np.isfinite(values).all():
-        raise not_finite(f"the agent's values at {hook!r}")
+        raise NotFiniteError(f"the agent's values at {hook!r}")
     return values
 
 

@@ -19,6 +19,15 @@ class HookError(UserError):
     """A hook that could not be placed, never fired, or changed what it must not change."""
 
 
+class NotFiniteError(UserError):
+    """Numbers of an agent that are NaN or infinite."""
+
+    def __init__(self, what: str):
+        super().__init__(
+            f"{what} are NaN or infinite, so nothing can be told from them; look at the agent's weights and inputs."
+        )
+
+
 class RunError(UserError):
     """A run directory that is missing, altered, or of another kind than asked for."""
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rl_interp.core.agent import Agent, PolicyOutput, State, device_of, evaluating
 from rl_interp.core.envs.vector import EnvConfig, VectorEnv
-from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
 from rl_interp.core.hooks import assert_unhooked, hooked
 from rl_interp.core.interventions import Intervention, as_hooks
 
@@ -53,22 +53,17 @@ def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> NDArr
     replaced by a uniform one with probability `epsilon`.
 
     Raises:
-        UserError: preferences that are NaN or infinite, but for -inf, which rules an action out.
+        NotFiniteError: preferences that are NaN or infinite, but for -inf, which rules an action out.
     """
     preferences = out.preferences.float().cpu().numpy()
     if not np.isfinite(preferences.max(-1)).all():  # a maximum is NaN where any number is
-        raise not_finite("the agent's preferences")
+        raise NotFiniteError("the agent's preferences")
     if out.q_values is None:
         preferences = preferences + rng.gumbel(size=preferences.shape)  # the maximum is a sample of the softmax
     chosen = preferences.argmax(-1)
     explore = rng.random(len(chosen)) < epsilon
     uniform = rng.integers(preferences.shape[-1], size=len(chosen))
     return np.where(explore, uniform, chosen)
-
-
-def not_finite(what: str) -> UserError:
-    """The error for numbers of an agent that should be finite and are not."""
-    return UserError(f"{what} are NaN or infinite, so nothing can be told from them; look at its weights and inputs.")
 
 
 def evaluate(

@@ -94,6 +94,20 @@ def test_a_signal_stops_with_a_checkpoint_from_which_training_goes_on(tmp_path, 
     assert [line["step"] for line in run.metrics()] == [100, 200, 300, 400, 500, 600]
 
 
+def test_an_agent_that_diverged_between_two_looks_at_the_loss_stops_as_well(tmp_path, monkeypatch):
+    run = make(tmp_path / "run")
+
+    def diverge(self, batch):
+        with torch.no_grad():
+            self.agent.q.bias.fill_(float("nan"))
+        return torch.tensor(0.0)
+
+    monkeypatch.setattr("agents.dqn.training.Learner.update", diverge)
+    with pytest.raises(DivergedError, match="the agent's preferences became nan at decision .*; the last checkpoint"):
+        train(SMALL, run, 0)
+    assert run.checkpoint_steps() == []
+
+
 def test_a_diverged_loss_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     run = make(tmp_path / "run")
     monkeypatch.setattr("agents.dqn.training.Learner.update", lambda self, batch: torch.tensor(float("inf")))
