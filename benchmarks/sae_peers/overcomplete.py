@@ -3,12 +3,12 @@
 import torch
 from overcomplete.sae import TopKSAE
 
-from benchmarks.sae_peers.harness import D_IN, LATENTS, K, Peer, measure
+from benchmarks.sae_peers.harness import Peer, Size, measure
 
 
-def make(samples):
-    sae = TopKSAE(D_IN, nb_concepts=LATENTS, top_k=K)
-    optimizer = torch.optim.Adam(sae.parameters(), lr=5e-4)
+def make(samples, size: Size):
+    sae = TopKSAE(size.d_in, nb_concepts=size.latents, top_k=size.k)
+    optimizer = torch.optim.Adam(sae.parameters(), lr=5e-4 * size.factor)
 
     def step(batch):
         sae.train()

@@ -4,12 +4,17 @@ from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
-from benchmarks.sae_peers.harness import BATCH, D_IN, LATENTS, K, Peer, measure
+from benchmarks.sae_peers.harness import Peer, Size, measure
 
 
-def make(samples):
-    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=D_IN, d_sae=LATENTS, k=K))
-    config = SAETrainerConfig(total_training_samples=10**9, train_batch_size_samples=BATCH, lr_end=3e-5)
+def make(samples, size: Size):
+    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=size.d_in, d_sae=size.latents, k=size.k))
+    config = SAETrainerConfig(
+        total_training_samples=10**9,
+        train_batch_size_samples=size.batch,
+        lr=3e-4 * size.factor,
+        lr_end=3e-5 * size.factor,
+    )
     trainer = SAETrainer(config, sae, iter(()))
 
     def step(batch):

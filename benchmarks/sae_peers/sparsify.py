@@ -9,13 +9,13 @@ from schedulefree import ScheduleFreeWrapper
 from sparsify import SparseCoder, SparseCoderConfig
 from sparsify.sign_sgd import SignSGD
 
-from benchmarks.sae_peers.harness import D_IN, LATENTS, K, Peer, measure
+from benchmarks.sae_peers.harness import Peer, Size, measure
 
 
-def make(samples):
-    coder = SparseCoder(D_IN, SparseCoderConfig(num_latents=LATENTS, k=K))
+def make(samples, size: Size):
+    coder = SparseCoder(size.d_in, SparseCoderConfig(num_latents=size.latents, k=size.k))
     coder.b_dec.data = samples[:4096].mean(0)
-    rate = 5e-3 / (LATENTS / 2**14) ** 0.5
+    rate = size.factor * 5e-3 / (size.latents / 2**14) ** 0.5
     optimizer = ScheduleFreeWrapper(SignSGD(coder.parameters(), lr=rate), momentum=0.95)
     optimizer.train()
 

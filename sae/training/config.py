@@ -24,9 +24,8 @@ class SAEConfig:
     batch_size: int = 512
     """Samples per update."""
     learning_rate: float | None = None
-    """Adam's step size at its highest; by default 0.03, and in inverse proportion less for more than 2,048 latents,
-    each of which wins fewer samples. Matryoshka's is a quarter of that: its outer latents explain only what the inner
-    ones leave over, and die of larger steps. Lower it where latents die or the loss jumps."""
+    """Adam's step size at its highest; by default chosen from the data, see `peak_rate`. Lower it where latents die or
+    the loss jumps."""
     warmup: float = 0.02
     """Share of the updates over which the step size rises from 0."""
     decay: float = 0.3
@@ -68,7 +67,9 @@ class SAEConfig:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         for name in ("epochs", "dead_after"):
             self._require(name, 0 < getattr(self, name) < inf, "positive and finite")
-        self._require("learning_rate", 0 < self.peak_rate < inf, "positive and finite")
+        self._require(
+            "learning_rate", self.learning_rate is None or 0 < self.learning_rate < inf, "positive and finite"
+        )
         for name in ("seed", "data_seed"):
             self._require(name, getattr(self, name) >= 0, "at least 0")
         for name in ("aux_k", "aux_coefficient"):
@@ -85,13 +86,23 @@ class SAEConfig:
         if self.warmup + self.decay > 1:
             raise UserError(f"warmup={self.warmup} and decay={self.decay} given; together they are at most 1.")
 
-    @property
-    def peak_rate(self) -> float:
-        """The step size that `learning_rate` comes to."""
+    def peak_rate(self, dimensions: float, updates: int) -> float:
+        """The step size of a fit of so many updates to targets of so many dimensions, which is the variance of whitened
+        ones.
+
+        Adam moves every weight by about its step size, so a direction of unit norm turns by the step size times the
+        root of its width in each update, and the more updates there are, the less each need turn it. Components that
+        hardly vary count for little, as whitening counts them. Of larger steps than the highest latents die: of more
+        than 2,048 each wins fewer samples, and Matryoshka's outer ones explain only what the inner ones leave over.
+        """
         if self.learning_rate is not None:
             return self.learning_rate
-        return 3e-2 * min(1.0, 2048 / self.latents) * (0.25 if self.kind == "matryoshka" else 1.0)
+        highest = _HIGHEST_RATE * min(1.0, 2048 / self.latents) * (0.25 if self.kind == "matryoshka" else 1.0)
+        return min(highest, _RATE / (dimensions * updates) ** 0.5)
 
     def _require(self, name: str, fine: bool, wanted: str) -> None:
         if not fine:  # NaN is not fine either: every comparison with it is false
             raise UserError(f"{name}={getattr(self, name)} given; it must be {wanted}.")
+
+
+_RATE, _HIGHEST_RATE = 1.7, 0.03

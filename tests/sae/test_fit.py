@@ -261,3 +261,28 @@ def test_bad_data_is_refused_in_one_sentence():
         SAEConfig(prefixes=(0.5, 0.25, 1.0))
     with pytest.raises(UserError, match=r"activations are 32 wide and the autoencoder's 8"):
         evaluate(TopK(8, 16, 2), ArrayActivations(planted(10)[0]), np.arange(10))
+
+
+@pytest.mark.parametrize(("width", "latents", "batch", "worse"), [(16, 32, 256, 3e-3), (64, 512, 128, 3e-2)])
+def test_the_default_step_size_suits_short_fits_to_narrow_data_and_long_ones_to_wide(width, latents, batch, worse):
+    data, _ = planted(3500, width, latents)
+    data += np.random.default_rng(1).normal(size=data.shape).astype(np.float32)
+    config = SAEConfig(latents=latents, k=4, batch_size=batch, aux_k=32)
+
+    def missed(rate: float | None = None) -> float:
+        sae = fit(ArrayActivations(data), replace(config, learning_rate=rate))
+        return evaluate(sae, ArrayActivations(data), np.arange(len(data))).fvu
+
+    assert missed() < 0.95 * missed(worse)
+
+
+def test_the_step_size_that_is_given_is_taken_and_a_fit_goes_on_with_its_own():
+    data, _ = planted(1000)
+    given = trainer_of(data, replace(SMALL, learning_rate=0.02))
+    assert given.optimizer.param_groups[0]["peak"] == 0.02
+    chosen = trainer_of(data, replace(SMALL, learning_rate=None))
+    assert chosen.optimizer.param_groups[0]["peak"] == SAEConfig(latents=64, k=4).peak_rate(
+        chosen.feed.out.variance, chosen.total_updates
+    )
+    chosen.load_state_dict(given.state_dict())
+    assert chosen.optimizer.param_groups[0]["peak"] == 0.02
