@@ -83,7 +83,8 @@ def planted(cell: Cell, seed: int = 0) -> dict[str, np.ndarray]:
 
 def ours(cell: Cell, data: dict[str, np.ndarray], **settings: Any) -> dict[str, Any]:
     """The figures of a fit with our defaults, or with others."""
-    config = SAEConfig(**{"latents": cell.latents, "k": cell.k, "epochs": EPOCHS, "batch_size": BATCH} | settings)
+    size: dict[str, Any] = {"latents": cell.latents, "k": cell.k, "epochs": EPOCHS, "batch_size": BATCH}
+    config = SAEConfig(**size | settings)
     start = time.perf_counter()
     sae = fit(ArrayActivations(data["x"]), config)
     seconds = time.perf_counter() - start

@@ -44,12 +44,16 @@ def loops_are_right(width: int) -> bool:
     once."""
     x, gradient = (torch.arange(5.0 * width).view(5, width).mul(step).sin() for step in (1, 2))
     tried = []
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        return nn.functional.layer_norm(x, (width,), weight, bias, eps)
+
     with torch.inference_mode(False), torch.enable_grad(), torch.autocast("cpu", enabled=False):
-        for norm in (_Normed.apply, lambda x, w, b, eps: nn.functional.layer_norm(x, (width,), w, b, eps)):
+        for norm in (_Normed.apply, plain):
             leaves = [each.clone().requires_grad_() for each in (x, gradient[0], gradient[1])]
-            out = norm(*leaves, 1e-3)
+            out: Tensor = norm(*leaves, 1e-3)  # pyright: ignore[reportCallIssue]
             tried.append((out, *torch.autograd.grad(out, leaves, gradient)))
-    return all(torch.allclose(ours, plain, rtol=1e-4, atol=1e-4) for ours, plain in zip(*tried, strict=True))
+    return all(torch.allclose(ours, right, rtol=1e-4, atol=1e-4) for ours, right in zip(*tried, strict=True))
 
 
 class _Normed(torch.autograd.Function):

@@ -10,12 +10,9 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from rl_interp.core.files import full_disk_said, write_whole
-
-if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
 
 
 class EventFile:
@@ -29,7 +26,7 @@ class EventFile:
     """
 
     def __init__(self, directory: Path, continues_after: int | None = None):
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         # TensorBoard reads files in the order of their names, and two may be begun within a second.
@@ -46,13 +43,13 @@ class EventFile:
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Points of one step, by name."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
+        from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboard.compat.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         points = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
         self._add(Event(step=step, summary=Summary(value=points)))
 
-    def _add(self, event: "Event") -> None:
+    def _add(self, event: Any) -> None:
         event.wall_time = time.time()
         with full_disk_said(self.path):
             self._records.write(event.SerializeToString())
