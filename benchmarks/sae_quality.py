@@ -17,7 +17,7 @@ import json
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -83,8 +83,7 @@ def planted(cell: Cell, seed: int = 0) -> dict[str, np.ndarray]:
 
 def ours(cell: Cell, data: dict[str, np.ndarray], **settings: Any) -> dict[str, Any]:
     """The figures of a fit with our defaults, or with others."""
-    size: dict[str, Any] = {"latents": cell.latents, "k": cell.k, "epochs": EPOCHS, "batch_size": BATCH}
-    config = SAEConfig(**size | settings)
+    config = replace(SAEConfig(latents=cell.latents, k=cell.k, epochs=EPOCHS, batch_size=BATCH), **settings)
     start = time.perf_counter()
     sae = fit(ArrayActivations(data["x"]), config)
     seconds = time.perf_counter() - start
