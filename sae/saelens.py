@@ -22,8 +22,8 @@ def read(config: dict[str, Any], weights: dict[str, Tensor], directory: Path) ->
     """The dictionary of `cfg.json` and `sae_weights.safetensors` in `directory`.
 
     Raises:
-        RunError: it is of a kind that can't be read, or a setting or tensor is missing, of another shape, not finite,
-            or not known.
+        RunError: it is of a kind that can't be read, or a setting or tensor is missing, of another shape, or
+            not known.
     """
     form = _form(config, directory / CONFIG)
     weights = {name: value.float() for name, value in weights.items()}
@@ -33,17 +33,6 @@ def read(config: dict[str, Any], weights: dict[str, Tensor], directory: Path) ->
     sae.load_state_dict(_folded(weights, form))
     sae.metadata = form.metadata
     return sae.eval()
-
-
-def check_finite(weights: dict[str, Tensor], where: object) -> None:
-    """Raise a `RunError` that names `where` if a number is NaN or infinite. A threshold may be infinite, which keeps
-    its latent off."""
-    for name, value in weights.items():
-        wrong = int((value.isnan() if name == "threshold" else ~value.isfinite()).sum())
-        if wrong:
-            raise RunError(
-                f"{where}: {wrong} of {value.numel()} numbers of {name} are NaN or infinite; copy it again or fit anew."
-            )
 
 
 _TENSORS = {
@@ -220,7 +209,6 @@ def _check_tensors(weights: dict[str, Tensor], form: _Form, path: Path) -> None:
             raise RunError(f"{path}: {name} is {have}, {CONFIG} says {want}.")
     if unknown := sorted(weights.keys() - wanted.keys()):
         raise RunError(f"{path} holds {unknown[0]}, of which a dictionary of this architecture makes no use.")
-    check_finite(weights, path)
     if form.skips and weights["W_skip"].any():
         raise RunError(f"{path}: W_skip leads past the latents, which can't be read; only zeros can.")
     for name in factors:
