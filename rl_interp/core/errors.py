@@ -49,7 +49,8 @@ def require_numbers(given: object, **wanted: tuple[str, ...]) -> None:
     """Raise a `UserError` that names the first number that is not as it must be; NaN never is.
 
     Args:
-        given: a dataclass, or numbers by name. None counts as not given, a tuple as each of its numbers.
+        given: a dataclass, or numbers by name. A tuple counts as each of its numbers; None and what is no number
+            are passed over.
         wanted: names of numbers, by what they must be: `at_least_0`, `at_least_1`, `positive`, `share` or `seed`.
             Those that `given` does not have are passed over.
     """
@@ -58,10 +59,9 @@ def require_numbers(given: object, **wanted: tuple[str, ...]) -> None:
         fits, sentence = _NUMBERS[kind]
         for name in names:
             value = values.get(name)
-            given_here = value if isinstance(value, tuple) else (value,)
-            if not all(
-                fits(each) for each in given_here if isinstance(each, int | float)
-            ):  # a checkpoint may be a path
+            numbers = value if isinstance(value, tuple) else (value,)
+            # What is no number is not checked here, such as a checkpoint that is given as a path.
+            if not all(fits(number) for number in numbers if isinstance(number, int | float)):
                 raise UserError(f"{name}={value} given; it must {sentence}.")
 
 

@@ -99,7 +99,7 @@ def test_a_checkpoint_cannot_run_code(run, place):
     write_json(newest("tiny") / "manifest.json", {"step": 600, "files": digests})
     status, _, err = run(TRAIN.replace("--run new", "--run tiny") + " --agent-steps 600")
     assert status == 1
-    assert "holds something that is not plain data and was not loaded" in err
+    assert "state.pt was not read: it holds posix.system, which is neither a tensor nor a plain container" in err
     assert not Path("exploded").exists()
 
 
@@ -112,7 +112,7 @@ def test_a_run_is_not_continued_with_another_configuration(run, place):
 def test_a_loss_that_is_not_finite_stops_training(run, place):
     status, _, err = run(f"{TRAIN} --agent-steps 2000 --learning-rate 1e30 --max-grad-norm 1e30")
     assert status == 1
-    assert re.search(r"the loss became (nan|inf) at decision \d+; the last checkpoint is kept: lower learning", err)
+    assert re.search(r"became (nan|inf) at decision \d+; the last checkpoint is kept: lower", err)
 
 
 def test_a_store_with_a_missing_or_altered_shard_is_refused(run, place):
