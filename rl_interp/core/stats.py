@@ -62,8 +62,7 @@ def bootstrap(
 ) -> Interval | None:
     """Stratified percentile bootstrap: resample within each stratum (a task, a condition), never across.
 
-    None where a stratum has fewer than `FEWEST` values, or where the statistic is the same in all resamples: such an
-    interval of no width would read as certainty.
+    None where a stratum has fewer than `FEWEST` values, or where both ends are the same: that would read as certainty.
 
     Args:
         strata: samples, one 1-D array a stratum.
