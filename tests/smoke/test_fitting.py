@@ -158,7 +158,7 @@ def test_the_speed_is_that_of_this_call_without_saving(place, ticks, killed_afte
 
     monkeypatch.setattr(runs, "_save", slow)
     monkeypatch.setattr(runs, "SAVE_EVERY", 10)
-    killed_after(9, lambda: fit("resumed0"))
+    killed_after(7, lambda: fit("resumed0"))
     begun = Run.open("resumed0").load_state()
     samples, rate = fit("resumed0")
     updates = steps("resumed0")[-1] - begun["updates"]
