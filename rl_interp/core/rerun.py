@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_interp.core.agent import Agent, PolicyOutput, evaluating, tree_map
+from rl_interp.core.contract import alike, largest_difference
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import hook_point, run_with_cache
 
@@ -39,26 +40,35 @@ class Rerun:
         answers = {m: given.clone for m, given in leaves.items()}  # what answers is never the tensor that is kept
         with torch.enable_grad(), evaluating(agent), _answering(answers):
             out = agent.step(obs, agent.initial_state(len(obs)))
-        read = _read(out, leaves)
-        self._given: dict[nn.Module, tuple[Tensor, bool]] = {}
-        for module, given in finished.items():
-            if module != self._target:
-                needed = module in read or module not in leaves
-                self._given[module] = (given if needed else given[:1].clone(), needed)  # the rest need not be kept
-        self.values = finished[self._target]
+        self.values = finished.pop(self._target)
         """`[N, ...]`: the values at the point, to be edited."""
-        self._check(at, plain)
-
-    def _check(self, at: str, plain: PolicyOutput) -> None:
-        """That the last observation, run again with its own value, gives what it gave."""
-        last = torch.tensor([len(self.obs) - 1], device=self.values.device)
-        again, wanted = self(self.values[-1:], last).preferences[0], plain.preferences[-1]
-        if not torch.allclose(again, wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())):
-            gap = float((again - wanted).abs().max())
+        read = _read(out, leaves)
+        self._given: dict[nn.Module, tuple[Tensor, bool]] = {
+            module: (given, True) if module in read or module not in leaves else (given[:1].clone(), False)
+            for module, given in finished.items()
+        }
+        changed = self._changed(plain)
+        if changed:  # a choice may read what no derivative reaches, so all is kept
+            self._given = {module: (given, True) for module, given in finished.items()}
+            changed = self._changed(plain)
+        if changed:
             raise HookError(
-                f"{at!r} can't be run again from: with its own value there the preferences differ by {gap:.3g}; "
+                f"{at!r} can't be run again from: with its own value there {changed}; "
                 "modules before it may not write into their inputs, keep a state or draw random numbers."
             )
+
+    def _changed(self, plain: PolicyOutput) -> str | None:
+        """How the observations, run again with their own values, give something else than they gave; None if not."""
+        try:
+            again = self(self.values)
+        except (RuntimeError, IndexError, ValueError) as error:  # such as an index made of what is not kept
+            return f"it ends in an error ({str(error).splitlines()[0]})"
+        for what, got, want in (
+            ("preferences", again.preferences, plain.preferences), ("values", again.value, plain.value),
+        ):  # fmt: skip
+            if got is not None and want is not None and not alike(got, want):
+                return f"the {what} differ by {largest_difference(got, want):.3g}"
+        return None
 
     def _finished(self, at: str) -> tuple[PolicyOutput, dict[nn.Module, Tensor]]:
         """A plain step, and modules called once, whose output was there when the point's value was, with it, and the
@@ -90,8 +100,8 @@ class Rerun:
         rows = torch.arange(count, device=values.device) if rows is None else rows
 
         def answer(given: Tensor, read: bool) -> Callable[[], Tensor]:
-            # Of what is not read only the shape matters; it is memory of its own, as in-place operations need.
-            return lambda: given[rows] if read else given.new_empty(count, *given.shape[1:])
+            # What is not read is NaN, so that it shows if it is; in memory of its own, as in-place operations need.
+            return lambda: given[rows] if read else given.new_full((count, *given.shape[1:]), torch.nan)
 
         answers = {module: answer(*each) for module, each in self._given.items()}
         obs = self.obs[:1].expand(count, *self.obs.shape[1:])

@@ -4,7 +4,7 @@ from torch import nn
 
 from rl_interp import HookPoint, PolicyOutput, check_agent, run_with_cache, wrap
 from rl_interp.core.agent import Agent
-from rl_interp.core.contract import ContractError
+from rl_interp.core.contract import ContractError, rounding
 from rl_interp.core.errors import UserError
 
 
@@ -163,6 +163,22 @@ def test_check_agent_finds_preferences_that_are_not_finite_and_states_on_another
         check_agent(agent, torch.randn(4, 5))
     with pytest.raises(ContractError, match="given a ndarray; give a tensor"):
         check_agent(conv_agent, conv_obs.numpy())
+
+
+def test_what_counts_as_rounding_follows_the_type_and_the_device_that_computes():
+    processor, accelerator = torch.device("cpu"), torch.device("cuda")
+    assert rounding(torch.float32, processor) < rounding(torch.float32, accelerator) < 1e-2  # TF32 there
+    assert rounding(torch.float64, processor) == rounding(torch.float64, accelerator)
+    assert rounding(torch.bfloat16, processor) >= torch.finfo(torch.bfloat16).eps
+
+
+def test_a_difference_is_told_in_numbers_where_an_action_is_ruled_out(conv_obs):
+    class Masked(_BatchNormed):
+        def forward(self, obs):
+            return super().forward(obs).masked_fill(torch.tensor([False, True, False]), -torch.inf)
+
+    with pytest.raises(ContractError, match=r"largest difference \d"):
+        check_agent(wrap(Masked(), {"x": HookPoint("", "B D")}), conv_obs)
 
 
 def test_an_agent_in_half_precision_keeps_the_contract_too(conv_agent, recurrent_agent, conv_obs):

@@ -114,3 +114,64 @@ def test_an_agent_that_decides_otherwise_when_it_is_run_again_is_refused():
 
     with pytest.raises(HookError, match="'layer' can't be run again from: with its own value there the preferences"):
         Rerun(wrap(Counting(), {"layer": ("layer", "B D")}), torch.zeros(2, 4), "layer")
+
+
+class Looking(nn.Module):
+    """Looks a vector up by a choice, through which no derivative passes, and may rule an action out."""
+
+    def __init__(self, seed: int, ruled_out: bool = False):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.key, self.table, self.layer = nn.Linear(4, 3), nn.Embedding(3, 6), nn.Linear(4, 6)
+        self.head, self.ruled_out = nn.Linear(6, 3), ruled_out
+
+    def forward(self, obs):
+        key = self.key(obs)
+        out = self.head(self.layer(obs).relu() + self.table(key.argmax(-1)))
+        return out.masked_fill(torch.tensor([False, True, False]), -torch.inf) if self.ruled_out else out
+
+
+@pytest.mark.parametrize("ruled_out", [False, True])
+def test_what_only_a_choice_reads_is_kept(ruled_out):
+    for seed in range(10):
+        agent, obs = wrap(Looking(seed, ruled_out), {"layer": ("layer", "B D")}), torch.randn(8, 4)
+        rerun = Rerun(agent, obs, "layer")
+        del [torch.randn(8, 3) for _ in range(100)][:]  # what memory that is not filled would hold
+        found = [rerun(2 * rerun.values).logits for _ in range(3)]
+        with torch.no_grad():
+            wanted = run_with_hooks(agent, obs, hooks={"layer": lambda value, site: 2 * value})
+        torch.testing.assert_close(found, [wanted.logits] * 3)
+
+
+class Odd(nn.Module):
+    """Adds something of the first observation to all, when it is run again; and rules an action out."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, obs):
+        out = self.layer(obs) + obs[:, :1]
+        return torch.cat([out, torch.full_like(out[:, :1], -torch.inf)], 1)
+
+
+def test_every_observation_is_run_again_before_it_is_relied_on_also_where_an_action_is_ruled_out():
+    obs = torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0], [1.0, 0, 0, 0]])
+    with pytest.raises(HookError, match="the preferences differ by 1"):
+        Rerun(wrap(Odd(), {"layer": ("layer", "B D")}), obs, "layer")
+
+
+def test_what_is_not_kept_shows_where_another_value_has_it_read():
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.layer = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, obs):
+            read, out = self.before(obs).detach(), self.layer(obs)
+            return torch.where(out > 100, read, out)
+
+    rerun = Rerun(wrap(Sometimes(), {"layer": ("layer", "B D")}), torch.randn(2, 4), "layer")
+    assert rerun(rerun.values).logits.isfinite().all()
+    assert rerun(rerun.values + 1000).logits.isnan().all()
