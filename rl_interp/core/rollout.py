@@ -50,7 +50,7 @@ class Actor:
 
 def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> NDArray[np.int64]:
     """Actions `[N]` as the agent means them: the greedy one of Q-values, a sample of a policy's logits. Each is
-    replaced by a uniform one with probability `epsilon`.
+    replaced by a uniform one, of those not ruled out, with probability `epsilon`.
 
     Raises:
         NotFiniteError: preferences that are NaN or infinite, but for -inf, which rules an action out.
@@ -63,6 +63,10 @@ def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> NDArr
     chosen = preferences.argmax(-1)
     explore = rng.random(len(chosen)) < epsilon
     uniform = rng.integers(preferences.shape[-1], size=len(chosen))
+    possible = np.isfinite(preferences)
+    again = explore & ~possible[np.arange(len(chosen)), uniform]
+    if again.any():
+        uniform[again] = np.where(possible[again], rng.random(possible[again].shape), -1).argmax(-1)
     return np.where(explore, uniform, chosen)
 
 

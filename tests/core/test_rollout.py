@@ -105,6 +105,19 @@ def test_an_action_may_be_ruled_out_by_minus_infinity():
         assert choose(out, np.random.default_rng(0), epsilon=0.0).tolist() == [1]
 
 
+def test_exploration_takes_the_actions_alike_that_are_not_ruled_out_and_else_keeps_its_stream():
+    preferences = torch.tensor([[-torch.inf, 0.0, 9.0, 1.0], [0.0, -torch.inf, -torch.inf, 1.0]]).repeat(5000, 1)
+    for out in (PolicyOutput(logits=preferences), PolicyOutput(q_values=preferences)):
+        chosen = choose(out, np.random.default_rng(0), epsilon=1.0)
+        shares = [np.bincount(chosen[row::2], minlength=4) / 5000 for row in range(2)]
+        np.testing.assert_allclose(shares, [[0, 1 / 3, 1 / 3, 1 / 3], [0.5, 0, 0, 0.5]], atol=0.03)
+    stream, other = np.random.default_rng(1), np.random.default_rng(1)
+    chosen = choose(PolicyOutput(q_values=torch.zeros(50, 4)), stream, epsilon=0.5)
+    explore, uniform = other.random(50) < 0.5, other.integers(4, size=50)
+    assert chosen.tolist() == np.where(explore, uniform, 0).tolist()
+    assert stream.random() == other.random()
+
+
 def test_an_environment_of_another_kind_is_refused_in_a_sentence(pays):
     import gymnasium
 
