@@ -38,7 +38,8 @@ class Episode:
 
 @dataclass(frozen=True)
 class Score:
-    """On held-out episodes, or mazes, with the 95% interval of a bootstrap over them; None of too few."""
+    """On held-out episodes, or mazes, with the 95% interval of a bootstrap over them; None of too few, or
+    where all resamples score the same."""
 
     value: float
     low: float | None
@@ -115,8 +116,9 @@ def probe(
         scores = [score(truth, predicted[:, order, i], whole)[0] for order in range(len(orders))]
         spread_of = scores if shuffles else score(truth, predicted[:, 0, i], resampled)
         enough = (shuffles or drawn.shape[1]) >= FEWEST
-        low, high = np.nanpercentile(spread_of, [2.5, 97.5]).tolist() if enough else (None, None)
-        found[name] = Score(float(np.mean(scores)), low, high)
+        low, high = np.nanpercentile(spread_of, [2.5, 97.5]).tolist() if enough else (0.0, 0.0)
+        ends = (low, high) if low < high else (None, None)  # one of no width would read as certainty
+        found[name] = Score(float(np.mean(scores)), *ends)
     return found
 
 

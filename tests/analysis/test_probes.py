@@ -44,6 +44,17 @@ def test_of_few_held_out_episodes_there_are_scores_and_no_interval(data):
     assert all(score.low is score.high is None for score in scores.values())
 
 
+def test_a_score_that_is_the_same_in_all_resamples_has_no_interval():
+    above = np.tile([0.0, 1.0], 1000)
+    scores = probe(
+        above[:, None] + np.linspace(0, 0.1, 2000)[:, None],
+        {"above": above},
+        {"above": CONCEPTS["above"]},
+        np.arange(2000) // 50,
+    )
+    assert (scores["above"].value, scores["above"].low, scores["above"].high) == (1, None, None)
+
+
 def test_scores_are_scikit_learns_with_weights_and_ties():
     rng = np.random.default_rng(0)
     truth, guess = rng.standard_normal(300), rng.integers(12, size=300) / 4
