@@ -196,6 +196,12 @@ def test_tasks_whose_actions_differ_do_not_take_turns():
         env_config("MiniGrid-Unlock-v0,MiniGrid-Dynamic-Obstacles-8x8-v0")
 
 
+def test_an_action_that_tasks_taking_turns_call_differently_has_all_of_its_names():
+    names = env_config("MiniGrid-MemoryS7-v0,MiniGrid-Unlock-v0").action_names
+    assert names == ("left", "right", "forward", "toggle2/pickup", "drop", "toggle", "done")
+    assert env_config("MiniGrid-Unlock-v0,MiniGrid-Unlock-v0").action_names[3] == "pickup"
+
+
 def test_a_run_that_was_given_actions_which_its_task_does_not_have_says_so(tmp_path):
     from agents.impala import default_config, make_agent
     from rl_interp.app.load import load_agent

@@ -54,11 +54,12 @@ class MiniGridConfig(EnvConfig):
 
     @property
     def action_names(self) -> tuple[str, ...]:
+        """Where tasks that take turns make different things of an action, all of them, as in `pickup/toggle2`."""
         names = {env_id: _actions(env_id) for env_id in self.ids}
-        if len({*names.values()}) > 1:
+        if len({*map(len, names.values())}) > 1:
             given = "; ".join(f"{env_id} has {', '.join(each)}" for env_id, each in names.items())
             raise UserError(f"tasks with other actions given ({given}); those that take turns must share them.")
-        return names[self.ids[0]]
+        return tuple("/".join(dict.fromkeys(each)) for each in zip(*names.values(), strict=True))
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
