@@ -50,6 +50,15 @@ class Frame:
     """Further lines for the panel."""
 
 
+def preference_range(preferences: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
+    """What a panel's bars range over: preferences `[A]` of some decisions, with a little room. An action that is ruled
+    out, by -inf, is left out."""
+    values = np.concatenate(preferences)
+    values = values[np.isfinite(values)]
+    room = 0.05 * float(np.ptp(values))
+    return float(values.min()) - room, float(values.max()) + room
+
+
 def compose(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
     """The picture, uint8 RGB `[HEIGHT, width, 3]`, width even, set by the screen's shape."""
     screen_height, screen_width = frame.screen.shape[:2]

@@ -28,6 +28,7 @@ from saliency import (
     randomisation_check,
     saliency_map,
 )
+from saliency.render import preference_range
 
 CONTROL_FRAMES = 8
 """Frames whose maps are compared with those of a network of shuffled weights."""
@@ -82,9 +83,7 @@ def film(
         ]
     )
     scale = float(np.quantile(np.abs(np.stack(maps[:: max(1, len(maps) // 100)])), 0.995))
-    values = np.concatenate([moment.preferences for moment in moments])
-    padding = 0.05 * float(np.ptp(values))
-    limits = float(values.min()) - padding, float(values.max()) + padding
+    limits = preference_range([moment.preferences for moment in moments])
     panel = Panel(env.action_names, explained.name, method, scale, limits)
     frames = [
         Frame(m.screen, saliency, m.preferences, m.action, m.episode_return, m.step)

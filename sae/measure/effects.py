@@ -162,6 +162,11 @@ def _compare(before: Tensor, after: Tensor, control: Tensor) -> ClampEffect:
         changed_control=(control.argmax(1) != old).float().mean().item(),
         towards=(share / states).tolist(),
         new_actions=(torch.bincount(new[changed], minlength=actions) / changed.sum().clamp(min=1)).tolist(),
-        preference_change=(after - before).mean(0).tolist(),
-        preference_change_control=(control - before).mean(0).tolist(),
+        preference_change=_difference(after, before).mean(0).tolist(),
+        preference_change_control=_difference(control, before).mean(0).tolist(),
     )
+
+
+def _difference(after: Tensor, before: Tensor) -> Tensor:
+    """0 where nothing changes, as with an action that is ruled out, by -inf, before and after."""
+    return (after - before).where(after != before, 0)

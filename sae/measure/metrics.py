@@ -168,23 +168,32 @@ def largest_cosines(directions: Tensor, others: Tensor, same: bool = False) -> T
 
 def action_agreement(preferences: Tensor, spliced: Tensor) -> float:
     """Share of states whose greedy action the splice leaves as it is; both `[N, A]`. Where the spliced ones are not all
-    numbers there is none."""
-    same = (preferences.argmax(-1) == spliced.argmax(-1)) & spliced.isfinite().all(-1)
+    numbers there is none; -inf, which rules an action out, counts as one where the original has it."""
+    same = (preferences.argmax(-1) == spliced.argmax(-1)) & _numbers(preferences, spliced).all(-1)
     return same.float().mean().item()
 
 
 def q_nmse(q: Tensor, spliced: Tensor) -> float:
-    """Σ(q − q̂)² / Σ(q − mean(q))² of Q-values `[N, A]`, with means per action."""
-    return ((q - spliced).square().sum() / (q - q.mean(0)).square().sum()).item()
+    """Σ(q − q̂)² / Σ(q − mean(q))² of Q-values `[N, A]`, with means per action; where one is ruled out, by -inf, it is
+    left out."""
+    counted = ~q.isneginf()
+    mean = q.where(counted, 0).sum(0) / counted.sum(0)
+    error, spread = ((q - other).where(counted, 0).square().sum() for other in (spliced, mean))
+    return (error / spread).item()
 
 
 def policy_kl(logits: Tensor, spliced: Tensor) -> float | None:
     """Mean KL(π ‖ π̂), in nats, of policies with logits `[N, A]`; None where those of π̂ are not all numbers, as when
-    the splice's errors grow without end in the agent's memory."""
-    if not spliced.isfinite().all():
+    the splice's errors grow without end in the agent's memory. An action that both rule out, by -inf, adds nothing."""
+    if not _numbers(logits, spliced).all():
         return None
     log_p, log_q = (each.double().log_softmax(-1) for each in (logits, spliced))  # rounding in float may go below 0
-    return (log_p.exp() * (log_p - log_q)).sum(-1).mean().item()
+    return (log_p.exp() * (log_p - log_q)).where(~logits.isneginf(), 0).sum(-1).mean().item()
+
+
+def _numbers(preferences: Tensor, spliced: Tensor) -> Tensor:
+    """`[N, A]`: where spliced preferences are numbers, or rule out what the original ones do."""
+    return spliced.isfinite() | (preferences.isneginf() & spliced.isneginf())
 
 
 def return_recovered(

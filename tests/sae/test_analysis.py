@@ -123,6 +123,21 @@ def test_the_policys_change_is_pytorchs_divergence():
     assert policy_kl(p.logits, torch.where(torch.arange(len(q.logits))[:, None] == 1, torch.nan, q.logits)) is None
 
 
+def test_an_action_that_is_ruled_out_neither_counts_as_changed_nor_takes_the_figures_away():
+    logits, spliced, ruled_out = torch.randn(50, 4), torch.randn(50, 4), torch.zeros(50, 4, dtype=torch.bool)
+    ruled_out[:30, 1] = True
+    masked, changed = (each.masked_fill(ruled_out, -torch.inf) for each in (logits, spliced))
+    assert (q_nmse(masked, masked), action_agreement(masked, masked), policy_kl(masked, masked)) == (0, 1, 0)
+    low = (each.masked_fill(ruled_out, -1e4) for each in (logits, spliced))  # as good as ruled out
+    assert policy_kl(masked, changed) == pytest.approx(policy_kl(*low), rel=1e-5)
+    assert action_agreement(masked, changed) == (masked.argmax(1) == changed.argmax(1)).float().mean().item()
+    kept = [masked[~ruled_out[:, action], action] for action in range(4)]
+    spread = sum((each - each.mean()).square().sum() for each in kept)
+    assert q_nmse(masked, changed) == pytest.approx(((logits - spliced)[~ruled_out].square().sum() / spread).item())
+    nowhere = torch.full_like(logits, -torch.inf)
+    assert (action_agreement(logits, nowhere), policy_kl(logits, nowhere)) == (0, None)
+
+
 def test_return_recovered_is_a_fraction_with_an_interval():
     rng = np.random.default_rng(0)
     original, spliced, zero = rng.normal(1000, 50, 40), rng.normal(900, 50, 40), rng.normal(200, 20, 40)
@@ -296,6 +311,16 @@ def test_clamping_through_the_head_equals_clamping_by_hook(conv_agent, conv_obs)
         assert sum(effects[feature].towards) == pytest.approx(0, abs=1e-6)
         changes.add(changed)
     assert changes != {0.0}
+
+
+def test_clamping_changes_nothing_of_an_action_that_is_ruled_out(x):
+    def head(at):
+        return at[:, :3].masked_fill(torch.tensor([False, True, False]), -torch.inf)
+
+    sae = filled(make())
+    for effect in clamp_effects(sae, torch.from_numpy(x), head, torch.ones(sae.d_sae)):
+        assert effect.preference_change[1] == effect.preference_change_control[1] == 0
+        assert np.isfinite(effect.preference_change).all()
 
 
 def test_direct_effects_are_the_heads_answer_to_a_direction():

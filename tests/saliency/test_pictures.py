@@ -1,5 +1,7 @@
 """Pictures and videos: what is drawn is where it belongs, and files are whole or absent."""
 
+from dataclasses import replace
+
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from rl_interp.core.errors import UserError
 from rl_interp.core.pictures import write_png
 from rl_interp.core.video import write_video
 from saliency import Frame, Panel, compose
+from saliency.render import preference_range
 
 PANEL = Panel(("LEFT", "RIGHT"), "advantage", "perturbation", scale=2.0, preference_range=(0.0, 10.0))
 
@@ -43,6 +46,19 @@ def test_the_chosen_actions_bar_is_as_long_as_its_value():
     longest = orange.sum(1).max()
     other = (picture == (86, 96, 112)).all(2).sum(1)
     assert longest / other[other > 20].min() == pytest.approx(7.0 / 2.0, rel=0.2)
+
+
+def test_an_action_that_is_ruled_out_has_no_bar_and_leaves_the_others_theirs():
+    preferences = np.array([-np.inf, 7.0], np.float32)
+    limits = preference_range([preferences, np.array([3.0, -np.inf], np.float32)])
+    assert limits == pytest.approx((2.8, 7.2))
+    panel = replace(PANEL, preference_range=limits)
+    pictures = (
+        compose(frame(np.zeros((84, 84)), preferences=np.array([first, 7.0], np.float32)), panel)
+        for first in (-np.inf, limits[0])
+    )
+    bars = [picture[:, 488:766] for picture in pictures]  # the numbers stand beside them
+    assert np.array_equal(*bars)
 
 
 def test_pictures_have_even_sides_whatever_the_screen():
