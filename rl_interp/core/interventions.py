@@ -247,7 +247,7 @@ def _along_features(vector: Tensor, value: Tensor, site: Site) -> Tensor:
 
 def _replace(value: Tensor, new: Tensor, units: Units, site: Site) -> Tensor:
     if units is None:
-        return new.clone()
+        return new.clone()  # which the next hook may write into: never the source of a patch, nor an expanded mean
     axis, width = site.point.feature_axis, value.shape[site.point.feature_axis]
     outside = [unit for unit in units if not 0 <= unit < width]
     if outside:

@@ -53,6 +53,16 @@ def test_patch_copies_from_another_run(conv_agent, conv_obs):
     torch.testing.assert_close(out.q_values, conv_agent.step(conv_obs.flip(0)).q_values)
 
 
+def test_what_a_later_hook_writes_in_place_does_not_reach_what_was_patched_in(conv_agent, conv_obs):
+    source, mean = torch.ones(5, 108), torch.ones(108)
+    for first in (Patch("q.in", source=source), Mean("q.in", mean=mean)):
+        hooks = {"q.in": [first, lambda value, site: value.mul_(2)]}
+        _, cache = run_with_cache(conv_agent, conv_obs, names=["q.in"], hooks=hooks)
+        assert (cache["q.in"] == 2).all()
+    assert (source == 1).all()
+    assert (mean == 1).all()
+
+
 def test_resample_draws_whole_samples_of_the_bank_and_is_seeded(conv_agent, conv_obs):
     bank = torch.arange(7.0)[:, None].expand(7, 108)
     drawn = [
