@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.core.agent import Agent, PolicyOutput, device_of, evaluating
-from rl_interp.core.envs import EnvConfig, LabelledEnv, make_labelled
+from rl_interp.core.envs import EnvConfig, LabelledEnv, concepts_sha256, make_labelled
 from rl_interp.core.errors import NotFiniteError, at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
 from rl_interp.core.rollout import choose
@@ -80,7 +80,7 @@ def collect(
 
     Args:
         epsilon: probability of a random action, so that the states are not one trajectory's.
-        provenance: what the store's manifest records beside the environment and the seeds.
+        provenance: what the store's manifest records beside the environment, what its labels mean, and the seeds.
 
     Raises:
         HookError: no such hook point.
@@ -91,8 +91,9 @@ def collect(
     device = device_of(agent)
     rng = np.random.default_rng(seed)
     next_seed = iter(range(seed, seed + samples + num_envs)).__next__
-    known = {"env": config, "seed": seed, "epsilon": epsilon, **(provenance or {})}
     players = [_Player(make_labelled(config), next_seed) for _ in range(num_envs)]
+    meanings = concepts_sha256(players[0].env.concepts)
+    known = {"env": config, "concepts_sha256": meanings, "seed": seed, "epsilon": epsilon, **(provenance or {})}
     active, state = np.ones(num_envs, bool), agent.initial_state(num_envs)
     stored = episode = 0
     with evaluating(agent), StoreWriter(path, hook, known, dtype) as writer:

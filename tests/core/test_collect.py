@@ -1,12 +1,14 @@
 """Collection on the real game: every row can be played again, and says what the agent computed there."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from agents.dqn import DQN
 from rl_interp.core.collect import collect
-from rl_interp.core.envs import AtariConfig, make_labelled
+from rl_interp.core.envs import AtariConfig, concepts_sha256, make_labelled
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import assert_unhooked, run_with_cache
 
@@ -80,3 +82,11 @@ def test_an_episode_that_is_cut_off_before_anything_happened_tells_of_no_death(s
     assert not store.column("dying").any()
     assert not store.column("dies_soon").any()
     assert 0 < store.column("controllable").mean() < 1
+
+
+def test_the_store_says_what_its_labels_meant(store):
+    concepts = make_labelled(CONFIG).concepts
+    assert store.manifest["provenance"]["concepts_sha256"] == concepts_sha256(concepts)
+    other = {name: replace(concept, meaning=f"not {concept.meaning}") for name, concept in concepts.items()}
+    assert concepts_sha256(other) != concepts_sha256(concepts)
+    assert concepts_sha256({}) is None

@@ -12,7 +12,7 @@ import torch
 
 from rl_interp.app.dictionaries import runs
 from rl_interp.app.dictionaries.concepts import labelled
-from rl_interp.app.dictionaries.measure import judge_statements
+from rl_interp.app.dictionaries.measure import coverage_json, judge_statements
 from rl_interp.app.load import load_agent
 from rl_interp.app.report import build
 from rl_interp.core.errors import RunError, UserError
@@ -204,3 +204,25 @@ def test_a_store_that_does_not_tell_is_used_whole(place):
         writer.append(old.read(np.arange(len(old))), columns)
     train, held_out = runs.split(ActivationStore("old"), SMALL)
     assert len(train) + len(held_out) == len(old)
+
+
+@pytest.mark.parametrize("recorded", [None, "of other meanings"])
+def test_labels_that_meant_something_else_when_they_were_collected_are_left_out_and_said_to_be(place, run, recorded):
+    path = Path("runs/tiny/activations/fc.post/manifest.json")
+    manifest = json.loads(path.read_text())
+    assert manifest["provenance"].pop("concepts_sha256")
+    if recorded:
+        manifest["provenance"]["concepts_sha256"] = recorded
+    path.write_text(json.dumps(manifest))
+    sentence = "labels of runs/tiny/activations/fc.post are of an earlier version and are left out; collect it again"
+    fit("old0")
+    for command in ("sae report old0 --top 1 --clips 0 --maps 0", "sae compare old0 old0 --top 1"):
+        status, _, error = run(command)
+        assert (status, sentence in error) == (0, True), error
+    fitted = runs.load_sae("old0")
+    assert build(fitted, 1, 0, 0)["concepts"] == []
+    assert "are of an earlier version" in Path("runs/old0/report.html").read_text()
+    assert coverage_json(fitted, random_network=False) is None
+    with pytest.raises(UserError, match=sentence):
+        judge_statements(fitted, ["ghost_near_left high: LEFT more"], 64)
+    assert len(judge_statements(fitted, ["0 high: LEFT more"], 64)) == 1

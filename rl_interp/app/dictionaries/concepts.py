@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from rl_interp.app.dictionaries.runs import LoadedSAE
-from rl_interp.app.progress import progress_bar
-from rl_interp.core.envs import make_labelled
+from rl_interp.app.progress import progress_bar, warn
+from rl_interp.core.envs import concepts_sha256, make_labelled
+from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.positions import positions
 
@@ -33,8 +34,16 @@ class Labelled:
 
 
 def labelled(fitted: LoadedSAE) -> Labelled | None:
-    """None where nothing is known."""
-    found = _decisions(fitted) if fitted.store.positions == 1 else _cells(fitted)
+    """None where nothing is known. Labels of an earlier version are left out with a warning; of a store that has no
+    others, no concept is left."""
+    if fitted.store.positions > 1:
+        found = _cells(fitted)
+    elif outdated := labels_outdated(fitted):
+        warn(outdated)
+        none = [np.zeros((len(side), 0), bool) for side in (fitted.train_rows, fitted.held_out_rows)]
+        return Labelled([], fitted.train_rows, none[0], fitted.held_out_rows, none[1], [])
+    else:
+        found = _decisions(fitted)
     if found is None:
         return None
     told = [
@@ -50,7 +59,26 @@ def labelled(fitted: LoadedSAE) -> Labelled | None:
 
 
 def of_decisions(fitted: LoadedSAE) -> dict[str, str]:
-    """The yes-or-no concepts of a decision that the store's columns tell, and what they mean."""
+    """The yes-or-no concepts of a decision that the store's columns tell, and what they mean.
+
+    Raises:
+        UserError: they meant something else when the store was collected.
+    """
+    if outdated := labels_outdated(fitted):
+        raise UserError(outdated)
+    return _told(fitted)
+
+
+def labels_outdated(fitted: LoadedSAE) -> str | None:
+    """A sentence, where the store's labels were collected under other meanings than the environment's concepts have
+    now; earlier versions did not record them."""
+    now = concepts_sha256(make_labelled(fitted.agent.env).concepts)
+    if not _told(fitted) or fitted.store.manifest["provenance"].get("concepts_sha256") == now:
+        return None
+    return f"labels of {fitted.store.path} are of an earlier version and are left out; collect it again to use them."
+
+
+def _told(fitted: LoadedSAE) -> dict[str, str]:
     concepts, columns = make_labelled(fitted.agent.env).concepts, fitted.store.columns()
     return {name: each.meaning for name, each in concepts.items() if each.kind == "boolean" and name in columns}
 

@@ -166,7 +166,7 @@ def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | N
     size, the raw neurons, PCA, ICA and NMF, and, if `random_network`, a dictionary fitted in the same way to the agent
     with its weights shuffled, which sees the same episodes; None where there is no ground truth."""
     store, known = fitted.store, labelled(fitted)
-    if known is None:
+    if known is None or not known.names:
         return None
     train, held_out = known.train, known.held_out
 
@@ -276,7 +276,8 @@ def _best_feature(fitted: LoadedSAE, encoded: Features, concept: str) -> int:
     """The feature that tells a concept, of the decision, best in training.
 
     Raises:
-        UserError: no such concept in the ground truth, or it is the same in all training decisions.
+        UserError: no such concept in the ground truth, it is the same in all training decisions, or the store's labels
+            are of an earlier version.
     """
     if concept not in (known := of_decisions(fitted)):
         raise UserError(unknown("concept", concept, known))

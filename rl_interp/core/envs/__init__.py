@@ -2,7 +2,7 @@
 
 from rl_interp.core.envs.atari import AtariConfig
 from rl_interp.core.envs.crafter import CrafterConfig
-from rl_interp.core.envs.labelled import Concept, LabelledEnv
+from rl_interp.core.envs.labelled import Concept, LabelledEnv, concepts_sha256
 from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.envs.minigrid import MiniGridConfig
 from rl_interp.core.envs.vector import EnvConfig, Step, VectorEnv
@@ -55,6 +55,7 @@ __all__ = [
     "MiniGridConfig",
     "Step",
     "VectorEnv",
+    "concepts_sha256",
     "env_config",
     "make_labelled",
     "make_vector",

@@ -1,7 +1,9 @@
 """Environments to look inside: one at a time, with ground-truth labels and a rendered screen."""
 
+import hashlib
+import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -14,6 +16,12 @@ class Concept:
 
     meaning: str
     kind: Literal["boolean", "number"] = "boolean"
+
+
+def concepts_sha256(concepts: Mapping[str, Concept]) -> str | None:
+    """Of names and meanings: labels of another sum mean something else. None where there are no concepts."""
+    plain = {name: asdict(concept) for name, concept in concepts.items()}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest() if plain else None
 
 
 Cells = Mapping[str, tuple[NDArray[np.int64], tuple[str, ...]]]
