@@ -3,7 +3,7 @@
 import reprlib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,26 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [to_plain(each) for each in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def differences(recorded: Any, given: Any) -> str:
+    """The settings in which a config differs from another, or plain values from others, for a message; empty if in
+    none: `env.id is 'A', not 'B' as given, and k is 16, not 32 as given`."""
+    theirs, ours = (dict(_leaves(to_plain(each))) for each in (recorded, given))
+    found = [
+        f"{name} is {reprlib.repr(theirs.get(name))}, not {reprlib.repr(ours.get(name))} as given"
+        for name in {**theirs, **ours}
+        if theirs.get(name) != ours.get(name)
+    ]
+    return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+
+
+def _leaves(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value, f"{before}{name}.")
+        else:
+            yield before + name, value
 
 
 def from_plain(cls: type[T], values: Mapping[str, Any], source: Path | str) -> T:

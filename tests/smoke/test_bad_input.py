@@ -106,7 +106,8 @@ def test_a_checkpoint_cannot_run_code(run, place):
 def test_a_run_is_not_continued_with_another_configuration(run, place):
     status, _, err = run("train dqn --run tiny --gamma 0.5")
     assert status == 1
-    assert "already holds a run of another kind, seed or configuration" in err
+    assert "already holds a run of which" in err
+    assert "gamma is 0.99, not 0.5 as given" in err
 
 
 def test_a_loss_that_is_not_finite_stops_training(run, place):

@@ -110,7 +110,7 @@ def test_phases_and_the_bonus_are_flags(run, place):
     [
         ("train dreamerv3 --env MiniGrid-Empty-5x5-v0 --env.observation pixels", "images of 56×56 given"),
         ("train dreamerv3 --size huge", "unknown size 'huge'"),
-        (f"{EMPTY} --run empty --batch-length 16", "already holds a run of another kind, seed or configuration"),
+        (f"{EMPTY} --run empty --batch-length 16", "not 16 as given"),
         (f"{EMPTY} --explorer dreamt --run new", "transfer between environments that share them"),
         (f"{EMPTY} --explorer tiny --run new", "transfer needs a pre-trained dreamerv3 run"),
         ("imagine tiny --output dream.mp4", "holds an agent without a world model"),

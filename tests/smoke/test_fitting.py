@@ -139,6 +139,30 @@ def test_a_store_or_an_agent_that_was_replaced_under_a_dictionary_is_noticed(pla
     assert "evaluation.json is left out: dictionary, agent or activations were others then" in error
 
 
+def test_a_fit_is_not_gone_on_with_under_other_settings_which_are_named(place):
+    parent, path = {"run": "tiny", "step": 600, "hook": "fc.post"}, Path("runs/begun")
+    begun = Run.create(path, "sae", SMALL, 0, parent)
+    begun.save_checkpoint(1, {"W": torch.zeros(1)}, {})
+    for given, of, sentence in (
+        (replace(SMALL, learning_rate=0.01), parent, "a fit of which learning_rate is None, not 0.01 as given; give"),
+        (replace(SMALL, k=3, ridge=1.0), parent, "k is 2, not 3 as given and ridge is 0.3, not 1.0 as given"),
+        (SMALL, {**parent, "step": 500}, "parent.step is 600, not 500 as given"),
+    ):
+        with pytest.raises(RunError, match=sentence):
+            runs.newest_step(path, given, of)
+    with pytest.raises(RunError, match="already holds a run of kind 'dqn'"):
+        runs.newest_step(Path("runs/tiny"), SMALL, parent)
+
+
+@pytest.mark.parametrize("setting", [{"held_out": 0.5}, {"uncontrollable": True}, {"data_seed": 1}])
+def test_fits_that_would_be_of_other_rows_do_not_go_together(place, setting):
+    store = ActivationStore(Path("runs/tiny/activations/fc.post"))
+    configs = {Path("runs/one"): SMALL, Path("runs/other"): replace(SMALL, **setting)}
+    with pytest.raises(UserError, match=f"differ in {next(iter(setting))}: give all the same"):
+        runs.fit_runs(load_agent("tiny"), store, configs)
+    assert not Path("runs/one").exists()
+
+
 def test_dictionaries_that_recorded_no_digests_are_opened_and_gone_on_with(place, run):
     command = "sae fit tiny --latents 64 --k 4 --epochs 1 --batch-size 128 --as mine"
     assert run(command)[0] == 0

@@ -135,7 +135,7 @@ def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
         (f"{UNLOCK} --explorer tiny --run new", "transfer needs a pre-trained impala run"),
         (f"{UNLOCK} --explorer nowhere --run new", "unknown run 'nowhere'"),
         (f"{UNLOCK} --ray 127.0.0.1:1 --run new", "no Ray cluster answers at '127.0.0.1:1'"),
-        (f"{UNLOCK} --run unlock --seed 5", "already holds a run of another kind, seed or configuration"),
+        (f"{UNLOCK} --run unlock --seed 5", "already holds a run of which seed is 0, not 5 as given"),
         ("saliency unlock --method gradient --decisions 1", "symbols, which have no gradient"),
         ("saliency unlock --target q:jump --decisions 1", "unknown action 'jump'"),
         ("collect unlock --hook lstm.x --samples 10", "unknown hook point 'lstm.x'"),

@@ -17,6 +17,7 @@ from agents.loop import Report, TrainConfig
 from rl_interp.app.commands.evaluate import scores_json
 from rl_interp.app.load import agent_package, new_run_path
 from rl_interp.app.progress import progress_bar, warn
+from rl_interp.core.config import differences
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes
@@ -168,13 +169,9 @@ def _open_or_create(path: Path, kind: str, config: TrainConfig, seed: int) -> Ru
             warn(f"{path} was begun before and has no checkpoint; it begins anew.")
         return Run.create(path, kind, config, seed)
     opened = Run.open(path)
-    same = opened.meta["kind"] == kind and opened.meta["seed"] == seed
-    theirs = agent_package(kind).load_config(opened) if same else None
-    if theirs is None or replace(theirs, agent_steps=config.agent_steps) != config:
-        raise RunError(
-            f"{path} already holds a run of another kind, seed or configuration (see its config.yaml); repeat that "
-            "one's flags to resume it, or give another --run."
-        )
+    _require_same(path, {name: opened.meta[name] for name in ("kind", "seed")}, {"kind": kind, "seed": seed})
+    theirs = agent_package(kind).load_config(opened)
+    _require_same(path, replace(theirs, agent_steps=config.agent_steps), config)
     if config.agent_steps < theirs.agent_steps:
         raise RunError(
             f"{path} is trained for {theirs.agent_steps} decisions, and --agent-steps {config.agent_steps} was given; "
@@ -183,6 +180,14 @@ def _open_or_create(path: Path, kind: str, config: TrainConfig, seed: int) -> Ru
     if config.agent_steps > theirs.agent_steps:
         _extend(opened, theirs, config)
     return opened
+
+
+def _require_same(path: Path, recorded: Any, given: Any) -> None:
+    if other := differences(recorded, given):
+        raise RunError(
+            f"{path} already holds a run of which {other} (all is in its config.yaml); repeat that one's flags to "
+            "resume it, or give another --run."
+        )
 
 
 def _extend(run: Run, before: TrainConfig, config: TrainConfig) -> None:

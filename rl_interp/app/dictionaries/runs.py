@@ -12,7 +12,7 @@ import numpy as np
 import sae as sae_package
 from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar, warn
-from rl_interp.core.config import from_plain
+from rl_interp.core.config import differences, from_plain, to_plain
 from rl_interp.core.device import pick_device
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interrupt import Interrupted, graceful_stop
@@ -25,6 +25,8 @@ from sae import SAE, Feed, SAEConfig, Trainer, fit_all
 
 _DIGESTS = {"weights_sha256": "run", "store_sha256": "store", "target_sha256": "target"}
 """In a dictionary's parent: what tells whether it is as it was, and where it lies."""
+_SPLIT = ("held_out", "uncontrollable", "data_seed")
+"""In a configuration: what `split` goes by."""
 SAVE_EVERY = 300.0
 """Seconds between checkpoints: what a fit that is killed loses at most."""
 
@@ -199,10 +201,10 @@ def fit_runs(
         saving (0 if nothing was left to do).
 
     Raises:
-        UserError: a store is of another hook point, the configurations read it differently, or the device is not
-            there.
-        RunError: a path holds a run of another kind, parent or configuration, or another command is writing it; or the
-            disk is full.
+        UserError: a store is of another hook point, the configurations read it or split it differently, or the device
+            is not there.
+        RunError: a path holds a run of another kind, parent or configuration, which is named; another command is
+            writing it; or the disk is full.
         Interrupted: after Ctrl-C or SIGTERM, when every fit has written its checkpoint.
     """
     for each in (store, target or store):
@@ -211,6 +213,9 @@ def fit_runs(
                 f"{each.path} holds {each.hook!r}, which is no hook point of the agent in {loaded.run.path}."
             )
     first = next(iter(configs.values()))
+    for config in configs.values():
+        if other := [name for name in _SPLIT if getattr(config, name) != getattr(first, name)]:
+            raise UserError(f"fits that share their data differ in {', '.join(other)}: give all the same.")
     rows, _ = split(store, first)
     parent = parent_of(loaded, store, target)
     metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
@@ -299,7 +304,7 @@ def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int
     """Of the checkpoints of the run at `path`; 0 where there is none.
 
     Raises:
-        RunError: it is a run of another kind, parent or configuration.
+        RunError: it is a run of another kind, parent or configuration, which says where they differ.
     """
     if not Run(path).checkpoint_steps():
         return 0
@@ -310,10 +315,13 @@ def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int
         raise RunError(
             f"{path} already holds a fit to what {replaced[0]} was before it was replaced; give another name with --as."
         )
-    if run.meta["kind"] != "sae" or _config(run) != config or theirs != known:
-        raise RunError(
-            f"{path} already holds a run of another kind, parent or configuration; give another name with --as."
-        )
+    if run.meta["kind"] != "sae":
+        raise RunError(f"{path} already holds a run of kind {run.meta['kind']!r}; give another name with --as.")
+    recorded, given = (
+        {"parent": of} | to_plain(settings) for of, settings in ((theirs, _config(run)), (known, config))
+    )
+    if other := differences(recorded, given):
+        raise RunError(f"{path} already holds a fit of which {other}; give that, or another name with --as.")
     return run.checkpoint_steps()[-1]
 
 
