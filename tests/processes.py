@@ -25,6 +25,20 @@ def forked(function: Callable[[], None]) -> int:
         os._exit(0)
 
 
+def as_nobody(function: Callable[[], object]) -> None:
+    """Run `function`, which is to return, in a child without root's rights."""
+
+    def run() -> None:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65_534)
+            os.setuid(65_534)
+        function()
+        die()  # what ends otherwise has failed
+
+    killed(run)
+
+
 def killed(function: Callable[[], None]) -> None:
     """Run `function`, which calls `die`, in a child."""
     _, status = os.waitpid(forked(function), 0)

@@ -1,7 +1,8 @@
 """Atomic writes: a reader sees the old file or the whole new one, never a half.
 
-What is being written lies in a temporary directory beside its target, `.<name>.<8 letters>`, on which its writer holds
-a lock for as long as it lives. So a temporary that nobody holds is a dead command's, whenever somebody looks.
+What is being written lies in a temporary directory beside its target, `.<name>.<8 letters>.rl-interp-tmp`, and its
+writer holds the lock of a file in that for as long as it lives. So a temporary whose lock is free is a dead command's,
+whenever somebody looks.
 """
 
 import ctypes
@@ -16,17 +17,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from rl_interp.core.errors import RunError
 
-_TEMPORARY = re.compile(r"\.(.+)\.[a-z0-9_]{8}")
-_REPLACED = "replaced"
-"""In a temporary: what a directory that could not be exchanged at once was called meanwhile."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MARK = ".rl-interp-tmp"
+_TEMPORARY = re.compile(rf"\.(.+)\.[a-z0-9_]{{8}}{re.escape(_MARK)}")
+_LOCK, _REPLACED = ".lock", ".replaced"
+"""In a temporary: what its writer locks, and the old directory, where it could not be exchanged for the new at once."""
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -40,18 +42,22 @@ def atomic_path(target: Path | str, ours: Sequence[str] = ()) -> Iterator[Path]:
         ours: for a directory, patterns of the files that one of its kind holds, such as `shard-*.npy`. It replaces
             one with these and nothing else, or an empty one.
 
+    A link stays one: what it leads to is replaced.
+
     Raises:
         RunError: `target` is a directory that holds other things, or the disk is full.
     """
-    target = Path(target)
-    require_ours(target, ours)
-    with full_disk_said(target):
+    given, target = Path(target), Path(target).resolve()
+    require_ours(given, ours)
+    with full_disk_said(given):
         target.parent.mkdir(parents=True, exist_ok=True)
+        for dead in _temporaries(target.parent, target.name):
+            _finish(dead)
         with _temporary(target) as holder:
             temporary = holder / target.name
             yield temporary
             sync(temporary)
-            require_ours(target, ours)
+            require_ours(given, ours)
             if temporary.is_dir() and target.is_dir():
                 _exchange(temporary, target, holder / _REPLACED)
             else:
@@ -75,32 +81,25 @@ def require_ours(target: Path, ours: Sequence[str]) -> None:
 
 def recover(target: Path | str) -> None:
     """Finish what a kill left undone where directories can't be exchanged at once: give `target` its name."""
-    target = Path(target)
-    if target.exists() or not target.parent.is_dir():
-        return
-    for holder in _temporaries(target):
-        if (holder / _REPLACED).is_dir() and _is_dead(holder):
-            whole = holder / target.name  # it was whole and synced before the old one was moved away
-            os.replace(whole if whole.is_dir() else holder / _REPLACED, target)
-            shutil.rmtree(holder, ignore_errors=True)
-            return
+    target = Path(target).resolve()
+    if not target.exists():
+        for holder in _temporaries(target.parent, target.name):
+            _finish(holder)
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what dead commands left of their writing of `target`, and of anything in it."""
+    """Remove what dead commands left of their writing beside `target`, in it, and in the directories in it."""
     recover(target)
-    inside = [Path(at) / name for at, folders, _ in os.walk(target) for name in folders]
-    for holder in [*_temporaries(target), *inside]:
-        named = _TEMPORARY.fullmatch(holder.name)
-        if named and _is_dead(holder):
-            recover(holder.parent / named[1])
-            shutil.rmtree(holder, ignore_errors=True)
+    inside = [path for path in target.iterdir() if path.is_dir()] if target.is_dir() else []
+    for directory in (target.parent, target, *inside):
+        for holder in _temporaries(directory):
+            _finish(holder)
 
 
-def remove(directory: Path) -> None:
-    """Remove a directory at once: a kill leaves it whole, or only what `remove_leftovers` removes."""
-    with _temporary(directory) as holder:
-        os.replace(directory, holder / directory.name)
+def remove(path: Path) -> None:
+    """Remove a file or a directory at once: a kill leaves it whole, or only what `remove_leftovers` removes."""
+    with _temporary(path) as holder:
+        os.replace(path, holder / path.name)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -140,24 +139,52 @@ def write_whole(file: io.FileIO, data: bytes) -> None:
 
 @contextmanager
 def full_disk_said(path: Path | str) -> Iterator[None]:
-    """Turn what writing to a full disk, or over a quota, raises into a `RunError` that names `path`."""
+    """Turn what writing to a full disk, over a quota or over the largest size of a file raises into a `RunError` that
+    names `path`."""
     try:
         yield
     except Exception as error:
-        if isinstance(error, RunError) or not _is_full(error):
-            raise
-        raise RunError(
-            f"the disk is full: {path} could not be written ({_free(Path(path))} MiB free, if there is no quota); free "
-            "some space and run the same command again, it resumes from the last checkpoint."
-        ) from error
+        code = None if isinstance(error, RunError) else _refusal(error)
+        if code in _FULL:
+            raise RunError(
+                f"the disk is full: {path} could not be written ({_free(Path(path))} MiB free, if there is no quota); "
+                "free some space and run the same command again."
+            ) from error
+        if code == errno.EFBIG:
+            raise RunError(
+                f"{path} could not be written: it would be larger than a file may be here; raise the limit "
+                "(`ulimit -f`, or that of the file system) and run the same command again."
+            ) from error
+        raise
 
 
 def sync(path: Path) -> None:
     """Have what was written to a file, or to all of a directory, reach the disk."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
-            with open(file, "rb+") as opened:
+            with open(file, "rb") as opened:
                 os.fsync(opened.fileno())
+
+
+def lock(file: Path) -> tuple[int, bool | None]:
+    """Take a lock without waiting for it, on a file that is made for it if need be.
+
+    Returns:
+        Descriptor of the file, whose closing ends the lock, and whether this process has it: False where another has,
+        None where the file system has no locks (some of NFS).
+    """
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)  # NFS locks no file that is open for reading only
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return descriptor, False
+        except OSError:
+            return descriptor, None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), os.stat(file)):
+                return descriptor, True
+        os.close(descriptor)  # who had it has just ended, and took the file with it
 
 
 def sha256(path: Path | str) -> str:
@@ -181,13 +208,14 @@ def verify(directory: Path, digests: dict[str, str]) -> None:
 
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
-    """A directory beside `target`, held while the block lasts and removed after it."""
+    """A directory beside `target`, its lock held while the block lasts, and removed after it."""
     while True:
-        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        descriptor = os.open(holder, os.O_RDONLY)
-        if _hold(descriptor) is not False and holder.is_dir():
-            break
-        os.close(descriptor)  # somebody took it for a dead command's in the moment before it was held
+        holder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=_MARK, dir=target.parent))
+        with suppress(FileNotFoundError):  # somebody took it for a dead command's before it was locked, and removed it
+            descriptor, held = lock(holder / _LOCK)
+            if held is not False:
+                break
+            os.close(descriptor)  # or is about to
     try:
         yield holder
     finally:
@@ -195,33 +223,33 @@ def _temporary(target: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _temporaries(target: Path) -> list[Path]:
-    """Those of `target`, dead or alive."""
-    if not target.parent.is_dir():
-        return []
-    names = sorted(os.listdir(target.parent))
-    return [target.parent / each for each in names if (m := _TEMPORARY.fullmatch(each)) and m[1] == target.name]
+def _temporaries(directory: Path, name: str | None = None) -> list[Path]:
+    """Those in a directory, dead or alive; of the target `name`, or of all."""
+    found: list[Path] = []
+    with suppress(OSError):  # it is not there, or not to be looked into
+        for each in sorted(os.listdir(directory)):
+            match = _TEMPORARY.fullmatch(each)
+            if match and name in (None, match[1]):
+                found.append(directory / each)
+    return found
 
 
-def _hold(descriptor: int) -> bool | None:
-    """Whether this process holds the file from now on; None where the file system has no locks (some of NFS)."""
+def _finish(holder: Path) -> None:
+    """Remove what a dead command left; a directory that it was replacing gets its name first. What a living command
+    writes is left alone, and so is what may be one's, where there are no locks to tell."""
+    match = _TEMPORARY.fullmatch(holder.name)
+    assert match
+    target, whole, replaced = holder.parent / match[1], holder / match[1], holder / _REPLACED
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _is_dead(holder: Path) -> bool:
-    """Whether the command that made a temporary has ended. Where nobody can say, it counts as alive."""
+        descriptor, held = lock(holder / _LOCK)
+    except OSError:  # it is gone, or somebody else's
+        return
     try:
-        descriptor = os.open(holder, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        return _hold(descriptor) is True
+        nameless = held is not False and replaced.is_dir() and not target.exists()
+        if nameless:
+            os.replace(whole if whole.is_dir() else replaced, target)  # `whole` was so before the old one was moved
+        if held or nameless:
+            shutil.rmtree(holder, ignore_errors=True)
     finally:
         os.close(descriptor)
 
@@ -278,15 +306,17 @@ def _end_of_lines(file: io.FileIO) -> int:
     return 0
 
 
-def _is_full(error: BaseException) -> bool:
-    """Whether a write failed for want of space. PyTorch raises an error of its own on the way out from the system's,
-    and Safetensors says it in words, with the system's number."""
-    if error.__context__ is not None and _is_full(error.__context__):
-        return True
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno in _FULL
-    code = re.search(r"(?:os error |Os \{ code: )(\d+)", str(error))
-    return code is not None and int(code[1]) in _FULL
+def _refusal(error: BaseException | None) -> int | None:
+    """The system's number of a write that found no room, if it failed for that. PyTorch raises an error of its own on
+    the way out from the system's, and Safetensors says it in words, with the number."""
+    while error is not None:
+        code = error.errno if isinstance(error, OSError) else None
+        if code is None and (said := re.search(r"(?:os error |Os \{ code: )(\d+)", str(error))):
+            code = int(said[1])
+        if code in (*_FULL, errno.EFBIG):
+            return code
+        error = error.__context__
+    return None
 
 
 def _free(path: Path) -> int:

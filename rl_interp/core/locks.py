@@ -1,11 +1,11 @@
-"""One writer at a time: whoever writes a run, a store or a study holds its lock, `.<name>.lock` beside it.
+"""One writer at a time: whoever writes a run, a store or a study holds its lock, `.<name>.lock` beside it (in it, where
+only the directory itself can be written to, such as a volume that is mounted there).
 
 The lock is the kernel's (flock): it ends with the process that holds it, however that ends, so that there is nothing to
 take over by guessing. The file says who holds it, for the sentence that a second command gets, and goes with it; one
 that a killed command left is held by nobody.
 """
 
-import fcntl
 import json
 import os
 import socket
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rl_interp.core.errors import RunError
-from rl_interp.core.files import full_disk_said, remove_leftovers
+from rl_interp.core.files import full_disk_said, lock, remove_leftovers
 
 _held: dict[Path, tuple[int, int]] = {}
 """Path to the thread that holds its lock in this process, and the descriptor."""
@@ -35,7 +35,7 @@ def writing(path: Path | str) -> Iterator[None]:
     if _held.get(path, (None,))[0] == threading.get_ident():
         yield
         return
-    file = path.parent / f".{path.name}.lock"
+    file = lock_file(path)
     descriptor = _take(file, path)
     _held[path] = threading.get_ident(), descriptor
     try:
@@ -49,29 +49,27 @@ def writing(path: Path | str) -> Iterator[None]:
             os.close(descriptor)
 
 
+def lock_file(path: Path) -> Path:
+    """The file whose lock is that of `path`, which is resolved."""
+    inside = path.is_dir() and not os.access(path.parent, os.W_OK)
+    return (path if inside else path.parent) / f".{path.name}.lock"
+
+
 def _take(file: Path, path: Path) -> int:
-    while True:
-        try:
-            with full_disk_said(file):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise RunError(f"{path} can't be written: {error.strerror} ({file}); give a place that can.") from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _holder(descriptor)
-            os.close(descriptor)
-            raise RunError(
-                f"{path} is being written by another command{holder}; wait until it has ended, or stop it, and run "
-                "this one again."
-            ) from None
-        except OSError:  # the file system has no locks: better to go on without than not at all
-            return descriptor
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(descriptor), os.stat(file)):
-                return descriptor
-        os.close(descriptor)  # its holder had just ended, and took the file with it
+    try:
+        with full_disk_said(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, held = lock(file)
+    except OSError as error:
+        raise RunError(f"{path} can't be written: {error.strerror} ({file}); give a place that can.") from error
+    if held is False:
+        holder = _holder(descriptor)
+        os.close(descriptor)
+        raise RunError(
+            f"{path} is being written by another command{holder}; wait until it has ended, or stop it, and run this "
+            "one again."
+        )
+    return descriptor  # where the file system has no locks, it is better to go on without than not at all
 
 
 def _sign(descriptor: int) -> None:

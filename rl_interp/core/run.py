@@ -253,7 +253,7 @@ class Run:
             temporary.mkdir()
             for name in ("config.yaml", "meta.json", "metrics.jsonl"):
                 if (self.path / name).is_file():
-                    shutil.copy(self.path / name, temporary / name)
+                    shutil.copyfile(self.path / name, temporary / name)
             weights = Weights(source / "model.safetensors", infinite=("threshold",)).load()
             if half:
                 weights = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}

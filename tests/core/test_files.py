@@ -2,11 +2,14 @@
 
 import ctypes
 import errno
+import fcntl
 import io
 import os
+import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -25,11 +28,22 @@ def write(target, name, content="x", ours=("a", "b", "deep/*")):
         (temporary / name).write_text(content)
 
 
-@pytest.fixture(params=["exchange", "two renames"])
+@pytest.fixture(params=["exchange", "two renames", "NFS", "no locks"])
 def way(request, monkeypatch):
-    """Where directories can be exchanged at once, and where they can't."""
-    if request.param == "two renames":
+    """Where directories can be exchanged at once, and where they can't; as NFS locks files, and where nothing does."""
+    flock = fcntl.flock
+
+    def locked(descriptor, how):
+        if request.param == "no locks":
+            raise OSError(errno.ENOLCK, "No locks available")
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flock(descriptor, how)
+
+    if request.param != "exchange":
         monkeypatch.setattr(files, "_exchange_at_once", lambda *_: False)
+    if request.param in ("NFS", "no locks"):
+        monkeypatch.setattr(fcntl, "flock", locked)
     return request.param
 
 
@@ -98,17 +112,19 @@ def test_a_directory_whose_exchange_is_killed_is_there_at_the_next_look(tmp_path
     recover(target)
     (name,) = [path.name for path in target.iterdir()]
     assert (target / name).read_text() == {"a": "old", "b": "new"}[name]
-    assert name == ("a" if way == "two renames" and moment == 0 else "b")
+    assert name == ("a" if way != "exchange" and moment == 0 else "b")
     remove_leftovers(target)
-    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+    if way != "no locks":  # there nobody can tell the dead from the living
+        assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
 def test_there_is_no_moment_at_which_a_directory_that_is_exchanged_is_absent(tmp_path):
     """Watched from another process while it is replaced some thousand times."""
     target = tmp_path / "d"
     write(target, "a")
-    watch = "import os, sys\nwhile os.path.exists(sys.argv[1] + '/a'):\n    pass\nprint('gone')"
+    watch = "import os, sys\nprint('ready', flush=True)\nwhile os.path.exists(sys.argv[1] + '/a'):\n    pass"
     with subprocess.Popen([sys.executable, "-c", watch, str(target)], stdout=subprocess.PIPE) as watcher:
+        assert watcher.stdout.readline() == b"ready\n"
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
             write(target, "a")
@@ -129,11 +145,92 @@ def test_the_dead_are_cleaned_up_after_and_the_living_are_left_alone(tmp_path):
     (tmp_path / "run" / ".git").mkdir()
     (tmp_path / ".other.abcdefgh").mkdir()  # of something else
     assert len(list(tmp_path.rglob(".*.*"))) == 4
+    (tmp_path / ".link").symlink_to("run")
     with atomic_path(tmp_path / "run" / "report.html") as alive:
+        remove_leftovers(tmp_path / "run")
         remove_leftovers(tmp_path / "run")
         alive.write_text("whole")
     assert (tmp_path / "run" / "report.html").read_text() == "whole"
-    assert {path.name for path in tmp_path.rglob(".*")} == {".git", ".other.abcdefgh"}
+    assert {path.name for path in tmp_path.rglob(".*")} == {".git", ".other.abcdefgh", ".link"}
+
+
+@pytest.mark.parametrize("name", [".backup.20241128", ".ipynb.settings", ".d.abcdefgh", ".lock"])
+def test_hidden_directories_of_others_are_neither_removed_nor_replaced(tmp_path, name):
+    for place in (tmp_path, tmp_path / "d", tmp_path / "d" / "deep"):
+        (place / name).mkdir(parents=True)
+        (place / name / "notes.txt").write_text("mine")
+    remove_leftovers(tmp_path / "d")
+    with pytest.raises(RunError, match="which is no part of what is written there"):
+        write(tmp_path / "d", "a")
+    assert len(list(tmp_path.rglob("notes.txt"))) == 3
+
+
+@pytest.mark.parametrize("moment", ["it is locked", "it is written"])
+def test_a_writer_whose_temporary_is_taken_for_a_dead_commands_writes_in_another(tmp_path, monkeypatch, moment):
+    """In the moment before it holds the lock."""
+    made, stolen = tempfile.mkdtemp, []
+
+    def mkdtemp(**how):
+        holder = Path(made(**how))
+        if not stolen:
+            stolen.append(holder)
+            if moment == "it is locked":  # the other has seen it
+                stolen.append(files.lock(holder / files._LOCK)[0])
+            else:  # and has removed it
+                remove_leftovers(tmp_path / "f")
+                assert not holder.exists()
+        return str(holder)
+
+    monkeypatch.setattr(tempfile, "mkdtemp", mkdtemp)
+    with atomic_path(tmp_path / "f") as temporary:
+        assert temporary.parent not in stolen
+        temporary.write_text("x")
+    assert (tmp_path / "f").read_text() == "x"
+    for descriptor in stolen[1:]:
+        os.close(descriptor)
+
+
+def test_a_leftover_is_locked_until_it_is_removed(tmp_path, monkeypatch):
+    def half():
+        with atomic_path(tmp_path / "f"):
+            die()
+
+    killed(half)
+    rmtree, held = shutil.rmtree, []
+
+    def removed(holder, **how):
+        descriptor, mine = files.lock(Path(holder) / files._LOCK)
+        held.append(not mine)
+        os.close(descriptor)
+        rmtree(holder, **how)
+
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    remove_leftovers(tmp_path / "f")
+    assert held == [True]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("way")
+def test_a_link_stays_one_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to("far/d")
+    for name in ("a", "b"):
+        write(tmp_path / "link", name)
+        assert (tmp_path / "link").is_symlink()
+        assert [path.name for path in (tmp_path / "far" / "d").iterdir()] == [name]
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["d"]
+    with pytest.raises(RunError, match="link holds b, which is no part"):
+        write(tmp_path / "link", "a", ours=("a",))
+
+
+def test_what_is_too_large_for_the_limit_is_not_called_a_full_disk(tmp_path):
+    def write_much():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, 1_000))
+        with pytest.raises(RunError, match=r"x could not be written: it would be larger than a file may be here"):
+            files.write_text(tmp_path / "x", "x" * 2_000)
+        die()
+
+    killed(write_much)
 
 
 def test_a_removal_leaves_nothing_half(tmp_path):

@@ -2,11 +2,14 @@
 
 import json
 import os
+import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from processes import end, forked
+from processes import as_nobody, end, forked
 
 from rl_interp.core.errors import RunError
 from rl_interp.core.files import atomic_path
@@ -76,6 +79,36 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path):
     sentence = r"run can't be written: .*; give a place that can"
     with pytest.raises(RunError, match=sentence), writing(tmp_path / "file" / "run"):
         pass
+
+
+@pytest.fixture
+def volume():
+    """A directory that anybody can write to, in one that only its owner can."""
+    with tempfile.TemporaryDirectory() as parent:
+        path = Path(parent) / "run"
+        path.mkdir()
+        path.chmod(0o777)
+        os.chmod(parent, 0o555)
+        yield path
+        os.chmod(parent, 0o755)
+
+
+def test_a_volume_that_is_mounted_at_a_runs_path_is_locked_inside(volume):
+    def hold():
+        with writing(volume):
+            assert (volume / ".run.lock").exists()
+            with pytest.raises(RunError, match="is being written by another command"):
+                in_a_thread(lambda: writing(volume).__enter__())
+            with atomic_path(volume / "checkpoints" / "5") as temporary:
+                temporary.mkdir()
+
+    as_nobody(hold)
+    assert [path.name for path in volume.iterdir()] == ["checkpoints"]
+
+
+def in_a_thread(function):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function).result()
 
 
 def test_where_there_are_no_locks_work_goes_on_without(tmp_path, monkeypatch):

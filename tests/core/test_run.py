@@ -1,8 +1,13 @@
 import errno
 import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
+from processes import as_nobody
 from torch import nn
 
 from rl_interp.core.errors import RunError
@@ -192,6 +197,17 @@ def test_a_shared_run_takes_the_place_of_another_but_of_nothing_else(run, tmp_pa
     with pytest.raises(RunError, match=r"state.pt, which is no part"):
         run.share(run.path)
     assert run.load_state() == {"optimizer": 1}
+
+
+def test_a_run_that_can_only_be_read_is_shared(run):
+    save(run, 5)
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o777)
+        shutil.copytree(run.path, Path(place) / "run")
+        for path in (Path(place) / "run").rglob("*"):
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        as_nobody(lambda: Run(Path(place) / "run").share(Path(place) / "shared"))
+        assert Run(Path(place) / "shared").checkpoint_steps() == [5]
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
