@@ -32,7 +32,8 @@ RESTORE = "restore it from where it came"
 """What helps against most damages."""
 
 _MIB = 2**20
-_LIMITS = {"json": 256 * _MIB, "yaml": _MIB // 16, "header": 16 * _MIB, "pickle": 16 * _MIB}
+MAX_YAML = _MIB // 16
+_LIMITS = {"json": 256 * _MIB, "yaml": MAX_YAML, "header": 16 * _MIB, "pickle": 16 * _MIB}
 """In bytes, far above what is ever written, and low enough to take little beside the weights: YAML is read at some
 100 kB a second."""
 _OPERATIONS, _TUPLES = 2**22, 2**15
@@ -67,8 +68,8 @@ def reading(path: Path | str, remedy: str = RESTORE, what: str = "can't be read"
         raise
     except OSError as error:
         raise RunError(f"{path} {what} ({error.strerror or first_line(error)}); {remedy}.") from error
-    except MemoryError as error:
-        raise RunError(f"{path} {what} (it takes more memory than there is); {remedy}.") from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise RunError(f"{path} takes more memory than there is; free some, or {remedy}.") from error
     except Exception as error:
         raise RunError(f"{path} {what} ({first_line(error)}); {remedy}.") from error
 

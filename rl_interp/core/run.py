@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rl_interp.core.config import to_plain
-from rl_interp.core.errors import RunError, unknown
+from rl_interp.core.errors import RunError, require_numbers, unknown
 from rl_interp.core.events import EventFile
 from rl_interp.core.files import (
     append_line,
@@ -41,6 +41,7 @@ from rl_interp.core.files import (
 )
 from rl_interp.core.locks import writing
 from rl_interp.core.read import (
+    MAX_YAML,
     Weights,
     check_fit,
     read_json,
@@ -72,8 +73,8 @@ class Run:
 
     @classmethod
     def create(cls, path: Path | str, kind: str, config: Any, seed: int, parent: dict[str, Any] | None = None) -> "Run":
-        """Make the directory with `config.yaml` and `meta.json`. A run that is there and has no checkpoint is begun
-        anew, since there is nothing that could be done with it.
+        """Make the directory with `config.yaml` and `meta.json`. A run of that kind that is there and has no checkpoint
+        is begun anew, since there is nothing that could be done with it.
 
         Args:
             kind: what made the run, e.g. "dqn" or "sae".
@@ -81,15 +82,18 @@ class Run:
             parent: for a run made from another: its path, checkpoint step and hook.
 
         Raises:
-            RunError: the directory already holds a run, or files of such names that are no run's; or another command
-                is writing it.
+            RunError: the directory already holds a run, or files of such names that are no run's; another command is
+                writing it; or the configuration is larger than one that is read.
+            UserError: the seed is negative.
         """
+        require_numbers({"seed": seed}, at_least_0=("seed",))
         run = cls(Path(path))
+        text = run._config_text(config)
         with run.writing():
-            run._clear()
+            run._clear(kind)
             run.path.mkdir(parents=True, exist_ok=True)
             write_json(run.path / "meta.json", {"kind": kind, "seed": seed, "parent": to_plain(parent), **provenance()})
-            write_text(run.path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+            write_text(run.path / "config.yaml", text)
         return run
 
     def extend(self, config: Any, before: int, now: int) -> None:
@@ -99,18 +103,33 @@ class Run:
             before: decisions that the run was to be trained for until now.
             now: decisions from now on.
         """
-        meta = self.meta
+        meta, text = self.meta, self._config_text(config)
         change = {"from": before, "to": now, "at": max(self.checkpoint_steps(), default=0)}
         extended = [each for each in meta.get("extended", []) if each["to"] < now]  # one may have been cut short
         when = {"when": datetime.now(UTC).isoformat(timespec="seconds")}
         write_json(self.path / "meta.json", meta | {"extended": [*extended, change | when]})
-        write_text(self.path / "config.yaml", yaml.safe_dump(to_plain(config), sort_keys=False))
+        write_text(self.path / "config.yaml", text)
 
-    def _clear(self) -> None:
-        """Remove what a training that never came to a checkpoint has written, and nothing else."""
+    def _config_text(self, config: Any) -> str:
+        text = yaml.safe_dump(to_plain(config), sort_keys=False)
+        if len(text.encode()) > MAX_YAML:
+            raise RunError(
+                f"{self.path}/config.yaml would have {len(text.encode())} bytes, more than the {MAX_YAML} that are "
+                "read; keep large values in a file of their own and name it in the config."
+            )
+        return text
+
+    def _clear(self, kind: str) -> None:
+        """Remove what a training of this kind that never came to a checkpoint has written, and nothing else."""
         if self.checkpoint_steps():
             raise RunError(f"{self.path} already holds a run; choose another name, or remove it to start again.")
-        if (self.path / "meta.json").exists():
+        meta = self.path / "meta.json"
+        if meta.exists():
+            remedy = "give another name, or move it away"
+            begun = read_json(meta, remedy)
+            require(begun, meta, remedy, kind=str, seed=int, versions=dict)
+            if begun["kind"] != kind:
+                raise RunError(f"{meta} is of a run of kind {begun['kind']!r}, not {kind!r}; {remedy}.")
             self.rewind(None)
             shutil.rmtree(self.path / "replay", ignore_errors=True)
             return
@@ -164,7 +183,7 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; a last line cut off by a crash is left out."""
         path = self.path / "metrics.jsonl"
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:  # opened by a training that is about to write the first
             return []
         lines = read_json_lines(path, "restore it, or remove it if the curves are not needed")
         for number, line in enumerate(lines, 1):
@@ -180,7 +199,9 @@ class Run:
             shutil.rmtree(self.path / "tb", ignore_errors=True)
         elif path.exists():
             kept = "".join(json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step)
-            if kept != path.read_text(encoding="utf-8"):
+            if not kept:
+                path.unlink()
+            elif kept != path.read_text(encoding="utf-8"):
                 write_text(path, kept)
         self.close()
         self._continues_after = step
@@ -196,6 +217,12 @@ class Run:
         """Steps with a checkpoint, ascending."""
         names = [path.name for path in (self.path / "checkpoints").glob("*")]
         return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
+
+    def newest_step(self) -> int:
+        """Of the checkpoints."""
+        if not (steps := self.checkpoint_steps()):
+            raise RunError(f"{self.path} has no checkpoint; train it further, or give another run.")
+        return steps[-1]
 
     def save_checkpoint(
         self, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any] | None = None, keep: int = 2
@@ -222,12 +249,10 @@ class Run:
 
     def checkpoint(self, step: int | None = None) -> Path:
         """The directory of a verified checkpoint: the newest, or that of `step`."""
-        steps = self.checkpoint_steps()
-        if not steps:
-            raise RunError(f"{self.path} has no checkpoint; train it further, or give another run.")
-        if step is not None and step not in steps:
+        newest = self.newest_step()
+        if step is not None and step not in (steps := self.checkpoint_steps()):
             raise RunError(unknown(f"checkpoint step of {self.path}", step, steps))
-        path = self.path / "checkpoints" / str(steps[-1] if step is None else step)
+        path = self.path / "checkpoints" / str(newest if step is None else step)
         remedy = "restore it, or use another checkpoint"
         if not os.path.isfile(path / "manifest.json"):
             raise RunError(f"{path}/manifest.json is missing, so the checkpoint can't be verified; {remedy}.")

@@ -10,7 +10,7 @@ import torch
 from processes import as_nobody
 from torch import nn
 
-from rl_interp.core.errors import RunError
+from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import atomic_path
 from rl_interp.core.run import Run, load_into
 
@@ -52,8 +52,8 @@ def test_a_run_without_a_checkpoint_does_not_block_its_name(run):
     (run.path / "analyses").mkdir()
     (run.path / "replay").mkdir()
     (run.path / "replay" / "tick.npy").touch()
-    again = Run.create(run.path, "impala", {"lr": 0.2}, seed=4)
-    assert (again.meta["kind"], again.config, again.metrics()) == ("impala", {"lr": 0.2}, [])
+    again = Run.create(run.path, "dqn", {"lr": 0.2}, seed=4)
+    assert (again.meta["kind"], again.config, again.metrics()) == ("dqn", {"lr": 0.2}, [])
     assert {path.name for path in run.path.iterdir()} == {"config.yaml", "meta.json", "analyses"}
 
 
@@ -249,3 +249,40 @@ def test_tied_weights_and_parts_of_one_tensor_are_saved_and_loaded(run):
     load_into(again, run.load_weights(), run.path)
     assert all(torch.equal(each, again.state_dict()[name]) for name, each in made.state_dict().items())
     assert again.last.weight is again.first.weight
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ('{"title": "my photos"}', "has nothing for 'kind'"),
+        ("not JSON", "is no JSON"),
+        ('{"kind": "impala", "seed": 0, "versions": {}}', "is of a run of kind 'impala', not 'dqn'"),
+    ],
+)
+def test_only_a_run_of_the_same_kind_is_begun_anew(tmp_path, content, said):
+    files = {"meta.json": content, "metrics.jsonl": "{}\n", "tb/events": "mine", "replay/a": "mine"}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(RunError, match=rf"meta.json {said}.* give another name, or move it away"):
+        Run.create(tmp_path, "dqn", {}, seed=0)
+    assert {name: (tmp_path / name).read_text() for name in files} == files
+    assert not (tmp_path / "config.yaml").exists()
+
+
+def test_a_run_that_logged_nothing_up_to_its_checkpoint_is_resumed_again_and_again(run):
+    run.log(100, {"loss": 1.0})
+    for _ in range(2):
+        run.rewind(5)
+        assert run.metrics() == []
+    (run.path / "metrics.jsonl").touch()  # opened by another process, with its first line to come
+    assert run.metrics() == []
+
+
+@pytest.mark.parametrize(
+    ("config", "seed", "said"), [({"x": "y" * 70_000}, 0, "more than the 65536 that are read"), ({}, -1, "seed=-1")]
+)
+def test_what_could_not_be_read_again_is_not_written(tmp_path, config, seed, said):
+    with pytest.raises(UserError, match=said):
+        Run.create(tmp_path / "new", "dqn", config, seed)
+    assert list(tmp_path.iterdir()) == []
