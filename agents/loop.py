@@ -88,6 +88,8 @@ def train_run(
 ) -> Episodes:
     """Train `run` from its newest checkpoint, or from the start, until `config.agent_steps`.
 
+    A run whose configuration says fewer decisions is made longer: see `Run.extend`.
+
     A checkpoint that was shared without its training state gives the weights only; `metrics.jsonl` then
     says `restarted_from_weights` at its step.
 
@@ -102,6 +104,8 @@ def train_run(
     try:
         with run.writing():
             _resume(training, config, run)
+            if config.agent_steps > (before := run.config.get("agent_steps", config.agent_steps)):
+                run.extend(config, before, config.agent_steps)  # not before it is known that it can go on
             try:
                 _advance(training, config, run, report)
                 return training.score()
@@ -119,7 +123,7 @@ def _resume(training: Training, config: TrainConfig, run: Run) -> None:
     if step is None:
         return
     if run.has_state(step):
-        with reading(run.path / "checkpoints" / str(step), "start a new run", "does not fit the training"):
+        with reading(run.path / "checkpoints" / str(step), "use another checkpoint", "does not fit the training"):
             training.restore(run.load_weights(step), run.load_state(step), run.path)
         return
     training.continue_from(run.load_weights(step), step, run.path)

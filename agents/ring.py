@@ -26,13 +26,15 @@ class Ring:
         self._directory = directory
         self._is_new = True
         self._arrays: list[NDArray[Any]] = []
+        self._longer: dict[Path, Path] = {}
         self.tick = self.array("tick", (length,), np.int64)
 
     def __len__(self) -> int:
         return self.size * self.num_envs
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-        """Zeros of `shape`, or what the directory holds under that name, with more slots if it held fewer.
+        """Zeros of `shape`, or what the directory holds under that name, with more slots if it held fewer; the longer
+        file takes the other's place when the ring is gone on with.
 
         Raises:
             RunError: it holds an array of another shape or dtype, or the disk has no room for one.
@@ -41,9 +43,19 @@ class Ring:
             return np.zeros(shape, dtype)
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{name}.npy"
-        array = open_memmap(path, "r+") if path.exists() else _reserved(path, dtype, shape)
+        _unfinished(path).unlink(missing_ok=True)  # a dead command's
+        if not path.exists():
+            array = _reserved(path, dtype, shape)
+            _unfinished(path).rename(path)
+        else:
+            array = open_memmap(path, "r+")
         if array.dtype == dtype and array.shape[1:] == shape[1:] and array.shape[0] < shape[0]:
-            array = _reserved(path, dtype, shape, array)
+            try:
+                array = _reserved(path, dtype, shape, array)
+            except RunError:
+                self._stay_short()
+                raise
+            self._longer[_unfinished(path)] = path
         if array.shape != shape or array.dtype != dtype:
             raise RunError(
                 f"{path} holds {array.dtype} {array.shape}, but this run needs {np.dtype(dtype)} {shape}: it belongs "
@@ -57,7 +69,7 @@ class Ring:
         is half of one moment and half of another."""
         if self._is_new:
             self.tick[:] = self._never
-            self._is_new = False
+            self._go_on()
         self.tick[self.cursor] = self._never
         return self.cursor
 
@@ -81,12 +93,24 @@ class Ring:
         self.cursor, self.size, self.next_tick = state["cursor"], state["size"], state["next_tick"]
         if self.size < self.length and self.cursor != self.size:
             if self.cursor:  # it had come round, and its oldest slots are in the middle of a longer ring
+                self._stay_short()
                 raise RunError(
                     f"{self._directory} holds a replay that had come round and can't be made longer; keep "
                     "replay_capacity, or give the run another name."
                 )
             self.cursor = self.size  # it was full to the last slot, and has more now
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._is_new = False
+        for longer, path in self._longer.items():
+            longer.rename(path)
+        self._longer = {}
+
+    def _stay_short(self) -> None:
+        for longer in self._longer:
+            longer.unlink()
+        self._longer = {}
 
     def flush(self) -> None:
         """Write dirty pages to the disk."""
@@ -97,8 +121,8 @@ class Ring:
 
 def _reserved(path: Path, dtype: DTypeLike, shape: tuple[int, ...], slots: NDArray[Any] | None = None) -> NDArray[Any]:
     """A new memory map whose blocks are on disk already: where they are found missing later, writing to it would
-    kill the process. It begins with the given slots, and gets its name when it is whole."""
-    unfinished = path.with_suffix(".new")
+    kill the process. It begins with the given slots, and has yet to get its name."""
+    unfinished = _unfinished(path)
     try:
         with full_disk_said(path):
             array = open_memmap(unfinished, "w+", np.dtype(dtype), shape)
@@ -114,5 +138,8 @@ def _reserved(path: Path, dtype: DTypeLike, shape: tuple[int, ...], slots: NDArr
         ) from error
     if slots is not None:
         array[: len(slots)] = slots
-    unfinished.rename(path)
     return array
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_suffix(".new")

@@ -65,6 +65,8 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
         )
     package = agent_package(kind)
     env = package.load_config(opened).env
+    if step is None:  # once: a training may save a newer one meanwhile
+        step = opened.newest_step()
     try:
         agent = package.load(opened, step)
     except RunError as error:
@@ -74,8 +76,7 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
             f"{error} {env.id} has the actions {', '.join(env.action_names)}; a run of an earlier version, which gave "
             f"it {len(ACTIONS)}, must be trained again."
         ) from None
-    chosen = opened.checkpoint_steps()[-1] if step is None else step
-    return Loaded(opened, chosen, agent.to(pick_device(device)), env.scored, opened.weights_sha256(chosen))
+    return Loaded(opened, step, agent.to(pick_device(device)), env.scored, opened.weights_sha256(step))
 
 
 def _has_fewer_actions(env: MiniGridConfig) -> bool:

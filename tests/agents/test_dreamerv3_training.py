@@ -156,6 +156,10 @@ def test_a_replay_that_has_come_round_can_not(tmp_path):
     replay.flush()
     with pytest.raises(RunError, match="had come round and can't be made longer"):
         SequenceReplay(60, 2, (1, 2, 2), directory=tmp_path).restore(state)
+    again = filled(slots=0, directory=tmp_path)
+    again.restore(state)
+    np.testing.assert_array_equal(again.fields["obs"], replay.fields["obs"])
+    assert not list(tmp_path.glob("*.new"))
 
 
 def test_a_million_frames_of_crafter_fit_in_13_gb():

@@ -1,8 +1,7 @@
 """The loop around every agent's training, on one that only counts: kills, restarts, two at once, dying actors."""
 
 import threading
-from dataclasses import dataclass, field
-from types import SimpleNamespace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -18,6 +17,12 @@ from rl_interp.core.run import Run
 
 
 @dataclass(frozen=True)
+class Env:
+    def summary(self, returns, last):
+        return {}
+
+
+@dataclass(frozen=True)
 class Config:
     agent_steps: int = 100
     eval_every: int = 30
@@ -25,7 +30,7 @@ class Config:
     eval_epsilon: float = 0.0
     checkpoint_every: int = 40
     log_every: int = 10
-    env: object = field(default_factory=lambda: SimpleNamespace(summary=lambda returns, last: {}))
+    env: Env = Env()
 
 
 class Counting:
@@ -56,6 +61,11 @@ class Counting:
 
     def close(self):
         pass
+
+
+class Refusing(Counting):
+    def restore(self, weights, state, source):
+        raise ValueError("it had come round")
 
 
 class Killed(BaseException):
@@ -102,6 +112,17 @@ def test_what_was_learned_is_saved_before_a_dead_actor_ends_the_training(run, at
     train_run(Counting(), Config(), Run(run.path))
     logged = [line["step"] for line in run.metrics() if "decisions" in line]
     assert logged == sorted({at, *range(10, 101, 10)}), "nor are the figures since the last line lost"
+
+
+def test_a_training_that_is_refused_is_not_made_longer(tmp_path):
+    run = Run.create(tmp_path / "run", "counting", {"agent_steps": 50}, 0)
+    train_run(Counting(), Config(agent_steps=50), run)
+    with pytest.raises(RunError, match="does not fit the training"):
+        train_run(Refusing(), Config(), run)
+    assert run.config == {"agent_steps": 50}
+    train_run(Counting(), Config(), run)
+    assert run.config["agent_steps"] == run.checkpoint_steps()[-1] == 100
+    assert [(each["from"], each["to"], each["at"]) for each in run.meta["extended"]] == [(50, 100, 50)]
 
 
 def test_a_training_whose_actors_never_began_has_nothing_to_save(run):

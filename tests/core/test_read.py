@@ -16,10 +16,11 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from agents import impala
 from rl_interp.app.load import load_agent
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import sha256
-from rl_interp.core.read import Weights, read_json, read_state, read_yaml
+from rl_interp.core.read import Weights, read_json, read_state, read_yaml, reading
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore, StoreWriter
 
@@ -97,11 +98,17 @@ def test_a_config_of_other_types_or_values_is_refused_by_field(run, change, said
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "meta.json", "manifest.json", "metrics.jsonl"])
-@pytest.mark.parametrize("content", ["", "{", "[1, 2]", "3", "\0", b"\xff\xfe", "[" * 5_000, '{"kind": ["x"]}'])
+@pytest.mark.parametrize("content", ["{", "[1, 2]", "3", "\0", b"\xff\xfe", "[" * 5_000, '{"kind": ["x"]}'])
 def test_a_damaged_file_is_named(run, name, content):
     path = (checkpoint_of(run) if name == "manifest.json" else run) / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode() + b"\n" * bool(content))
+    path.write_bytes(content if isinstance(content, bytes) else content.encode() + b"\n")
     refused(lambda: (Run.open(run).metrics(), load_agent(run)), name)
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "meta.json", "manifest.json"])
+def test_an_empty_file_is_named(run, name):
+    ((checkpoint_of(run) if name == "manifest.json" else run) / name).write_bytes(b"")
+    refused(lambda: load_agent(run), f"{name} is empty")
 
 
 def test_a_directory_in_the_place_of_a_file_is_named(run):
@@ -148,6 +155,21 @@ def test_weights_that_are_not_finite_are_refused(run):
     save_file(weights, path)
     resign(path.parent)
     load_agent(run)
+
+
+def test_an_agent_is_of_the_step_that_it_is_said_to_be_of_while_its_training_saves(run, monkeypatch):
+    kept = checkpoint_of(run)
+    load = impala.load
+
+    def load_while_saving(opened, step):
+        agent = load(opened, step)
+        opened.save_checkpoint(10**9, {name: weight + 1 for name, weight in agent.state_dict().items()})
+        return agent
+
+    monkeypatch.setattr(impala, "load", load_while_saving)
+    loaded = load_agent(run, device="cpu")
+    assert loaded.step == int(kept.name)
+    assert loaded.weights_sha256 == sha256(kept / "model.safetensors")
 
 
 def test_weights_of_another_type_are_refused(run):
@@ -232,7 +254,18 @@ def test_a_state_that_does_not_fit_its_training_is_refused(tmp_path):
         def restore(self, weights, state, source):
             state["learner"]["updates"]
 
-    refused(lambda: _resume(Training(), DQNConfig(), run), "checkpoints/5", "start a new run")  # pyright: ignore
+    refused(lambda: _resume(Training(), DQNConfig(), run), "checkpoints/5", "use another checkpoint")  # pyright: ignore
+
+
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried ...")])
+def test_a_want_of_memory_is_not_taken_for_a_damage(tmp_path, error):
+    said = refused(lambda: _raise(error, tmp_path / "state.pt"), "state.pt takes more memory than there is; free some")
+    assert "fit" not in said
+
+
+def _raise(error: BaseException, path: Path) -> None:
+    with reading(path, "use another checkpoint", "does not fit the training"):
+        raise error
 
 
 @pytest.fixture

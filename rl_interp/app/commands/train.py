@@ -178,7 +178,7 @@ def _open_or_create(path: Path, kind: str, config: TrainConfig, seed: int) -> Ru
             "a run can be made longer, not shorter: give another --run."
         )
     if config.agent_steps > theirs.agent_steps:
-        _extend(opened, theirs, config)
+        _say_longer(opened, theirs, config)
     return opened
 
 
@@ -190,12 +190,10 @@ def _require_same(path: Path, recorded: Any, given: Any) -> None:
         )
 
 
-def _extend(run: Run, before: TrainConfig, config: TrainConfig) -> None:
-    run.extend(config, before.agent_steps, config.agent_steps)
+def _say_longer(run: Run, before: TrainConfig, config: TrainConfig) -> None:
     sentence = f"{run.path} is made longer, from {before.agent_steps} to {config.agent_steps} decisions."
-    if isinstance(before, IMPALAConfig) and isinstance(
-        config, IMPALAConfig
-    ):  # the only schedule that depends on the run's length
+    # Of the schedules, IMPALA's alone depends on the run's length.
+    if isinstance(before, IMPALAConfig) and isinstance(config, IMPALAConfig):
         at = run.checkpoint_steps()[-1]
         rates = [each.learning_rate * max(0.0, 1 - at / each.agent_steps) for each in (before, config)]
         sentence += (

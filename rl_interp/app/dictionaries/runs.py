@@ -36,6 +36,8 @@ class LoadedSAE:
     """A dictionary with the agent, the activations and the split that it was fitted on."""
 
     run: Run
+    step: int
+    """Of its checkpoint."""
     config: SAEConfig
     sae: SAE
     agent: Loaded
@@ -52,7 +54,7 @@ class LoadedSAE:
     def made_from(self) -> dict[str, str]:
         """sha256 of all that a result of this dictionary is made from."""
         digests = {
-            "dictionary_sha256": self.run.weights_sha256(self.run.checkpoint_steps()[-1]),
+            "dictionary_sha256": self.run.weights_sha256(self.step),
             "weights_sha256": self.agent.weights_sha256,
             "store_sha256": self.store.sha256,
         }
@@ -138,13 +140,14 @@ def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
         raise RunError(f"what {run.path} was made from can't be read: {error}") from error
     for what in _replaced(parent, parent_of(agent, store, target if transcodes else None)):
         warn(f"{what} is not what {run.path} was fitted to: it was replaced since; figures of the two are of no use.")
-    sae = sae_package.rebuild(run.weights(infinite=("threshold",)), config.k, transcodes).to(pick_device(device))
+    step = run.newest_step()
+    sae = sae_package.rebuild(run.weights(step, infinite=("threshold",)), config.k, transcodes).to(pick_device(device))
     if sae.d_in != store.width or sae.d_out != target.width:
         raise RunError(
             f"{run.path} is of layers {sae.d_in} and {sae.d_out} wide, and {store.path} has {store.width}, "
             f"{target.path} {target.width}; collect the activations that it was fitted to again."
         )
-    return LoadedSAE(run, config, sae, agent, parent["hook"], store, target, *split(store, config))
+    return LoadedSAE(run, step, config, sae, agent, parent["hook"], store, target, *split(store, config))
 
 
 def split(store: ActivationStore, config: SAEConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -247,7 +250,7 @@ def _fit_groups(
         runs = [_open_run(path, configs[path], parent, step) for path in paths]
         if step:
             states = [run.load_state(step) for run in runs]
-            with reading(runs[0].path / "checkpoints", "remove the run, or restore it", "does not fit the fit"):
+            with reading(runs[0].path / "checkpoints", "restore it, or use another checkpoint", "does not fit the fit"):
                 feed.load_state_dict(states[0]["feed"])
                 together = all(feed.has(state["feed"]) for state in states)
             if not together:
@@ -256,7 +259,7 @@ def _fit_groups(
                     "together; go on with each where it was begun, or remove all but one."
                 )
             for path, state, trainer in zip(paths, states, trainers, strict=True):
-                with reading(path / "checkpoints", "remove the run, or restore it", "does not fit the fit"):
+                with reading(path / "checkpoints", "restore it, or use another checkpoint", "does not fit the fit"):
                     trainer.load_state_dict(state)
         before = sum(trainer.samples for trainer in trainers)
         seconds += _fit_side_by_side(runs, trainers, metadata)
