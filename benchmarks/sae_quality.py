@@ -9,7 +9,7 @@ above 0.9), on a grid of widths, numbers of latents and kinds of data.
 Every cell has 20,000 samples of as many planted directions as latents, 12 passes, batches of 512. Ours is fitted with
 its defaults; each peer with the best, by the variance unexplained on the held-out samples, of three multiples of the
 step size that it has by default: 1, 3 and 10, of sparsify's, which is larger, 1/3, 1 and 3. Measured cells are added to
-`benchmarks/results/sae_quality.json`.
+`benchmarks/results/sae_quality.json`; of a cell that is there, what was not measured again stays.
 """
 
 import argparse
@@ -118,7 +118,21 @@ def measure(cell: Cell, peers: list[str], seed: int) -> dict[str, Any]:
     for name in peers:
         if python_of(name).exists():
             row[name] = peer(name, cell, data)
+        else:
+            print(
+                f"{name} is left out: it has no {python_of(name)}; `python -m benchmarks.sae_fit --install` makes it."
+            )
     return row
+
+
+def added(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows in order, with one more. Of a cell that was measured before, peers that were not measured again stay."""
+
+    def cell(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["width"], row["times"], row["kind"], row["seed"]
+
+    before = {cell(each): each for each in rows}
+    return [each for _, each in sorted((before | {cell(row): before.get(cell(row), {}) | row}).items())]
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -144,8 +158,7 @@ def main() -> None:
     rows = json.loads(OUT.read_text()) if OUT.exists() else []
     for cell in (Cell(width, times, kind) for width in given.widths for times in given.times for kind in given.kinds):
         row = measure(cell, given.peers, given.seed)
-        rows = [other for other in rows if any(other[key] != row[key] for key in ("width", "times", "kind", "seed"))]
-        rows = sorted([*rows, row], key=lambda row: (row["width"], row["times"], row["kind"], row["seed"]))
+        rows = added(rows, row)
         write_json(OUT, rows)
         print(f"{cell}: " + ", ".join(f"{name} {row[name]['fvu']:.4f}" for name in ("ours", *FACTORS) if name in row))
     print(table(rows))

@@ -17,16 +17,21 @@ def make(samples, size: Size):
     coder.b_dec.data = samples[:4096].mean(0)
     rate = size.factor * 5e-3 / (size.latents / 2**14) ** 0.5
     optimizer = ScheduleFreeWrapper(SignSGD(coder.parameters(), lr=rate), momentum=0.95)
-    optimizer.train()
 
     def step(batch):
+        optimizer.train()
         coder.set_decoder_norm_to_unit_norm()
         coder(batch).fvu.backward()
         coder.remove_gradient_parallel_to_decoder_directions()
         optimizer.step()
         optimizer.zero_grad()
 
-    return Peer(f"schedule-free signum, lr {rate:.1e}", step, lambda x: coder(x).sae_out, lambda: coder.W_dec)
+    def averaged():
+        optimizer.eval()  # its weights are the schedule-free average's, which is what it has learned
+        return coder
+
+    setting = f"schedule-free signum, lr {rate:.1e}"
+    return Peer(setting, step, lambda x: averaged()(x).sae_out, lambda: averaged().W_dec)
 
 
 if __name__ == "__main__":
