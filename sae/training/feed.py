@@ -103,7 +103,8 @@ class Feed:
         """Go on after the batches that `state_dict` had seen."""
         self._epoch, self._done, self._batches = state["epoch"], state["done"], None
         if not self.has(state):
-            self._whiten(tuple(Whitening(**each) for each in state["whitenings"]))
+            pairs = zip(self.whitenings, state["whitenings"], strict=True)  # earlier versions kept no dimensions
+            self._whiten(tuple(Whitening(**{"dimensions": ours.dimensions, **theirs}) for ours, theirs in pairs))
 
     def has(self, state: dict[str, Any]) -> bool:
         """Whether the data are whitened as they were when `state_dict` gave this: another machine's components may

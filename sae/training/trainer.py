@@ -84,7 +84,7 @@ class Trainer:
         would turn its directions thirteen times as far: most latents would lose every sample and die. Biases are of the
         size of what latents are worth, which is that of the data, and take whole steps.
         """
-        rate, encoder = self.config.peak_rate(self.feed.out.variance, self.total_updates), self.kind.encoder
+        rate, encoder = self.config.peak_rate(self.feed.out.dimensions), self.kind.encoder
         others = [parameter for parameter in self.kind.parameters() if parameter is not encoder]
         groups = [{"params": others, "lr": rate, "peak": rate}]
         groups.append({"params": [encoder], "lr": rate * gain, "peak": rate * gain})

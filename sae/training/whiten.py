@@ -32,13 +32,15 @@ def check_width(width: int) -> None:
 class Whitening:
     """`z = (x − mean) to`, and back `x = mean + z back`; shape letters: D = d_in, R components kept.
 
-    `mean [D]`, `to [D, R]`, `back [R, D]`, with `back to = 1`. `variance` is that of z, summed over R.
+    `mean [D]`, `to [D, R]`, `back [R, D]`, with `back to = 1`. `variance` is that of z, summed over R, and `dimensions`
+    the same in units of the component that varies most: how many such there are, whatever the scale.
     """
 
     mean: Tensor
     to: Tensor
     back: Tensor
     variance: float
+    dimensions: float
 
     @classmethod
     def of(cls, values: NDArray[np.float32], ridge: float, centre: bool = True) -> "Whitening":
@@ -67,11 +69,13 @@ class Whitening:
         average = varies / values.shape[1]
         factor = (variances + ridge * average) ** -0.5 if np.isfinite(ridge) else np.full(len(variances), average**-0.5)
         to = components * factor
+        of_z = variances * factor**2 - (0.0 if centre else np.square(mean @ to))
         return cls(
             _tensor(mean if centre else np.zeros_like(mean)),
             _tensor(to),
             _tensor((components / factor).T),
-            float((variances * factor**2).sum() - (0 if centre else np.square(mean @ to).sum())),
+            float(of_z.sum()),
+            float(of_z.sum() / of_z.max()),
         )
 
     def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -79,7 +83,13 @@ class Whitening:
         return ((torch.from_numpy(x) - self.mean) @ self.to).numpy()
 
     def state_dict(self) -> dict[str, Tensor | float]:
-        return {"mean": self.mean, "to": self.to, "back": self.back, "variance": self.variance}
+        return {
+            "mean": self.mean,
+            "to": self.to,
+            "back": self.back,
+            "variance": self.variance,
+            "dimensions": self.dimensions,
+        }
 
 
 class Whitened:

@@ -1,6 +1,7 @@
 """Fitting: planted truth, dead latents, folding, exact resume, bad input."""
 
 from dataclasses import replace
+from math import inf
 
 import numpy as np
 import pytest
@@ -264,7 +265,7 @@ def test_bad_data_is_refused_in_one_sentence():
 
 
 @pytest.mark.parametrize(("width", "latents", "batch", "worse"), [(16, 32, 256, 3e-3), (64, 512, 128, 3e-2)])
-def test_the_default_step_size_suits_short_fits_to_narrow_data_and_long_ones_to_wide(width, latents, batch, worse):
+def test_the_default_step_size_suits_narrow_data_and_wide(width, latents, batch, worse):
     data, _ = planted(3500, width, latents)
     data += np.random.default_rng(1).normal(size=data.shape).astype(np.float32)
     config = SAEConfig(latents=latents, k=4, batch_size=batch, aux_k=32)
@@ -276,13 +277,33 @@ def test_the_default_step_size_suits_short_fits_to_narrow_data_and_long_ones_to_
     assert missed() < 0.95 * missed(worse)
 
 
+def test_the_default_step_size_is_the_same_whatever_the_scale_and_the_passes():
+    data, _ = planted(2000, 48, 96)
+    config = SAEConfig(latents=96, k=2, ridge=inf)
+    (whole, small), long = (
+        [trainer_of(scale * data, replace(config, ridge=ridge)) for scale, ridge in ((1.0, inf), (1e-3, 1e7))],
+        trainer_of(data, replace(config, epochs=400)),
+    )
+    rates = [each.optimizer.param_groups[0]["peak"] for each in (whole, small, long)]
+    assert rates == pytest.approx([rates[0]] * 3, rel=1e-3)
+    assert rates[0] < 0.03
+
+
+@pytest.mark.parametrize("kind", ["topk", "batch_topk", "jumprelu", "gated", "matryoshka"])
+def test_the_default_step_size_is_bounded_whatever_the_data(kind):
+    """On a DQN's layer, in which a third to a half of the dimensions are active, it is the highest."""
+    config = SAEConfig(kind=kind)
+    highest = 0.0075 if kind == "matryoshka" else 0.03
+    assert config.peak_rate(0) == config.peak_rate(74) == highest
+    assert replace(config, latents=8192).peak_rate(74) == highest / 4
+    assert 0 < replace(config, k=1).peak_rate(1e9) < 1e-3
+
+
 def test_the_step_size_that_is_given_is_taken_and_a_fit_goes_on_with_its_own():
     data, _ = planted(1000)
     given = trainer_of(data, replace(SMALL, learning_rate=0.02))
     assert given.optimizer.param_groups[0]["peak"] == 0.02
     chosen = trainer_of(data, replace(SMALL, learning_rate=None))
-    assert chosen.optimizer.param_groups[0]["peak"] == SAEConfig(latents=64, k=4).peak_rate(
-        chosen.feed.out.variance, chosen.total_updates
-    )
+    assert chosen.optimizer.param_groups[0]["peak"] == SAEConfig(latents=64, k=4).peak_rate(chosen.feed.out.dimensions)
     chosen.load_state_dict(given.state_dict())
     assert chosen.optimizer.param_groups[0]["peak"] == 0.02

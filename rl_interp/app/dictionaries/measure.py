@@ -164,7 +164,8 @@ def play_spliced(
 def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | None:
     """What the features tell of the game's ground truth on held-out episodes, beside a random dictionary of the same
     size, the raw neurons, PCA, ICA and NMF, and, if `random_network`, a dictionary fitted in the same way to the agent
-    with its weights shuffled, which sees the same episodes; None where there is no ground truth."""
+    with its weights shuffled, which sees the same episodes; its step size, unless one was given, is what today's rule
+    gives for its own activations. None where there is no ground truth."""
     store, known = fitted.store, labelled(fitted)
     if known is None or not known.names:
         return None
