@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ from rl_interp.core.run import Run
 from rl_interp.core.stats import bootstrap, iqm, plain, shown
 
 _OWN_SCORES = ("crafter_score", "success_rate")
+_PATIENCE = 120.0
+"""Seconds for trainings of a study that was killed to save and end."""
+_LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+"""Loaded here: between fork and exec nothing may be."""
 
 
 @dataclass(frozen=True)
@@ -80,11 +85,12 @@ def _run_jobs(
 ) -> list[dict[str, Any]]:
     waiting = [job for job in jobs if not _result_path(path, job).exists()]
     running: dict[Job, subprocess.Popen[str]] = {}
+    deadline = time.monotonic() + _PATIENCE
     with graceful_stop() as stop:
         try:
             while (waiting or running) and not stop:
-                while waiting and len(running) < parallel:
-                    job = waiting.pop(0)
+                while len(running) < parallel and (job := _next(waiting, path, time.monotonic() > deadline)):
+                    waiting.remove(job)
                     running[job] = _start(job, path)
                 time.sleep(0.5)
                 for job, process in list(running.items()):
@@ -129,6 +135,17 @@ def _check_results(jobs: Sequence[Job], path: Path) -> None:
             )
 
 
+def _next(waiting: Sequence[Job], path: Path, impatient: bool) -> Job | None:
+    """The first training that nobody writes: one whose study was killed lives on until it has saved."""
+    for job in waiting:
+        with suppress(RunError):
+            if not impatient:
+                with writing(path / "training" / job.name):
+                    pass
+            return job
+    return None
+
+
 def _start(job: Job, path: Path) -> "subprocess.Popen[str]":
     run = str(path / "training" / job.name)
     return subprocess.Popen(
@@ -143,10 +160,10 @@ def _start(job: Job, path: Path) -> "subprocess.Popen[str]":
 
 
 def stop_with_parent() -> None:
-    """In a new process, on Linux: when the one that started it is killed, get SIGTERM, so that a training saves and
-    ends instead of going on with nobody to take its result."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    """In a new process, on Linux: when the thread that started it ends, as it does when its process is killed, get
+    SIGTERM, so that a training saves and ends instead of going on with nobody to take its result."""
+    if _LIBC:
+        _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def _finish(process: "subprocess.Popen[str]", job: Job, path: Path) -> None:

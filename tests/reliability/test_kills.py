@@ -1,5 +1,6 @@
 """Small writers killed at every thing that they do to a file; `make kill` does it to whole commands, at random."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -10,11 +11,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from processes import die, killed, killed_at
+from processes import die, end, killed, killed_at
 from torch import nn
 
 from agents.loop import train_run
+from rl_interp.app import study
+from rl_interp.app.commands.demo import _clear
 from rl_interp.app.study import stop_with_parent
+from rl_interp.core.files import write_json
 from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
@@ -98,16 +102,57 @@ def test_a_store_is_the_old_one_or_the_new_wherever_its_writer_was_killed(tmp_pa
 def test_a_study_that_is_killed_takes_its_trainings_with_it():
     theirs, ours = os.pipe()
 
-    def study():
+    def studies():
         training = subprocess.Popen(["sleep", "60"], start_new_session=True, preexec_fn=stop_with_parent)
         os.write(ours, str(training.pid).encode())
         die()
 
-    killed(study)
+    killed(studies)
     training, deadline = int(os.read(theirs, 20)), time.monotonic() + 10
     while is_running(training):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_demo_can_be_run_again_wherever_it_was_killed(tmp_path):
+    """While it fits or collects, or while it empties what an earlier one left."""
+
+    def make(path):
+        _clear(path)
+        (path / "report.html").touch()
+        with writing(path / "activations" / "fc.post"), writing(path / "sae"):
+            write_json(path / "sae" / "config.yaml", {})
+            die()
+
+    for operation in itertools.count(0, 5):
+        path = tmp_path / f"demo{operation}"
+        killed(lambda path=path: make(path))
+        assert (path / ".sae.lock").exists()
+        came_to_it = killed_at(operation, path, lambda path=path: _clear(path))
+        with writing(path):
+            _clear(path)
+        assert [each.name for each in path.iterdir()] == ["demo.json"]
+        if not came_to_it:
+            break
+    assert operation > 20
+
+
+def test_a_study_waits_until_the_trainings_of_a_killed_one_have_saved(tmp_path, monkeypatch, holder):
+    jobs = [study.Job("impala", "E-v0", "base", seed, ("train",)) for seed in range(2)]
+    orphan, started = holder(tmp_path / "training" / jobs[0].name), []
+
+    def start(job, path):
+        with writing(path / "training" / job.name):  # as the training does
+            started.append(job)
+        if job is jobs[1]:
+            end(orphan)
+        return subprocess.Popen(["true"])
+
+    result = {"agent": "", "env": "", "condition": "", "steps": [], "returns": [], "evaluation": {"mean": 1.0}}
+    monkeypatch.setattr(study, "_start", start)
+    monkeypatch.setattr(study, "_finish", lambda _, job, path: write_json(path / f"{job.name}.json", result))
+    assert len(study.run_study(jobs, tmp_path, parallel=1)) == 2
+    assert started == jobs[::-1], "the one that is free first"
 
 
 def is_running(process):

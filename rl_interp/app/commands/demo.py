@@ -1,7 +1,6 @@
 """`rl-interp demo`: the main job, end to end, on the reference agent."""
 
 import resource
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from rl_interp.app.progress import progress_bar
 from rl_interp.app.report import build, write_page
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import RunError, at_least_one
-from rl_interp.core.files import write_json
-from rl_interp.core.locks import writing
+from rl_interp.core.files import remove, write_json
+from rl_interp.core.locks import lock_file, writing
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.run import provenance
 from sae import SAEConfig
@@ -92,13 +91,16 @@ def _demo(
 
 
 def _clear(output: Path) -> None:
-    """Empty the directory of an earlier demo, and no other."""
-    if output.exists() and any(output.iterdir()):
-        foreign = [path.name for path in sorted(output.iterdir()) if path.name not in _WRITTEN]
-        if foreign or not (output / _MARK).is_file():
-            there = f" ({foreign[0]})" if foreign else ""
-            raise RunError(
-                f"{output} holds other things than a demo, which would be lost{there}; give another --output."
-            )
-        shutil.rmtree(output)
+    """Empty the directory of an earlier demo, and no other. Its mark stays: wherever a demo is killed, it can be run
+    again."""
+    with writing(output / "sae"):  # one that was killed while it fitted has left this lock
+        pass
+    there = sorted(path.name for path in output.iterdir() if path.name != lock_file(output.resolve()).name)
+    foreign = [name for name in there if name not in _WRITTEN]
+    if foreign or (there and _MARK not in there):
+        first = f" ({foreign[0]})" if foreign else ""
+        raise RunError(f"{output} holds other things than a demo, which would be lost{first}; give another --output.")
+    for name in there:
+        if name != _MARK:
+            remove(output / name)
     write_json(output / _MARK, provenance())
