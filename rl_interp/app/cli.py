@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import tyro
+from rich.text import Text
 
 from rl_interp.app import commands
 from rl_interp.app.progress import console, printable, say
@@ -84,8 +85,9 @@ def main(argv: list[str] | None = None) -> int:
         result = tyro.extras.subcommand_cli_from_dict(
             _commands(arguments), prog="rl-interp", description=_DESCRIPTION, args=arguments
         )
-    except (KeyboardInterrupt, Interrupted) as error:
-        console.print(str(error) or "stopped; every file written so far is whole.", highlight=False)
+    except KeyboardInterrupt as error:
+        said = str(error) or "stopped; every file written so far is whole."
+        console.print(Text(printable(said)), highlight=False, soft_wrap=True)
         return 130
     except (UserError, OSError) as error:
         if debug:

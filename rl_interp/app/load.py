@@ -11,7 +11,7 @@ from rl_interp.core.agent import Agent, device_of, evaluating
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import EnvConfig, MiniGridConfig
 from rl_interp.core.envs.minigrid.config import ACTIONS
-from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.errors import RunError, ShapeError
 from rl_interp.core.run import RUNS, Run
 
 AGENT_KINDS = {
@@ -69,8 +69,8 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
         step = opened.newest_step()
     try:
         agent = package.load(opened, step)
-    except RunError as error:
-        if not (isinstance(env, MiniGridConfig) and _has_fewer_actions(env)):
+    except ShapeError as error:
+        if not (isinstance(env, MiniGridConfig) and _lacks_actions(error, env)):
             raise
         raise RunError(
             f"{error} {env.id} has the actions {', '.join(env.action_names)}; a run of an earlier version, which gave "
@@ -79,11 +79,13 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
     return Loaded(opened, step, agent.to(pick_device(device)), env.scored, opened.weights_sha256(step))
 
 
-def _has_fewer_actions(env: MiniGridConfig) -> bool:
-    try:
-        return len(env.action_names) < len(ACTIONS)
-    except UserError:  # an unknown environment, of which the error that is handled tells already
-        return False
+def _lacks_actions(error: ShapeError, env: MiniGridConfig) -> bool:
+    """Whether what differs is that the weights are of all actions, and the environment has fewer."""
+    fewer = len(ACTIONS) - len(env.action_names)
+    have, want = error.have or (), error.want or ()
+    return (
+        bool(fewer) and len(have) == len(want) and [h - w for h, w in zip(have, want, strict=True) if h != w] == [fewer]
+    )
 
 
 def agent_package(kind: str) -> Any:

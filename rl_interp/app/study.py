@@ -111,8 +111,8 @@ def _run_jobs(
 def _read_result(path: Path) -> dict[str, Any]:
     remedy = "remove the file to train again"
     result = read_json(path, remedy)
-    kinds = {"agent": str, "env": str, "condition": str, "evaluation": dict, "steps": list, "returns": list}
-    require(result, path, remedy, **kinds)
+    kinds = {"evaluation": dict, "steps": list, "returns": list}
+    require(result, path, remedy, agent=str, env=str, condition=str, command=str, **kinds)
     require(result["evaluation"], path, remedy, mean=float)
     for name in ("steps", "returns"):
         if result[name]:
@@ -127,7 +127,7 @@ def _check_results(jobs: Sequence[Job], path: Path) -> None:
     for job in jobs:
         if not _result_path(path, job).exists():
             continue
-        made_by = json.loads(_result_path(path, job).read_text(encoding="utf-8"))["command"]
+        made_by = _read_result(_result_path(path, job))["command"]
         if made_by != job.line:
             raise RunError(
                 f"{_result_path(path, job)} is the result of `{made_by}`, and `{job.line}` was asked for; give another "

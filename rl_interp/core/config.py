@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rl_interp.core.errors import RunError, UserError, unknown
-from rl_interp.core.read import RESTORE
+from rl_interp.core.read import RESTORE, fits
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ def _field(hint: Any, value: Any, source: str) -> Any:
         elif origin is typing.Literal:
             if value in typing.get_args(kind):
                 return value
-        elif isinstance(kind, type) and _is(kind, value):
+        elif isinstance(kind, type) and fits(value, kind):
             return value
     raise RunError(f"{source} is {reprlib.repr(value)}, where {_words(options)} is wanted; {RESTORE}.")
 
@@ -101,15 +101,6 @@ def _concrete(kind: type, values: Mapping[str, Any], source: str) -> type:
         return typing.cast(Any, kind).concrete(values)
     except UserError as error:
         raise RunError(f"{source}: {error}") from error
-
-
-def _is(kind: type, value: Any) -> bool:
-    """Whole numbers are numbers, but true and false are none; what does not fit 64 bits is never meant."""
-    if isinstance(value, bool):
-        return kind is bool
-    if isinstance(value, int) and kind in (int, float):
-        return abs(value) < 2**63
-    return isinstance(value, kind)
 
 
 def _words(options: tuple[Any, ...]) -> str:

@@ -32,6 +32,18 @@ class RunError(UserError):
     """A run directory that is missing, altered, or of another kind than asked for."""
 
 
+class ShapeError(RunError):
+    """Weights of another shape than the agent's that they are to be loaded into.
+
+    Attributes:
+        have, want: the shapes of the first tensor that differs, there and here; None where there is none.
+    """
+
+    def __init__(self, sentence: str, have: tuple[int, ...] | None, want: tuple[int, ...] | None):
+        super().__init__(sentence)
+        self.have, self.want = have, want
+
+
 def unknown(what: str, given: object, known: Iterable[object]) -> str:
     """The sentence for a name that is not among `known`, with the nearest one suggested."""
     names = [str(name) for name in known]

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from rl_interp.core.errors import UserError
 
-
-class Interrupted(UserError):
-    """The user stopped a long command; what was done is saved, as the message says."""
+class Interrupted(KeyboardInterrupt):
+    """The user stopped a long command; what was done is saved, as the message says. It is no `Exception`, so that
+    nobody who handles what goes wrong takes it for that."""
 
 
 class Stop:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.errors import RunError, ShapeError, UserError
 
 RESTORE = "restore it from where it came"
 """What helps against most damages."""
@@ -118,17 +118,19 @@ def require(values: Mapping[str, Any], source: Path | str, remedy: str = RESTORE
     """Raise a `RunError` unless each name is among the values, and of its kind; whole numbers are at least 0."""
     for name, kind in kinds.items():
         value = values.get(name)
-        if not _is(value, kind):
+        if not fits(value, kind) or (kind is int and value < 0) or (kind is float and not math.isfinite(value)):
             have = reprlib.repr(value) if name in values else "nothing"
             raise RunError(f"{source} has {have} for {reprlib.repr(name)}, where {_KINDS[kind]} is wanted; {remedy}.")
 
 
-def _is(value: Any, kind: type) -> bool:
-    if isinstance(value, bool) or kind not in (int, float):
-        return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    if isinstance(value, int):
-        return abs(value) < 2**63 and (kind is float or value >= 0)
-    return kind is float and isinstance(value, float) and math.isfinite(value)
+def fits(value: Any, kind: type) -> bool:
+    """Whether a value is of a kind. Whole numbers are numbers, but true and false are none; what does not fit 64 bits
+    is never meant."""
+    if isinstance(value, bool):
+        return kind is bool
+    if isinstance(value, int) and kind in (int, float):
+        return abs(value) < 2**63
+    return isinstance(value, kind)
 
 
 def numbers(values: Mapping[str, Any], name: str, source: Path | str, remedy: str = RESTORE) -> list[float]:
@@ -356,15 +358,18 @@ def with_weights(make: Callable[[], M], weights: Weights | Held, source: Path | 
 
 
 def check_fit(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: Path | str) -> None:
-    """Raise a `RunError` that names the first tensor that `module` has otherwise or not at all."""
+    """Raise a `ShapeError` that names the first tensor that `module` has otherwise or not at all."""
     wanted = module.state_dict()
     for name in itertools.chain(wanted, shapes):
-        have = shapes.get(name, "nothing")
-        want = tuple(wanted[name].shape) if name in wanted else "nothing"
+        have = shapes.get(name)
+        want = tuple(wanted[name].shape) if name in wanted else None
         if have != want:
-            raise RunError(
-                f"{source} is of another architecture: {reprlib.repr(name)} is {have} there and {want} in "
-                f"{type(module).__name__}; open it with the config it was made with."
+            there, here = ("nothing" if each is None else each for each in (have, want))
+            raise ShapeError(
+                f"{source} is of another architecture: {reprlib.repr(name)} is {there} there and {here} in "
+                f"{type(module).__name__}; open it with the config it was made with.",
+                have,
+                want,
             )
 
 

@@ -63,18 +63,29 @@ class StoreWriter:
         return self
 
     def append(self, values: NDArray[np.floating], columns: Mapping[str, NDArray[Any]]) -> None:
-        """Add `values [N, *sample_shape]` and, for each column of the index, N entries."""
+        """Add `values [N, *sample_shape]` and, for each column of the index, N numbers.
+
+        Raises:
+            UserError: they do not fit one another or what was added before, or a column is not of numbers.
+        """
         if self.dtype == np.float16 and np.abs(values).max(initial=0) > np.finfo(np.float16).max:
             raise UserError(f"an activation of {self.hook!r} exceeds float16's range (65,504); collect as float32.")
-        wrong = [name for name, column in columns.items() if len(column) != len(values)]
-        if wrong or (self._columns and columns.keys() != self._columns.keys()):
+        columns = {name: np.asarray(column) for name, column in columns.items()}
+        wrong = [name for name, column in columns.items() if column.shape != values.shape[:1]]
+        if wrong or not columns or (self._columns and columns.keys() != self._columns.keys()):
             raise UserError(
                 f"the index columns {wrong or sorted(columns)} do not fit: every call must give the same columns, one "
                 "entry a sample."
             )
+        if other := [name for name, column in columns.items() if column.dtype.kind not in "biuf"]:
+            raise UserError(f"the index column {other[0]!r} is of {columns[other[0]].dtype}; an index holds numbers.")
+        if values.ndim < 2 or not np.prod(values.shape[1:]):
+            raise UserError(f"activations of {self.hook!r} of shape {values.shape} given; they are [N, *sample_shape].")
+        if not len(values):
+            return
         self._pending.append(values.astype(self.dtype))
         for name, column in columns.items():
-            self._columns.setdefault(name, []).append(np.asarray(column))
+            self._columns.setdefault(name, []).append(column)
         if sum(map(len, self._pending)) >= self.shard_rows:
             self._write_shard()
 

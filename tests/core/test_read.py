@@ -5,6 +5,7 @@ import pickle
 import shutil
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from agents import impala
+from rl_interp.app.dictionaries import runs
 from rl_interp.app.load import load_agent
+from rl_interp.core.config import from_plain
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import sha256
-from rl_interp.core.read import Weights, read_json, read_state, read_yaml, reading
+from rl_interp.core.interrupt import Interrupted
+from rl_interp.core.read import Held, Weights, read_json, read_state, read_yaml, reading, with_weights
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore, StoreWriter
 
@@ -261,6 +265,35 @@ def test_a_state_that_does_not_fit_its_training_is_refused(tmp_path):
 def test_a_want_of_memory_is_not_taken_for_a_damage(tmp_path, error):
     said = refused(lambda: _raise(error, tmp_path / "state.pt"), "state.pt takes more memory than there is; free some")
     assert "fit" not in said
+
+
+@pytest.mark.parametrize("caught_by", ["reading", "from_plain", "with_weights", "load_sae"])
+def test_who_stops_a_reader_is_not_taken_for_a_damage(run, monkeypatch, caught_by):
+    def stopped(*_: Any) -> Any:
+        raise Interrupted("stopped by SIGTERM")
+
+    @dataclass
+    class Config:
+        x: int = 0
+        __post_init__ = stopped
+
+    def load() -> None:
+        if caught_by == "reading":
+            _raise(Interrupted("stopped by SIGTERM"), run)
+        elif caught_by == "from_plain":
+            from_plain(Config, {}, run)
+        elif caught_by == "with_weights":
+            with_weights(stopped, Held({}, run), run)
+        else:
+            monkeypatch.setattr(runs, "load_agent", stopped)
+            meta = json.loads((run / "meta.json").read_text())
+            parent = {"run": str(run), "step": 0, "store": "s", "hook": "fc.post"}
+            (run / "meta.json").write_text(json.dumps(meta | {"kind": "sae", "parent": parent}))
+            (run / "config.yaml").write_text("latents: 8\nk: 2\n")
+            runs.load_sae(run)
+
+    with pytest.raises(Interrupted, match=r"^stopped by SIGTERM$"):
+        load()
 
 
 def _raise(error: BaseException, path: Path) -> None:

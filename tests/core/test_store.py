@@ -45,6 +45,32 @@ def test_float16_is_refused_where_it_would_overflow(tmp_path, values):
     assert not (tmp_path / "big").exists()
 
 
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"name": np.array(["a"] * 4)}, "'name' is of <U1; an index holds numbers"),
+        ({"when": np.zeros(4, "datetime64[s]")}, "'when' is of datetime64"),
+        ({"any": np.array([1, None, 2, 3])}, "'any' is of object"),
+        ({"pair": np.zeros((4, 2))}, "pair.* do not fit"),
+        ({}, "do not fit"),
+    ],
+)
+def test_an_index_that_could_not_be_read_is_not_written(tmp_path, columns, said):
+    with pytest.raises(UserError, match=said), StoreWriter(tmp_path / "s", "fc.post", {}) as writer:
+        writer.append(np.zeros((4, 2), np.float32), columns)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_adding_nothing_and_samples_without_a_shape_make_no_store_that_could_not_be_read(tmp_path):
+    with StoreWriter(tmp_path / "s", "fc.post", {}, shard_rows=4) as writer:
+        for rows in (0, 4, 0):
+            writer.append(np.zeros((rows, 2), np.float32), {"episode": np.full(rows, np.nan, np.float16)})
+    assert np.isnan(ActivationStore(tmp_path / "s").column("episode")).all()
+    for shape in ((4,), (4, 0)):
+        with pytest.raises(UserError, match=r"of shape \(4,"), StoreWriter(tmp_path / "t", "fc.post", {}) as writer:
+            writer.append(np.zeros(shape, np.float32), {"episode": np.arange(4)})
+
+
 def test_an_interrupted_collection_leaves_nothing(tmp_path, values):
     with pytest.raises(ZeroDivisionError), StoreWriter(tmp_path / "s", "fc.post", {}, shard_rows=10) as writer:
         writer.append(values, {"episode": np.zeros(1000)})

@@ -257,9 +257,10 @@ EVALUATION = {
     "return_recovered": 0.9, "return_recovered_interval": [0.5, 1.0],
 }  # fmt: skip
 FIGURES = EVALUATION | {"fvu": 0.1, "l0": 3.0, "dead_fraction": 0.0}
+JOB = study.Job("impala", "MiniGrid-Unlock-v0", "base", 0, ("train", "impala"))
 RESULT = {
-    "agent": "impala", "env": "MiniGrid-Unlock-v0", "condition": "base", "seed": 0, "command": "x", "steps": [1, 2],
-    "returns": [0.0, 0.5], "evaluation": {"mean": 0.5, "success_rate": 1.0}, "steps_per_second": 10.0,
+    "agent": "impala", "env": "MiniGrid-Unlock-v0", "condition": "base", "seed": 0, "command": JOB.line,
+    "steps": [1, 2], "returns": [0.0, 0.5], "evaluation": {"mean": 0.5, "success_rate": 1.0}, "steps_per_second": 10.0,
 }  # fmt: skip
 
 
@@ -269,7 +270,8 @@ def _judge(directory: Path) -> None:
 
 
 def _compare(directory: Path) -> None:
-    result = study._read_result(directory / "job.json")
+    study._check_results([JOB], directory)
+    result = study._read_result(study._result_path(directory, JOB))
     study.markdown(study.compare([result, RESULT], "base"))
 
 
@@ -307,7 +309,7 @@ TARGETS = {
     ),
     "evaluation": Target(_json("analyses/evaluation.json", EVALUATION), "analyses/evaluation.json", _judge, _JSON),
     "sweep": Target(_json("sae.json", FIGURES), "sae.json", lambda d: sweep._read_figures(d / "sae.json"), _JSON),
-    "study": Target(_json("job.json", RESULT), "job.json", _compare, _JSON),
+    "study": Target(_json(f"{JOB.name}.json", RESULT), f"{JOB.name}.json", _compare, _JSON),
 }  # fmt: skip
 
 _ = env_config  # an id of every family is looked up once, so that no target's time has its package's import

@@ -237,10 +237,18 @@ def test_what_is_harmless_beside_a_training_is_not_refused(run, place, holder):
 
 def test_a_study_does_not_take_another_trainings_result_for_its_own(run, place):
     study = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --run s --agent-steps"
-    write_json(Path("runs/s/impala-empty-5x5-base-seed0.json"), {"command": "rl-interp train impala --agent-steps 7"})
+    path = Path("runs/s/impala-empty-5x5-base-seed0.json")
+    made_by = {"command": "rl-interp train impala --agent-steps 7", "condition": "base", "agent": "impala", "env": "x"}
+    write_json(path, made_by | {"steps": [], "returns": [], "evaluation": {"mean": 0.5}})
     status, _, err = run(f"{study} 200")
     assert status == 1
     assert "is the result of `rl-interp train impala --agent-steps 7`, and `rl-interp train impala" in err
+    for damaged in ("", "[]", '{"agent": "impala"}'):
+        path.write_text(damaged)
+        status, _, err = run(f"{study} 200")
+        assert status == 1
+        assert f"{path} " in err.replace("\n", " ")
+        assert "remove the file to train again" in err
 
 
 def test_a_demo_empties_no_directory_in_which_something_was_put(run, place):

@@ -12,8 +12,10 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from rl_interp.app.dictionaries.measure import RECOVERED
-from rl_interp.app.dictionaries.sweep import markdown
+from rl_interp.app.dictionaries.sweep import _is_measured, markdown
+from rl_interp.core.files import write_json
 from rl_interp.core.run import Run
+from sae import SAEConfig, TopK
 
 SMALL = "--latents 32 --seeds 2 --config.epochs 2 --config.batch-size 128"
 
@@ -50,6 +52,22 @@ def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
     assert "already holds a fit of which epochs is 2.0, not 3.0 as given; give" in error
     assert run(f"sae evaluate {one} --episodes 1")[0] == 0
     assert run(f"sae report {one} --output {one}/report.html --top 1 --maps 1")[0] == 0
+
+
+@pytest.mark.parametrize("episodes", [0, 2])
+def test_figures_of_a_fit_that_was_begun_anew_are_not_taken_for_the_new_ones(tmp_path, episodes):
+    config, parent = SAEConfig(latents=8, k=2), {"run": "r", "step": 1, "hook": "fc.post", "store": "s"}
+    run = Run.create(tmp_path / "fit", "sae", config, 0, parent)
+    run.save_checkpoint(5, TopK(4, 8, 2).state_dict())
+    digest = run.weights_sha256(5)
+    figures = {"fvu": 0.1, "l0": 2.0, "dead_fraction": 0.0, "returns": {"original": [1.0] * episodes}}
+    for made_from, measured in (
+        ({}, True),  # an earlier version's
+        ({"made_from": {"dictionary_sha256": digest}}, True),
+        ({"made_from": {"dictionary_sha256": "0" * 64}}, False),
+    ):
+        write_json(run.path / "sae.json", figures | made_from)
+        assert _is_measured(run.path, config, parent, episodes) == measured
 
 
 def test_the_tables_interval_is_of_the_mean_over_seeds_which_differ():

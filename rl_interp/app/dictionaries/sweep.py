@@ -59,7 +59,7 @@ def fit_group(
     known: dict[str, np.ndarray] = {}  # what does not depend on the dictionary is played once
     for at in missing:
         fitted = load_sae(at)
-        figures = metrics_json(fitted)
+        figures = metrics_json(fitted) | {"made_from": fitted.made_from}
         if episodes:
             figures |= play_spliced(fitted, episodes, 1_000, 0.001, known)
             known = {name: np.array(v) for name, v in figures["returns"].items() if name != "spliced"}
@@ -72,9 +72,14 @@ def _is_measured(at: Path, config: SAEConfig, parent: dict[str, Any], episodes: 
     Raises:
         RunError: another fit is there.
     """
-    if not newest_step(at, config, parent) or not (at / FIGURES).exists():
+    step = newest_step(at, config, parent)
+    if not step or not (at / FIGURES).exists():
         return False
-    played = _read_figures(at / FIGURES).get("returns", {}).get("original", ())
+    figures = _read_figures(at / FIGURES)
+    digest = Run(at).weights_sha256(step)
+    if figures.get("made_from", {}).get("dictionary_sha256", digest) != digest:  # earlier versions did not record it
+        return False
+    played = figures.get("returns", {}).get("original", ())
     return not episodes or len(played) == episodes
 
 
@@ -159,6 +164,8 @@ def _read_figures(path: Path) -> dict[str, Any]:
     remedy = "remove the file to measure again"
     figures = read_json(path, remedy)
     require(figures, path, remedy, fvu=float, l0=float, dead_fraction=float)
+    if "made_from" in figures:
+        require(figures, path, remedy, made_from=dict)
     for name in RECOVERED:
         if figures.get(name) is not None:
             require(figures, path, remedy, **{name: float}, returns=dict)

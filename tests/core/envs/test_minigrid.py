@@ -1,5 +1,7 @@
 """MiniGrid behind the vector convention, beside the package itself."""
 
+from dataclasses import replace
+
 import gymnasium
 import minigrid  # noqa: F401 - registers the ids
 import numpy as np
@@ -215,6 +217,24 @@ def test_a_run_that_was_given_actions_which_its_task_does_not_have_says_so(tmp_p
         RunError, match="has the actions left, right, forward; a run of an earlier version, which gave it 7"
     ):
         load_agent(tmp_path / "old")
+
+
+def test_nothing_else_that_is_wrong_with_such_a_run_is_said_to_need_a_new_training(tmp_path):
+    from agents.impala import default_config, make_agent
+    from rl_interp.app.load import load_agent
+    from rl_interp.core.run import Run
+
+    config = default_config("MiniGrid-Dynamic-Obstacles-5x5-v0")
+    run = Run.create(tmp_path / "run", "impala", config, 0)
+    file = run.save_checkpoint(1, make_agent(replace(config, hidden=config.hidden + 8)).state_dict())
+    with pytest.raises(RunError, match="is of another architecture") as other:
+        load_agent(run.path)
+    (file / "model.safetensors").write_bytes(b"")
+    with pytest.raises(RunError, match="sha256") as damaged:
+        load_agent(run.path)
+    with pytest.raises(RunError, match="unknown checkpoint step") as unknown:
+        load_agent(run.path, 5)
+    assert not any("must be trained again" in str(each.value) for each in (other, damaged, unknown))
 
 
 def test_a_task_whose_files_the_package_lacks_is_refused_before_it_is_played():
