@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rl_interp.core.agent import Agent, State, evaluating, tree_map
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import NotFiniteError, UserError
 from saliency.perturbation import CHUNK, Perturbation
 from saliency.targets import Target, evaluate, prepare
 
@@ -42,6 +42,8 @@ class Integrated:
     """`[B]`: target(obs) − target(baseline), which they sum to but for the gap."""
     gap: Tensor
     """`[B]`: their sum − the difference."""
+    allowed: Tensor
+    """`[B]`: the largest |gap| within the tolerance."""
     steps: list[int]
     """Of each observation: points that its path needed."""
 
@@ -73,6 +75,7 @@ class IntegratedGradients:
 
         Raises:
             UserError: a target without a gradient, or vectors with the baseline `blur`.
+            NotFiniteError: a target that is NaN or infinite at either end of the path.
         """
         if obs.dim() != 4 and self.baseline == "blur":
             raise UserError(f"observations {tuple(obs.shape)} given, which can't be blurred; use baseline='black'.")
@@ -83,11 +86,11 @@ class IntegratedGradients:
             for i in range(len(obs)):  # the chosen action is one observation's own
                 one, own = slice(i, i + 1), None if state is None else _select(state, i)
                 paths.append(self._path(agent, obs[one], pixels[one], start[one], target, own))
-        attributions, difference, gap, steps = zip(*paths, strict=True)
-        return Integrated(torch.cat(attributions), torch.cat(difference), torch.cat(gap), list(steps))
+        *numbers, steps = zip(*paths, strict=True)
+        return Integrated(*map(torch.cat, numbers), list(steps))
 
     def _path(self, agent: Agent, obs: Tensor, end: Tensor, start: Tensor, target: Target, state: State) -> Any:
-        """Attributions `[1, ...]`, difference `[1]`, gap `[1]` and points of one observation."""
+        """Of one observation what `Integrated` holds, in its order."""
         from captum.attr import IntegratedGradients as Captum
 
         function, value = _function(agent, obs, end, target, state)
@@ -96,25 +99,27 @@ class IntegratedGradients:
             before = function(start)
         value = value.detach()
         difference = value - before
+        if not difference.isfinite().all():
+            raise NotFiniteError(f"the maps of {target.name}")
         allowed = self.tolerance * torch.maximum(difference.abs(), 1e-3 * torch.maximum(value.abs(), before.abs()))
         steps = min(32, self.steps)
         while True:
             found = Captum(function).attribute(end, start, n_steps=steps, internal_batch_size=CHUNK).detach()
             gap = found.flatten(1).sum(1) - difference
             if not gap.abs() > allowed or steps == self.steps:  # written so that NaN, which nothing mends, ends it
-                return found, difference, gap, steps
+                return found, difference, gap, allowed, steps
             steps = min(2 * steps, self.steps)
 
     def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
         """As `obs`, `[B, C, H, W]` or `[B, D]`: signed contributions, in the target's unit. Warns of gaps above the
         tolerance, such as a target with jumps can have."""
         found = self.integrate(agent, obs, target, state)
-        short = [i for i, steps in enumerate(found.steps) if steps == self.steps]
-        share = (found.gap.abs() / found.difference.abs())[short]
-        if (share > self.tolerance).any():
+        missed = found.gap.abs() > found.allowed
+        if missed.any():
+            share = float((found.gap.abs() / found.allowed)[missed].max()) * self.tolerance
             warnings.warn(
                 f"integrated gradients of {target.name} miss the difference that they should sum to by up to "
-                f"{float(share.max()):.0%} after {self.steps} points; give more steps, or another target.",
+                f"{share:.0%} after {self.steps} points; give more steps, or another target.",
                 stacklevel=2,
             )
         return found.attributions
@@ -140,12 +145,16 @@ def _map(attributions: Tensor) -> np.ndarray:
 
 def _pixels(agent: Agent, obs: Tensor) -> Tensor:
     """Observations as floats, of the type in which the agent computes."""
-    dtype = next((weight.dtype for weight in agent.parameters() if weight.is_floating_point()), torch.float32)
+    own = obs.dtype if obs.is_floating_point() else torch.float32
+    dtype = next((weight.dtype for weight in agent.parameters() if weight.is_floating_point()), own)
     return obs.to(dtype).clone().requires_grad_()
 
 
 def _gradient(values: Tensor, pixels: Tensor, target: Target) -> Tensor:
-    """Of the sum of values with respect to pixels; a `UserError` where none reaches them."""
+    """Of the sum of values with respect to pixels; a `UserError` where none reaches them, or where values are not
+    finite, such as those of an action that is ruled out."""
+    if not values.isfinite().all():
+        raise NotFiniteError(f"the maps of {target.name}")
     found, why = None, "the agent detaches or rounds them"
     if values.requires_grad:
         try:

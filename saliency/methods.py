@@ -1,6 +1,7 @@
 """The saliency methods by name, and the controls that stand beside their maps."""
 
 import copy
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, State
+from rl_interp.core.agent import Agent, State, evaluating
 from rl_interp.core.errors import NotFiniteError, UserError, unknown
 from saliency.gradients import Gradient, IntegratedGradients
 from saliency.perturbation import GREYDANUS, Perturbation
@@ -39,7 +40,7 @@ def saliency_map(
     """
     if method not in METHODS:
         raise UserError(unknown("saliency method", method, METHODS))
-    _check_observations(obs)
+    _check_observations(agent, obs, state)
     if method == "gradient" and isinstance(target, PolicyChange | ValueChange):
         raise UserError(f"{target.name} has no gradient at the observation, where nothing has changed; use greydanus.")
     if agent.observation == "symbols" and method not in ("perturbation", "greydanus"):
@@ -52,17 +53,23 @@ def saliency_map(
     return maps
 
 
-def _check_observations(obs: Tensor) -> None:
+def _check_observations(agent: Agent, obs: Tensor, state: State) -> None:
     if not isinstance(obs, Tensor) or obs.dim() not in (2, 4) or not obs.numel():
         given = tuple(obs.shape) if isinstance(obs, Tensor) else f"as a {type(obs).__name__}"
         raise UserError(
             f"observations {given} given; saliency maps need a tensor, images [B, C, H, W] or vectors [B, D]."
         )
     if obs.dim() == 4 and obs.shape[3] <= 4 < min(obs.shape[1:3]):
-        raise UserError(
+        advice = (
             f"observations {tuple(obs.shape)} given, which look like [B, H, W, C]; give the agent [B, C, H, W], where "
             "needed through wrap(forward=lambda module, obs: module(obs.permute(0, 2, 3, 1)))."
         )
+        try:
+            with torch.no_grad(), evaluating(agent):
+                agent.step(obs, agent.initial_state(len(obs)) if state is None else state)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            raise UserError(advice) from None
+        warnings.warn(f"if these are no narrow grids: {advice}", stacklevel=3)
 
 
 def randomised(agent: Agent, seed: int = 0) -> Agent:

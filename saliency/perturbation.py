@@ -79,7 +79,8 @@ class Perturbation:
         """
         if agent.observation == "symbols":
             return drops(agent, obs, obs, target, state, _cells_unseen).unflatten(1, obs.shape[-2:])
-        images = obs.float().contiguous(memory_format=_layout(agent))
+        images = obs if obs.is_floating_point() else obs.float()
+        images = images.contiguous(memory_format=_layout(agent))
         return drops(agent, obs, images, target, state, self._blurred).unflatten(1, self.grid(*obs.shape[-2:]))
 
     def _blurred(self, image: Tensor) -> Iterator[Tensor]:
@@ -87,7 +88,7 @@ class Perturbation:
         layout = (
             torch.channels_last if image.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
         )
-        masks = _masks_per_channel(self, image.shape[1:], image.device, layout)
+        masks = _masks_per_channel(self, image.shape[1:], image.dtype, image.device, layout)
         change = (self.blur(image) - image).contiguous(memory_format=layout)
         for start in range(0, len(masks), CHUNK):
             yield torch.addcmul(image, masks[start : start + CHUNK], change)
@@ -129,14 +130,18 @@ class Ablation:
         """`[B, D]` float32.
 
         Raises:
-            UserError: observations that are no vectors, or a baseline of another length.
+            UserError: observations that are no vectors, a baseline of another length, or one that is no symbol for
+                an agent that sees symbols.
         """
         if obs.dim() != 2:
             raise UserError(f"observations {tuple(obs.shape)} given; ablation needs vectors [B, D].")
         baseline = torch.as_tensor(self.baseline, device=obs.device)
         if baseline.shape not in ((), obs.shape[1:]):
             raise UserError(f"baseline {tuple(baseline.shape)} given; give a number, or one of each of {obs.shape[1]}.")
-        fed = obs if baseline.to(obs.dtype).equal(baseline) else obs.to(baseline.dtype)
+        held = obs.is_floating_point() or bool((baseline.to(obs.dtype) == baseline).all())
+        if agent.observation == "symbols" and not held:
+            raise UserError(f"baseline {self.baseline} given for an agent that sees symbols; give a symbol's number.")
+        fed = obs if held else obs.to(baseline.dtype)
 
         def ablated(vector: Tensor) -> Iterator[Tensor]:
             entries = torch.arange(obs.shape[1], device=obs.device)
@@ -194,9 +199,9 @@ def _cells_unseen(original: Tensor) -> Iterator[Tensor]:
 
 @lru_cache(maxsize=1)
 def _masks_per_channel(
-    settings: Perturbation, shape: torch.Size, device: torch.device, layout: torch.memory_format
+    settings: Perturbation, shape: torch.Size, dtype: torch.dtype, device: torch.device, layout: torch.memory_format
 ) -> Tensor:
     """`[masks, C, H, W]`: repeated per channel, so that perturbing runs along whole vectors, and kept from frame to
     frame."""
-    masks = settings.masks(*shape[1:]).to(device)[:, None].expand(-1, shape[0], -1, -1)
+    masks = settings.masks(*shape[1:]).to(device, dtype)[:, None].expand(-1, shape[0], -1, -1)
     return masks.contiguous(memory_format=layout)

@@ -5,6 +5,7 @@ then evaluated on as many perturbed ones as needed.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rl_interp.core.agent import Agent, PolicyOutput, State
-from rl_interp.core.contract import ADVICE, alike
+from rl_interp.core.contract import ADVICE, alike, taking_floats
 from rl_interp.core.errors import NotFiniteError, UserError, unknown
 from rl_interp.core.hooks import run_with_cache
 
@@ -64,14 +65,18 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Advantage:
-    """The chosen action's Q-value (or logit) less the mean over actions: what speaks for it, not for the state."""
+    """The chosen action's Q-value (or logit) less the mean over actions: what speaks for it, not for the state.
+
+    Actions that the unperturbed observation rules out, by -inf, are left out.
+    """
 
     at: str | None = None
     name: str = "advantage"
 
     def prepare(self, output: PolicyOutput) -> Score:
-        score = Chosen().prepare(output)
-        return lambda out, value: score(out, value) - out.preferences.mean(-1)
+        score, possible = Chosen().prepare(output), output.preferences.isfinite()
+        count = possible.sum(-1)
+        return lambda out, value: score(out, value) - out.preferences.where(possible, 0).sum(-1) / count
 
 
 @dataclass(frozen=True)
@@ -88,14 +93,16 @@ class Value:
 @dataclass(frozen=True)
 class PolicyChange:
     """−½‖p − p₀‖², p being the logits (or Q-values) and p₀ those on the unperturbed observation. Its drop under a
-    perturbation is the saliency of Greydanus et al. 2018 (arXiv 1711.00138, eq. 2), which has no sign."""
+    perturbation is the saliency of Greydanus et al. 2018 (arXiv 1711.00138, eq. 2), which has no sign. Actions that the
+    unperturbed observation rules out, by -inf, are left out."""
 
     at: str | None = None
     name: str = "policy change"
 
     def prepare(self, output: PolicyOutput) -> Score:
         before = output.preferences
-        return lambda out, value: -(out.preferences - before).square().sum(-1) / 2
+        possible = before.isfinite()
+        return lambda out, value: -(out.preferences - before).where(possible, 0).square().sum(-1) / 2
 
 
 @dataclass(frozen=True)
@@ -178,13 +185,14 @@ def evaluate(
             of them in the environment's: it has to be the same.
 
     Raises:
-        UserError: it is not, so the perturbed ones would go to another agent, as it were.
+        UserError: it is not, so the perturbed ones would go to another agent, as it were; or the agent can't take them.
     """
     cache, name = None, target.at
-    if name is None:
-        out = agent.step(obs, state)
-    else:
-        out, cache = run_with_cache(agent, obs, state, names=[name])
+    with nullcontext() if decided is None else taking_floats():
+        if name is None:
+            out = agent.step(obs, state)
+        else:
+            out, cache = run_with_cache(agent, obs, state, names=[name])
     if decided is not None and not alike(out.preferences.detach(), decided.preferences):
         raise UserError(
             f"the agent decides otherwise on the observations as {str(obs.dtype).removeprefix('torch.')}s, which this "

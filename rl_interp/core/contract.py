@@ -1,5 +1,8 @@
 """The agent contract as a test that anyone can run on an agent of their own."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -40,6 +43,21 @@ def rounding(dtype: torch.dtype, device: torch.device) -> float:
 def largest_difference(got: Tensor, want: Tensor) -> float:
     """Of preferences, those left out that are the same, such as -inf, which rules an action out."""
     return float((got - want)[got != want].abs().max()) if (got != want).any() else 0.0
+
+
+@contextmanager
+def taking_floats() -> Iterator[None]:
+    """Where floats are fed for observations that were bytes: a `ContractError` in place of the agent's own."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        why = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ContractError(
+            f"step takes bytes but not the same values as floats ({why}); convert any dtype, as in obs.float() / 255, "
+            'or say that bytes are categories: observation="symbols".'
+        ) from None
 
 
 @torch.no_grad()
@@ -150,13 +168,8 @@ def _check_floats(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutput) -
     """Saliency maps blur pixels and follow their gradients, which bytes can't hold."""
     if agent.observation != "pixels" or obs.dtype != torch.uint8:
         return
-    try:
+    with taking_floats():
         floats = agent.step(obs.float(), agent.initial_state(len(obs)), first)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ContractError(
-            f"step takes bytes but not the same values as floats ({str(error).splitlines()[0]}); convert any dtype, as "
-            'in obs.float() / 255, or say that bytes are categories: observation="symbols".'
-        ) from None
     if not alike(floats.preferences, out.preferences):
         raise ContractError(f"observations as floats led to other preferences than the same bytes: {ADVICE}")
 

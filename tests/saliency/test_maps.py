@@ -1,5 +1,7 @@
 """Saliency maps against their definitions, SciPy's filters, finite differences and a planted truth."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -241,6 +243,141 @@ def test_an_agent_whose_numbers_are_not_finite_gets_no_map(method, agent, obs):
         agent.q.bias[1] = 0
     with pytest.raises(UserError, match="the maps of feature 0 are NaN or infinite"):
         saliency_map(agent, obs, Feature("hidden", lambda x: x / 0, 0), method)
+
+
+class RulesOut(Agent):
+    """Another agent, with one more action that is never possible."""
+
+    hook_points: dict[str, HookPoint] = {}
+
+    def __init__(self, agent: Agent):
+        super().__init__()
+        self.agent = agent
+
+    def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        q = self.agent.step(obs, state, first).q_values
+        return PolicyOutput(q_values=torch.cat([torch.full_like(q[:, :1], -torch.inf), q], 1))
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [(method, Advantage()) for method in METHODS]
+    + [(method, PolicyChange()) for method in METHODS if method != "gradient"],
+    ids=str,
+)
+def test_an_action_that_is_ruled_out_is_left_out_of_what_is_mapped(method, target, agent, obs):
+    plain, masked = (saliency_map(each, obs[:1], target, method) for each in (agent, RulesOut(agent)))
+    assert np.ptp(plain) > 0
+    np.testing.assert_allclose(masked, plain, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_action_that_is_ruled_out_has_no_map_itself(method, agent, obs):
+    with pytest.raises(UserError, match="the maps of action 0 are NaN or infinite"):
+        saliency_map(RulesOut(agent), obs[:1], Preference(0), method)
+
+
+def test_integrated_gradients_from_where_an_action_is_ruled_out_are_refused(obs):
+    class Dark(OneSpot):
+        """Its first action is ruled out where nothing is lit, as in the baseline."""
+
+        def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+            q = super().step(obs, state, first).q_values
+            dark = torch.stack([q[:, 0] == 0, torch.zeros(len(q), dtype=torch.bool)], 1)
+            return PolicyOutput(q_values=q.masked_fill(dark, -torch.inf))
+
+    with pytest.raises(UserError, match="the maps of action 0 are NaN or infinite"):
+        IntegratedGradients().integrate(Dark(20, 30), obs[:1] | 1, Preference(0))
+
+
+def test_integrated_gradients_warn_of_gaps_that_their_own_rule_does_not_allow_and_of_no_others(obs):
+    class Level(OneSpot):
+        """A large Q-value that is nearly the same everywhere."""
+
+        def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+            q = super().step(obs, state, first).q_values.double()
+            return PolicyOutput(q_values=1000 + 1e-3 * (q > 50) + 0 * q)
+
+    bright = torch.full_like(obs[:1], 200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        IntegratedGradients(steps=32)(Level(20, 30), bright, Preference(0))
+    found = IntegratedGradients(steps=32).integrate(Level(20, 30), bright, Preference(0))
+    assert 0 < found.gap.abs() <= found.allowed
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("method", METHODS)
+def test_observations_that_are_floats_keep_their_type(method, dtype, obs):
+    class Plain(Agent):
+        hook_points: dict[str, HookPoint] = {}
+
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.q = nn.Conv2d(2, 4, 8, stride=4), nn.Linear(4 * 81, 3)
+            self.to(dtype)
+
+        def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+            return PolicyOutput(q_values=self.q(torch.tanh(self.conv(obs)).flatten(1)))
+
+    found = saliency_map(Plain(), (obs[:1] / 255).to(dtype), Preference(0), method)
+    assert found.dtype == np.float32
+    assert np.ptp(found) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
+def test_vectors_that_are_floats_are_ablated_in_their_type(dtype):
+    agent, obs = Vectors(), torch.randn(2, 8, generator=torch.Generator().manual_seed(1))
+    agent.to(dtype).step = lambda obs, state=(), first=None: PolicyOutput(q_values=agent.q(agent.hidden(obs).tanh()))
+    for baseline in (0.1, torch.full((8,), 0.1, dtype=torch.float64)):
+        assert Ablation(baseline)(agent, obs.to(dtype), Value()).shape == (2, 8)
+
+
+class Looks(Agent):
+    """Looks bytes up, as categories."""
+
+    hook_points = {"head": HookPoint("head", "B D")}
+
+    def __init__(self, indexes: bool):
+        super().__init__()
+        self.table, self.head, self.indexes = nn.Embedding(256, 1), nn.Linear(8, 3), indexes
+
+    def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        obs = obs.int() if obs.dtype == torch.uint8 else obs
+        looked = self.table.weight[obs] if self.indexes else self.table(obs)
+        return PolicyOutput(logits=self.head(looked.flatten(1)))
+
+
+@pytest.mark.parametrize("indexes", [False, True])
+def test_an_agent_that_cannot_take_floats_is_told_what_the_contract_says(indexes):
+    agent, obs = Looks(indexes), torch.arange(16, dtype=torch.uint8).view(2, 8)
+    for method in ("gradient", "integrated-gradients"):
+        for target in (Chosen(), Feature("head", lambda x: x, 0)):
+            with pytest.raises(UserError, match='step takes bytes but not .* as floats .* observation="symbols"'):
+                saliency_map(agent, obs, target, method)
+    with pytest.raises(UserError, match="step takes bytes but not the same values as floats"):
+        Ablation(0.5)(agent, obs, Chosen())
+    agent.observation = "symbols"
+    with pytest.raises(UserError, match=r"baseline 0.5 given for an agent that sees symbols; give a symbol's number"):
+        Ablation(0.5)(agent, obs, Chosen())
+    assert Ablation(3.0)(agent, obs, Chosen()).shape == (2, 8)
+
+
+def test_a_narrow_grid_is_mapped_where_the_agent_takes_it():
+    class Grid(Agent):
+        hook_points: dict[str, HookPoint] = {}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.q = nn.Conv2d(6, 4, 3), nn.Linear(4 * 6 * 2, 3)
+
+        def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+            return PolicyOutput(q_values=self.q(self.conv(obs.float()).flatten(1)))
+
+    grids = torch.randint(2, (2, 6, 8, 4), dtype=torch.uint8)
+    with pytest.warns(UserWarning, match=r"if these are no narrow grids: .* look like \[B, H, W, C\]"):
+        assert saliency_map(Grid(), grids, Value()).shape == (2, 8, 4)
 
 
 def test_observations_that_are_not_channels_first_images_are_refused(agent, obs):
