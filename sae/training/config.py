@@ -90,9 +90,8 @@ class SAEConfig:
         """The step size of a fit to targets of so many dimensions, as `Whitening.dimensions` counts them.
 
         In proportion to the share of the dimensions that active latents are, k of `dimensions`, up to a highest, which
-        layers of agents reach. The fewer they are, the smaller the part of a sample that concerns any one latent, and
-        the more a step turns it by what is not its own. Found by measuring, on planted data and layers of agents:
-        docs/results/sae_step_size.md.
+        layers of agents reach: a rule found by measuring, on planted data and such layers (figures in
+        docs/results/sae_step_size.md).
 
         The highest falls for more than 2,048 latents, each of which wins fewer samples, and is a quarter for
         Matryoshka, whose outer latents explain only what the inner ones leave over: of larger steps they die.
