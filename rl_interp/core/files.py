@@ -35,8 +35,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def atomic_path(target: Path | str, ours: Sequence[str] = ()) -> Iterator[Path]:
     """A temporary path beside `target`: write it, and on leaving the block it replaces `target`.
 
-    Serves files and whole directories. There is no moment at which a kill would leave `target` absent. On any
-    exception the temporary is removed and `target` is untouched.
+    Serves files and whole directories. There is no moment at which a kill would leave `target` absent; where the
+    system can't exchange directories there is one, after which `recover` gives it back. On any exception the temporary
+    is removed and `target` is untouched.
 
     Args:
         ours: for a directory, patterns of the files that one of its kind holds, such as `shard-*.npy`. It replaces

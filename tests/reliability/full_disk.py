@@ -99,7 +99,7 @@ def main(wanted: int = 20, seed: int = 0, only: str = "") -> None:
         scratch = Path(folder)
         make_home(scratch / "home")
         commands = [command for command in WRITERS if only in command.name]
-        wholes = {}
+        wholes, in_a_row = {}, 0
         counts = dict.fromkeys((command.name for command in commands), 0)
         while sum(counts.values()) < wanted or not all(counts.values()):
             command = min(commands, key=lambda each: counts[each.name])
@@ -107,6 +107,8 @@ def main(wanted: int = 20, seed: int = 0, only: str = "") -> None:
                 wholes[command] = play_whole(command, scratch / "home", scratch / "disk")
             full = fill_and_go_on(command, scratch / "home", scratch / "disk", *wholes[command], rng)
             counts[command.name] += full
+            in_a_row = 0 if full else in_a_row + 1
+            require(in_a_row < 20, f"{command.line}: it had room 20 times in a row; does it write what it did before?")
             print(f"{sum(counts.values()):4d} full disks; {command.name}{'' if full else ' had room'}", flush=True)
     print(
         f"{sum(counts.values())} full disks (seed {seed}): each one sentence, nothing lost, half-written or left over."

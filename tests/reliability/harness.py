@@ -42,6 +42,10 @@ DQN = (
     "--log-every 40 --precision fp32"
 )
 FIT = "--latents 32 --k 2 --epochs 40 --batch-size 64"
+DEMO = (
+    "--episodes 1 --samples 200 --decisions 4 --config.latents 32 --config.k 2 --config.epochs 20 "
+    "--config.batch-size 64"
+)
 SWEEP = "--latents 32 --ks 2 4 --config.epochs 6 --config.batch-size 64"
 
 
@@ -66,9 +70,12 @@ COMMANDS = [
     Command("train dreamerv3 with latents", f"{DREAMER} --replay-latents --run made", "made", exact=False),
     Command("collect", "collect agent --hook conv2.post --samples 300 --seed 7", "agent/activations/conv2.post"),
     Command("sae fit", f"sae fit agent --hook conv2.post {FIT} --as made", "made"),
+    Command("demo", f"demo --run pacman --output runs/made {DEMO}", "made"),
     Command("sae sweep", f"sae sweep agent --hooks conv2.post {SWEEP} --as made", "made"),
 ]
 MADE_BEFORE = (
+    "train dqn --env ALE/MsPacman-v5 --env.max-frames 400 --agent-steps 160 --num-envs 4 --env-threads 1 "
+    "--batch-size 8 --learning-starts 100 --replay-capacity 400 --eval-episodes 1 --precision fp32 --run pacman",
     f"train impala {GAME} --hidden 16 --lstm 16 --num-envs 4 --unroll 10 --agent-steps 80 --actors 0 --run agent",
     "collect agent --hook conv2.post --samples 200",
     "sae fit agent --hook conv2.post --latents 32 --k 2 --epochs 1 --batch-size 64 --as dictionary",
@@ -223,14 +230,18 @@ def contents(path: Path) -> dict[str, Any]:
             rates = ("steps_per_second",)
             found[name] = [{k: v for k, v in line.items() if k not in rates} for line in Run(file.parent).metrics()]
         elif file.name in ("sae.json", "result.json"):
-            found[name] = _without_digests(json.loads(file.read_text()))
+            found[name] = _lasting(json.loads(file.read_text()))
     return found
 
 
-def _without_digests(value: Any) -> Any:
+_PASSING = ("sha256", "made_from", "second", "memory")
+
+
+def _lasting(value: Any) -> Any:
+    """Without digests, and without how fast it was."""
     if isinstance(value, dict):
-        return {k: _without_digests(v) for k, v in value.items() if "sha256" not in k and "made_from" not in k}
-    return [_without_digests(each) for each in value] if isinstance(value, list) else value
+        return {k: _lasting(v) for k, v in value.items() if not any(each in k for each in _PASSING)}
+    return [_lasting(each) for each in value] if isinstance(value, list) else value
 
 
 def _inside_a_temporary(path: Path, home: Path) -> bool:
