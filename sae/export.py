@@ -71,7 +71,11 @@ def load(directory: Path | str) -> SAE:
     for name in (CONFIG, WEIGHTS):
         if not os.path.isfile(directory / name):
             raise RunError(f"{directory} holds no autoencoder: {name} is missing.")
-    return saelens.read(_read_config(directory / CONFIG), _read_weights(directory / WEIGHTS), directory)
+    return saelens.read(
+        read_json(directory / CONFIG, _AGAIN),
+        Weights(directory / WEIGHTS, _AGAIN, infinite=("threshold",)).load(),
+        directory,
+    )
 
 
 def rebuild(weights: dict[str, Tensor] | Weights, k: int, transcodes: bool) -> SAE:
@@ -90,11 +94,3 @@ def rebuild(weights: dict[str, Tensor] | Weights, k: int, transcodes: bool) -> S
     jump = "threshold" in file.shapes
     make = (lambda: JumpReLU(d_in, d_sae, d_out)) if jump else (lambda: TopK(d_in, d_sae, k, d_out))
     return with_weights(make, file, file.path).eval()
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    return read_json(path, _AGAIN)
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    return Weights(path, _AGAIN, infinite=("threshold",)).load()

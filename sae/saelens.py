@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from rl_interp.core.errors import RunError
+from rl_interp.core.read import require_finite
 from sae.model import SAE, JumpReLU, TopK
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 
 
 def read(config: dict[str, Any], weights: dict[str, Tensor], directory: Path) -> SAE:
-    """The dictionary of `cfg.json` and `sae_weights.safetensors` in `directory`.
+    """The dictionary of `cfg.json` and `sae_weights.safetensors` in `directory`, in the memory of `weights`.
 
     Raises:
         RunError: it is of a kind that can't be read, or a setting or tensor is missing, of another shape, or
@@ -29,8 +30,12 @@ def read(config: dict[str, Any], weights: dict[str, Tensor], directory: Path) ->
     weights = {name: value.float() for name, value in weights.items()}
     _check_tensors(weights, form, directory / WEIGHTS)
     size = form.d_in, form.d_sae
-    sae = TopK(*size, form.k, form.d_out) if form.k else JumpReLU(*size, form.d_out)
-    sae.load_state_dict(_folded(weights, form))
+    folded = _folded(weights, form)
+    for name, tensor in folded.items():
+        require_finite(tensor, name, directory / WEIGHTS, infinite=name == "threshold")
+    with torch.device("meta"):
+        sae = TopK(*size, form.k, form.d_out) if form.k else JumpReLU(*size, form.d_out)
+    sae.load_state_dict(folded, assign=True)
     sae.metadata = form.metadata
     return sae.eval()
 
@@ -226,13 +231,13 @@ def _folded(weights: dict[str, Tensor], form: _Form) -> dict[str, Tensor]:
     b_enc, threshold = weights.get("b_enc"), weights.get("threshold", torch.zeros(form.d_sae))
     if form.kind == "gated":  # open if π + b_gate > 0, which is e^r π + b_mag > b_mag − e^r b_gate
         scale = weights["r_mag"].exp()
-        encoder, b_enc, threshold = encoder * scale, weights["b_mag"], weights["b_mag"] - scale * weights["b_gate"]
+        encoder, b_enc, threshold = encoder.mul_(scale), weights["b_mag"], weights["b_mag"] - scale * weights["b_gate"]
     assert b_enc is not None
     if form.rescaled:
         norm = decoder.norm(dim=1)
-        encoder, b_enc, decoder = encoder * norm, b_enc * norm, torch.nn.functional.normalize(decoder, dim=1)
+        encoder, b_enc, decoder = encoder.mul_(norm), b_enc * norm, decoder.div_(norm.clamp_min(1e-12)[:, None])
     for name in _FACTORS:
-        decoder = decoder * weights[name][:, None] if name in weights else decoder
+        decoder = decoder.mul_(weights[name][:, None]) if name in weights else decoder
     if form.d_out is None and not form.subtracts:  # ours always does
         b_enc = b_enc + b_dec @ encoder
     folded = {"W_enc": encoder, "b_enc": b_enc, "W_dec": decoder, "b_dec": b_dec}

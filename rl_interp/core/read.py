@@ -326,7 +326,7 @@ def require_finite(tensor: Tensor, name: str, source: Path | str, infinite: bool
 
 
 def with_weights(make: Callable[[], M], weights: Weights | Held, source: Path | str) -> M:
-    """The module that `make` makes, with these weights.
+    """The module that `make` makes, with these weights; what it ties stays tied.
 
     It is made on the meta device, without memory, and compared with the weights' shapes first: a configuration, which
     is small, can't ask for more memory than the weights that come with it have.
@@ -340,7 +340,7 @@ def with_weights(make: Callable[[], M], weights: Weights | Held, source: Path | 
                 module = make()
         except UserError as error:  # of values, or of other runs: it does not know who named them
             raise RunError(f"{source} has a config that makes no agent: {error}") from error
-    tensors = module.state_dict()
+    tensors = module.state_dict(keep_vars=True)
     check_fit(module, weights.shapes, source)
     for name, tensor in tensors.items():
         if tensor.dtype != weights.dtypes[name]:
@@ -348,9 +348,12 @@ def with_weights(make: Callable[[], M], weights: Weights | Held, source: Path | 
                 f"{source} is of another architecture: {name!r} is {_word(weights.dtypes[name])} there and "
                 f"{_word(tensor.dtype)} in {type(module).__name__}; open it with the config it was made with."
             )
-    filled = {name: torch.empty_like(tensor, device="cpu") for name, tensor in tensors.items()}  # keeps layouts
-    weights.read_into(filled)
-    module.load_state_dict(filled, assign=True)
+    filled = {id(tensor): torch.empty_like(tensor, device="cpu") for tensor in tensors.values()}  # keeps layouts
+    weights.read_into({name: filled[id(tensor)] for name, tensor in tensors.items()})
+    for tensor in tensors.values():
+        if isinstance(tensor, nn.Parameter) and not isinstance(filled[id(tensor)], nn.Parameter):
+            filled[id(tensor)] = nn.Parameter(filled[id(tensor)], tensor.requires_grad)
+    module.load_state_dict({name: filled[id(tensor)] for name, tensor in tensors.items()}, assign=True)
     if left := [name for name, value in itertools.chain(module.named_parameters(), module.named_buffers()) if
                 value.is_meta]:  # fmt: skip
         raise RuntimeError(f"{left} of {type(module).__name__} are not in its state; make them on the CPU.")

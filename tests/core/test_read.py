@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from agents import impala
 from rl_interp.app.dictionaries import runs
@@ -174,6 +175,20 @@ def test_an_agent_is_of_the_step_that_it_is_said_to_be_of_while_its_training_sav
     loaded = load_agent(run, device="cpu")
     assert loaded.step == int(kept.name)
     assert loaded.weights_sha256 == sha256(kept / "model.safetensors")
+
+
+def test_tied_weights_are_tied_again(tmp_path):
+    def make() -> nn.Module:
+        layers = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        layers[1].weight = layers[0].weight
+        return layers
+
+    made = make()
+    made[0].bias.requires_grad_(False)
+    read = with_weights(make, Held(made.state_dict(), tmp_path), tmp_path)
+    assert read[1].weight is read[0].weight
+    assert len(list(read.parameters())) == 3
+    assert all(torch.equal(weight, made.state_dict()[name]) for name, weight in read.state_dict().items())
 
 
 def test_weights_of_another_type_are_refused(run):
@@ -354,10 +369,15 @@ def test_an_index_is_a_table_of_numbers_that_is_not_packed_tight(store):
     for table, options in [
         ({"episode": episodes[:11]}, {}), ({"episode": ["x"] * 12}, {}), ({"episode": [[1]] * 12}, {}),
         ({"episode": episodes}, {"compression": "gzip"}),
+        ({"episode": episodes, "x": episodes}, {"compression": {"episode": "snappy", "x": "zstd"}}),
     ]:  # fmt: skip
         pq.write_table(pa.table(table), path, **options)
         resign(store)
         refused(lambda: ActivationStore(store), str(path))
+    for options in ({"write_statistics": False}, {"compression": "none"}, {"row_group_size": 5}):
+        pq.write_table(pa.table({"episode": episodes}), path, **options)
+        resign(store)
+        assert ActivationStore(store).column("episode").tolist() == list(range(12))
     path.write_bytes(b"PAR1 and no more")
     resign(store)
     refused(lambda: ActivationStore(store), str(path))

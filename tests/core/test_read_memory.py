@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+import sae
 from agents.impala import IMPALAConfig, make_agent
 from rl_interp.core.config import to_plain
 from rl_interp.core.envs import CrafterConfig
@@ -18,18 +19,36 @@ MEASURE = """
 import json, sys
 from rl_interp.app.load import load_agent
 from rl_interp.core.errors import UserError
-import agents.impala
+import agents.impala, sae
 def peak():  # of this program: what getrusage says goes on from its parent
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+load = {"agent": lambda path: load_agent(path, device="cpu"), "dictionary": sae.load}[sys.argv[2]]
 before = peak()
 try:
-    load_agent(sys.argv[1], device="cpu")
+    load(sys.argv[1])
     said = ""
 except UserError as error:
     said = str(error)
 print(json.dumps({"grown": peak() - before, "said": said}))
 """
+
+
+def measure(path, what):
+    command = [sys.executable, "-c", MEASURE, str(path), what]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"rescale_acts_by_decoder_norm": True}])
+def test_opening_a_dictionary_takes_little_beside_its_weights(tmp_path, settings):
+    path = sae.save(sae.TopK(1_000, 60_000, 5), tmp_path / "dictionary")
+    config = json.loads((path / "cfg.json").read_text())
+    (path / "cfg.json").write_text(json.dumps(config | settings))
+    found, size = measure(path, "dictionary"), (path / "sae_weights.safetensors").stat().st_size
+    print(f"{settings}: {found['grown'] / 2**20:.0f} MiB for {size / 2**20:.0f} MiB")
+    assert not found["said"]
+    assert found["grown"] <= 1.5 * size
 
 
 @pytest.mark.slow
@@ -43,8 +62,7 @@ def test_loading_takes_little_beside_the_weights(tmp_path, half, altered):
     run = Run.create(tmp_path / "run", "impala", CONFIG, 0)
     run.save_checkpoint(1, weights)
     (run.path / "config.yaml").write_text(yaml.safe_dump(to_plain(CONFIG) | altered))
-    command = [sys.executable, "-c", MEASURE, str(run.path)]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+    found = measure(run.path, "agent")
     assert bool(found["said"]) == bool(altered), found
     size = 4 * sum(weight.numel() for weight in weights.values())  # as they are loaded
     print(f"{'half' if half else 'float32'} {altered}: {found['grown'] / 2**20:.0f} MiB for {size / 2**20:.0f} MiB")

@@ -8,7 +8,7 @@ import tyro
 
 from rl_interp.app.dream import dream_film, latent_usage, watched
 from rl_interp.app.load import load_agent
-from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.interventions import Clamp, During, Intervention
 from rl_interp.core.video import check_video
@@ -49,7 +49,6 @@ def imagine(
     for each in held:
         hook_point(loaded.agent, each.at)
     path = output or loaded.run.path / "videos" / f"imagined-seed{seed}.mp4"
-    at_least_one(context=context, horizon=horizon)
     check_video(path)
     moments = watched(loaded, context + horizon, skip, seed)
     film = dream_film(loaded, moments, path, context, seed, held, free)

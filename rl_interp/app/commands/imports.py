@@ -42,7 +42,7 @@ def import_maze(
     """Turn a maze policy that train-procgen-pytorch saved (Langosco et al. 2022) into a run, for analysis in our mazes.
 
     Args:
-        checkpoint: Its .pth file, with model_state_dict; no code in it is run.
+        checkpoint: Its .pth file: weights as model_state_dict or state_dict, or bare; no code in it is run.
         region: Cells along the region at the top right that its cheese was in; 0 for anywhere.
         run: Name under runs/ or a path.
     """

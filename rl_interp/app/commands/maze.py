@@ -321,7 +321,6 @@ def maze_saliency(
         checkpoint: Step of the checkpoint; by default the newest.
         device: auto, cpu or cuda.
     """
-    at_least_one(mazes=mazes)
     loaded = load_agent(run, checkpoint, device)
     explained = parse_target(target, maze_env(loaded).action_names)
     config = MazeConfig(min_side=side, max_side=side)

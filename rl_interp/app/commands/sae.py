@@ -137,7 +137,6 @@ def sae_sweep(
         name: Of the sweep, or a path.
         checkpoint: Step of the agent's checkpoint; by default the newest.
     """
-    at_least_one(seeds=seeds)
     require_held_out(config)
     loaded = load_agent(run, checkpoint)
     stores = [ActivationStore(store_path(loaded.run, hook)).path for hook in hooks]
@@ -168,7 +167,6 @@ def sae_test(
         states: Held-out states; of a layer with positions, at all of which a feature is set, about 256 at most.
         count: Features to take where no statements are given.
     """
-    at_least_one(states=states, count=count)
     fitted = load_autoencoder(run)
     if statements:
         found = {"features": judge_statements(fitted, statements, states)}
@@ -235,7 +233,6 @@ def sae_report(
             moment is shown too.
         maps: Of how many of them what they look at there is shown.
     """
-    at_least_one(top=top)
     fitted = load_autoencoder(run)
     path = output or fitted.run.path / "report.html"
     write_page("report", build(fitted, top, clips, maps), path)
@@ -253,7 +250,6 @@ def sae_compare(
         output: The file; by default comparison.html in the first run.
         top: Top frames per feature, each from another episode.
     """
-    at_least_one(top=top)
     first, second = load_autoencoder(run), load_autoencoder(other)
     path = output or first.run.path / "comparison.html"
     data = compare(first, second, top)

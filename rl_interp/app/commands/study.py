@@ -99,7 +99,6 @@ def _plan(
     conditions: dict[str, tuple[str, ...]],
 ) -> list[Job]:
     """Every training; those of one seed beside one another, so that a study that is stopped compares what it has."""
-    at_least_one(seeds=seeds)
     for env in envs:
         env_config(env)
     return [
@@ -122,7 +121,6 @@ def _study(planned: list[Job], run: str, jobs: int | None) -> dict[str, Any]:
 
 def _trained(planned: list[Job], run: str, jobs: int | None) -> tuple[Path, list[dict[str, Any]]]:
     """The study's directory and its trainings' results."""
-    at_least_one(jobs=1 if jobs is None else jobs)
     path = new_run_path(run)
     with progress_bar(f"Study {path.name}", len(planned), "trainings") as update:
         return path, run_study(planned, path, jobs or os.cpu_count() or 1, update)
