@@ -86,8 +86,10 @@ class IntegratedGradients:
             for i in range(len(obs)):  # the chosen action is one observation's own
                 one, own = slice(i, i + 1), None if state is None else _select(state, i)
                 paths.append(self._path(agent, obs[one], pixels[one], start[one], target, own))
-        *numbers, steps = zip(*paths, strict=True)
-        return Integrated(*map(torch.cat, numbers), list(steps))
+        attributions, difference, gap, allowed, steps = zip(*paths, strict=True)
+        return Integrated(
+            torch.cat(attributions), torch.cat(difference), torch.cat(gap), torch.cat(allowed), list(steps)
+        )
 
     def _path(self, agent: Agent, obs: Tensor, end: Tensor, start: Tensor, target: Target, state: State) -> Any:
         """Of one observation what `Integrated` holds, in its order."""

@@ -43,19 +43,21 @@ class Rerun:
         self.values = finished.pop(self._target)
         """`[N, ...]`: the values at the point, to be edited."""
         read = _read(out, leaves)
-        self._given: dict[nn.Module, tuple[Tensor, bool]] = {
-            module: (given, True) if module in read or module not in leaves else (given[:1].clone(), False)
-            for module, given in finished.items()
-        }
-        changed = self._changed(plain)
-        if changed:  # a choice may read what no derivative reaches, so all is kept
-            self._given = {module: (given, True) for module, given in finished.items()}
+        read |= finished.keys() - leaves.keys()
+        changed = None
+        # Operations in place need memory of their own to write into, and a choice may read what no derivative reaches.
+        for self._writable, kept in ((False, read), (True, read), (True, finished.keys())):
+            self._given: dict[nn.Module, tuple[Tensor, bool]] = {
+                module: (given, True) if module in kept else (given[:1].clone(), False)
+                for module, given in finished.items()
+            }
             changed = self._changed(plain)
-        if changed:
-            raise HookError(
-                f"{at!r} can't be run again from: with its own value there {changed}; "
-                "modules before it may not write into their inputs, keep a state or draw random numbers."
-            )
+            if not changed:
+                return
+        raise HookError(
+            f"{at!r} can't be run again from: with its own value there {changed}; "
+            "modules before it may not write into their inputs, keep a state or draw random numbers."
+        )
 
     def _changed(self, plain: PolicyOutput) -> str | None:
         """How the observations, run again with their own values, give something else than they gave; None if not."""
@@ -100,8 +102,11 @@ class Rerun:
         rows = torch.arange(count, device=values.device) if rows is None else rows
 
         def answer(given: Tensor, read: bool) -> Callable[[], Tensor]:
-            # What is not read is NaN, so that it shows if it is; in memory of its own, as in-place operations need.
-            return lambda: given[rows] if read else given.new_full((count, *given.shape[1:]), torch.nan)
+            if read:
+                return lambda: given[rows]
+            # What is not read is NaN, so that it shows if it is; one number for all, as to fill memory takes its time.
+            unread = given.new_full((), torch.nan).expand(count, *given.shape[1:])
+            return unread.clone if self._writable else lambda: unread
 
         answers = {module: answer(*each) for module, each in self._given.items()}
         obs = self.obs[:1].expand(count, *self.obs.shape[1:])
