@@ -1,6 +1,7 @@
 """SAELens, its `SAETrainer` with its default learning rate; its sparse activations fail on a CPU.
 
-Where a fit has an end, the rate falls over the last fifth, as in SAELens's tutorials; by default it is constant.
+The rate is constant, as by default. With a warm-up and a fall over the last fifth, as in SAELens's tutorials, fits of
+`benchmarks/sae_quality.py` are worse: FVU 0.348 instead of 0.320 (64 wide, plain, 256 latents).
 """
 
 from sae_lens import TopKTrainingSAE, TopKTrainingSAEConfig
@@ -17,8 +18,6 @@ def make(samples, size: Size):
         train_batch_size_samples=size.batch,
         lr=3e-4 * size.factor,
         lr_end=3e-5 * size.factor,
-        lr_warm_up_steps=size.warmup or 0,
-        lr_decay_steps=0 if size.warmup is None else size.updates // 5,
     )
     trainer = SAETrainer(config, sae, iter(()))
 
@@ -26,8 +25,7 @@ def make(samples, size: Size):
         trainer.step(batch)
         trainer.n_training_steps += 1
 
-    schedule = "falling at the end" if config.lr_decay_steps else "constant"
-    return Peer(f"lr {config.lr:.1e}, {schedule}", step, sae, lambda: sae.W_dec)
+    return Peer(f"lr {config.lr:.1e}, constant", step, sae, lambda: sae.W_dec)
 
 
 if __name__ == "__main__":
