@@ -37,13 +37,11 @@ def atomic_path(target: Path | str, ours: Sequence[str] = ()) -> Iterator[Path]:
 
     Serves files and whole directories. There is no moment at which a kill would leave `target` absent; where the
     system can't exchange directories there is one, after which `recover` gives it back. On any exception the temporary
-    is removed and `target` is untouched.
+    is removed and `target` is untouched. A link stays one: what it leads to is replaced.
 
     Args:
         ours: for a directory, patterns of the files that one of its kind holds, such as `shard-*.npy`. It replaces
             one with these and nothing else, or an empty one.
-
-    A link stays one: what it leads to is replaced.
 
     Raises:
         RunError: `target` is a directory that holds other things, or the disk is full.
