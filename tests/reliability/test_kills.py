@@ -148,7 +148,15 @@ def test_a_study_waits_until_the_trainings_of_a_killed_one_have_saved(tmp_path, 
             end(orphan)
         return subprocess.Popen(["true"])
 
-    result = {"agent": "", "env": "", "condition": "", "steps": [], "returns": [], "evaluation": {"mean": 1.0}}
+    result = {
+        "agent": "",
+        "env": "",
+        "condition": "",
+        "command": "",
+        "steps": [],
+        "returns": [],
+        "evaluation": {"mean": 1.0},
+    }
     monkeypatch.setattr(study, "_start", start)
     monkeypatch.setattr(study, "_finish", lambda _, job, path: write_json(path / f"{job.name}.json", result))
     assert len(study.run_study(jobs, tmp_path, parallel=1)) == 2
