@@ -205,6 +205,50 @@ def parquet_table(data: bytes, rng: random.Random) -> bytes:
     return out.getvalue()
 
 
+# -- the same content, written otherwise -------------------------------------------------------------
+
+
+def same_json(data: bytes, rng: random.Random) -> bytes:
+    return json.dumps(json.loads(data), indent=rng.choice([None, 0, 3]), sort_keys=rng.random() < 0.5).encode()
+
+
+def same_json_lines(data: bytes, rng: random.Random) -> bytes:
+    return b"".join(json.dumps(json.loads(line), sort_keys=True).encode() + b"\n\n" for line in data.splitlines())
+
+
+def same_yaml(data: bytes, rng: random.Random) -> bytes:
+    flow = rng.choice([True, False, None])
+    return yaml.safe_dump(yaml.safe_load(data), default_flow_style=flow, sort_keys=rng.random() < 0.5).encode()
+
+
+def same_tensors(data: bytes, rng: random.Random) -> bytes:
+    """In another order in the file, with metadata."""
+    weights = load(data)
+    names = rng.sample(sorted(weights), len(weights))
+    start, body, header = 0, b"", {"__metadata__": {"format": "pt"}}
+    for name in names:
+        tensor = weights[name].contiguous()
+        content = tensor.view(-1).view(torch.uint8).numpy().tobytes()
+        entry = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [start, start + len(content)]}
+        start, body, header = start + len(content), body + content, header | {name: entry}
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + body
+
+
+def same_table(data: bytes, rng: random.Random) -> bytes:
+    table, out = pq.read_table(io.BytesIO(data)), io.BytesIO()
+    table = table.select(rng.sample(table.column_names, table.num_columns))
+    pq.write_table(
+        table, out, compression=rng.choice(["snappy", "none"]), version=rng.choice(["1.0", "2.6"]),
+        use_dictionary=rng.random() < 0.5, row_group_size=rng.choice([None, 5]),
+        data_page_version=rng.choice(["1.0", "2.0"]), write_statistics=rng.random() < 0.5,
+    )  # fmt: skip
+    return out.getvalue()
+
+
+SAME: list[Mutation] = [same_json, same_json_lines, same_yaml, same_tensors, same_table]
+
+
 def archived_bytes(data: bytes, rng: random.Random) -> bytes:
     """An entry of an archive altered, with its checksum made right, or the archive written otherwise."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:

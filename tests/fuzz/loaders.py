@@ -68,20 +68,22 @@ def _agent(kind: str, config: Any, make: Callable[[], torch.nn.Module]) -> Calla
     return made
 
 
-def _step(loaded: Any) -> None:
+def _step(loaded: Any) -> dict[str, Any]:
     obs = torch.zeros(2, *loaded.env.observation_shape, dtype=torch.uint8)
     with torch.no_grad():
-        loaded.agent.step(obs, loaded.agent.initial_state(2))
+        out = loaded.agent.step(obs, loaded.agent.initial_state(2))
+    return {name: value for name, value in vars(out).items() if isinstance(value, torch.Tensor)}
 
 
-def _play(directory: Path) -> None:
-    _step(load_agent(directory, device="cpu"))
+def _play(directory: Path) -> dict[str, Any]:
+    return _step(load_agent(directory, device="cpu"))
 
 
-def _look_back(directory: Path) -> None:
+def _look_back(directory: Path) -> list[dict[str, Any]]:
     run = Run.open(directory)
-    run.metrics()
+    lines = run.metrics()
     run.rewind(5)
+    return lines + run.metrics()
 
 
 IMPALA = impala.IMPALAConfig(env=EMPTY, hidden=8, lstm=8)
@@ -122,11 +124,10 @@ def _store(directory: Path, rows: int = 12) -> None:
             writer.append(rng.standard_normal((6, 8)).astype(np.float32), columns)
 
 
-def _read_rows(directory: Path) -> None:
+def _read_rows(directory: Path) -> dict[str, Any]:
     store = ActivationStore(directory)
-    store.read(np.arange(len(store)))
-    for name in store.columns():
-        store.column(name, np.arange(len(store)))
+    rows = np.arange(len(store))
+    return {"rows": store.read(rows)} | {name: store.column(name, rows) for name in store.columns()}
 
 
 def _dictionary(kind: type[sae.SAE], *sizes: int) -> Callable[[Path], None]:
@@ -140,10 +141,10 @@ def _dictionary(kind: type[sae.SAE], *sizes: int) -> Callable[[Path], None]:
     return made
 
 
-def _encode(directory: Path) -> None:
+def _encode(directory: Path) -> torch.Tensor:
     dictionary = sae.load(directory)
     with torch.no_grad():
-        dictionary(torch.zeros(2, dictionary.d_in))
+        return dictionary(torch.ones(2, dictionary.d_in))
 
 
 def _fitted(directory: Path) -> None:
@@ -155,10 +156,10 @@ def _fitted(directory: Path) -> None:
     run.save_checkpoint(5, sae.TopK(8, 12, 3).state_dict())
 
 
-def _open_fitted(directory: Path) -> None:
+def _open_fitted(directory: Path) -> torch.Tensor:
     fitted = load_sae(directory / "sae")
     with torch.no_grad():
-        fitted.sae(torch.from_numpy(fitted.store.read(np.arange(2))))
+        return fitted.sae(torch.from_numpy(fitted.store.read(np.arange(2))))
 
 
 def _policy(before_1_6: bool) -> Callable[[Path], None]:
@@ -275,8 +276,12 @@ def _compare(directory: Path) -> None:
     study.markdown(study.compare([result, RESULT], "base"))
 
 
-_JSON, _YAML = (*ANY, mutate.json_value), (*ANY, mutate.yaml_value, mutate.yaml_text)
-_TENSORS = (*ANY, mutate.safetensors_header, mutate.safetensors_values)
+_JSON, _YAML = (
+    (*ANY, mutate.json_value, mutate.same_json),
+    (*ANY, mutate.yaml_value, mutate.yaml_text, mutate.same_yaml),
+)
+_TENSORS = (*ANY, mutate.safetensors_header, mutate.safetensors_values, mutate.same_tensors)
+_TABLE = (*ANY, mutate.parquet_table, mutate.same_table)
 _TORCH = (*ANY, mutate.archived_bytes)
 
 TARGETS = {
@@ -286,14 +291,14 @@ TARGETS = {
     "maze-config": Target(_maze, "config.yaml", _play, _YAML),
     "meta": Target(_impala, "meta.json", _play, _JSON),
     "manifest": Target(_impala, "checkpoints/7/manifest.json", _play, _JSON),
-    "metrics": Target(_impala, "metrics.jsonl", _look_back, (*ANY, mutate.json_line)),
+    "metrics": Target(_impala, "metrics.jsonl", _look_back, (*ANY, mutate.json_line, mutate.same_json_lines)),
     "impala-weights": Target(_impala, "checkpoints/7/model.safetensors", _play, _TENSORS, signed=True),
     "dreamerv3-weights": Target(_dreamerv3, "checkpoints/7/model.safetensors", _play, _TENSORS, signed=True),
     "unsigned-weights": Target(_maze, "checkpoints/7/model.safetensors", _play, _TENSORS),
     "state": Target(_with_state, "checkpoints/12/state.pt", _resume_and_play, (*_TORCH, state_values), signed=True),
     "store-manifest": Target(_store, "manifest.json", _read_rows, _JSON),
     "store-shard": Target(_store, "shard-00001.npy", _read_rows, (*ANY, mutate.npy_header), signed=True),
-    "store-index": Target(_store, "index.parquet", _read_rows, (*ANY, mutate.parquet_table), signed=True),
+    "store-index": Target(_store, "index.parquet", _read_rows, _TABLE, signed=True),
     "dictionary-config": Target(_dictionary(sae.TopK, 8, 12, 3), "cfg.json", _encode, _JSON),
     "transcoder-config": Target(_dictionary(sae.JumpReLU, 8, 12, 5), "cfg.json", _encode, _JSON),
     "dictionary-weights": Target(_dictionary(sae.JumpReLU, 8, 12), "sae_weights.safetensors", _encode, _TENSORS),
