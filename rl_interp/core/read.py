@@ -117,7 +117,7 @@ def read_yaml(path: Path | str, remedy: str = RESTORE) -> dict[str, Any]:
 def require(values: Mapping[str, Any], source: Path | str, remedy: str = RESTORE, /, **kinds: type) -> None:
     """Raise a `RunError` unless each name is among the values, and of its kind; whole numbers are at least 0."""
     for name, kind in kinds.items():
-        value = values.get(name)
+        value: Any = values.get(name)
         if not fits(value, kind) or (kind is int and value < 0) or (kind is float and not math.isfinite(value)):
             have = reprlib.repr(value) if name in values else "nothing"
             raise RunError(f"{source} has {have} for {reprlib.repr(name)}, where {_KINDS[kind]} is wanted; {remedy}.")
