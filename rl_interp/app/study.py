@@ -200,9 +200,11 @@ def _share_done(job: Job, path: Path) -> float:
     run = path / "training" / job.name
     if not (run / "metrics.jsonl").exists():
         return 0.0
-    opened = Run(run)
-    logged = opened.metrics()
-    return min(0.99, logged[-1]["step"] / opened.config["agent_steps"]) if logged else 0.0
+    try:
+        logged, steps = Run(run).metrics(), Run(run).config["agent_steps"]
+    except (RunError, KeyError):  # its own training, which is about to read it, says what is wrong
+        return 0.0
+    return min(0.99, logged[-1]["step"] / steps) if logged else 0.0
 
 
 def compare(results: Sequence[dict[str, Any]], base: str) -> list[dict[str, Any]]:

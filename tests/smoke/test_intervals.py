@@ -12,10 +12,11 @@ from rl_interp.app.dictionaries.measure import RECOVERED
 from rl_interp.app.dictionaries.sweep import markdown as sweep_table
 from rl_interp.app.dictionaries.sweep import pareto
 from rl_interp.app.mazes import dose_picture, effect_line
-from rl_interp.app.study import compare
+from rl_interp.app.study import Job, _share_done, compare
 from rl_interp.app.study import markdown as study_table
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.rollout import Episodes
+from rl_interp.core.run import Run
 from rl_interp.core.stats import TOO_FEW
 
 
@@ -72,3 +73,12 @@ def test_a_person_reads_why_there_is_no_interval(capsys):
     lines = dict(re.findall(r"^(\w+): (.*)$", capsys.readouterr().out, re.M))
     assert lines["interval"] == lines["kept_interval"] == TOO_FEW
     assert lines["gone"] == lines["gone_interval"] == "none"
+
+
+def test_a_damaged_line_of_one_training_does_not_end_a_study(tmp_path):
+    job = Job("impala", "x", "base", 0, ())
+    Run.create(tmp_path / "training" / job.name, "impala", {"agent_steps": 10}, 0)
+    metrics = tmp_path / "training" / job.name / "metrics.jsonl"
+    for text, share in (("", 0.0), ('{"step": 5}\n', 0.5), ("damaged\n", 0.0)):
+        metrics.write_text(text)
+        assert _share_done(job, tmp_path) == share
