@@ -117,10 +117,14 @@ def read_yaml(path: Path | str, remedy: str = RESTORE) -> dict[str, Any]:
 def require(values: Mapping[str, Any], source: Path | str, remedy: str = RESTORE, /, **kinds: type) -> None:
     """Raise a `RunError` unless each name is among the values, and of its kind; whole numbers are at least 0."""
     for name, kind in kinds.items():
-        value: Any = values.get(name)
-        if not fits(value, kind) or (kind is int and value < 0) or (kind is float and not math.isfinite(value)):
+        value = values.get(name)
+        if not fits(value, kind) or not _in_range(value, kind):
             have = reprlib.repr(value) if name in values else "nothing"
             raise RunError(f"{source} has {have} for {reprlib.repr(name)}, where {_KINDS[kind]} is wanted; {remedy}.")
+
+
+def _in_range(value: Any, kind: type) -> bool:
+    return value >= 0 if kind is int else kind is not float or math.isfinite(value)
 
 
 def fits(value: Any, kind: type) -> bool:
