@@ -4,8 +4,8 @@ Positions, dots, score and lives are the AtariARI set (Anand et al. 2019, arXiv 
 not in that set; it was found by comparing the RAM before and after, by writing it and looking at the
 screen, and by playing on from restored states. The tests repeat every one of these checks against the
 emulator. Three of the set's bytes say less than their names: 19 ("number of ghosts") stays at 3
-throughout, 123 counts the lives left besides this one, and 56 ("player direction") is what the stick
-asks for, 255 for a diagonal: where the player heads is in byte 5.
+throughout, 123 counts the lives left besides this one, and 56 ("player direction") is 255, which reads
+as left, in frames at walls and corners: where the player heads is in byte 5 always.
 
 The game stops for its animations: before each life, when a ghost is eaten, a maze is cleared or the player
 is caught. RAM 39 tells which, counting up by one every eighth frame; what the stick does then changes
