@@ -14,7 +14,8 @@ from torch import Tensor
 
 from rl_interp.core.errors import RunError
 from rl_interp.core.files import atomic_path, write_json
-from rl_interp.core.read import Held, Weights, read_json, with_weights
+from rl_interp.core.read import read_json
+from rl_interp.core.weights import Held, Weights, with_weights
 from sae import saelens
 from sae.model import SAE, JumpReLU, TopK
 from sae.saelens import CONFIG, WEIGHTS

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rl_interp.core.errors import RunError
-from rl_interp.core.read import require_finite
+from rl_interp.core.weights import require_finite
 from sae.model import SAE, JumpReLU, TopK
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"

@@ -7,8 +7,8 @@ from agents.dqn.replay import Batch, Replay
 from agents.dqn.training import train
 from agents.loop import DivergedError
 from rl_interp.core.config import from_plain
-from rl_interp.core.read import with_weights
 from rl_interp.core.run import Run
+from rl_interp.core.weights import with_weights
 
 
 def load_config(run: Run) -> DQNConfig:

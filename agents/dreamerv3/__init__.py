@@ -7,8 +7,8 @@ from agents.dreamerv3.rssm import Latent
 from agents.dreamerv3.training import Training, train
 from agents.dreamerv3.world_model import Observed, WorldModel
 from rl_interp.core.config import from_plain
-from rl_interp.core.read import with_weights
 from rl_interp.core.run import Run
+from rl_interp.core.weights import with_weights
 
 
 def load_config(run: Run) -> DreamerV3Config:

@@ -15,7 +15,8 @@ from agents.dreamerv3.config import SIZES, DreamerV3Config
 from agents.dreamerv3.convert import from_published
 from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import RunError
-from rl_interp.core.read import Held, open_file, operations, reading, with_weights
+from rl_interp.core.read import open_file, reading
+from rl_interp.core.weights import Held, operations, with_weights
 
 REMEDY = "give the checkpoint.ckpt that dreamerv3 1.5.0 saved"
 

@@ -5,8 +5,8 @@ from agents.impala.network import IMPALA
 from agents.impala.training import Training, train
 from agents.impala.transfer import Transfer, make_agent
 from rl_interp.core.config import from_plain
-from rl_interp.core.read import with_weights
 from rl_interp.core.run import Run
+from rl_interp.core.weights import with_weights
 
 
 def load_config(run: Run) -> IMPALAConfig:

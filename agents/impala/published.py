@@ -20,8 +20,8 @@ from rl_interp.core.agent import HookPoint, PolicyOutput, State
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.errors import RunError
-from rl_interp.core.read import Held, read_state, with_weights
 from rl_interp.core.run import Run
+from rl_interp.core.weights import Held, read_state, with_weights
 
 KIND = "impala-procgen"
 """Of the runs that hold such an agent."""

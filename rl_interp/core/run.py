@@ -40,18 +40,8 @@ from rl_interp.core.files import (
     write_text,
 )
 from rl_interp.core.locks import writing
-from rl_interp.core.read import (
-    MAX_YAML,
-    Weights,
-    check_fit,
-    read_json,
-    read_json_lines,
-    read_manifest,
-    read_state,
-    read_yaml,
-    reading,
-    require,
-)
+from rl_interp.core.read import MAX_YAML, read_json, read_json_lines, read_manifest, read_yaml, reading, require
+from rl_interp.core.weights import Weights, check_fit, read_state
 
 RUNS = Path("runs")
 _CHECKPOINT = ("manifest.json", "model.safetensors", "state.pt")

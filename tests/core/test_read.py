@@ -25,9 +25,10 @@ from rl_interp.core.config import from_plain
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import sha256
 from rl_interp.core.interrupt import Interrupted
-from rl_interp.core.read import Held, Weights, read_json, read_state, read_yaml, reading, with_weights
+from rl_interp.core.read import read_json, read_yaml, reading
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore, StoreWriter
+from rl_interp.core.weights import Held, Weights, read_state, with_weights
 
 RUNS = Path(__file__).parents[2] / "runs"
 
