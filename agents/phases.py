@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from agents.cbet import CBETConfig
+from rl_interp.agents.cbet import CBETConfig
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import RunError, UserError

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import torch
 
-from agents.cbet import CBETConfig
 from benchmarks.measure import Result, main
 from benchmarks.minigrid_training import CONFIG, TASK, steps_per_second
+from rl_interp.agents.cbet import CBETConfig
 
 
 def measure() -> Result:

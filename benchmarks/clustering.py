@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.cluster import KMeans
 
 from benchmarks.measure import Result, main
-from rl_interp.analysis.feature_maps import cluster
+from rl_interp.analysis.feature_maps.clusters import cluster
 
 POSITIONS, CHANNELS, CLUSTERS = 1_000_000, 32, 12
 
@@ -25,7 +25,7 @@ def planted() -> np.ndarray:
 
 
 def measure() -> Result:
-    """Positions clustered per second."""
+    """ReceptiveFields clustered per second."""
     values = planted()
     start = time.perf_counter()
     found = cluster(values, CLUSTERS)

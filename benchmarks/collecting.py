@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from agents.dqn import DQN
 from benchmarks.measure import Result, main
+from rl_interp.agents.dqn import DQN
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import AtariConfig, make_labelled
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import torch
 
-from agents.impala.config import default_config
 from benchmarks import minigrid_training
 from benchmarks.measure import Result, main
+from rl_interp.agents.impala.config import default_config
 
 CONFIG = replace(default_config("CrafterReward-v1"), agent_steps=10**9)
 BARE = """

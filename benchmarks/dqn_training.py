@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from agents.dqn import DQN, DQNConfig, Learner
-from agents.dqn.replay import Batch
-from agents.dqn.training import Training
 from benchmarks.measure import Result, main
+from rl_interp.agents.dqn import DQN, DQNConfig, Learner
+from rl_interp.agents.dqn.replay import Batch
+from rl_interp.agents.dqn.training import Training
 
 DECISIONS = 4_000
 CONFIG = DQNConfig(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import torch
 
-from agents.dreamerv3 import Training, default_config
-from agents.dreamerv3.config import SIZES
 from benchmarks import dreamerv3_update
 from benchmarks.measure import Result, main
+from rl_interp.agents.dreamerv3 import Training, default_config
+from rl_interp.agents.dreamerv3.config import SIZES
 from rl_interp.core.device import pick_device
 
 SECONDS = 30.0

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from agents.dreamerv3 import default_config, make_agent
-from agents.dreamerv3.learner import Learner
-from agents.dreamerv3.replay import Batch
 from benchmarks.measure import Result, main
+from rl_interp.agents.dreamerv3 import default_config, make_agent
+from rl_interp.agents.dreamerv3.learner import Learner
+from rl_interp.agents.dreamerv3.replay import Batch
 from rl_interp.core.device import bf16_pays, keep_memory, pick_device
 
 BATCH, LENGTH = 16, 64

@@ -14,13 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from agents.impala.config import IMPALAConfig, default_config
-from agents.impala.learner import Learner
-from agents.impala.network import SymbolNet
-from agents.impala.player import Player, Unroll, flat_weights, unroll_layout
-from agents.impala.training import Training
-from agents.impala.transfer import make_agent
 from benchmarks.measure import Result, main
+from rl_interp.agents.impala.actor import Actor, Unroll, flat_weights, unroll_layout
+from rl_interp.agents.impala.config import IMPALAConfig, default_config
+from rl_interp.agents.impala.learner import Learner
+from rl_interp.agents.impala.network import SymbolNet
+from rl_interp.agents.impala.training import Training
+from rl_interp.agents.impala.transfer import make_agent
 
 TASK = "MiniGrid-DoorKey-8x8-v0"
 CONFIG = replace(default_config(TASK), agent_steps=10**9)
@@ -96,7 +96,7 @@ def stable_baselines3(name: str) -> float:
 def updates_alone(config: IMPALAConfig, count: int = 100) -> float:
     """Steps per second of the learner alone."""
     agent = make_agent(config)
-    learner, player = Learner(agent, config, torch.device("cpu")), Player(config, 0, index=0)
+    learner, player = Learner(agent, config, torch.device("cpu")), Actor(config, 0, index=0)
     unroll: Unroll = {name: np.zeros(*entry) for name, entry in unroll_layout(config, agent).items()}
     player.play(flat_weights(agent), unroll)
     for _ in range(5):

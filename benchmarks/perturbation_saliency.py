@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter
 
-from agents.dqn import DQN
 from benchmarks.measure import Result, main
+from rl_interp.agents.dqn import DQN
 from rl_interp.core.envs import AtariConfig, make_vector
-from saliency import Advantage, Perturbation
-from saliency.perturbation import CHUNK
+from rl_interp.saliency import Advantage, Perturbation
+from rl_interp.saliency.methods.perturbation import CHUNK
 
 FRAMES = 40
 

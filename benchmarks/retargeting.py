@@ -10,19 +10,19 @@ import time
 import numpy as np
 import torch
 
-from agents.impala import default_config, make_agent
 from benchmarks.measure import Result, main
+from rl_interp.agents.impala import default_config, make_agent
 from rl_interp.analysis.mazes import fields
 from rl_interp.core.agent import Agent, PolicyOutput
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.hooks import run_with_hooks
-from rl_interp.core.rerun import Rerun
+from rl_interp.core.partial_forward import PartialForward
 
 AT = "block2.res2.sum"
 
 
-class WholeNetwork(Rerun):
+class WholeNetwork(PartialForward):
     """The same answers, from the first layer on."""
 
     def __init__(self, agent: Agent, obs: torch.Tensor, at: str):
@@ -35,8 +35,8 @@ class WholeNetwork(Rerun):
         return run_with_hooks(self.agent, self.obs[rows], hooks={self.at: lambda value, site: values})
 
 
-def seconds(agent: Agent, maze: Mazes, rerun: type[Rerun]) -> tuple[float, np.ndarray, int]:
-    fields.Rerun = rerun
+def seconds(agent: Agent, maze: Mazes, rerun: type[PartialForward]) -> tuple[float, np.ndarray, int]:
+    fields.PartialForward = rerun
     start = time.perf_counter()
     found = fields.retarget(agent, MazeConfig(), maze, AT, 3, 5.0)
     edits = sum(len(way) - 1 for way in fields._ways(maze))
@@ -47,7 +47,7 @@ def share_after(agent: Agent, obs: torch.Tensor) -> float:
     """Of the network's operations, those after the edit."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    rerun = Rerun(agent, obs, AT)
+    rerun = PartialForward(agent, obs, AT)
     with FlopCounterMode(display=False) as whole, torch.no_grad():
         agent.step(obs)
     with FlopCounterMode(display=False) as rest:
@@ -60,8 +60,8 @@ def measure() -> Result:
     torch.manual_seed(0)
     agent = make_agent(default_config("rl_interp/Maze-v0")).eval()
     maze = Mazes.draw(MazeConfig(min_side=25), [0])
-    seconds(agent, maze, Rerun)
-    ours, after, edits = seconds(agent, maze, Rerun)
+    seconds(agent, maze, PartialForward)
+    ours, after, edits = seconds(agent, maze, PartialForward)
     whole, same, _ = seconds(agent, maze, WholeNetwork)
     np.testing.assert_allclose(after, same, rtol=1e-4)
     times = []

@@ -24,7 +24,7 @@ import torch
 from benchmarks.measure import Result, main
 from benchmarks.sae_peers.harness import BATCH, D_IN, LATENTS, K
 from rl_interp.core.device import int8_pays
-from sae import ArrayActivations, Feed, SAEConfig, Trainer, evaluate, largest_cosines
+from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer, evaluate, largest_cosines
 
 SAMPLES, PLANTED, ACTIVE = 200_000, 1024, 16
 TARGET_FVU, MOST_SECONDS = 0.06, 90

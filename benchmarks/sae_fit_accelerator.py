@@ -16,7 +16,7 @@ from benchmarks.measure import Result, main, skip
 from benchmarks.sae_fit import CONFIG, planted
 from benchmarks.sae_peers.harness import BATCH, D_IN
 from rl_interp.core.device import bf16_pays
-from sae import Activations, ArrayActivations, Feed, SAEConfig, Trainer
+from rl_interp.sae import Activations, ArrayActivations, Feed, SAEConfig, Trainer
 
 SAMPLES = 1 << 19  # more than latents, and as much as is kept in memory
 SIZES, SHOWN, LARGEST_DENSE = (2048, 32_768, 262_144), 32_768, 32_768

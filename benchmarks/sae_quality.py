@@ -26,7 +26,7 @@ import torch
 
 from benchmarks.sae_fit import ROOT, python_of
 from rl_interp.core.files import write_json
-from sae import ArrayActivations, SAEConfig, evaluate, fit, largest_cosines
+from rl_interp.sae import ArrayActivations, SAEConfig, evaluate, fit, largest_cosines
 
 Kind = Literal["plain", "correlated", "heavy-tailed"]
 SAMPLES, HELD_OUT, EPOCHS, BATCH = 20_000, 4_000, 12, 512

@@ -1,14 +1,27 @@
 """Sparse autoencoders on an agent's activations: fit, measure, understand, splice in, export."""
 
-from sae.data import Activations, ArrayActivations, Paired, split_by_episode
-from sae.export import load, rebuild, save
-from sae.hub import pull, push
-from sae.measure.baselines import random_dictionary
-from sae.measure.coverage import Coverage, both_signs, coordinates, coverage
-from sae.measure.effects import ClampEffect, ClampFeature, clamp_effects, direct_effects, integrated_effects, splice
-from sae.measure.features import ConceptMatch, Features, Neighbour, best_per_concept, match_concepts, neighbours
-from sae.measure.matching import Matching, match
-from sae.measure.metrics import (
+from rl_interp.sae.data import Activations, ArrayActivations, Paired, split_by_episode
+from rl_interp.sae.evaluation.baselines import random_dictionary
+from rl_interp.sae.evaluation.coverage import Coverage, both_signs, coordinates, coverage
+from rl_interp.sae.evaluation.effects import (
+    ClampEffect,
+    ClampFeature,
+    clamp_effects,
+    direct_effects,
+    integrated_effects,
+    splice,
+)
+from rl_interp.sae.evaluation.features import (
+    ConceptMatch,
+    Features,
+    Neighbour,
+    best_per_concept,
+    match_concepts,
+    neighbours,
+)
+from rl_interp.sae.evaluation.hypotheses import Hypothesis, Outcome, States, evaluate_hypothesis, predictive_features
+from rl_interp.sae.evaluation.matching import Matching, match
+from rl_interp.sae.evaluation.metrics import (
     Encoding,
     Metrics,
     action_agreement,
@@ -20,13 +33,14 @@ from sae.measure.metrics import (
     q_nmse,
     return_recovered,
 )
-from sae.measure.statements import Outcome, Statement, States, foretell, judge
-from sae.model import SAE, JumpReLU, TopK
-from sae.training.config import SAEConfig
-from sae.training.diagnosis import Diagnosis, diagnose
-from sae.training.feed import Feed
-from sae.training.trainer import Trainer, fit, fit_all
-from sae.training.whiten import Whitened, Whitening
+from rl_interp.sae.export import load, rebuild, save
+from rl_interp.sae.hub import pull, push
+from rl_interp.sae.model import SAE, JumpReLU, TopK
+from rl_interp.sae.training.config import SAEConfig
+from rl_interp.sae.training.diagnosis import Diagnosis, diagnose
+from rl_interp.sae.training.feed import Feed
+from rl_interp.sae.training.trainer import Trainer, fit, fit_all
+from rl_interp.sae.training.whiten import Whitened, Whitening
 
 __all__ = [
     "SAE",
@@ -40,6 +54,7 @@ __all__ = [
     "Encoding",
     "Features",
     "Feed",
+    "Hypothesis",
     "JumpReLU",
     "Matching",
     "Metrics",
@@ -47,7 +62,6 @@ __all__ = [
     "Outcome",
     "Paired",
     "SAEConfig",
-    "Statement",
     "States",
     "TopK",
     "Trainer",
@@ -63,18 +77,18 @@ __all__ = [
     "direct_effects",
     "encode_rows",
     "evaluate",
+    "evaluate_hypothesis",
     "fit",
     "fit_all",
-    "foretell",
     "generality",
     "integrated_effects",
-    "judge",
     "largest_cosines",
     "load",
     "match",
     "match_concepts",
     "neighbours",
     "policy_kl",
+    "predictive_features",
     "pull",
     "push",
     "q_nmse",

@@ -16,9 +16,9 @@ from rl_interp.core.errors import RunError
 from rl_interp.core.files import atomic_path, write_json
 from rl_interp.core.read import read_json
 from rl_interp.core.weights import Held, Weights, with_weights
-from sae import saelens
-from sae.model import SAE, JumpReLU, TopK
-from sae.saelens import CONFIG, WEIGHTS
+from rl_interp.sae import saelens
+from rl_interp.sae.model import SAE, JumpReLU, TopK
+from rl_interp.sae.saelens import CONFIG, WEIGHTS
 
 _AGAIN = "copy the autoencoder again"
 _LAYOUT = "6.0.0"

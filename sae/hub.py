@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rl_interp.core.errors import RunError, UserError
-from sae.export import CONFIG, WEIGHTS, load
-from sae.model import SAE
+from rl_interp.sae.export import CONFIG, WEIGHTS, load
+from rl_interp.sae.model import SAE
 
 
 def push(

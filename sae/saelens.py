@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rl_interp.core.errors import RunError
 from rl_interp.core.weights import require_finite
-from sae.model import SAE, JumpReLU, TopK
+from rl_interp.sae.model import SAE, JumpReLU, TopK
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 

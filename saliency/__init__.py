@@ -1,10 +1,10 @@
 """Where an agent looks: attribution maps with an explicit target, their controls, pictures and videos."""
 
-from saliency.gradients import Gradient, IntegratedGradients
-from saliency.methods import METHODS, randomisation_check, randomised, saliency_map
-from saliency.perturbation import GREYDANUS, Ablation, Perturbation
-from saliency.render import Frame, Panel, compose
-from saliency.targets import (
+from rl_interp.saliency.methods.gradients import Gradient, IntegratedGradients
+from rl_interp.saliency.methods.maps import METHODS, randomisation_check, randomised, saliency_map
+from rl_interp.saliency.methods.perturbation import GREYDANUS, Ablation, Perturbation
+from rl_interp.saliency.render import Frame, Panel, compose
+from rl_interp.saliency.targets import (
     Advantage,
     Chosen,
     Feature,

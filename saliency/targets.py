@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rl_interp.core.agent import Agent, PolicyOutput, State
-from rl_interp.core.contract import ADVICE, alike, taking_floats
+from rl_interp.core.check_agent import ADVICE, alike, taking_floats
 from rl_interp.core.errors import NotFiniteError, UserError, unknown
 from rl_interp.core.hooks import run_with_cache
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.cbet.counts import CountTable, ExactKey, SimHash
+from rl_interp.agents.cbet.counts import CountTable, ExactKey, SimHash
 from rl_interp.core.errors import UserError
 
 

@@ -1,11 +1,11 @@
 """DQN: network, replay, learner and training loop."""
 
-from agents.dqn.config import DQNConfig, default_config
-from agents.dqn.learner import Learner
-from agents.dqn.network import DQN
-from agents.dqn.replay import Batch, Replay
-from agents.dqn.training import train
-from agents.loop import DivergedError
+from rl_interp.agents.dqn.config import DQNConfig, default_config
+from rl_interp.agents.dqn.learner import Learner
+from rl_interp.agents.dqn.network import DQN
+from rl_interp.agents.dqn.replay import Batch, Replay
+from rl_interp.agents.dqn.training import train
+from rl_interp.agents.loop import DivergedError
 from rl_interp.core.config import from_plain
 from rl_interp.core.run import Run
 from rl_interp.core.weights import with_weights

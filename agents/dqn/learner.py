@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.dqn.config import DQNConfig
-from agents.dqn.network import DQN
-from agents.dqn.replay import Batch
+from rl_interp.agents.dqn.config import DQNConfig
+from rl_interp.agents.dqn.network import DQN
+from rl_interp.agents.dqn.replay import Batch
 from rl_interp.core.device import computes_in_bf16
 
 

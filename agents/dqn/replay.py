@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.ring import Ring
+from rl_interp.agents.ring import Ring
 from rl_interp.core.errors import UserError
 
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.dqn.config import DQNConfig
-from agents.dqn.learner import Learner
-from agents.dqn.network import DQN
-from agents.dqn.replay import Replay
-from agents.loop import Report, check_finite, train_run
+from rl_interp.agents.dqn.config import DQNConfig
+from rl_interp.agents.dqn.learner import Learner
+from rl_interp.agents.dqn.network import DQN
+from rl_interp.agents.dqn.replay import Replay
+from rl_interp.agents.loop import Report, check_finite, train_run
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import make_vector
 from rl_interp.core.rollout import Actor, Episodes, evaluate

@@ -1,11 +1,11 @@
 """DreamerV3: world model, behaviour learned in imagination, replay and training, with CBET and transfer."""
 
-from agents.dreamerv3.agent import DreamerV3, make_agent
-from agents.dreamerv3.behaviour import Imagined
-from agents.dreamerv3.config import DreamerV3Config, default_config
-from agents.dreamerv3.rssm import Latent
-from agents.dreamerv3.training import Training, train
-from agents.dreamerv3.world_model import Observed, WorldModel
+from rl_interp.agents.dreamerv3.agent import DreamerV3, make_agent
+from rl_interp.agents.dreamerv3.behaviour import Imagined
+from rl_interp.agents.dreamerv3.config import DreamerV3Config, default_config
+from rl_interp.agents.dreamerv3.rssm import Latent
+from rl_interp.agents.dreamerv3.training import Training, train
+from rl_interp.agents.dreamerv3.world_model import Observed, WorldModel
 from rl_interp.core.config import from_plain
 from rl_interp.core.run import Run
 from rl_interp.core.weights import with_weights

@@ -5,12 +5,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from agents.dreamerv3.behaviour import Behaviour, Guide, Imagined
-from agents.dreamerv3.config import DreamerV3Config
-from agents.dreamerv3.distributions import one_hot
-from agents.dreamerv3.rssm import Latent
-from agents.dreamerv3.world_model import WorldModel
-from agents.phases import explorer_config
+from rl_interp.agents.dreamerv3.behaviour import Behaviour, Guide, Imagined
+from rl_interp.agents.dreamerv3.config import DreamerV3Config
+from rl_interp.agents.dreamerv3.distributions import one_hot
+from rl_interp.agents.dreamerv3.rssm import Latent
+from rl_interp.agents.dreamerv3.world_model import WorldModel
+from rl_interp.agents.phases import explorer_config
 from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.errors import UserError
 from rl_interp.core.run import Run, load_into

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from agents.dreamerv3 import distributions
-from agents.dreamerv3.config import SIZES, DreamerV3Config
-from agents.dreamerv3.networks import MLP, Points
-from agents.dreamerv3.rssm import Latent
-from agents.dreamerv3.world_model import WorldModel
+from rl_interp.agents.dreamerv3 import distributions
+from rl_interp.agents.dreamerv3.config import SIZES, DreamerV3Config
+from rl_interp.agents.dreamerv3.networks import MLP, Points
+from rl_interp.agents.dreamerv3.rssm import Latent
+from rl_interp.agents.dreamerv3.world_model import WorldModel
 from rl_interp.core.hooks import phase
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from agents.cbet import CBETConfig
-from agents.phases import check_phases
+from rl_interp.agents.cbet import CBETConfig
+from rl_interp.agents.phases import check_phases
 from rl_interp.core.envs import EnvConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers, unknown
 

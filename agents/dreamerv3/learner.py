@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.dreamerv3.agent import DreamerV3
-from agents.dreamerv3.behaviour import Guide
-from agents.dreamerv3.graph import CUDAGraph
-from agents.dreamerv3.replay import Batch
-from agents.dreamerv3.rssm import Latent
+from rl_interp.agents.dreamerv3.agent import DreamerV3
+from rl_interp.agents.dreamerv3.behaviour import Guide
+from rl_interp.agents.dreamerv3.graph import CUDAGraph
+from rl_interp.agents.dreamerv3.replay import Batch
+from rl_interp.agents.dreamerv3.rssm import Latent
 from rl_interp.core.device import computes_in_bf16, send
 
 EXPLORER = "explorer_"

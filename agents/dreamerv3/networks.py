@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from agents.dreamerv3.distributions import symlog
-from agents.dreamerv3.norm import LayerNorm
+from rl_interp.agents.dreamerv3.distributions import symlog
+from rl_interp.agents.dreamerv3.norm import LayerNorm
 from rl_interp.core.agent import HookPoint
 
 Points = list[tuple[str, HookPoint]]

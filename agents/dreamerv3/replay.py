@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from agents.ring import Ring
+from rl_interp.agents.ring import Ring
 from rl_interp.core.errors import UserError
 
 Batch = dict[str, NDArray[Any]]

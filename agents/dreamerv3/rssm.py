@@ -12,9 +12,9 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.dreamerv3 import distributions
-from agents.dreamerv3.networks import Dense, Points, normal_init, to_compute, uniform_init
-from agents.dreamerv3.norm import LayerNorm
+from rl_interp.agents.dreamerv3 import distributions
+from rl_interp.agents.dreamerv3.networks import Dense, Points, normal_init, to_compute, uniform_init
+from rl_interp.agents.dreamerv3.norm import LayerNorm
 from rl_interp.core.agent import HookPoint
 
 

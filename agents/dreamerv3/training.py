@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from agents.cbet import CBET
-from agents.dreamerv3.agent import load_explorer, make_agent
-from agents.dreamerv3.config import DreamerV3Config
-from agents.dreamerv3.learner import EXPLORER, Learner
-from agents.dreamerv3.replay import SequenceReplay
-from agents.dreamerv3.rssm import RSSM, Latent
-from agents.loop import Report, check_finite, train_run
+from rl_interp.agents.cbet import CBET
+from rl_interp.agents.dreamerv3.agent import load_explorer, make_agent
+from rl_interp.agents.dreamerv3.config import DreamerV3Config
+from rl_interp.agents.dreamerv3.learner import EXPLORER, Learner
+from rl_interp.agents.dreamerv3.replay import SequenceReplay
+from rl_interp.agents.dreamerv3.rssm import RSSM, Latent
+from rl_interp.agents.loop import Report, check_finite, train_run
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
 from rl_interp.core.envs.games import GameVector

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.dreamerv3 import distributions
-from agents.dreamerv3.config import SIZES, DreamerV3Config
-from agents.dreamerv3.networks import MLP, ImageDecoder, ImageEncoder, Points, VectorEncoder, stages
-from agents.dreamerv3.rssm import RSSM, Latent
+from rl_interp.agents.dreamerv3 import distributions
+from rl_interp.agents.dreamerv3.config import SIZES, DreamerV3Config
+from rl_interp.agents.dreamerv3.networks import MLP, ImageDecoder, ImageEncoder, Points, VectorEncoder, stages
+from rl_interp.agents.dreamerv3.rssm import RSSM, Latent
 from rl_interp.core.agent import HookPoint
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import phase

@@ -1,9 +1,9 @@
 """IMPALA: network, actors, learner and training loop, with CBET and transfer."""
 
-from agents.impala.config import IMPALAConfig, default_config
-from agents.impala.network import IMPALA
-from agents.impala.training import Training, train
-from agents.impala.transfer import Transfer, make_agent
+from rl_interp.agents.impala.config import IMPALAConfig, default_config
+from rl_interp.agents.impala.network import IMPALA
+from rl_interp.agents.impala.training import Training, train
+from rl_interp.agents.impala.transfer import Transfer, make_agent
 from rl_interp.core.config import from_plain
 from rl_interp.core.run import Run
 from rl_interp.core.weights import with_weights

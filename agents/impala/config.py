@@ -4,8 +4,8 @@ import reprlib
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from agents.cbet import CBETConfig
-from agents.phases import check_phases
+from rl_interp.agents.cbet import CBETConfig
+from rl_interp.agents.phases import check_phases
 from rl_interp.core.envs import CrafterConfig, EnvConfig, MazeConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers
 

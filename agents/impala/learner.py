@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from agents.impala.config import IMPALAConfig
-from agents.impala.network import IMPALA
-from agents.impala.player import Unroll
-from agents.impala.transfer import Transfer
-from agents.impala.vtrace import vtrace
+from rl_interp.agents.impala.actor import Unroll
+from rl_interp.agents.impala.config import IMPALAConfig
+from rl_interp.agents.impala.network import IMPALA
+from rl_interp.agents.impala.transfer import Transfer
+from rl_interp.agents.impala.vtrace import vtrace
 from rl_interp.core.agent import PolicyOutput
 from rl_interp.core.device import computes_in_bf16
 

@@ -9,8 +9,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from agents.impala.lstm import HookedLSTM, LSTMState, lstm_hook_points
-from agents.impala.pool import MaxPool2d
+from rl_interp.agents.impala.lstm import HookedLSTM, LSTMState, lstm_hook_points
+from rl_interp.agents.impala.max_pool import MaxPool2d
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 
 

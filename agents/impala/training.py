@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from agents.cbet import CBET
-from agents.impala.actors import Actors, LocalActor, ProcessActors
-from agents.impala.config import IMPALAConfig
-from agents.impala.learner import Learner, Losses
-from agents.impala.player import Unroll, environments, flat_weights
-from agents.impala.transfer import Transfer, load_explorer, make_agent
-from agents.loop import Report, check_finite, train_run
+from rl_interp.agents.cbet import CBET
+from rl_interp.agents.impala.actor import Unroll, environments, flat_weights
+from rl_interp.agents.impala.actor_pool import ActorPool, LocalActorPool, ProcessActorPool
+from rl_interp.agents.impala.config import IMPALAConfig
+from rl_interp.agents.impala.learner import Learner, Losses
+from rl_interp.agents.impala.transfer import Transfer, load_explorer, make_agent
+from rl_interp.agents.loop import Report, check_finite, train_run
 from rl_interp.core.agent import Agent
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
@@ -179,15 +179,15 @@ def _make_actors(
     count: int,
     ray_address: str | None,
     warn: Callable[[str], None],
-) -> Actors:
+) -> ActorPool:
     if ray_address is not None:
         try:
-            from agents.impala.ray_actors import RayActors
+            from rl_interp.agents.impala.ray_actor_pool import RayActorPool
         except ModuleNotFoundError:
             raise UserError(
                 "--ray given, and Ray is not installed; install the extra: pip install 'rl-interp[distributed]'."
             ) from None
-        return RayActors(config, seed, agent, max(1, count), ray_address, warn)
+        return RayActorPool(config, seed, agent, max(1, count), ray_address, warn)
     if count == 0:
-        return LocalActor(config, seed, agent)
-    return ProcessActors(config, seed, agent, count, warn=warn)
+        return LocalActorPool(config, seed, agent)
+    return ProcessActorPool(config, seed, agent, count, warn=warn)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from agents.impala.config import IMPALAConfig
-from agents.impala.network import IMPALA
-from agents.phases import explorer_config
+from rl_interp.agents.impala.config import IMPALAConfig
+from rl_interp.agents.impala.network import IMPALA
+from rl_interp.agents.phases import explorer_config
 from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.run import Run, load_into
 

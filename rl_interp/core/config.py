@@ -47,7 +47,8 @@ def _leaves(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, 
 
 
 def from_plain(cls: type[T], values: Mapping[str, Any], source: Path | str) -> T:
-    """The dataclass `cls` from what `to_plain` gave; fields that are missing take their default.
+    """The dataclass `cls` from what `to_plain` gave; fields that are missing take their default. A class may have
+    `RENAMED`, from the names that fields had in earlier versions to those of now.
 
     Raises:
         RunError: `values` names a field that `cls` does not have, or gives one a value of another type, or one that
@@ -55,7 +56,9 @@ def from_plain(cls: type[T], values: Mapping[str, Any], source: Path | str) -> T
     """
     hints = _hints(cls)
     arguments = {}
+    renamed = getattr(cls, "RENAMED", {})
     for name, value in values.items():
+        name = renamed.get(name, name)
         if name not in hints:
             raise RunError(f"{source}: {unknown(f'{cls.__name__} field', name, list(hints))}")
         arguments[name] = _field(hints[name], value, f"{source}: {name}")

@@ -1,1 +1,1 @@
-"""Fitting: configuration, data feed, kinds, kernels, trainer."""
+"""Fitting: configuration, data feed, variants, kernels, trainer."""

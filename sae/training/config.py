@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import ClassVar, Literal
 
 from rl_interp.core.errors import UserError
 
@@ -11,8 +11,10 @@ from rl_interp.core.errors import UserError
 class SAEConfig:
     """A sparse autoencoder or transcoder, and how it is fitted. The defaults suit a DQN's layer."""
 
-    kind: Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"] = "topk"
-    """What decides which latents are active; see `sae.training.kinds`."""
+    RENAMED: ClassVar = {"kind": "variant", "revive": "resample"}
+
+    variant: Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"] = "topk"
+    """What decides which latents are active; see `rl_interp.sae.training.variants`."""
     latents: int = 2048
     """Width of the dictionary, d_sae."""
     k: int = 32
@@ -37,7 +39,7 @@ class SAEConfig:
     dead_after: float = 0.25
     """Passes over the data without firing after which a latent counts as dead during the fit. Relative
     to the data: a window of millions of samples would never trigger on a small store."""
-    revive: bool = True
+    resample: bool = True
     """Whether dead latents start again, each window of `dead_after`, as samples that are reconstructed
     badly (Bricken et al. 2023, "Neuron Resampling"), besides what the auxiliary loss does."""
     start: Literal["samples", "random"] = "samples"
@@ -98,7 +100,7 @@ class SAEConfig:
         """
         if self.learning_rate is not None:
             return self.learning_rate
-        highest = _HIGHEST_RATE * min(1.0, 2048 / self.latents) * (0.25 if self.kind == "matryoshka" else 1.0)
+        highest = _HIGHEST_RATE * min(1.0, 2048 / self.latents) * (0.25 if self.variant == "matryoshka" else 1.0)
         return min(highest, max(_LOWEST_RATE, _RATE * self.k / max(1.0, dimensions)))
 
     def _require(self, name: str, fine: bool, wanted: str) -> None:

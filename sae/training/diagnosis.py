@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.errors import UserError
-from sae.data import Activations, check_finite, sample_rows
-from sae.training.config import SAEConfig
-from sae.training.whiten import check_width
+from rl_interp.sae.data import Activations, check_finite, sample_rows
+from rl_interp.sae.training.config import SAEConfig
+from rl_interp.sae.training.whiten import check_width
 
 _ROWS = 16_384
 _LOUD_MEAN = 1.0

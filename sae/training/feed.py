@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rl_interp.core.device import pick_device, send
 from rl_interp.core.errors import UserError
-from sae.data import Activations, ArrayActivations, Paired, batches, check_finite, sample_rows
-from sae.training.config import SAEConfig
-from sae.training.whiten import Whitened, Whitening
+from rl_interp.sae.data import Activations, ArrayActivations, Paired, batches, check_finite, sample_rows
+from rl_interp.sae.training.config import SAEConfig
+from rl_interp.sae.training.whiten import Whitened, Whitening
 
 _STATISTICS_ROWS = 65_536
 _IN_MEMORY_BYTES = 1 << 30

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from rl_interp.core.device import keep_memory
 from rl_interp.core.errors import UserError
-from sae.data import Activations
-from sae.model import SAE
-from sae.training.accelerator import AcceleratorKernel, check_triton
-from sae.training.config import SAEConfig
-from sae.training.cpu import CPUKernel, loops_are_right
-from sae.training.feed import Feed
-from sae.training.kinds import KINDS, Losses
-from sae.training.pairs import DenseKernel, Kernel
+from rl_interp.sae.data import Activations
+from rl_interp.sae.model import SAE
+from rl_interp.sae.training.config import SAEConfig
+from rl_interp.sae.training.feed import Feed
+from rl_interp.sae.training.kernels.accelerator import AcceleratorKernel, check_triton
+from rl_interp.sae.training.kernels.cpu import CPUKernel, loops_are_right
+from rl_interp.sae.training.kernels.pairs import DenseKernel, Kernel
+from rl_interp.sae.training.variants import VARIANTS, Losses
 
 Progress = Callable[[int, int, dict[str, float]], None]
 
@@ -42,7 +42,7 @@ class Trainer:
             )
         self.feed, self.config = feed, config
         sizes = feed.into.to.shape[1], feed.out.to.shape[1]
-        self.kind = KINDS[config.kind](config, _kernel(config, feed.device), *sizes).to(feed.device)
+        self.variant = VARIANTS[config.variant](config, _kernel(config, feed.device), *sizes).to(feed.device)
         gain = self._initialise(np.random.default_rng(config.seed))
         self.optimizer = self._optimizer(gain)
         self.samples = 0
@@ -72,7 +72,7 @@ class Trainer:
             other = noise
         # Among samples, a grain of noise keeps two that happen to be equal from staying one latent.
         samples, grain = (1.0, 0.01) if self.config.start == "samples" else (0.0, 1.0)
-        return self.kind.initialise(
+        return self.variant.initialise(
             samples * x + grain * noise, samples * y + grain * other, *self.feed.draw(rng, self.config.batch_size)
         )
 
@@ -84,8 +84,8 @@ class Trainer:
         would turn its directions thirteen times as far: most latents would lose every sample and die. Biases are of the
         size of what latents are worth, which is that of the data, and take whole steps.
         """
-        rate, encoder = self.config.peak_rate(self.feed.out.dimensions), self.kind.encoder
-        others = [parameter for parameter in self.kind.parameters() if parameter is not encoder]
+        rate, encoder = self.config.peak_rate(self.feed.out.dimensions), self.variant.encoder
+        others = [parameter for parameter in self.variant.parameters() if parameter is not encoder]
         groups = [{"params": others, "lr": rate, "peak": rate}]
         groups.append({"params": [encoder], "lr": rate * gain, "peak": rate * gain})
         return torch.optim.Adam(groups, fused=True)
@@ -95,7 +95,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * self._schedule()
         x, y = self.feed.next() if batch is None else batch
-        losses = self.kind.losses(x, y, self.feed.out.variance)
+        losses = self.variant.losses(x, y, self.feed.out.variance)
         loss, dead = losses.loss, self.dead_latents
         if self.config.aux_k and len(dead):
             loss = loss + self.config.aux_coefficient * self.aux_loss(x, losses.residual, dead)
@@ -104,25 +104,25 @@ class Trainer:
         self._remove_parallel_gradient()
         self.optimizer.step()
         with torch.no_grad():
-            self.kind.decoder.div_(self.kind.decoder.norm(dim=1, keepdim=True))
+            self.variant.decoder.div_(self.variant.decoder.norm(dim=1, keepdim=True))
         self.silent.add_(len(x)).masked_fill_(losses.fired, 0)
         windows = self.samples // self._window
         self.samples += len(x)
         self.updates += 1
-        if self.config.revive and self.samples // self._window > windows and self._schedule() == 1:
-            self._revive(x, losses.residual)
+        if self.config.resample and self.samples // self._window > windows and self._schedule() == 1:
+            self._resample(x, losses.residual)
         return losses
 
     def aux_loss(self, x: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
         """The share of `residual [N, D_out]` that the `aux_k` strongest of the latents `dead` leave unexplained."""
-        kind, nothing = self.kind, residual.new_zeros(residual.shape[1])
+        variant, nothing = self.variant, residual.new_zeros(residual.shape[1])
         k = min(self.config.aux_k, len(dead))
-        pairs, pre = kind.kernel.top_rows(x, kind.encoder[dead], kind.b_enc[dead], k)
-        left_over, _ = kind.kernel.error(pre.relu(), kind.decoder[dead], nothing, -residual, pairs)
+        pairs, pre = variant.kernel.top_rows(x, variant.encoder[dead], variant.b_enc[dead], k)
+        left_over, _ = variant.kernel.error(pre.relu(), variant.decoder[dead], nothing, -residual, pairs)
         return left_over / residual.square().sum().clamp(min=torch.finfo(residual.dtype).tiny)
 
     @torch.no_grad()
-    def _revive(self, x: Tensor, residual: Tensor) -> None:
+    def _resample(self, x: Tensor, residual: Tensor) -> None:
         """Start the dead latents again as samples, drawn in proportion to their squared error: what was read there,
         and what was missing."""
         error = residual.square().sum(1)
@@ -133,8 +133,8 @@ class Trainer:
         share = (error / error.sum()).double().cpu().numpy()
         chosen = torch.from_numpy(rng.choice(len(x), len(dead), replace=False, p=share / share.sum())).to(x.device)
         read = x[chosen]
-        missing = -residual[chosen] if self.feed.transcodes else read - self.kind.b_dec
-        for parameter in self.kind.restart(dead, living, read, missing):
+        missing = -residual[chosen] if self.feed.transcodes else read - self.variant.b_dec
+        for parameter in self.variant.restart(dead, living, read, missing):
             for moment in ("exp_avg", "exp_avg_sq"):
                 self.optimizer.state[parameter][moment][dead] = 0
         self.silent[dead] = 0
@@ -142,7 +142,7 @@ class Trainer:
     @torch.no_grad()
     def _remove_parallel_gradient(self) -> None:
         """Project each row's gradient off the row, so that Adam's moments hold no step that renormalising undoes."""
-        weight, gradient = self.kind.decoder, self.kind.decoder.grad
+        weight, gradient = self.variant.decoder, self.variant.decoder.grad
         assert gradient is not None
         gradient.addcmul_((gradient * weight).sum(1, keepdim=True), weight, value=-1)
 
@@ -167,9 +167,11 @@ class Trainer:
         Latents keep their values, and so their ranks: rows of `W_dec` are what one unit of a latent adds to the raw
         activations, and have unit norm only where `ridge` is infinite and one factor scales all.
         """
-        kind, into, out = self.kind, self.feed.into, self.feed.out
-        sae = kind.finished(len(into.to), len(out.to) if self.feed.transcodes else None)
-        encoder, bias, decoder, b_dec = (each.cpu() for each in (*kind.used_encoder(), kind.decoder, kind.b_dec))
+        variant, into, out = self.variant, self.feed.into, self.feed.out
+        sae = variant.finished(len(into.to), len(out.to) if self.feed.transcodes else None)
+        encoder, bias, decoder, b_dec = (
+            each.cpu() for each in (*variant.used_encoder(), variant.decoder, variant.b_dec)
+        )
         sae.W_enc.copy_(into.to @ encoder.T)
         # Both were fitted to x − mean. A transcoder is given x; an autoencoder x − b_dec, whose b_dec holds the mean.
         given = -into.mean @ into.to if self.feed.transcodes else b_dec
@@ -182,7 +184,7 @@ class Trainer:
         """Tensors and plain numbers, copied: going on with the fit does not change them."""
         return copy.deepcopy(
             {
-                "kind": self.kind.state_dict(),
+                "variant": self.variant.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "feed": self.feed.state_dict(),
                 "samples": self.samples,
@@ -195,18 +197,24 @@ class Trainer:
         """Take up a fit where `state_dict` saw it.
 
         Raises:
-            UserError: the state is of another kind, other latents or another width.
+            UserError: the state is of another variant, other latents or another width.
         """
         state = copy.deepcopy(state)  # the optimiser would go on to write into it
-        have = {name: tuple(value.shape) for name, value in state["kind"].items()}
-        want = {name: tuple(value.shape) for name, value in self.kind.state_dict().items()}
+        if "kind" in state:  # of an earlier version
+            state["variant"] = {_RENAMED.get(name, name): value for name, value in state.pop("kind").items()}
+        have = {name: tuple(value.shape) for name, value in state["variant"].items()}
+        want = {name: tuple(value.shape) for name, value in self.variant.state_dict().items()}
         if have != want:
             raise UserError(f"the state is of a dictionary {have} and this fit makes {want}: start anew.")
-        self.kind.load_state_dict(state["kind"])
+        self.variant.load_state_dict(state["variant"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.feed.load_state_dict(state["feed"])  # another machine's whitening may differ by its components' signs
         self.samples, self.updates = state["samples"], state["updates"]
         self.silent.copy_(state["silent"])
+
+
+_RENAMED = {"price": "sparsity_coefficient"}
+"""Values of a fit's state that had another name in earlier versions."""
 
 
 def fit_all(

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.core.errors import UserError
-from sae.data import Activations
+from rl_interp.sae.data import Activations
 
 _NEGLIGIBLE = 1e-7
 """Principal components below this share of the largest one's variance are rounding errors, and left out."""

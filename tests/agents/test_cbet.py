@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.cbet import CBET, CBETConfig, CountTable, ExactKey, SimHash
+from rl_interp.agents.cbet import CBET, CBETConfig, CountTable, ExactKey, SimHash
 from rl_interp.core.errors import UserError
 
 N = 4

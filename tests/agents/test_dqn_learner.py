@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from agents.dqn import DQN, DQNConfig, Learner
-from agents.dqn.learner import bootstrap
-from agents.dqn.replay import Batch
-from agents.loop import DivergedError, check_finite
 from rl_interp import check_agent
+from rl_interp.agents.dqn import DQN, DQNConfig, Learner
+from rl_interp.agents.dqn.learner import bootstrap
+from rl_interp.agents.dqn.replay import Batch
+from rl_interp.agents.loop import DivergedError, check_finite
 from rl_interp.core.device import bf16_pays
 from rl_interp.core.hooks import run_with_cache
 

@@ -5,7 +5,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from agents.dqn.replay import Replay
+from rl_interp.agents.dqn.replay import Replay
 from rl_interp.core.errors import RunError, UserError
 
 GAMMA = 0.9

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from agents.dqn import DivergedError, DQNConfig, load, train
-from agents.dqn.training import Training
+from rl_interp.agents.dqn import DivergedError, DQNConfig, load, train
+from rl_interp.agents.dqn.training import Training
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interrupt import Interrupted
 from rl_interp.core.run import Run
@@ -28,7 +28,7 @@ def make(path, config=SMALL, seed=0):
 @pytest.fixture(autouse=True)
 def short_final_evaluation(monkeypatch):
     """The evaluation after training plays whole games; these tests are about the training before it."""
-    monkeypatch.setattr("agents.dqn.training.Training.score", lambda self: None)
+    monkeypatch.setattr("rl_interp.agents.dqn.training.Training.score", lambda self: None)
 
 
 def test_training_counts_updates_and_logs(tmp_path):
@@ -102,7 +102,7 @@ def test_an_agent_that_diverged_between_two_looks_at_the_loss_stops_as_well(tmp_
             self.agent.q.bias.fill_(float("nan"))
         return torch.tensor(0.0)
 
-    monkeypatch.setattr("agents.dqn.training.Learner.update", diverge)
+    monkeypatch.setattr("rl_interp.agents.dqn.training.Learner.update", diverge)
     with pytest.raises(DivergedError, match="the agent's preferences became nan at decision .*; the last checkpoint"):
         train(SMALL, run, 0)
     assert run.checkpoint_steps() == []
@@ -110,7 +110,7 @@ def test_an_agent_that_diverged_between_two_looks_at_the_loss_stops_as_well(tmp_
 
 def test_a_diverged_loss_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     run = make(tmp_path / "run")
-    monkeypatch.setattr("agents.dqn.training.Learner.update", lambda self, batch: torch.tensor(float("inf")))
+    monkeypatch.setattr("rl_interp.agents.dqn.training.Learner.update", lambda self, batch: torch.tensor(float("inf")))
     with pytest.raises(DivergedError, match="the loss became inf at decision 300"):
         train(SMALL, run, 0)
     assert run.checkpoint_steps() == []

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from agents.dreamerv3 import DreamerV3Config, Latent, default_config, distributions, make_agent
-from agents.dreamerv3.behaviour import lambda_returns
-from agents.dreamerv3.config import SIZES
-from agents.dreamerv3.networks import stages
-from agents.dreamerv3.norm import LayerNorm
-from rl_interp.core.contract import check_agent
+from rl_interp.agents.dreamerv3 import DreamerV3Config, Latent, default_config, distributions, make_agent
+from rl_interp.agents.dreamerv3.behaviour import lambda_returns
+from rl_interp.agents.dreamerv3.config import SIZES
+from rl_interp.agents.dreamerv3.networks import stages
+from rl_interp.agents.dreamerv3.norm import LayerNorm
+from rl_interp.core.check_agent import check_agent
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hooked, run_with_cache, run_with_hooks

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from agents.cbet import CBETConfig
-from agents.dreamerv3 import DreamerV3Config, Training, default_config, distributions, load, make_agent, train
-from agents.dreamerv3.learner import EXPLORER, Learner
-from agents.dreamerv3.replay import SequenceReplay
-from agents.loop import DivergedError
+from rl_interp.agents.cbet import CBETConfig
+from rl_interp.agents.dreamerv3 import DreamerV3Config, Training, default_config, distributions, load, make_agent, train
+from rl_interp.agents.dreamerv3.learner import EXPLORER, Learner
+from rl_interp.agents.dreamerv3.replay import SequenceReplay
+from rl_interp.agents.loop import DivergedError
 from rl_interp.core.envs import env_config
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interrupt import Interrupted

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from agents.impala.lstm import HookedLSTM
-from agents.impala.network import IMPALA
-from agents.impala.pool import MaxPool2d
-from rl_interp.core.contract import check_agent
+from rl_interp.agents.impala.lstm import HookedLSTM
+from rl_interp.agents.impala.max_pool import MaxPool2d
+from rl_interp.agents.impala.network import IMPALA
+from rl_interp.core.check_agent import check_agent
 from rl_interp.core.hooks import run_with_cache, run_with_hooks
 from rl_interp.core.interventions import Add, Clamp, Splice, Zero, as_hooks
 

@@ -1,4 +1,4 @@
-"""Actors on a real Ray cluster on this machine."""
+"""ActorPool on a real Ray cluster on this machine."""
 
 import os
 import signal
@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from agents.impala import IMPALAConfig, make_agent
-from agents.impala.player import flat_weights
-from agents.impala.training import Training
+from rl_interp.agents.impala import IMPALAConfig, make_agent
+from rl_interp.agents.impala.actor import flat_weights
+from rl_interp.agents.impala.training import Training
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.errors import UserError
 
@@ -24,11 +24,11 @@ SMALL = IMPALAConfig(
 
 @pytest.fixture
 def actors():
-    from agents.impala.ray_actors import RayActors
+    from rl_interp.agents.impala.ray_actor_pool import RayActorPool
 
     torch.manual_seed(0)
     agent, warnings = make_agent(SMALL), []
-    made = RayActors(SMALL, 0, agent, 1, "local", warnings.append)
+    made = RayActorPool(SMALL, 0, agent, 1, "local", warnings.append)
     made.publish(flat_weights(agent))
     yield made, agent, warnings
     made.close()

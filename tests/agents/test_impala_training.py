@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from agents.cbet import CBETConfig
-from agents.impala import IMPALAConfig, Transfer, default_config, load, make_agent, train
-from agents.impala.actors import ProcessActors, SharedWeights
-from agents.impala.learner import Learner, losses
-from agents.impala.player import Player, environments, flat_weights, set_flat_weights, unroll_layout
-from agents.impala.training import Training
-from agents.loop import DivergedError
+from rl_interp.agents.cbet import CBETConfig
+from rl_interp.agents.impala import IMPALAConfig, Transfer, default_config, load, make_agent, train
+from rl_interp.agents.impala.actor import Actor, environments, flat_weights, set_flat_weights, unroll_layout
+from rl_interp.agents.impala.actor_pool import ProcessActorPool, SharedWeights
+from rl_interp.agents.impala.learner import Learner, losses
+from rl_interp.agents.impala.training import Training
+from rl_interp.agents.loop import DivergedError
 from rl_interp.core.agent import PolicyOutput
 from rl_interp.core.envs import CrafterConfig, MazeConfig, MiniGridConfig
 from rl_interp.core.envs.workers import WorkerError
@@ -45,7 +45,7 @@ def empty_unroll(config):
 
 
 def played(config=SMALL, seed=0):
-    player, unroll = Player(config, seed, index=0), empty_unroll(config)
+    player, unroll = Actor(config, seed, index=0), empty_unroll(config)
     player.play(flat_weights(make_agent(config)), unroll)
     return unroll
 
@@ -61,7 +61,7 @@ def test_weights_survive_being_flattened():
 def test_an_unroll_holds_what_the_learner_would_compute(taken_log_probs):
     """The probabilities that the actor wrote are those of the unrolled network with the same weights and state."""
     torch.manual_seed(0)
-    agent, player, unroll = make_agent(SMALL), Player(SMALL, 0, index=0), empty_unroll(SMALL)
+    agent, player, unroll = make_agent(SMALL), Actor(SMALL, 0, index=0), empty_unroll(SMALL)
     for _ in range(3):  # so that states are no longer zero, and episodes have ended
         player.play(flat_weights(agent), unroll)
     np.testing.assert_allclose(unroll["log_probs"], taken_log_probs(agent, unroll), atol=1e-5)
@@ -146,7 +146,7 @@ def test_returns_are_extrinsic_whatever_the_bonus():
 
 
 def test_the_bonus_is_that_of_the_counts_in_order_of_arrival():
-    from agents.cbet import CBET
+    from rl_interp.agents.cbet import CBET
 
     training = Training(COUNTING, 0)
     _, unroll = training.actors.next()
@@ -191,7 +191,7 @@ def test_training_logs_checkpoints_evaluates_and_loads(tmp_path):
 def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_they_die(taken_log_probs):
     torch.manual_seed(0)
     agent, warnings = make_agent(SMALL), []
-    actors = ProcessActors(SMALL, 0, agent, count=2, warn=warnings.append)
+    actors = ProcessActorPool(SMALL, 0, agent, count=2, warn=warnings.append)
     try:
         actors.publish(flat_weights(agent))
         seen = set()
@@ -211,7 +211,7 @@ def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_t
 
 def test_an_actor_that_hangs_is_replaced():
     agent, warnings = make_agent(SMALL), []
-    actors = ProcessActors(SMALL, 0, agent, count=1, timeout=20.0, warn=warnings.append)
+    actors = ProcessActorPool(SMALL, 0, agent, count=1, timeout=20.0, warn=warnings.append)
     try:
         actors.publish(flat_weights(agent))
         actors.next()
@@ -233,13 +233,13 @@ def test_an_actor_that_hangs_is_replaced():
 
 def test_the_time_that_an_actor_takes_to_start_does_not_count_as_silence(monkeypatch):
     agent = make_agent(SMALL)
-    actors = ProcessActors(SMALL, 0, agent, count=1, timeout=60.0)
+    actors = ProcessActorPool(SMALL, 0, agent, count=1, timeout=60.0)
     try:
         actors.publish(flat_weights(agent))
         process = actors._actors[0].process.pid
         os.kill(process, signal.SIGSTOP)  # in the middle of its imports
         later = time.monotonic() + 100
-        monkeypatch.setattr("agents.impala.actors.time", SimpleNamespace(monotonic=lambda: later))
+        monkeypatch.setattr("rl_interp.agents.impala.actor_pool.time", SimpleNamespace(monotonic=lambda: later))
         threading.Timer(1.5, os.kill, (process, signal.SIGCONT)).start()
         assert actors.next()[0] == 0
     finally:
@@ -248,7 +248,7 @@ def test_the_time_that_an_actor_takes_to_start_does_not_count_as_silence(monkeyp
 
 def test_an_actor_that_never_begins_ends_the_training():
     agent = make_agent(SMALL)
-    actors = ProcessActors(SMALL, 0, agent, count=1, start_timeout=0.0)
+    actors = ProcessActorPool(SMALL, 0, agent, count=1, start_timeout=0.0)
     try:
         actors.publish(flat_weights(agent))
         os.kill(actors._actors[0].process.pid, signal.SIGSTOP)
@@ -282,7 +282,7 @@ def test_weights_that_are_read_while_others_are_written_are_of_one_version():
 
 
 def test_an_environment_that_gives_no_number_stops_training_in_one_sentence(monkeypatch):
-    player = Player(SMALL, 0, index=0)
+    player = Actor(SMALL, 0, index=0)
     original = player.env.recv
 
     def poisoned():
@@ -331,7 +331,7 @@ def test_transfer_starts_as_the_explorer_and_leaves_it_as_it_was(explorer, tmp_p
 
 
 def test_a_transfer_agent_opens_both_networks(explorer):
-    from rl_interp.core.contract import check_agent
+    from rl_interp.core.check_agent import check_agent
 
     agent = make_agent(replace(SMALL, explorer=str(explorer.path)))
     check_agent(agent, torch.from_numpy(played()["obs"][0]))
@@ -362,7 +362,7 @@ def test_defaults_depend_on_the_environment():
 
 
 def test_a_config_comes_back_from_plain_values(tmp_path):
-    from agents.impala import load_config
+    from rl_interp.agents.impala import load_config
 
     config = replace(COUNTING, env=CrafterConfig(length=99), channels=(4, 8))
     assert load_config(make(tmp_path / "run", config)) == config

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from agents.loop import train_run
+from rl_interp.agents.loop import train_run
 from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.errors import RunError
 from rl_interp.core.locks import writing

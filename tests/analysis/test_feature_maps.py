@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from rl_interp.analysis.feature_maps import cluster, information, names, patches
+from rl_interp.analysis.feature_maps.clusters import cluster, information, names, patches
 from rl_interp.core.errors import UserError
 
 
 @pytest.fixture(scope="module")
 def planted() -> tuple[np.ndarray, np.ndarray]:
-    """Positions `[N, D]` of four kinds, unequally many, and of very unequal scales."""
+    """ReceptiveFields `[N, D]` of four kinds, unequally many, and of very unequal scales."""
     rng = np.random.default_rng(0)
     kind = rng.choice(4, size=20_000, p=[0.7, 0.2, 0.08, 0.02])
     centres = rng.normal(size=(4, 8))

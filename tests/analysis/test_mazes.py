@@ -7,7 +7,7 @@ import pytest
 import torch
 from planted_maze import CHEESE_CHANNEL, SURE, Planted
 
-from rl_interp.analysis.mazes.decisions import (
+from rl_interp.analysis.mazes.choices import (
     Played,
     Share,
     at_decision,

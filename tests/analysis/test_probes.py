@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score, roc_auc_score
 
-from rl_interp.analysis.probes import auroc, features, probe, r_squared, recorded
+from rl_interp.analysis.probes.regression import auroc, features, probe, r_squared, recorded
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.envs.labelled import Concept
@@ -107,7 +107,7 @@ def test_wide_features_are_reduced_without_losing_what_varies():
 
 def test_episodes_are_followed_as_they_were_played(tmp_path):
     """The features of recorded episodes, played again, are those that were collected."""
-    from agents.impala import default_config, make_agent
+    from rl_interp.agents.impala import default_config, make_agent
 
     config = default_config("MiniGrid-Unlock-v0", hidden=16, lstm=16)
     agent = make_agent(config).eval()

@@ -4,7 +4,7 @@ from torch import nn
 
 from rl_interp import HookPoint, PolicyOutput, check_agent, run_with_cache, wrap
 from rl_interp.core.agent import Agent
-from rl_interp.core.contract import ContractError, rounding
+from rl_interp.core.check_agent import ContractError, rounding
 from rl_interp.core.errors import UserError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from agents.dqn import DQN
+from rl_interp.agents.dqn import DQN
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import AtariConfig, concepts_sha256, make_labelled
 from rl_interp.core.errors import HookError

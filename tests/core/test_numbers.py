@@ -7,14 +7,14 @@ from dataclasses import fields
 
 import pytest
 
-from agents.cbet import CBETConfig
-from agents.dqn import DQNConfig
-from agents.dreamerv3 import DreamerV3Config
-from agents.impala import IMPALAConfig
+from rl_interp.agents.cbet import CBETConfig
+from rl_interp.agents.dqn import DQNConfig
+from rl_interp.agents.dreamerv3 import DreamerV3Config
+from rl_interp.agents.impala import IMPALAConfig
 from rl_interp.app import cli
 from rl_interp.core.envs import AtariConfig, CrafterConfig, MazeConfig
 from rl_interp.core.errors import MAX_SEED, UserError, require_numbers
-from sae import SAEConfig
+from rl_interp.sae import SAEConfig
 
 CONFIGS = (DQNConfig, IMPALAConfig, DreamerV3Config, CBETConfig, SAEConfig, AtariConfig, CrafterConfig, MazeConfig)
 

@@ -18,9 +18,9 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from agents import impala
-from rl_interp.app.dictionaries import runs
-from rl_interp.app.load import load_agent
+from rl_interp.agents import impala
+from rl_interp.agents.load import load_agent
+from rl_interp.analysis.sae import runs
 from rl_interp.core.config import from_plain
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import sha256
@@ -264,8 +264,8 @@ def test_a_state_neither_runs_code_nor_takes_more_than_it_has(tmp_path):
 
 
 def test_a_state_that_does_not_fit_its_training_is_refused(tmp_path):
-    from agents.dqn.config import DQNConfig
-    from agents.loop import _resume
+    from rl_interp.agents.dqn.config import DQNConfig
+    from rl_interp.agents.loop import _resume
 
     run = Run.create(tmp_path / "run", "dqn", {}, 0)
     run.save_checkpoint(5, {"w": torch.ones(2)}, {"learner": [1], "n": 3})

@@ -8,8 +8,8 @@ import pytest
 import torch
 import yaml
 
-import sae
-from agents.impala import IMPALAConfig, make_agent
+from rl_interp import sae
+from rl_interp.agents.impala import IMPALAConfig, make_agent
 from rl_interp.core.config import to_plain
 from rl_interp.core.envs import CrafterConfig
 from rl_interp.core.run import Run
@@ -17,9 +17,9 @@ from rl_interp.core.run import Run
 CONFIG = IMPALAConfig(env=CrafterConfig(), hidden=50_000, lstm=0)
 MEASURE = """
 import json, sys
-from rl_interp.app.load import load_agent
+from rl_interp.agents.load import load_agent
 from rl_interp.core.errors import UserError
-import agents.impala, sae
+import rl_interp.agents.impala, sae
 def peak():  # of this program: what getrusage says goes on from its parent
     lines = open("/proc/self/status").read().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

@@ -17,15 +17,15 @@ import numpy as np
 import torch
 from alterations import ANY, Mutation
 
-import sae
-from agents import dqn, dreamerv3, impala
-from agents.dreamerv3 import published as dreamerv3_published
-from agents.impala import published as maze_published
-from agents.loop import _resume
-from rl_interp.app import study
-from rl_interp.app.dictionaries import sweep
-from rl_interp.app.dictionaries.runs import load_sae
-from rl_interp.app.load import load_agent
+from rl_interp import sae
+from rl_interp.agents import dqn, dreamerv3, impala
+from rl_interp.agents.dreamerv3 import pretrained as dreamerv3_published
+from rl_interp.agents.impala import pretrained as maze_published
+from rl_interp.agents.load import load_agent
+from rl_interp.agents.loop import _resume
+from rl_interp.analysis import study
+from rl_interp.analysis.sae import sweep
+from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.core.envs import MazeConfig, MiniGridConfig, env_config
 from rl_interp.core.files import sha256, write_json
 from rl_interp.core.run import Run
@@ -267,7 +267,7 @@ RESULT = {
 
 def _judge(directory: Path) -> None:
     fitted = types.SimpleNamespace(run=Run(directory), made_from={})
-    importlib.import_module("rl_interp.app.report.build")._evaluation(fitted)
+    importlib.import_module("rl_interp.analysis.sae.report")._evaluation(fitted)
 
 
 def _compare(directory: Path) -> None:

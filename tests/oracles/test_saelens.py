@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rl_interp.core.errors import RunError
-from sae import SAE, ArrayActivations, JumpReLU, SAEConfig, TopK, fit, load, rebuild, save
+from rl_interp.sae import SAE, ArrayActivations, JumpReLU, SAEConfig, TopK, fit, load, rebuild, save
 
 RECORDINGS = sorted((Path(__file__).parent / "published_saelens").glob("*.safetensors"))
 REFUSED = {
@@ -93,7 +93,7 @@ def test_what_the_installed_saelens_writes_is_read_and_computes_the_same(sae_len
 
 @pytest.mark.parametrize("kind", ["topk", "batch_topk", "jumprelu", "gated"])
 def test_saelens_reads_an_export_and_computes_the_same(sae_lens, tmp_path, kind):
-    ours = fit(ArrayActivations(data()), SAEConfig(kind=kind, latents=64, k=6, epochs=3, batch_size=256))
+    ours = fit(ArrayActivations(data()), SAEConfig(variant=kind, latents=64, k=6, epochs=3, batch_size=256))
     save(ours, tmp_path / "sae", {"hook_name": "fc.post"})
     theirs = sae_lens.SAE.load_from_disk(str(tmp_path / "sae"), device="cpu")
     same(theirs, ours)
@@ -101,7 +101,7 @@ def test_saelens_reads_an_export_and_computes_the_same(sae_lens, tmp_path, kind)
 
 
 def test_saelens_reads_a_jumprelu_transcoder(sae_lens, tmp_path):
-    config = SAEConfig(kind="jumprelu", latents=64, k=6, epochs=3, batch_size=256)
+    config = SAEConfig(variant="jumprelu", latents=64, k=6, epochs=3, batch_size=256)
     ours = fit(ArrayActivations(data()), config, target=ArrayActivations(data(1, 16)))
     save(ours, tmp_path / "sae")
     same(sae_lens.SAE.load_from_disk(str(tmp_path / "sae"), device="cpu"), ours)

@@ -20,8 +20,8 @@ from typing import Any
 import torch
 from processes import die, watch_files
 
+from rl_interp.analysis.sae import runs as fits
 from rl_interp.app import cli
-from rl_interp.app.dictionaries import runs as fits
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 

@@ -14,10 +14,10 @@ import torch
 from processes import die, end, killed, killed_at
 from torch import nn
 
-from agents.loop import train_run
-from rl_interp.app import study
+from rl_interp.agents.loop import train_run
+from rl_interp.analysis import study
+from rl_interp.analysis.study import stop_with_parent
 from rl_interp.app.commands.demo import _clear
-from rl_interp.app.study import stop_with_parent
 from rl_interp.core.files import write_json
 from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from rl_interp.core.errors import UserError
-from sae import ArrayActivations, Feed, SAEConfig, Trainer, fit
-from sae.training import accelerator
-from sae.training.accelerator import AcceleratorKernel, largest_of_rows
-from sae.training.cpu import CPUKernel
-from sae.training.feed import ahead
-from sae.training.kinds import KINDS
-from sae.training.pairs import DenseKernel, Pairs
+from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer, fit
+from rl_interp.sae.training.feed import ahead
+from rl_interp.sae.training.kernels import accelerator
+from rl_interp.sae.training.kernels.accelerator import AcceleratorKernel, largest_of_rows
+from rl_interp.sae.training.kernels.cpu import CPUKernel
+from rl_interp.sae.training.kernels.pairs import DenseKernel, Pairs
+from rl_interp.sae.training.variants import VARIANTS
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
@@ -120,15 +120,15 @@ def _taken(pairs: Pairs, values: torch.Tensor, exact: torch.Tensor) -> torch.Ten
 
 
 @pytest.mark.usefixtures("_exact", "_loops")
-@pytest.mark.parametrize("kind", KINDS)
-def test_losses_and_gradients_are_the_dense_ones(kind):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_and_gradients_are_the_dense_ones(variant):
     found = []
     for kernel in (AcceleratorKernel(), DenseKernel()):
-        trainer = trainer_of(SAEConfig(kind=kind, latents=48, k=4, batch_size=60))
-        trainer.kind.double().kernel = kernel
+        trainer = trainer_of(SAEConfig(variant=variant, latents=48, k=4, batch_size=60))
+        trainer.variant.double().kernel = kernel
         x, y = (each[:60].double() for each in trainer.feed.draw(np.random.default_rng(1), 60))
-        losses = trainer.kind.losses(x, y, trainer.feed.out.variance)
-        gradients = torch.autograd.grad(losses.loss, list(trainer.kind.parameters()), allow_unused=True)
+        losses = trainer.variant.losses(x, y, trainer.feed.out.variance)
+        gradients = torch.autograd.grad(losses.loss, list(trainer.variant.parameters()), allow_unused=True)
         found.append([losses.loss, losses.residual, losses.fired, *(each for each in gradients if each is not None)])
     for got, wanted in zip(*found, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-12)
@@ -139,7 +139,7 @@ def test_a_fit_is_the_dense_one_and_the_same_each_time():
     fitted = []
     for kernel in (AcceleratorKernel(), AcceleratorKernel(), DenseKernel()):
         trainer = trainer_of(SMALL)
-        trainer.kind.kernel = kernel
+        trainer.variant.kernel = kernel
         trainer.silent[:6] = 10**9  # so that some are revived
         trainer.run(should_stop=lambda each=trainer: each.updates == 4)
         fitted.append(trainer.sae())
@@ -149,21 +149,21 @@ def test_a_fit_is_the_dense_one_and_the_same_each_time():
 
 
 @pytest.mark.parametrize("kernel", ["sparse", "dense"])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_fit_keeps_to_its_device(monkeypatch, kind, kernel):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_fit_keeps_to_its_device(monkeypatch, variant, kernel):
     """On a device that is only pretended, with its sums by PyTorch: an operation on tensors of two devices raises."""
-    monkeypatch.setattr("sae.training.feed.pick_device", lambda name: pretend.DEVICE)
+    monkeypatch.setattr("rl_interp.sae.training.feed.pick_device", lambda name: pretend.DEVICE)
     monkeypatch.setattr(Feed, "_to_device", lambda feed, batch: pretend.Elsewhere(torch.from_numpy(batch)))
     monkeypatch.setattr(accelerator, "bf16_pays", lambda device: False)
     monkeypatch.setattr(accelerator, "find_spec", lambda name: "there")
     monkeypatch.setattr(accelerator, "_loops", lambda: SimpleNamespace(dots=dots, sums=sums))
     adam = torch.optim.Adam
     monkeypatch.setattr(torch.optim, "Adam", lambda groups, fused: adam(groups, foreach=False))
-    config = replace(SMALL, kind=kind, kernel=kernel, dead_after=0.2)
+    config = replace(SMALL, variant=variant, kernel=kernel, dead_after=0.2)
     data, target = (ArrayActivations(np.random.default_rng(0).normal(size=(600, width))) for width in (12, 20))
     with pretend.Pretending():
         trainer = Trainer(Feed(data, config, target=target), config)
-        assert all(parameter.device == pretend.DEVICE for parameter in trainer.kind.parameters())
+        assert all(parameter.device == pretend.DEVICE for parameter in trainer.variant.parameters())
         trainer.silent[:6] = 10**9
         trainer.run()
         trainer.load_state_dict(trainer.state_dict())

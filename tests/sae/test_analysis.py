@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from rl_interp import run_with_hooks
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interventions import Zero, as_hooks
-from sae import (
+from rl_interp.sae import (
     SAE,
     ArrayActivations,
     ClampFeature,

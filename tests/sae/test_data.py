@@ -7,7 +7,7 @@ import pytest
 
 from rl_interp.core.errors import UserError
 from rl_interp.core.store import ActivationStore, StoreWriter
-from sae import (
+from rl_interp.sae import (
     ArrayActivations,
     Features,
     Feed,

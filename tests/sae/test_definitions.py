@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from sae import ArrayActivations, Features, JumpReLU, clamp_effects, coverage, evaluate, return_recovered
+from rl_interp.sae import ArrayActivations, Features, JumpReLU, clamp_effects, coverage, evaluate, return_recovered
 
 
 @torch.no_grad()

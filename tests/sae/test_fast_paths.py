@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from agents.dreamerv3 import norm
-from agents.impala import pool
+from rl_interp.agents.dreamerv3 import norm
+from rl_interp.agents.impala import max_pool as pool
 from rl_interp.app.commands.info import info
 from rl_interp.core import device
 from rl_interp.core.errors import UserError
-from sae.training import cpu, kernels, trainer
-from sae.training.config import SAEConfig
-from sae.training.cpu import CPUKernel
-from sae.training.pairs import DenseKernel
+from rl_interp.sae.training import trainer
+from rl_interp.sae.training.config import SAEConfig
+from rl_interp.sae.training.kernels import cpu
+from rl_interp.sae.training.kernels import loops as kernels
+from rl_interp.sae.training.kernels.cpu import CPUKernel
+from rl_interp.sae.training.kernels.pairs import DenseKernel
 
 CPU = torch.device("cpu")
 TRIED = (device.bf16_is_right, device.int8_is_right, cpu.loops_are_right, pool.loops_are_right, norm.loops_are_right)

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from rl_interp.core.errors import UserError
 from rl_interp.core.store import ActivationStore, StoreWriter
-from sae import ArrayActivations, Feed, SAEConfig, TopK, Trainer, Whitening, diagnose, evaluate, fit, fit_all
-from sae.data import batches
-from sae.training.kinds import KINDS
+from rl_interp.sae import ArrayActivations, Feed, SAEConfig, TopK, Trainer, Whitening, diagnose, evaluate, fit, fit_all
+from rl_interp.sae.data import batches
+from rl_interp.sae.training.variants import VARIANTS
 
 SMALL = SAEConfig(latents=64, k=4, epochs=40, batch_size=256, learning_rate=3e-3, aux_k=32)
 
@@ -32,14 +32,14 @@ def trainer_of(data, config=SMALL, target=None) -> Trainer:
     return Trainer(Feed(ArrayActivations(data), config, target=target), config)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_finds_planted_features_with_about_k_latents_active(kind):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_finds_planted_features_with_about_k_latents_active(variant):
     data, directions = planted(10_000)
-    config = replace(SMALL, kind=kind)
+    config = replace(SMALL, variant=variant)
     sae = fit(ArrayActivations(data), config)
     cosine = directions @ F.normalize(sae.W_dec.detach(), dim=1).numpy().T
     # A small prefix that stands for all features holds mixtures of them.
-    assert (cosine.max(1) > 0.9).mean() > (0.6 if kind == "matryoshka" else 0.9)
+    assert (cosine.max(1) > 0.9).mean() > (0.6 if variant == "matryoshka" else 0.9)
     metrics = evaluate(sae, ArrayActivations(data), np.arange(len(data)))
     assert metrics.fvu < 0.15
     assert metrics.dead_fraction < 0.05
@@ -63,8 +63,8 @@ def test_prefixes_of_a_matryoshka_dictionary_reconstruct_on_their_own():
     data, _ = planted(6000)
     x = torch.from_numpy(data)
 
-    def unexplained(kind: str) -> float:
-        sae = fit(ArrayActivations(data), replace(SMALL, kind=kind))
+    def unexplained(variant: str) -> float:
+        sae = fit(ArrayActivations(data), replace(SMALL, variant=variant))
         latents = sae.encode(x)
         latents[:, 16:] = 0
         return ((x - sae.decode(latents)).square().sum() / (x - x.mean(0)).square().sum()).item()
@@ -91,7 +91,7 @@ def test_the_fold_is_exact():
     trainer.run(should_stop=lambda: trainer.updates == 20)
     x, whitening = torch.from_numpy(data[:50]), trainer.feed.into
     whitened = torch.from_numpy(whitening.apply(data[:50]))
-    residual = trainer.kind.losses(whitened, whitened, 1.0).residual
+    residual = trainer.variant.losses(whitened, whitened, 1.0).residual
     wanted = (whitened + residual) @ whitening.back + whitening.mean
     torch.testing.assert_close(trainer.sae()(x), wanted, rtol=1e-4, atol=1e-2)  # values are about 300
 
@@ -101,11 +101,11 @@ def test_decoder_rows_keep_unit_norm_and_the_parallel_gradient_is_gone():
     trainer = trainer_of(data)
     for _ in range(3):
         trainer.step()
-    torch.testing.assert_close(trainer.kind.decoder.norm(dim=1), torch.ones(64))
+    torch.testing.assert_close(trainer.variant.decoder.norm(dim=1), torch.ones(64))
     x = torch.randn(50, 32)
-    trainer.kind.losses(x, x, 1.0).loss.backward()
+    trainer.variant.losses(x, x, 1.0).loss.backward()
     trainer._remove_parallel_gradient()
-    along = (trainer.kind.decoder.grad * trainer.kind.decoder).sum(1)
+    along = (trainer.variant.decoder.grad * trainer.variant.decoder).sum(1)
     assert along.abs().max() < 1e-7
 
 
@@ -122,7 +122,7 @@ def test_one_direction_of_large_variance_leaves_no_latent_dead():
         return evaluate(sae, ArrayActivations(data), np.arange(len(data))).dead_fraction
 
     assert dead() < 0.02
-    assert dead(ridge=float("inf"), revive=False) > 0.2
+    assert dead(ridge=float("inf"), resample=False) > 0.2
 
 
 def test_dead_latents_start_again_as_samples_that_are_reconstructed_badly():
@@ -134,12 +134,12 @@ def test_dead_latents_start_again_as_samples_that_are_reconstructed_badly():
     trainer.silent[:5] = 10**9
     residual = torch.zeros(len(x), 32)
     residual[[7, 9, 20, 21, 22], 0] = torch.tensor([1e3, 1.0, 1.0, 1.0, 1.0])
-    trainer._revive(x, residual)
+    trainer._resample(x, residual)
     assert not len(trainer.dead_latents)
-    cosine = F.normalize(x[[7, 9, 20, 21, 22]] - trainer.kind.b_dec, dim=1) @ trainer.kind.decoder[:5].T
+    cosine = F.normalize(x[[7, 9, 20, 21, 22]] - trainer.variant.b_dec, dim=1) @ trainer.variant.decoder[:5].T
     torch.testing.assert_close(cosine.amax(0), torch.ones(5))
-    assert (x[7] @ trainer.kind.encoder[:5].T + trainer.kind.b_enc[:5] > 0).any()
-    assert not trainer.optimizer.state[trainer.kind.encoder]["exp_avg"][:5].any()
+    assert (x[7] @ trainer.variant.encoder[:5].T + trainer.variant.b_enc[:5] > 0).any()
+    assert not trainer.optimizer.state[trainer.variant.encoder]["exp_avg"][:5].any()
 
 
 def test_whitening_evens_out_the_components_and_undoes_itself():
@@ -164,10 +164,10 @@ def test_whitening_evens_out_the_components_and_undoes_itself():
     )
 
 
-@pytest.mark.parametrize("kind", ["topk", "gated"])
-def test_a_resumed_fit_equals_the_uninterrupted_one_to_the_last_bit(kind):
+@pytest.mark.parametrize("variant", ["topk", "gated"])
+def test_a_resumed_fit_equals_the_uninterrupted_one_to_the_last_bit(variant):
     data = planted(2000)[0]
-    config = SAEConfig(kind=kind, latents=64, k=4, epochs=3, batch_size=256, dead_after=0.3)
+    config = SAEConfig(variant=variant, latents=64, k=4, epochs=3, batch_size=256, dead_after=0.3)
     whole, part, resumed = (trainer_of(data, config) for _ in range(3))
     whole.run()
     part.run(should_stop=lambda: part.updates == 11)
@@ -176,7 +176,7 @@ def test_a_resumed_fit_equals_the_uninterrupted_one_to_the_last_bit(kind):
     resumed.feed._whiten((replace(into, to=-into.to, back=-into.back),))
     resumed.load_state_dict(part.state_dict())
     resumed.run()
-    for (name, a), b in zip(whole.kind.state_dict().items(), resumed.kind.state_dict().values(), strict=True):
+    for (name, a), b in zip(whole.variant.state_dict().items(), resumed.variant.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
     assert torch.equal(whole.silent, resumed.silent)
     with pytest.raises(UserError, match="the state is of a dictionary"):
@@ -233,8 +233,8 @@ def test_the_diagnosis_names_what_kills_latents_and_the_remedy():
 
 
 def test_a_nan_on_a_disk_is_named_when_the_loss_meets_it(monkeypatch, tmp_path):
-    monkeypatch.setattr("sae.training.feed._IN_MEMORY_BYTES", 0)
-    monkeypatch.setattr("sae.training.feed._STATISTICS_ROWS", 500)
+    monkeypatch.setattr("rl_interp.sae.training.feed._IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr("rl_interp.sae.training.feed._STATISTICS_ROWS", 500)
     data, _ = planted(4000)
     config = replace(SMALL, epochs=5)
     sampled = np.random.default_rng(config.data_seed).choice(4000, 500, replace=False, shuffle=False)
@@ -289,11 +289,11 @@ def test_the_default_step_size_is_the_same_whatever_the_scale_and_the_passes():
     assert rates[0] < 0.03
 
 
-@pytest.mark.parametrize("kind", ["topk", "batch_topk", "jumprelu", "gated", "matryoshka"])
-def test_the_default_step_size_is_bounded_whatever_the_data(kind):
+@pytest.mark.parametrize("variant", ["topk", "batch_topk", "jumprelu", "gated", "matryoshka"])
+def test_the_default_step_size_is_bounded_whatever_the_data(variant):
     """On a DQN's layer, in which a third to a half of the dimensions are active, it is the highest."""
-    config = SAEConfig(kind=kind)
-    highest = 0.0075 if kind == "matryoshka" else 0.03
+    config = SAEConfig(variant=variant)
+    highest = 0.0075 if variant == "matryoshka" else 0.03
     assert config.peak_rate(0) == config.peak_rate(74) == highest
     assert replace(config, latents=8192).peak_rate(74) == highest / 4
     assert 0 < replace(config, k=1).peak_rate(1e9) < 1e-3

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-import sae
+from rl_interp import sae
 from rl_interp.core.errors import RunError, UserError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from rl_interp.core.device import int8_pays
-from sae.training import kernels
-from sae.training.cpu import CPUKernel
-from sae.training.pairs import DenseKernel
+from rl_interp.sae.training.kernels import loops as kernels
+from rl_interp.sae.training.kernels.cpu import CPUKernel
+from rl_interp.sae.training.kernels.pairs import DenseKernel
 
 
 @pytest.mark.parametrize("shape", [(40, 64, 7, 4), (1, 30, 5, 29), (700, 300, 33, 16), (64, 3000, 8, 5)])

@@ -1,5 +1,5 @@
-"""Every kind's loss and its gradients beside their definitions, which are written out here from the papers, with dense
-matrices in double precision."""
+"""Every variant's loss and its gradients beside their definitions, which are written out here from the papers, with
+dense matrices in double precision."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae import ArrayActivations, Feed, SAEConfig, Trainer
-from sae.training.kinds import KINDS
+from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer
+from rl_interp.sae.training.variants import VARIANTS
 
 CONFIG = SAEConfig(latents=64, k=4, aux_k=8, prefixes=(0.125, 0.5, 1.0))
 VARIANCE = 7.0
 
 Defined = tuple[Tensor, Tensor, Tensor | float]
-"""Latents `[N, F]`, what is to be small of the squared errors, and what has a price, summed over the batch."""
+"""Latents `[N, F]`, what is to be small of the squared errors, and what is penalised, summed over the batch."""
 
 
 def topk(p: SimpleNamespace, pre: Tensor, y: Tensor) -> Defined:
@@ -40,7 +40,7 @@ def matryoshka(p: SimpleNamespace, pre: Tensor, y: Tensor) -> Defined:
 
 
 def jumprelu(p: SimpleNamespace, pre: Tensor, y: Tensor) -> Defined:
-    """z · H(z − θ), and a price on H(z − θ), with the pseudo-derivatives −θ/ε K((z − θ)/ε) and −1/ε K((z − θ)/ε) by θ
+    """z · H(z − θ), and a penalty on H(z − θ), with the pseudo-derivatives −θ/ε K((z − θ)/ε) and −1/ε K((z − θ)/ε) by θ
     (Rajamanoharan et al. 2024, arXiv 2407.14435, eqs. 11 and 12)."""
     fixed = p.log_threshold.detach().exp()
     moved = p.log_threshold.exp() - fixed  # zero, so that only its factor's share in the gradient is left
@@ -52,7 +52,7 @@ def jumprelu(p: SimpleNamespace, pre: Tensor, y: Tensor) -> Defined:
 
 
 def gated(p: SimpleNamespace, pre: Tensor, y: Tensor) -> Defined:
-    """The gates' signs open what has a scale and a bias of its own; a price on the gates, and a reconstruction from
+    """The gates' signs open what has a scale and a bias of its own; a penalty on the gates, and a reconstruction from
     them by a decoder that does not learn from it (Rajamanoharan et al. 2024, arXiv 2404.16014)."""
     latents = (pre > 0) * (p.log_scale.exp() * (pre - p.b_enc) + p.b_strength).relu()
     frozen = SimpleNamespace(decoder=p.decoder.detach(), b_dec=p.b_dec.detach())
@@ -63,35 +63,35 @@ def squares(p: SimpleNamespace, latents: Tensor, y: Tensor) -> Tensor:
     return (y - latents @ p.decoder - p.b_dec).square().sum()
 
 
-def trainer_of(kind: str, kernel: str, rng: np.random.Generator) -> Trainer:
+def trainer_of(variant: str, kernel: str, rng: np.random.Generator) -> Trainer:
     """From 16 to 12 numbers, with no parameter where it starts."""
     data, target = (ArrayActivations(rng.normal(size=(100, width)).astype(np.float32)) for width in (16, 12))
-    config = replace(CONFIG, kind=kind, kernel=kernel)
+    config = replace(CONFIG, variant=variant, kernel=kernel)
     trainer = Trainer(Feed(data, config, target=target), config)
     with torch.no_grad():
-        for parameter in trainer.kind.parameters():
+        for parameter in trainer.variant.parameters():
             parameter.copy_(torch.from_numpy(0.3 * rng.normal(size=parameter.shape)))
-        trainer.kind.b_enc.sub_(1)
-        for name, value in {"price": 4.0, "bandwidth": 0.2}.items():
-            if hasattr(trainer.kind, name):
-                getattr(trainer.kind, name).fill_(value)
+        trainer.variant.b_enc.sub_(1)
+        for name, value in {"sparsity_coefficient": 4.0, "bandwidth": 0.2}.items():
+            if hasattr(trainer.variant, name):
+                getattr(trainer.variant, name).fill_(value)
     return trainer
 
 
 def in_double(trainer: Trainer) -> SimpleNamespace:
-    """What the kind has, copied."""
-    parameters = dict(trainer.kind.named_parameters())
-    state = {name: value.detach().double().clone() for name, value in trainer.kind.state_dict().items()}
+    """What the variant has, copied."""
+    parameters = dict(trainer.variant.named_parameters())
+    state = {name: value.detach().double().clone() for name, value in trainer.variant.state_dict().items()}
     return SimpleNamespace(**{name: value.requires_grad_(name in parameters) for name, value in state.items()})
 
 
-def clear(kind: str, p: SimpleNamespace, pre: Tensor) -> Tensor:
+def clear(variant: str, p: SimpleNamespace, pre: Tensor) -> Tensor:
     """`[N]`: the samples in which rounding makes no latent active or inactive."""
-    if kind == "topk":
+    if variant == "topk":
         return apart(pre, CONFIG.k)
-    if kind == "jumprelu":
+    if variant == "jumprelu":
         edges = [pre - p.log_threshold.exp() + side * p.bandwidth / 2 for side in (-1, 0, 1)]
-    elif kind == "gated":
+    elif variant == "gated":
         edges = [pre, p.log_scale.exp() * (pre - p.b_enc) + p.b_strength]
     else:
         *_, last, first_left = pre.flatten().topk(CONFIG.k * len(pre) + 1).values
@@ -115,29 +115,29 @@ def assert_close(got: Sequence[Tensor], wanted: Sequence[Tensor], dtype: torch.d
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("kind", KINDS)
-def test_losses_and_gradients_of_both_kernels_are_those_of_the_definition(kind, seed, dtype):
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_losses_and_gradients_of_both_kernels_are_those_of_the_definition(variant, seed, dtype):
     rng = np.random.default_rng(seed)
     x, y = (torch.from_numpy(rng.normal(size=(300, width))).to(dtype) for width in (16, 12))
-    trainers = [trainer_of(kind, kernel, np.random.default_rng(seed)) for kernel in ("sparse", "dense")]
+    trainers = [trainer_of(variant, kernel, np.random.default_rng(seed)) for kernel in ("sparse", "dense")]
     for trainer in trainers:
-        trainer.kind.to(dtype)
+        trainer.variant.to(dtype)
     p = in_double(trainers[0])
     pre = x.double() @ p.encoder.T + p.b_enc
-    kept = clear(kind, p, pre)
+    kept = clear(variant, p, pre)
     assert kept.sum() >= 100
     x, y, pre = x[kept], y[kept], pre[kept]
-    latents, error, activity = DEFINITIONS[kind](p, pre, y.double())
-    loss = error / (len(x) * VARIANCE) + getattr(p, "price", 0.0) * activity / (len(x) * CONFIG.k)
-    parameters = [getattr(p, name) for name, _ in trainers[0].kind.named_parameters()]
+    latents, error, activity = DEFINITIONS[variant](p, pre, y.double())
+    loss = error / (len(x) * VARIANCE) + getattr(p, "sparsity_coefficient", 0.0) * activity / (len(x) * CONFIG.k)
+    parameters = [getattr(p, name) for name, _ in trainers[0].variant.named_parameters()]
     wanted = [loss, squares(p, latents, y) / (len(x) * VARIANCE), latents @ p.decoder + p.b_dec - y]
     wanted += torch.autograd.grad(loss, parameters)
     found = []
     for trainer in trainers:
-        losses = trainer.kind.losses(x, y, VARIANCE)
+        losses = trainer.variant.losses(x, y, VARIANCE)
         assert torch.equal(losses.fired, (latents > 0).any(0))
         assert losses.l0 == pytest.approx((latents > 0).sum(1).double().mean().item())
-        gradients = torch.autograd.grad(losses.loss, list(trainer.kind.parameters()))
+        gradients = torch.autograd.grad(losses.loss, list(trainer.variant.parameters()))
         found.append([losses.loss, losses.fvu, losses.residual, *gradients])
     for got, other in ((found[0], wanted), (found[1], wanted), found):
         assert_close(got, other, dtype)
@@ -151,9 +151,9 @@ def test_the_auxiliary_loss_and_its_gradients_are_those_of_the_definition(kernel
     rng = np.random.default_rng(seed)
     x, residual = (torch.from_numpy(rng.normal(size=(300, width))).to(dtype) for width in (16, 12))
     trainer = trainer_of("topk", kernel, rng)
-    trainer.kind.to(dtype)
+    trainer.variant.to(dtype)
     with torch.no_grad():
-        trainer.kind.b_enc[:20] += 2
+        trainer.variant.b_enc[:20] += 2
     trainer.silent[:20] = 10**9
     p = in_double(trainer)
     pre = x.double() @ p.encoder[:20].T + p.b_enc[:20]
@@ -163,9 +163,9 @@ def test_the_auxiliary_loss_and_its_gradients_are_those_of_the_definition(kernel
     latents = pre.relu() * (pre >= pre.topk(CONFIG.aux_k, dim=1).values[:, -1:])
     loss = (-residual.double() - latents @ p.decoder[:20]).square().sum() / residual.double().square().sum()
     got = trainer.aux_loss(x, residual, trainer.dead_latents)
-    kind = trainer.kind
+    variant = trainer.variant
     assert_close(
-        [got, *torch.autograd.grad(got, [kind.encoder, kind.b_enc, kind.decoder])],
+        [got, *torch.autograd.grad(got, [variant.encoder, variant.b_enc, variant.decoder])],
         [loss, *torch.autograd.grad(loss, [p.encoder, p.b_enc, p.decoder])],
         dtype,
     )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from rl_interp.core.errors import UserError
-from sae import Features, match
+from rl_interp.sae import Features, match
 
 
 def test_features_are_matched_by_their_correlation():

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from rl_interp.app.dictionaries.stability import matched_cosine, stability
-from sae import ArrayActivations, Feed, SAEConfig, Trainer
+from rl_interp.analysis.sae.stability import matched_cosine, stability
+from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer
 
 SMALL = SAEConfig(latents=48, k=4, epochs=30, batch_size=256, learning_rate=3e-3, ridge=0.03)
 

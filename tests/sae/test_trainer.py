@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae import ArrayActivations, Feed, SAEConfig, Trainer, Whitening
+from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer, Whitening
 
 CONFIG = SAEConfig(latents=24, k=4, epochs=4, batch_size=64, held_out=0.0)
 
@@ -36,23 +36,23 @@ def test_without_centring_the_mean_is_kept_where_it_lies(ridge, far):
 
 
 @pytest.mark.parametrize(
-    ("kind", "closed"), [("jumprelu", "log_threshold"), ("gated", "b_strength"), ("topk", "b_enc")]
+    ("variant", "closed"), [("jumprelu", "log_threshold"), ("gated", "b_strength"), ("topk", "b_enc")]
 )
-def test_a_latent_that_its_own_threshold_killed_starts_again_with_that_of_the_living(kind, closed):
-    fit = trainer(replace(CONFIG, kind=kind), data())
+def test_a_latent_that_its_own_threshold_killed_starts_again_with_that_of_the_living(variant, closed):
+    fit = trainer(replace(CONFIG, variant=variant), data())
     fit.step()
     dead = torch.tensor([2, 7])
     with torch.no_grad():
-        getattr(fit.kind, closed)[dead] = 9.0 if kind == "jumprelu" else -99.0
+        getattr(fit.variant, closed)[dead] = 9.0 if variant == "jumprelu" else -99.0
     fit.silent[dead] = 10**6
     x = fit.feed.draw(np.random.default_rng(0), 64)[0]
-    fit._revive(x, torch.ones_like(x))
+    fit._resample(x, torch.ones_like(x))
     assert fit.dead_latents.tolist() == []
-    assert fit.kind.losses(x, x, fit.feed.out.variance).fired[dead].all()
-    for parameter in fit.kind.parameters():
-        if parameter is not fit.kind.b_dec:
+    assert fit.variant.losses(x, x, fit.feed.out.variance).fired[dead].all()
+    for parameter in fit.variant.parameters():
+        if parameter is not fit.variant.b_dec:
             assert not fit.optimizer.state[parameter]["exp_avg"][dead].any()
-    torch.testing.assert_close(fit.kind.decoder.norm(dim=1), torch.ones(24))
+    torch.testing.assert_close(fit.variant.decoder.norm(dim=1), torch.ones(24))
 
 
 def test_where_nothing_lives_nothing_is_taken_for_an_example():
@@ -60,8 +60,8 @@ def test_where_nothing_lives_nothing_is_taken_for_an_example():
     fit.step()
     fit.silent[:] = 10**6
     x = fit.feed.draw(np.random.default_rng(0), 64)[0]
-    fit._revive(x, torch.ones_like(x))
-    assert all(parameter.isfinite().all() for parameter in fit.kind.parameters())
+    fit._resample(x, torch.ones_like(x))
+    assert all(parameter.isfinite().all() for parameter in fit.variant.parameters())
 
 
 def test_data_that_are_whitened_already_are_not_whitened_again():

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from rl_interp import run_with_hooks
-from rl_interp.app.dictionaries.runs import open_pair
+from rl_interp.analysis.sae.runs import open_pair
 from rl_interp.core.errors import UserError
 from rl_interp.core.interventions import as_hooks
 from rl_interp.core.store import ActivationStore, StoreWriter
-from sae import JumpReLU, splice
+from rl_interp.sae import JumpReLU, splice
 
 
 @torch.no_grad()

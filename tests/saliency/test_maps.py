@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import assert_unhooked
-from saliency import (
+from rl_interp.saliency import (
     GREYDANUS,
     METHODS,
     Ablation,

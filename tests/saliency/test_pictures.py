@@ -9,8 +9,8 @@ import pytest
 from rl_interp.core.errors import UserError
 from rl_interp.core.pictures import write_png
 from rl_interp.core.video import write_video
-from saliency import Frame, Panel, compose
-from saliency.render import preference_range
+from rl_interp.saliency import Frame, Panel, compose
+from rl_interp.saliency.render import preference_range
 
 PANEL = Panel(("LEFT", "RIGHT"), "advantage", "perturbation", scale=2.0, preference_range=(0.0, 10.0))
 

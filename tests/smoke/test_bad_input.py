@@ -293,7 +293,7 @@ def test_a_finished_training_is_made_longer(run, place, agent):
 
 def test_a_training_that_failed_at_its_start_does_not_block_its_name(run, place, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
-        patch.setattr("agents.dqn.training.Training.advance", lambda self: 1 / 0)
+        patch.setattr("rl_interp.agents.dqn.training.Training.advance", lambda self: 1 / 0)
         run(f"{TRAIN} --agent-steps 240")
     status, _, error = run(f"{TRAIN} --agent-steps 240 --replay-capacity 1000 --seed 3")
     assert status == 0, error

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from rl_interp.analysis.sae.evaluation import RECOVERED, play_spliced
+from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.app import cli
-from rl_interp.app.dictionaries.measure import RECOVERED, play_spliced
-from rl_interp.app.dictionaries.runs import load_sae
 
 SAE_KEYS = {
     "run", "fvu", "l0", "dead_fraction", "ultra_rare_fraction", "dense_fraction", "dense_50_fraction",
@@ -72,11 +72,11 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place, capsys):
     status, tested, _ = run("sae test other --count 2 --states 200")
     assert status == 0
     assert len(tested["outcomes"]) == 2
-    assert all(len(each["dose"]) == 7 and "high:" in each["statement"] for each in tested["outcomes"])
+    assert all(len(each["dose"]) == 7 and "high:" in each["hypothesis"] for each in tested["outcomes"])
     assert set(tested["summary"]) == {"features", "random dictionary"}
     assert all(0 <= each["exceeds"] <= 1 for each in tested["summary"].values())
     assert cli.main(["sae", "test", "other", "1 high: LEFT,LEFT more", "--states", "200"]) == 0
-    assert "\n  statement 1 high: LEFT,LEFT more, feature 1, value " in capsys.readouterr().out
+    assert "\n  hypothesis 1 high: LEFT,LEFT more, feature 1, value " in capsys.readouterr().out
     assert cli.main(["sae", "test", "other", "64 high: LEFT more"]) == 1, "there are features 0 to 63"
     assert cli.main(["sae", "test", "other", "score high: LEFT more"]) == 1, "it is no yes-or-no concept"
     status, reported, _ = run("sae report other --top 2 --clips 5 --maps 3")

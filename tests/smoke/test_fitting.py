@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from rl_interp.app.dictionaries import runs
-from rl_interp.app.dictionaries.concepts import labelled
-from rl_interp.app.dictionaries.measure import coverage_json, judge_statements
-from rl_interp.app.load import load_agent
-from rl_interp.app.report import build
+from rl_interp.agents.load import load_agent
+from rl_interp.analysis.sae import runs
+from rl_interp.analysis.sae.concepts import labelled
+from rl_interp.analysis.sae.evaluation import coverage_json, evaluate_hypotheses
+from rl_interp.app.pages import build
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore, StoreWriter
-from sae import SAEConfig
+from rl_interp.sae import SAEConfig
 
 SMALL = SAEConfig(latents=32, k=2, epochs=5, batch_size=128)
 
@@ -210,7 +210,7 @@ def test_decisions_that_can_make_no_difference_are_left_out_unless_asked_for(pla
     assert controllable[known.held_out].all()
     assert "controllable" not in known.names
     with pytest.raises(UserError, match="'controllable' is true in every decision"):
-        judge_statements(fitted, ["controllable high: LEFT more"], 64)
+        evaluate_hypotheses(fitted, ["controllable high: LEFT more"], 64)
     assert build(fitted, 1, 0, 0)["samples"] == controllable.sum()
 
     config = Path("runs/left0/config.yaml")
@@ -248,5 +248,5 @@ def test_labels_that_meant_something_else_when_they_were_collected_are_left_out_
     assert "are of an earlier version" in Path("runs/old0/report.html").read_text()
     assert coverage_json(fitted, random_network=False) is None
     with pytest.raises(UserError, match=sentence):
-        judge_statements(fitted, ["ghost_near_left high: LEFT more"], 64)
-    assert len(judge_statements(fitted, ["0 high: LEFT more"], 64)) == 1
+        evaluate_hypotheses(fitted, ["ghost_near_left high: LEFT more"], 64)
+    assert len(evaluate_hypotheses(fitted, ["0 high: LEFT more"], 64)) == 1

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_interp.app.dictionaries.runs import load_sae
-from rl_interp.app.report.saliency import moments_at
+from rl_interp.analysis.sae.report_saliency import moments_at
+from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.core.hooks import run_with_cache
 
 SMALL = "--hidden 16 --lstm 16 --num-envs 4 --unroll 10 --eval-episodes 2 --precision fp32"

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from rl_interp.analysis.probes import recorded
-from rl_interp.app.dictionaries.decisions import decisions
-from rl_interp.app.dictionaries.runs import load_sae
-from rl_interp.app.report.build import FRAME
+from rl_interp.analysis.probes.regression import recorded
+from rl_interp.analysis.sae.report import FRAME
+from rl_interp.analysis.sae.runs import load_sae
+from rl_interp.analysis.sae.states import decisions
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import as_hooks
-from sae import ClampFeature
+from rl_interp.sae import ClampFeature
 
 SMALL = "--channels 4 4 --hidden 16 --num-envs 4 --unroll 10 --minibatches 1 --eval-episodes 2 --precision fp32"
 MAZE = f"train impala --env rl_interp/Maze-v0 --env.max-side 7 --env.region 5 --agent-steps 400 {SMALL} --actors 0"

@@ -6,8 +6,7 @@ import torch
 from torch import nn
 
 import rl_interp
-import sae
-import saliency
+from rl_interp import sae, saliency
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import AtariConfig, make_vector
 from rl_interp.core.interventions import Zero

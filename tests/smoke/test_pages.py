@@ -8,8 +8,8 @@ import shutil
 
 import pytest
 
-from rl_interp.app.dictionaries.runs import load_autoencoder
-from rl_interp.app.report import build, write_page
+from rl_interp.analysis.sae.runs import load_autoencoder
+from rl_interp.app.pages import build, write_page
 from rl_interp.core.stats import TOO_FEW
 
 HOSTILE = (

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from scipy.optimize import linear_sum_assignment
 
-from rl_interp.app.dictionaries.measure import RECOVERED
-from rl_interp.app.dictionaries.sweep import _is_measured, markdown
+from rl_interp.analysis.sae.evaluation import RECOVERED
+from rl_interp.analysis.sae.sweep import _is_measured, markdown
 from rl_interp.core.files import write_json
 from rl_interp.core.run import Run
-from sae import SAEConfig, TopK
+from rl_interp.sae import SAEConfig, TopK
 
 SMALL = "--latents 32 --seeds 2 --config.epochs 2 --config.batch-size 128"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_interp.app.dictionaries.measure import play_spliced
-from rl_interp.app.dictionaries.runs import load_sae
+from rl_interp.analysis.sae.evaluation import play_spliced
+from rl_interp.analysis.sae.runs import load_sae
 
 FIT = "sae fit tiny --hook conv3.post --to fc.post --latents 64 --k 4 --epochs 2 --batch-size 128 --as across"
 

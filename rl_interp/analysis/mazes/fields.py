@@ -19,8 +19,8 @@ from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import Intervention, as_hooks
-from rl_interp.core.positions import positions
-from rl_interp.core.rerun import Rerun
+from rl_interp.core.partial_forward import PartialForward
+from rl_interp.core.receptive_fields import receptive_fields
 
 STEPS = np.array(MOVES)
 """`[A, 2]`: where each action leads, as (rows down, columns right)."""
@@ -122,8 +122,8 @@ def retarget(agent: Agent, env: MazeConfig, maze: Mazes, at: str, channel: int, 
     actions = np.concatenate([_actions(way) for way in ways])
     stands, rows = np.unique(np.concatenate([way[:-1] for way in ways]), axis=0, return_inverse=True)
     obs = torch.from_numpy(_with_mice(maze, stands).observations()).to(device_of(agent))
-    where = positions(agent, at, obs[:1]).nearest(env, cells)[of_cell]
-    rerun = Rerun(agent, obs, at)
+    where = receptive_fields(agent, at, obs[:1]).nearest(env, cells)[of_cell]
+    rerun = PartialForward(agent, obs, at)
     if not 0 <= channel < rerun.values.shape[1]:
         raise UserError(f"channel {channel} given for {at!r}, which has channels 0 to {rerun.values.shape[1] - 1}.")
     before, _ = _policy(_asked(agent, obs))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.analysis.probes import Score, auroc
+from rl_interp.analysis.probes.regression import Score, auroc
 from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import way

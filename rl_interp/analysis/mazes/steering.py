@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_interp.analysis.mazes.decisions import at_decision, choices, towards
+from rl_interp.analysis.mazes.choices import at_decision, choices, towards
 from rl_interp.core.agent import Agent, device_of
 from rl_interp.core.envs.maze.layout import NOWHERE
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point, run_with_cache
 from rl_interp.core.interventions import Add, Intervention
-from rl_interp.core.rerun import Rerun
+from rl_interp.core.partial_forward import PartialForward
 from rl_interp.core.stats import bootstrap, mean, plain
 
 
@@ -209,7 +209,7 @@ class _Editor:
 
     def __init__(self, agent: Agent, mazes: Mazes, rows: NDArray[np.integer], at: str):
         chosen, self._rows = mazes[rows], rows
-        self._rerun = Rerun(agent, torch.from_numpy(chosen.observations()).to(device_of(agent)), at)
+        self._rerun = PartialForward(agent, torch.from_numpy(chosen.observations()).to(device_of(agent)), at)
         self._steps = towards(chosen)
         self._before = self._choices(self._rerun.values)
 

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import tyro
 
-from rl_interp.app.dictionaries.runs import load_autoencoder
-from rl_interp.app.film import film
-from rl_interp.app.load import Loaded, load_agent
+from rl_interp.agents.load import Loaded, load_agent
+from rl_interp.analysis.sae.runs import load_autoencoder
+from rl_interp.analysis.saliency_video import film
 from rl_interp.app.progress import progress_bar
 from rl_interp.core import collect as collecting
 from rl_interp.core.errors import UserError

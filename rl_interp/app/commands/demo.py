@@ -5,21 +5,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+from rl_interp.agents.load import Loaded, load_agent
+from rl_interp.analysis.sae.evaluation import metrics_json, play_spliced
+from rl_interp.analysis.sae.runs import fit_run, load_sae, require_held_out
+from rl_interp.analysis.saliency_video import film
 from rl_interp.app.commands.analyse import collect_store
 from rl_interp.app.commands.evaluate import scores_json
-from rl_interp.app.dictionaries.measure import metrics_json, play_spliced
-from rl_interp.app.dictionaries.runs import fit_run, load_sae, require_held_out
-from rl_interp.app.film import film
-from rl_interp.app.load import Loaded, load_agent
+from rl_interp.app.pages import build, write_page
 from rl_interp.app.progress import progress_bar
-from rl_interp.app.report import build, write_page
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import RunError, at_least_one
 from rl_interp.core.files import remove, write_json
 from rl_interp.core.locks import lock_file, writing
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.run import provenance
-from sae import SAEConfig
+from rl_interp.sae import SAEConfig
 
 REFERENCE = "dqn-mspacman"
 EPSILON = 0.001

@@ -4,7 +4,7 @@ from typing import Any
 
 import tyro
 
-from rl_interp.app.load import load_agent
+from rl_interp.agents.load import load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.config import to_plain
 from rl_interp.core.envs import EnvConfig, make_vector

@@ -6,8 +6,8 @@ from typing import Any
 
 import tyro
 
-from rl_interp.app.dream import dream_film, latent_usage, watched
-from rl_interp.app.load import load_agent
+from rl_interp.agents.load import load_agent
+from rl_interp.analysis.imagination import dream_film, latent_usage, watched
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.interventions import Clamp, During, Intervention

@@ -5,9 +5,9 @@ from typing import Any
 
 import tyro
 
-from agents.dreamerv3 import published as dreamerv3
-from agents.impala import published as maze
-from rl_interp.app.load import new_run_path
+from rl_interp.agents.dreamerv3 import pretrained as dreamerv3
+from rl_interp.agents.impala import pretrained as maze
+from rl_interp.agents.load import new_run_path
 from rl_interp.core.envs import env_config
 from rl_interp.core.files import sha256
 from rl_interp.core.run import Run

@@ -35,9 +35,9 @@ def info() -> dict[str, Any]:
 
 def _fast_paths(device: torch.device) -> dict[str, str]:
     """What is computed by faster means than plain products, each tried on known numbers."""
-    from agents.dreamerv3 import norm
-    from agents.impala import pool
-    from sae.training import cpu
+    from rl_interp.agents.dreamerv3 import norm
+    from rl_interp.agents.impala import max_pool as pool
+    from rl_interp.sae.training.kernels import cpu
 
     plain = torch.device("cpu")
     return {

@@ -4,10 +4,10 @@ from typing import Any, Literal
 
 import tyro
 
-from rl_interp.app.load import load_agent
-from rl_interp.app.maps import feature_maps, observe, write
+from rl_interp.agents.load import load_agent
+from rl_interp.analysis.feature_maps.maps import feature_maps, observe, write
 from rl_interp.core.errors import UserError
-from rl_interp.core.positions import check_spatial, spatial_points
+from rl_interp.core.receptive_fields import check_spatial, spatial_points
 
 
 def maps(

@@ -11,7 +11,8 @@ import tyro
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_interp.analysis.mazes.decisions import (
+from rl_interp.agents.load import Loaded, load_agent
+from rl_interp.analysis.mazes.choices import (
     Coefficient,
     Played,
     Share,
@@ -21,6 +22,18 @@ from rl_interp.analysis.mazes.decisions import (
     to_corner_without_cheese,
 )
 from rl_interp.analysis.mazes.fields import retarget, vector_field
+from rl_interp.analysis.mazes.pictures import (
+    dose_picture,
+    effect_line,
+    field_picture,
+    goals_picture,
+    goals_row,
+    goals_table,
+    maze_env,
+    plain,
+    retargeting_picture,
+    shown,
+)
 from rl_interp.analysis.mazes.saliency import SHORTEST, judge
 from rl_interp.analysis.mazes.steering import (
     Edit,
@@ -33,22 +46,9 @@ from rl_interp.analysis.mazes.steering import (
     search,
     steer,
 )
-from rl_interp.analysis.probes import Score
+from rl_interp.analysis.probes.regression import Score
+from rl_interp.analysis.sae.runs import load_autoencoder
 from rl_interp.app.commands.imagine import clamped
-from rl_interp.app.dictionaries.runs import load_autoencoder
-from rl_interp.app.load import Loaded, load_agent
-from rl_interp.app.mazes import (
-    dose_picture,
-    effect_line,
-    field_picture,
-    goals_picture,
-    goals_row,
-    goals_table,
-    maze_env,
-    plain,
-    retargeting_picture,
-    shown,
-)
 from rl_interp.app.progress import progress_bar
 from rl_interp.core import stats
 from rl_interp.core.agent import device_of
@@ -58,8 +58,8 @@ from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.interventions import Add, Intervention, Mean
-from sae import SAE
-from saliency import METHODS, Perturbation, parse_target, randomised
+from rl_interp.sae import SAE
+from rl_interp.saliency import METHODS, Perturbation, parse_target, randomised
 
 FINE = Perturbation(sigma=1.5, stride=2)
 """A mask a cell: the usual ones, made for Atari's screens, are wider than the walls between ways."""

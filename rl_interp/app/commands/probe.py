@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import tyro
 
-from rl_interp.analysis.probes import Score, features, probe, recorded
+from rl_interp.agents.load import Loaded, load_agent
+from rl_interp.analysis.probes.regression import Score, features, probe, recorded
 from rl_interp.app.commands.analyse import collect_store
-from rl_interp.app.load import Loaded, load_agent
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.stats import shown
-from saliency import randomised
+from rl_interp.saliency import randomised
 
 Column = dict[str, Score]
 

@@ -9,24 +9,24 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from rl_interp.app.commands.analyse import store_path
-from rl_interp.app.dictionaries.measure import (
+from rl_interp.agents.load import load_agent, new_run_path
+from rl_interp.analysis.sae.evaluation import (
     coverage_json,
-    judge_foretold,
-    judge_statements,
+    evaluate_hypotheses,
+    evaluate_predictive_features,
     metrics_json,
     play_spliced,
 )
-from rl_interp.app.dictionaries.runs import fit_run, load_autoencoder, load_sae, open_pair, require_held_out, split
-from rl_interp.app.dictionaries.sweep import grid, markdown, pareto, run_sweep
-from rl_interp.app.load import load_agent, new_run_path
-from rl_interp.app.report import build, compare, summary, write_page
+from rl_interp.analysis.sae.runs import fit_run, load_autoencoder, load_sae, open_pair, require_held_out, split
+from rl_interp.analysis.sae.sweep import grid, markdown, pareto, run_sweep
+from rl_interp.app.commands.analyse import store_path
+from rl_interp.app.pages import build, compare, summary, write_page
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import require_ours, write_json, write_text
 from rl_interp.core.locks import writing
 from rl_interp.core.store import ActivationStore
-from sae import SAEConfig, diagnose, pull, push, save
-from sae.export import CONFIG, WEIGHTS
+from rl_interp.sae import SAEConfig, diagnose, pull, push, save
+from rl_interp.sae.export import CONFIG, WEIGHTS
 
 
 def sae_fit(
@@ -112,7 +112,7 @@ def sae_evaluate(
 def sae_sweep(
     run: tyro.conf.Positional[str],
     hooks: tuple[str, ...] = ("fc.post",),
-    kinds: tuple[Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"], ...] = ("topk",),
+    variants: tuple[Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"], ...] = ("topk",),
     latents: tuple[int, ...] = (512, 2048),
     ks: tuple[int, ...] = (8, 16, 32, 64),
     seeds: int = 1,
@@ -127,7 +127,7 @@ def sae_sweep(
     Args:
         run: The agent's run; `rl-interp collect` has stored its activations.
         hooks: Names of hook points.
-        kinds: Of dictionary.
+        variants: Of dictionary.
         latents: Widths.
         ks: Latents active in a sample.
         seeds: Fits of each size; with two or more, how well their features agree is in the table, beside chance.
@@ -140,7 +140,7 @@ def sae_sweep(
     require_held_out(config)
     loaded = load_agent(run, checkpoint)
     stores = [ActivationStore(store_path(loaded.run, hook)).path for hook in hooks]
-    configs = grid(config, kinds, latents, ks, seeds)
+    configs = grid(config, variants, latents, ks, seeds)
     path = new_run_path(name or f"{loaded.run.path.name}-sweep")
     with writing(path):
         found = run_sweep(run, checkpoint, stores, configs, path, episodes, ray)
@@ -152,7 +152,7 @@ def sae_sweep(
 
 def sae_test(
     run: tyro.conf.Positional[str],
-    statements: tyro.conf.Positional[tuple[str, ...]] = (),
+    hypotheses: tyro.conf.Positional[tuple[str, ...]] = (),
     states: int = 4096,
     count: int = 10,
 ) -> dict[str, Any]:
@@ -161,18 +161,18 @@ def sae_test(
 
     Args:
         run: The autoencoder's run.
-        statements: FEATURE high|off: ACTION[,ACTION] more|less, such as "12 high: LEFT more"; the feature is a number,
+        hypotheses: FEATURE high|off: ACTION[,ACTION] more|less, such as "12 high: LEFT more"; the feature is a number,
             or a concept, for which the one that tells it best in training is taken. Without any, that features make
-            likelier what the agent does when they fire, of those that foretell an action best in training.
+            likelier what the agent does when they fire, of those that predict an action best in training.
         states: Held-out states; of a layer with positions, at all of which a feature is set, about 256 at most.
-        count: Features to take where no statements are given.
+        count: Features to take where no hypotheses are given.
     """
     fitted = load_autoencoder(run)
-    if statements:
-        found = {"features": judge_statements(fitted, statements, states)}
+    if hypotheses:
+        found = {"features": evaluate_hypotheses(fitted, hypotheses, states)}
     else:
-        found = judge_foretold(fitted, states, count)
-    write_json(fitted.run.path / "analyses" / "statements.json", found | {"made_from": fitted.made_from})
+        found = evaluate_predictive_features(fitted, states, count)
+    write_json(fitted.run.path / "analyses" / "hypotheses.json", found | {"made_from": fitted.made_from})
     summary = {
         name: {
             "passed": sum(each["passed"] for each in outcomes),

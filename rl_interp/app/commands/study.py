@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import tyro
 
+from rl_interp.agents.load import new_run_path
+from rl_interp.analysis.study import Job, compare, markdown, plot, run_study
 from rl_interp.app.commands.maze import maze_goals
-from rl_interp.app.load import new_run_path
 from rl_interp.app.progress import progress_bar
-from rl_interp.app.study import Job, compare, markdown, plot, run_study
 from rl_interp.core.envs import env_config
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import write_json, write_text

@@ -8,14 +8,14 @@ from typing import Annotated, Any
 
 import tyro
 
-from agents import dqn, dreamerv3, impala
-from agents.cbet import CBETConfig
-from agents.dqn import DQNConfig
-from agents.dreamerv3 import DreamerV3Config
-from agents.impala import IMPALAConfig
-from agents.loop import Report, TrainConfig
+from rl_interp.agents import dqn, dreamerv3, impala
+from rl_interp.agents.cbet import CBETConfig
+from rl_interp.agents.dqn import DQNConfig
+from rl_interp.agents.dreamerv3 import DreamerV3Config
+from rl_interp.agents.impala import IMPALAConfig
+from rl_interp.agents.load import agent_package, new_run_path
+from rl_interp.agents.loop import Report, TrainConfig
 from rl_interp.app.commands.evaluate import scores_json
-from rl_interp.app.load import agent_package, new_run_path
 from rl_interp.app.progress import progress_bar, warn
 from rl_interp.core.config import differences
 from rl_interp.core.errors import RunError, UserError

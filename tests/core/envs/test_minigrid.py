@@ -205,8 +205,8 @@ def test_an_action_that_tasks_taking_turns_call_differently_has_all_of_its_names
 
 
 def test_a_run_that_was_given_actions_which_its_task_does_not_have_says_so(tmp_path):
-    from agents.impala import default_config, make_agent
-    from rl_interp.app.load import load_agent
+    from rl_interp.agents.impala import default_config, make_agent
+    from rl_interp.agents.load import load_agent
     from rl_interp.core.run import Run
 
     seven, three = (default_config(f"MiniGrid-{task}-v0") for task in ("Empty-5x5", "Dynamic-Obstacles-5x5"))
@@ -220,8 +220,8 @@ def test_a_run_that_was_given_actions_which_its_task_does_not_have_says_so(tmp_p
 
 
 def test_nothing_else_that_is_wrong_with_such_a_run_is_said_to_need_a_new_training(tmp_path):
-    from agents.impala import default_config, make_agent
-    from rl_interp.app.load import load_agent
+    from rl_interp.agents.impala import default_config, make_agent
+    from rl_interp.agents.load import load_agent
     from rl_interp.core.run import Run
 
     config = default_config("MiniGrid-Dynamic-Obstacles-5x5-v0")

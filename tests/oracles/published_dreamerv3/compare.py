@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from agents.dreamerv3 import DreamerV3, DreamerV3Config, Latent, distributions, make_agent
-from agents.dreamerv3.behaviour import lambda_returns
-from agents.dreamerv3.convert import from_published
-from agents.dreamerv3.learner import Learner
+from rl_interp.agents.dreamerv3 import DreamerV3, DreamerV3Config, Latent, distributions, make_agent
+from rl_interp.agents.dreamerv3.behaviour import lambda_returns
+from rl_interp.agents.dreamerv3.convert import from_published
+from rl_interp.agents.dreamerv3.learner import Learner
 from rl_interp.core.envs import EnvConfig
 
 

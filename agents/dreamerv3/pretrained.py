@@ -1,0 +1,146 @@
+"""Checkpoints of the published package `dreamerv3` 1.5.0, which are pickles: read without running code from them."""
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.agents.dreamerv3.agent import DreamerV3, make_agent
+from rl_interp.agents.dreamerv3.config import SIZES, DreamerV3Config
+from rl_interp.agents.dreamerv3.convert import from_published
+from rl_interp.core.envs import EnvConfig
+from rl_interp.core.errors import RunError
+from rl_interp.core.read import open_file, reading
+from rl_interp.core.weights import Held, operations, with_weights
+
+REMEDY = "give the checkpoint.ckpt that dreamerv3 1.5.0 saved"
+
+
+@dataclass
+class _Type:
+    """Stands for an array's type. NumPy's own is not hardened against what a pickle may tell it."""
+
+    code: str
+    order: str = "="
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.order = state[1]
+
+    def numpy(self) -> "np.dtype[Any] | None":
+        plain = isinstance(self.code, str) and re.fullmatch(r"f[248]|[iu][1248]|b1", self.code)
+        return np.dtype(self.code).newbyteorder(self.order) if plain and self.order in ("<", ">", "=", "|") else None
+
+
+class _Array:
+    """Stands for an array: what its pickle says of it."""
+
+    def __init__(self, *_: object):
+        self.state: tuple[Any, ...] = ()
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.state = state
+
+    def numpy(self) -> NDArray[Any] | None:
+        """The array, over the bytes that were read; None where they are none of numbers."""
+        _, shape, kind, fortran, data = self.state
+        dtype = kind.numpy() if isinstance(kind, _Type) else None
+        if dtype is None or not isinstance(data, bytes | bytearray):
+            return None
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> _Array:
+    """How arrays are pickled since protocol 5."""
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", data))
+    return array
+
+
+def _scalar(kind: Any, data: Any) -> _Array:
+    return _from_buffer(data, kind, (), "C")
+
+
+_NUMPY: dict[str, Any] = {
+    "_reconstruct": _Array, "_frombuffer": _from_buffer, "scalar": _scalar, "ndarray": _Array,
+    "dtype": lambda code, *_: _Type(code),
+}  # fmt: skip
+"""What arrays are pickled with, by what stands for it."""
+
+
+class _Tuple(tuple):
+    """Stands for the named tuples of an optimiser's state, which are read over."""
+
+    def __new__(cls, *values: Any) -> "_Tuple":
+        return super().__new__(cls, values)
+
+
+class _Reader(pickle.Unpickler):
+    """Admits numpy arrays, plain containers, and in place of optax's states bare tuples."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if re.fullmatch(r"numpy(\._?core\.(multiarray|numeric))?", module) and name in _NUMPY:
+            return _NUMPY[name]
+        if re.fullmatch(r"optax\._src\.\w+", module) and re.fullmatch(r"\w+State", name):
+            return _Tuple
+        raise RunError(f"it holds {module}.{name}, which is neither a numpy array nor a plain container")
+
+
+def read_checkpoint(path: Path | str) -> tuple[int, dict[str, NDArray[Any]]]:
+    """The steps that a checkpoint was trained for, and the agent's arrays by their names in the package.
+
+    Raises:
+        RunError: it is no pickle, holds anything but arrays and plain containers, or no agent.
+    """
+    with open_file(path, REMEDY) as file, reading(path, REMEDY, "is no checkpoint of dreamerv3 1.5.0"):
+        for _ in operations(file):  # what would take memory or the stack is refused before anything is made
+            pass
+        file.seek(0)
+        try:
+            data = _Reader(file).load()
+        except RunError as error:
+            raise RunError(f"{path} was not read: {error}; dreamerv3 1.5.0 saves no such thing.") from None
+        step = data.get("step", 0) if isinstance(data, dict) else None
+        step = int(array) if isinstance(step, _Array) and (array := step.numpy()) is not None else step
+        if not isinstance(step, int) or not 0 <= step < 2**63 or not isinstance(data.get("agent"), dict):
+            raise RunError(f"{path} holds no agent; {REMEDY}.")
+        found = {str(name): value.numpy() for name, value in data["agent"].items() if isinstance(value, _Array)}
+    return step, {name: array for name, array in found.items() if array is not None}
+
+
+def agent_of(arrays: Mapping[str, NDArray[Any]], env: EnvConfig, source: Path | str) -> DreamerV3:
+    """The agent with a checkpoint's weights, of the size that they have.
+
+    Raises:
+        RunError: the weights are of no published size, or of an agent for other actions or observations than those of
+            `env`.
+    """
+    sizes = {(size.deter, size.units, size.layers, size.stoch * size.classes): name for name, size in SIZES.items()}
+    try:
+        deter = arrays["agent/wm/rssm/initial"].shape[0]
+        units, stoch = arrays["agent/wm/rssm/img_stats/kernel"].shape
+    except KeyError as error:
+        raise RunError(f"{source} has no weights named {error}; it is of another version of the package.") from None
+    except (ValueError, IndexError):
+        raise RunError(f"{source} has weights of other dimensions than dreamerv3 1.5.0 saves.") from None
+    layers = sum(re.fullmatch(r"agent/wm/rew/h\d+/kernel", name) is not None for name in arrays)
+    found = sizes.get((deter, units, layers, stoch))
+    if found is None:
+        raise RunError(
+            f"{source} has a GRU of {deter}, layers of {units} and heads {layers} deep, which is none of the sizes "
+            f"{', '.join(SIZES)}."
+        )
+    actions = arrays["agent/wm/rssm/img_in/kernel"].shape[0] - stoch
+    if actions != len(env.action_names):
+        raise RunError(f"{source} is of an agent with {actions} actions; {env.id} has {len(env.action_names)}.")
+    if ("agent/wm/enc/cnn/s0res/kernel" in arrays) != (env.categories is None):
+        raise RunError(f"{source} is of an agent that sees {'symbols' if env.categories is None else 'pixels'}; "
+                       f"{env.id} gives {env.observation_kind}.")  # fmt: skip
+    config = DreamerV3Config(env=env, size=found)  # pyright: ignore[reportArgumentType]
+    with reading(source, REMEDY):
+        weights = Held(from_published(arrays), source)
+    return with_weights(lambda: make_agent(config), weights, source).eval()

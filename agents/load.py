@@ -1,0 +1,98 @@
+"""From a run directory to the agent in it: the one place that knows which package made which kind of run."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rl_interp.core.agent import Agent, device_of, evaluating
+from rl_interp.core.device import pick_device
+from rl_interp.core.envs import EnvConfig, MiniGridConfig
+from rl_interp.core.envs.minigrid.config import ACTIONS
+from rl_interp.core.errors import RunError, ShapeError
+from rl_interp.core.run import RUNS, Run
+
+AGENT_KINDS = {
+    "dqn": "rl_interp.agents.dqn",
+    "impala": "rl_interp.agents.impala",
+    "impala-procgen": "rl_interp.agents.impala.pretrained",
+    "dreamerv3": "rl_interp.agents.dreamerv3",
+}
+"""Run kind to the module that offers `load(run, step)` and `load_config(run)` for it."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An agent with the run, checkpoint and environment that it comes from."""
+
+    run: Run
+    step: int
+    agent: Agent
+    env: EnvConfig
+    weights_sha256: str
+
+    @property
+    def has_q_values(self) -> bool:
+        """Whether its preferences are Q-values rather than a policy's logits."""
+        blank = torch.zeros(1, *self.env.observation_shape, dtype=torch.uint8)
+        with torch.no_grad(), evaluating(self.agent):
+            out = self.agent.step(blank.to(device_of(self.agent)), self.agent.initial_state(1))
+        return out.q_values is not None
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """What a result made from this agent records as its parent."""
+        return {"run": str(self.run.path), "step": self.step, "weights_sha256": self.weights_sha256}
+
+
+def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -> Loaded:
+    """Load the agent of a run, given as a path or a name under `runs/`.
+
+    Args:
+        step: of the checkpoint; by default the newest.
+
+    Raises:
+        RunError: no such run or checkpoint, a file that does not match its checksum, another
+            architecture, or a run that holds no agent.
+    """
+    opened = Run.open(run)
+    kind = opened.meta["kind"]
+    if kind not in AGENT_KINDS:
+        raise RunError(
+            f"{opened.path} is a run of kind {kind!r}, which holds no agent; give a run of {list(AGENT_KINDS)}."
+        )
+    package = agent_package(kind)
+    env = package.load_config(opened).env
+    if step is None:  # once: a training may save a newer one meanwhile
+        step = opened.newest_step()
+    try:
+        agent = package.load(opened, step)
+    except ShapeError as error:
+        if not (isinstance(env, MiniGridConfig) and _lacks_actions(error, env)):
+            raise
+        raise RunError(
+            f"{error} {env.id} has the actions {', '.join(env.action_names)}; a run of an earlier version, which gave "
+            f"it {len(ACTIONS)}, must be trained again."
+        ) from None
+    return Loaded(opened, step, agent.to(pick_device(device)), env.scored, opened.weights_sha256(step))
+
+
+def _lacks_actions(error: ShapeError, env: MiniGridConfig) -> bool:
+    """Whether what differs is that the weights are of all actions, and the environment has fewer."""
+    fewer = len(ACTIONS) - len(env.action_names)
+    have, want = error.have or (), error.want or ()
+    return (
+        bool(fewer) and len(have) == len(want) and [h - w for h, w in zip(have, want, strict=True) if h != w] == [fewer]
+    )
+
+
+def agent_package(kind: str) -> Any:
+    """The module that made runs of a kind of `AGENT_KINDS`."""
+    return importlib.import_module(AGENT_KINDS[kind])
+
+
+def new_run_path(name: str) -> Path:
+    """The directory of a new run: `name` as a path if it has a slash, else under `runs/`."""
+    return Path(name) if "/" in name else RUNS / name

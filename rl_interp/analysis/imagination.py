@@ -1,0 +1,250 @@
+"""What a world model expects: films and pictures of imagined futures beside what happened."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from rl_interp.agents.dreamerv3 import DreamerV3, Imagined, Latent
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.saliency_video import Moment, play
+from rl_interp.app.progress import progress_bar
+from rl_interp.core.agent import PolicyOutput, State, device_of, evaluating
+from rl_interp.core.envs import make_labelled
+from rl_interp.core.errors import UserError
+from rl_interp.core.hooks import Cache, hooked, run_with_cache
+from rl_interp.core.interventions import Intervention, as_hooks
+from rl_interp.core.pictures import font_of, save_figure, write_png
+from rl_interp.core.video import write_video
+
+_SIDE, _MARGIN, _HEADER, _FOOTER = 320, 16, 44, 118
+_BACKGROUND, _INK, _FAINT, _OBSERVED, _IMAGINED = (18, 20, 24), (236, 238, 240), (140, 146, 154), "#40a060", "#ffb03b"
+
+
+@dataclass(frozen=True)
+class _Future:
+    """A way in which things go on: pictures `[T, H, W, 3]` from the first context frame, and predictions of what
+    follows the context (None for what happened)."""
+
+    title: str
+    pictures: NDArray[np.uint8]
+    dream: Imagined | None = None
+
+
+def watched(loaded: Loaded, decisions: int, skip: int, seed: int) -> list[Moment]:
+    """That many decisions of an episode, after the first `skip`.
+
+    Raises:
+        UserError: the agent has no world model, or the episode ends before the last.
+    """
+    _dreamer(loaded)
+    moments = play(loaded, make_labelled(loaded.env), decisions, skip, seed)
+    if len(moments) < decisions:
+        raise UserError(
+            f"the episode of seed {seed} has {len(moments)} decisions after {skip}, and {decisions} were asked for; "
+            "lower --horizon or --skip, or give another --seed."
+        )
+    return moments
+
+
+def dream_film(
+    loaded: Loaded,
+    moments: Sequence[Moment],
+    path: Path,
+    context: int,
+    seed: int,
+    interventions: Sequence[Intervention] = (),
+    free: bool = False,
+) -> dict[str, Any]:
+    """Film a future that is imagined after the first `context` moments, and a still of its end, beside what happened.
+
+    Args:
+        moments: from `watched`.
+        interventions: shown as a further future, with the same random numbers.
+        free: imagined actions are the policy's own, not those that were taken.
+
+    Raises:
+        UserError: the agent has no world model.
+    """
+    agent, horizon = _dreamer(loaded), len(moments) - context
+    truth = np.stack([loaded.env.picture(moment.obs) for moment in moments])
+    seen, start = _observed(loaded, agent, moments[:context])
+    device = device_of(agent)
+    taken = torch.tensor([[moment.action] for moment in moments[context - 1 : -1]], device=device)
+    actions = None if free else taken
+    futures = [_Future("what happened", truth)]
+    for title, chosen in (("imagined", ()), ("imagined, with intervention", interventions)):
+        if chosen or title == "imagined":
+            with torch.no_grad(), evaluating(agent), hooked(agent, as_hooks(chosen)):
+                dream = agent.imagine(start, horizon, actions, seed=seed)
+            ahead = Latent(*(leaf[1:] for leaf in dream.latent))
+            pictures = np.concatenate([seen, _pictures(loaded, agent, ahead)])
+            futures.append(_Future(title, pictures, dream))
+    rewards = np.diff([moment.episode_return for moment in moments])[context - 1 :]
+    frames = list(_frames(loaded, futures, context, rewards, free))
+    with progress_bar("Writing video", len(frames), "frames") as update:
+        write_video(path, _counted(frames, update), loaded.env.decisions_per_second)
+    still = write_png(path.with_suffix(".png"), frames[-1])
+    return {
+        "video": str(path),
+        "still": str(still),
+        "context": context,
+        "horizon": horizon,
+        "seed": seed,
+        "interventions": [each.config() for each in interventions],
+        "futures": {future.title: _figures(future, truth, context, loaded.env.action_names) for future in futures[1:]},
+    }
+
+
+def latent_usage(loaded: Loaded, moments: Sequence[Moment], path: Path) -> dict[str, Any]:
+    """Plot the latent over moments of an episode: which class each categorical takes, how much each is a surprise (KL
+    of the posterior to the prior), and the GRU's units."""
+    _, cache = _followed(_dreamer(loaded), moments, ["deter", "posterior", "prior"])
+    posterior, prior = cache["posterior"][:, 0], cache["prior"].view_as(cache["posterior"])[:, 0]
+    surprise = (posterior.exp() * (posterior - prior)).sum(-1).cpu().numpy()  # [T, S]
+    classes, deter = posterior.argmax(-1).cpu().numpy(), cache["deter"][:, 0].cpu().numpy()
+    used = [len(np.unique(column)) for column in classes.T]
+    _plot_usage(path, classes, surprise, deter, posterior.shape[-1])
+    return {
+        "plot": str(path),
+        "decisions": len(moments),
+        "surprise_mean": float(surprise.sum(-1).mean()),
+        "classes_used_mean": float(np.mean(used)),
+        "constant_categoricals": int(sum(count == 1 for count in used)),
+        "saturated_units": float((np.abs(deter) > 0.98).all(0).mean()),
+    }
+
+
+def _dreamer(loaded: Loaded) -> DreamerV3:
+    if not isinstance(loaded.agent, DreamerV3):
+        raise UserError(f"{loaded.run.path} holds an agent without a world model; give a run of dreamerv3.")
+    return loaded.agent
+
+
+def _followed(agent: DreamerV3, moments: Sequence[Moment], names: list[str]) -> tuple[PolicyOutput, Cache]:
+    device = device_of(agent)
+    obs = torch.from_numpy(np.stack([moment.obs for moment in moments]))[:, None].to(device)
+    actions = torch.tensor([[moment.action] for moment in moments], device=device)
+    with torch.no_grad():
+        return run_with_cache(agent, obs, moments[0].state, names=names, actions=actions, unroll=True)
+
+
+def _observed(loaded: Loaded, agent: DreamerV3, moments: Sequence[Moment]) -> tuple[NDArray[np.uint8], State]:
+    """What the model makes of the frames that it sees, and its state after the last."""
+    out, cache = _followed(agent, moments, ["deter", "stoch"])
+    return _pictures(loaded, agent, Latent(cache["deter"], cache["stoch"])), out.state
+
+
+def _pictures(loaded: Loaded, agent: DreamerV3, latent: Latent) -> NDArray[np.uint8]:
+    with torch.no_grad(), evaluating(agent):
+        predicted = agent.world_model.picture(latent)[:, 0].cpu().numpy()
+    return np.stack([loaded.env.picture(each) for each in predicted])
+
+
+def _frames(
+    loaded: Loaded, futures: Sequence[_Future], context: int, rewards: NDArray[np.float64], free: bool
+) -> Iterator[NDArray[np.uint8]]:
+    """Panels side by side; after what happened each has its error, unless actions were others."""
+    columns = sum(1 if future.dream is None or free else 2 for future in futures)
+    width = columns * (_SIDE + _MARGIN) + _MARGIN
+    for t in range(len(futures[0].pictures)):
+        image = Image.new("RGB", (width, _HEADER + _SIDE + _FOOTER), _BACKGROUND)
+        draw, left = ImageDraw.Draw(image), _MARGIN
+        for future in futures:
+            imagined = future.dream is not None and t >= context
+            _panel(image, left, future.title, future.pictures[t], _IMAGINED if imagined else _OBSERVED)
+            if future.dream is None:
+                note = "observed" if t < context else f"{t - context + 1} after the last observed frame"
+                draw.text((left, _HEADER + _SIDE + 10), f"frame {t + 1}: {note}", _FAINT, font_of(14))
+                if t >= context:
+                    draw.text((left, _HEADER + _SIDE + 32), f"reward {rewards[t - context]:+.2f}", _INK, font_of(14))
+                left += _SIDE + _MARGIN
+                continue
+            if t >= context:
+                _notes(draw, left, future.dream, t - context, loaded.env.action_names)
+            left += _SIDE + _MARGIN
+            if not free:
+                error = np.abs(future.pictures[t].astype(np.int16) - futures[0].pictures[t]).astype(np.uint8)
+                _panel(image, left, "difference to what happened", error, None)
+                left += _SIDE + _MARGIN
+        yield np.asarray(image)
+
+
+def _panel(image: Image.Image, left: int, title: str, picture: NDArray[np.uint8], frame: str | None) -> None:
+    draw = ImageDraw.Draw(image)
+    draw.text((left, 14), title, _INK, font_of(16))
+    large = cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_NEAREST)
+    image.paste(Image.fromarray(large), (left, _HEADER))
+    if frame:
+        draw.rectangle((left - 2, _HEADER - 2, left + _SIDE + 1, _HEADER + _SIDE + 1), outline=frame, width=2)
+
+
+def _notes(draw: ImageDraw.ImageDraw, left: int, dream: Imagined, t: int, action_names: Sequence[str]) -> None:
+    action = int(dream.actions[t, 0].argmax())
+    ended = "" if dream.cont[t + 1, 0] > 0 else ", ended"
+    top = _HEADER + _SIDE + 10
+    draw.text((left, top), f"after {action_names[action]}{ended}", _FAINT, font_of(14))
+    draw.text((left, top + 22), f"reward expected {float(dream.rewards[t, 0]):+.2f}", _INK, font_of(14))
+    probs = dream.policy[t + 1, 0].exp().cpu().numpy()
+    likely = np.argsort(probs)[::-1][:3]
+    for i, index in enumerate(likely):
+        text = f"{action_names[index]} {probs[index]:.0%}"
+        draw.text((left, top + 44 + 20 * i), text, _INK if i == 0 else _FAINT, font_of(13))
+
+
+def _figures(future: _Future, truth: NDArray[np.uint8], context: int, action_names: Sequence[str]) -> dict[str, Any]:
+    assert future.dream is not None
+    error = np.abs(future.pictures.astype(float) - truth).mean((1, 2, 3)) / 255
+    policy = future.dream.policy[1:, 0].exp().mean(0).cpu().numpy()
+    return {
+        "picture_error_observed": float(error[:context].mean()),
+        "picture_error_imagined": [round(float(each), 4) for each in error[context:]],
+        "expected_rewards": [round(float(each), 4) for each in future.dream.rewards[:, 0]],
+        "policy_mean": {name: round(float(p), 4) for name, p in zip(action_names, policy, strict=True)},
+    }
+
+
+def _counted(frames: Sequence[NDArray[np.uint8]], update: Any) -> Iterator[NDArray[np.uint8]]:
+    for i, frame in enumerate(frames):
+        yield frame
+        update(i + 1)
+
+
+def _plot_usage(path: Path, classes: NDArray[Any], surprise: NDArray[Any], deter: NDArray[Any], count: int) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(4, 1, figsize=(10, 9), layout="constrained", sharex=True, height_ratios=(1, 2, 2, 2))
+    axes[0].plot(surprise.sum(-1), color="tab:orange", linewidth=1)
+    axes[0].set(ylabel="nats", title="surprise: KL of posterior to prior, all categoricals")
+    axes[0].spines[["top", "right"]].set_visible(False)
+    panels = (
+        (
+            surprise.T,
+            "surprise of each categorical",
+            "magma",
+            (0, max(1e-3, float(np.quantile(surprise, 0.995)))),
+            "nats",
+        ),
+        (classes.T, "class that each categorical takes", "twilight", (0, count - 1), "class"),
+        (deter.T, "units of the GRU's state", "coolwarm", (-1, 1), "value"),
+    )
+    for axis, (values, title, colours, limits, label) in zip(axes[1:], panels, strict=True):
+        shown = axis.imshow(
+            values, aspect="auto", interpolation="nearest", cmap=colours, vmin=limits[0], vmax=limits[1]
+        )
+        axis.set(title=title, ylabel="index")
+        axis.yaxis.get_major_locator().set_params(integer=True)
+        figure.colorbar(shown, ax=axis, label=label)
+    axes[-1].set(xlabel="decision")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_figure(figure, path)

@@ -1,0 +1,148 @@
+"""What is known of the rows that an autoencoder was fitted on: the ground truth of a decision, or, where rows are the
+positions of a layer, that of the cells which they are about."""
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rl_interp.analysis.sae.runs import LoadedSAE
+from rl_interp.app.progress import progress_bar, warn
+from rl_interp.core.envs import concepts_sha256, make_labelled
+from rl_interp.core.errors import UserError
+from rl_interp.core.hooks import hook_point
+from rl_interp.core.receptive_fields import receptive_fields
+
+STATES = 300
+"""Of either side of the split, for the positions of which cells are looked up."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows of a store with C yes-or-no concepts, none of which all or no rows of a side have."""
+
+    names: list[str]
+    train: NDArray[np.int64]
+    train_labels: NDArray[np.bool_]
+    """`[N, C]`."""
+    held_out: NDArray[np.int64]
+    held_out_labels: NDArray[np.bool_]
+    meanings: list[str]
+
+
+def labelled(fitted: LoadedSAE) -> Labelled | None:
+    """None where nothing is known. Labels of an earlier version are left out with a warning; of a store that has no
+    others, no concept is left."""
+    if fitted.store.positions > 1:
+        found = _cells(fitted)
+    elif outdated := labels_outdated(fitted):
+        warn(outdated)
+        none = [np.zeros((len(side), 0), bool) for side in (fitted.train_rows, fitted.held_out_rows)]
+        return Labelled([], fitted.train_rows, none[0], fitted.held_out_rows, none[1], [])
+    else:
+        found = _decisions(fitted)
+    if found is None:
+        return None
+    told = [
+        all(0 < labels[:, i].mean() < 1 for labels in (found.train_labels, found.held_out_labels))
+        for i in range(len(found.names))
+    ]
+    if not any(told):
+        return None
+    return Labelled(
+        list(itertools.compress(found.names, told)), found.train, found.train_labels[:, told], found.held_out,
+        found.held_out_labels[:, told], list(itertools.compress(found.meanings, told)),
+    )  # fmt: skip
+
+
+def of_decisions(fitted: LoadedSAE) -> dict[str, str]:
+    """The yes-or-no concepts of a decision that the store's columns tell, and what they mean.
+
+    Raises:
+        UserError: they meant something else when the store was collected.
+    """
+    if outdated := labels_outdated(fitted):
+        raise UserError(outdated)
+    return _told(fitted)
+
+
+def labels_outdated(fitted: LoadedSAE) -> str | None:
+    """A sentence, where the store's labels were collected under other meanings than the environment's concepts have
+    now; earlier versions did not record them."""
+    now = concepts_sha256(make_labelled(fitted.agent.env).concepts)
+    if not _told(fitted) or fitted.store.manifest["provenance"].get("concepts_sha256") == now:
+        return None
+    return f"labels of {fitted.store.path} are of an earlier version and are left out; collect it again to use them."
+
+
+def _told(fitted: LoadedSAE) -> dict[str, str]:
+    concepts, columns = make_labelled(fitted.agent.env).concepts, fitted.store.columns()
+    return {name: each.meaning for name, each in concepts.items() if each.kind == "boolean" and name in columns}
+
+
+def _decisions(fitted: LoadedSAE) -> Labelled | None:
+    store, known = fitted.store, of_decisions(fitted)
+    if not known:
+        return None
+    names, meanings = list(known), list(known.values())
+    labels = np.stack([store.column(name).astype(bool) for name in names], 1)
+    train, held_out = fitted.train_rows, fitted.held_out_rows
+    return Labelled(names, train, labels[train], held_out, labels[held_out], meanings)
+
+
+def _cells(fitted: LoadedSAE) -> Labelled | None:
+    """One concept a class of cells; a class that does not apply to a cell counts as no. Positions about no cell of the
+    world are left out."""
+    agent, store = fitted.agent, fitted.store
+    if agent.env.cell_pixels is None or hook_point(agent.agent, fitted.hook).kind != "spatial":
+        return None
+    blank = torch.zeros(1, *agent.env.observation_shape, dtype=torch.uint8, device=fitted.sae.W_dec.device)
+    rows, columns = receptive_fields(agent.agent, fitted.hook, blank).cells(agent.env)
+    sides, names = [], []
+    for of_side in (fitted.train_rows, fitted.held_out_rows):
+        samples = np.unique(of_side // store.positions)
+        samples = samples[:: max(1, len(samples) // STATES)]
+        kept, labels = [], []
+        for sample, classes in _seen(fitted, samples):
+            names = [f"{truth}: {label}" for truth, (_, of_truth) in classes.items() for label in of_truth]
+            known, found = _at(classes, rows, columns)
+            kept.append(sample * store.positions + np.flatnonzero(known))
+            labels.append(found[known])
+        sides += [np.concatenate(kept), np.concatenate(labels)]
+    return Labelled(names, *sides, meanings=["of the cell that a position is about"] * len(names))
+
+
+def _seen(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Any:
+    """Each sample of the store, as (number, `LabelledEnv.cells()`), its episode played again."""
+    store, env = fitted.store, make_labelled(fitted.agent.env)
+    episode, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
+    wanted = set(samples.tolist())
+    with progress_bar("Looking up cells", len(wanted), "states") as update:
+        done = 0
+        for number in np.unique(episode[samples]):
+            rows = np.flatnonzero(episode == number)
+            last = max(wanted.intersection(rows.tolist()))
+            env.reset(seed=int(seeds[rows[0]]))
+            for row in rows[rows <= last].tolist():
+                if row in wanted:
+                    done += 1
+                    update(done)
+                    yield row, env.cells()
+                env.step(int(actions[row]))
+
+
+def _at(
+    classes: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which positions `[H · W]` are about a cell of some class, and the classes of each, `[H · W, C]`."""
+    known, found = np.zeros((len(rows), len(columns)), bool), []
+    for numbers, labels in classes.values():
+        inside = [(at >= 0) & (at < size) for at, size in zip((rows, columns), numbers.shape, strict=True)]
+        picked = numbers[np.ix_(np.where(inside[0], rows, 0), np.where(inside[1], columns, 0))]
+        picked = np.where(inside[0][:, None] & inside[1], picked, -1)
+        known |= picked >= 0
+        found += [picked == i for i in range(len(labels))]
+    return known.ravel(), np.stack(found, -1).reshape(known.size, -1)

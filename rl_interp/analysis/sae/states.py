@@ -1,0 +1,84 @@
+"""Recorded decisions of an autoencoder's store, and what the agent makes of other values at the layer."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.probes.regression import recorded
+from rl_interp.analysis.sae.runs import LoadedSAE
+from rl_interp.core.hooks import hook_point, run_with_hooks
+from rl_interp.core.interventions import Patch, as_hooks
+from rl_interp.core.partial_forward import PartialForward
+from rl_interp.sae import States
+
+Head = Callable[[Tensor], Tensor]
+"""Preferences `[N, A]` from values at a hook point."""
+
+MOST = 256
+"""Decisions, about, where a layer has positions: each question about them runs the network from the layer on."""
+_AT_ONCE = 128
+"""Observations that a layer with positions is run again for together."""
+
+
+def decisions(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> States | None:
+    """About `count` of the decisions that some rows of the store belong to, evenly spread, and no more than `MOST`
+    where the layer has positions. None where preferences do not follow from the hook point and the observation: in a
+    network with a memory, which has a past as well."""
+    store, agent = fitted.store, fitted.agent.agent
+    spatial, samples = hook_point(agent, fitted.hook).kind == "spatial", np.unique(rows // store.positions)
+    samples = samples[:: max(1, len(samples) // (min(count, MOST) if spatial else count))]
+    episodes = store.column("episode")[samples]
+    if not spatial:
+        head = head_of(fitted.agent, fitted.hook)
+        return head and States(torch.from_numpy(store.read(samples)), episodes, head, fitted.agent.has_q_values)
+    if agent.initial_state(1) != ():
+        return None
+    at = samples[:, None] * store.positions + np.arange(store.positions)
+    x = torch.from_numpy(store.read(at.ravel())).view(*at.shape, store.width)
+    return States(x, episodes, _head_over_positions(fitted, samples), fitted.agent.has_q_values)
+
+
+def head_of(loaded: Loaded, hook: str) -> Head | None:
+    """What the agent makes of the values `[N, D]` at a hook point without positions.
+
+    Its linear head where it has one; else the agent itself, on blank observations with the values patched in, which
+    holds where nothing else of the observation reaches the preferences. None in a network with a memory.
+    """
+    point = hook_point(loaded.agent, hook)
+    if point.head is not None:
+        return loaded.agent.get_submodule(point.head)
+    if loaded.agent.initial_state(1) != ():
+        return None
+
+    def head(x: Tensor) -> Tensor:
+        observations = torch.zeros(len(x), *loaded.env.observation_shape, dtype=torch.uint8, device=x.device)
+        return run_with_hooks(loaded.agent, observations, hooks=as_hooks([Patch(hook, source=x)])).preferences
+
+    return head
+
+
+def _head_over_positions(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Head:
+    """The agent run again from the layer on, on the observations of the samples."""
+    parts = [
+        PartialForward(fitted.agent.agent, obs, fitted.hook) for obs in _observations(fitted, samples).split(_AT_ONCE)
+    ]
+    channels_first = fitted.store.sample_shape
+
+    def head(x: Tensor) -> Tensor:
+        values = x.movedim(-1, 1).reshape(len(x), *channels_first).split(_AT_ONCE)
+        return torch.cat([part(each).preferences for part, each in zip(parts, values, strict=True)])
+
+    return head
+
+
+def _observations(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Tensor:
+    """`[N, ...]`: what the agent saw at some samples, which are in order; their episodes are played again."""
+    numbers = fitted.store.column("episode")
+    episodes, seen = np.unique(numbers[samples]), []
+    for number, episode in zip(episodes, recorded(fitted.agent.env, fitted.store, episodes), strict=True):
+        seen.append(episode.obs[np.isin(np.flatnonzero(numbers == number), samples)])
+    return torch.from_numpy(np.concatenate(seen))

@@ -1,0 +1,140 @@
+"""Running an agent again from a hook point on: many edits of one layer cost only the layers after it."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_interp.core.agent import Agent, PolicyOutput, evaluating, tree_map
+from rl_interp.core.check_agent import alike, largest_difference
+from rl_interp.core.errors import HookError
+from rl_interp.core.hooks import hook_point, run_with_cache
+
+
+class PartialForward:
+    """What an agent makes of observations, again and again, with other values at one hook point.
+
+    What was finished when the point's value was there is not computed again: modules that are called once answer with
+    what they gave the first time. Of these, only those that something after the point reads, such as the other arm of a
+    residual sum, are copied for each run.
+
+    Args:
+        obs: `[N, ...]`, each seen as an episode's first.
+
+    Raises:
+        HookError: no such hook point, or one whose value is not there exactly once in a step, or is no module's output;
+            or an agent of which running again makes other decisions, such as one that writes into its input in place.
+    """
+
+    def __init__(self, agent: Agent, obs: Tensor, at: str):
+        point = hook_point(agent, at)
+        if point.side != "output" or point.kind == "recurrent":
+            raise HookError(f"{at!r} can't be run again from: it must be what a module gives once in a step.")
+        self.agent, self.obs = agent, obs
+        self._target = agent.get_submodule(point.path)
+        with torch.no_grad():
+            plain, finished = self._finished(at)
+        leaves = {m: given.detach().requires_grad_() for m, given in finished.items() if given.is_floating_point()}
+        answers = {m: given.clone for m, given in leaves.items()}  # what answers is never the tensor that is kept
+        with torch.enable_grad(), evaluating(agent), _answering(answers):
+            out = agent.step(obs, agent.initial_state(len(obs)))
+        self.values = finished.pop(self._target)
+        """`[N, ...]`: the values at the point, to be edited."""
+        read = _read(out, leaves)
+        read |= finished.keys() - leaves.keys()
+        changed = None
+        # Operations in place need memory of their own to write into, and a choice may read what no derivative reaches.
+        for self._writable, kept in ((False, read), (True, read), (True, finished.keys())):
+            self._given: dict[nn.Module, tuple[Tensor, bool]] = {
+                module: (given, True) if module in kept else (given[:1].clone(), False)
+                for module, given in finished.items()
+            }
+            changed = self._changed(plain)
+            if not changed:
+                return
+        raise HookError(
+            f"{at!r} can't be run again from: with its own value there {changed}; "
+            "modules before it may not write into their inputs, keep a state or draw random numbers."
+        )
+
+    def _changed(self, plain: PolicyOutput) -> str | None:
+        """How the observations, run again with their own values, give something else than they gave; None if not."""
+        try:
+            again = self(self.values)
+        except (RuntimeError, IndexError, ValueError) as error:  # such as an index made of what is not kept
+            return f"it ends in an error ({str(error).splitlines()[0]})"
+        for what, got, want in (
+            ("preferences", again.preferences, plain.preferences), ("values", again.value, plain.value),
+        ):  # fmt: skip
+            if got is not None and want is not None and not alike(got, want):
+                return f"the {what} differ by {largest_difference(got, want):.3g}"
+        return None
+
+    def _finished(self, at: str) -> tuple[PolicyOutput, dict[nn.Module, Tensor]]:
+        """A plain step, and modules called once, whose output was there when the point's value was, with it, and the
+        point's own."""
+        calls: dict[nn.Module, int] = {}
+        outputs: dict[nn.Module, Any] = {}
+
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            calls[module] = calls.get(module, 0) + 1
+            if calls.get(self._target, 0) == (module is self._target):
+                outputs[module] = output.clone() if isinstance(output, Tensor) else output  # before it is written into
+
+        handles = [module.register_forward_hook(note) for module in self.agent.modules() if module is not self.agent]
+        try:
+            out, _ = run_with_cache(self.agent, self.obs, names=[at])
+        finally:
+            for handle in handles:
+                handle.remove()
+        if calls[self._target] != 1:
+            raise HookError(f"{at!r} is computed {calls[self._target]} times in a step; it can't be run again from.")
+        once = {module: given for module, given in outputs.items() if calls[module] == 1 and isinstance(given, Tensor)}
+        return out, once
+
+    @torch.no_grad()
+    def __call__(self, values: Tensor, rows: Tensor | None = None) -> PolicyOutput:
+        """Decisions with `values [P, ...]` at the point, each on one of the observations, `rows [P]` (by default the
+        P-th)."""
+        count = len(values)
+        rows = torch.arange(count, device=values.device) if rows is None else rows
+
+        def answer(given: Tensor, read: bool) -> Callable[[], Tensor]:
+            if read:
+                return lambda: given[rows]
+            # What is not read is NaN, so that it shows if it is; one number for all, as to fill memory takes its time.
+            unread = given.new_full((), torch.nan).expand(count, *given.shape[1:])
+            return unread.clone if self._writable else lambda: unread
+
+        answers = {module: answer(*each) for module, each in self._given.items()}
+        obs = self.obs[:1].expand(count, *self.obs.shape[1:])
+        with evaluating(self.agent), _answering({**answers, self._target: values.clone}):
+            return self.agent.step(obs, self.agent.initial_state(count))
+
+
+def _read(out: PolicyOutput, leaves: Mapping[nn.Module, Tensor]) -> set[nn.Module]:
+    """The modules whose output an agent's own depends on; all of them where that can't be told."""
+    ends: list[Tensor] = []
+    tree_map(lambda leaf: ends.append(leaf) or leaf, out)
+    sums = [end.float().sum() for end in ends if end.requires_grad]
+    if not sums:
+        return set(leaves)
+    try:
+        gradients = torch.autograd.grad(torch.stack(sums).sum(), list(leaves.values()), allow_unused=True)
+    except RuntimeError:  # an operation in place took what a derivative needs
+        return set(leaves)
+    return {module for module, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
+
+
+@contextmanager
+def _answering(answers: Mapping[nn.Module, Callable[[], Tensor]]) -> Iterator[None]:
+    """Modules that answer without computing, for the length of a `with` block."""
+    try:
+        for module, answer in answers.items():
+            module.forward = lambda *args, _answer=answer, **named: _answer()
+        yield
+    finally:
+        for module in answers:
+            vars(module).pop("forward", None)

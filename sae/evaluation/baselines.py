@@ -1,0 +1,21 @@
+"""What a dictionary is held against: a random one, and the coordinates that other methods find."""
+
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.sae.data import Activations, ArrayActivations, sample_rows
+from rl_interp.sae.model import SAE
+from rl_interp.sae.training.config import SAEConfig
+from rl_interp.sae.training.feed import Feed
+from rl_interp.sae.training.trainer import Trainer
+
+_ROWS = 4096
+
+
+def random_dictionary(data: Activations, config: SAEConfig, rows: NDArray[np.integer]) -> SAE:
+    """A dictionary of the same kind and size behind the same whitening, as it starts from random directions."""
+    rows = sample_rows(rows, max(_ROWS, config.latents), np.random.default_rng(config.data_seed))
+    random = replace(config, start="random")
+    return Trainer(Feed(ArrayActivations(data.read(rows)), random), random).sae()

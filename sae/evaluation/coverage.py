@@ -1,0 +1,134 @@
+"""How much of what is known about the game a set of features tells: concept by concept from the best single feature,
+and all concepts from all features by a probe."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from sklearn.decomposition import NMF, PCA, FastICA
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import MaxAbsScaler
+
+from rl_interp.core.errors import UserError
+from rl_interp.sae.data import sample_rows
+from rl_interp.sae.evaluation.features import Features, best_per_concept
+
+_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9)
+_COMPONENTS = 64
+_FITTED_ROWS = 20_000
+_NEGLIGIBLE = 1e-3
+"""Directions that vary less, relative to the first, are left to rounding."""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Of `C` concepts, on held-out episodes; everything is chosen on the training episodes."""
+
+    auroc: NDArray[np.float64]
+    """`[C]`: of the feature that tells each best."""
+    f1: NDArray[np.float64]
+    """`[C]`: of the feature and threshold that detect each best."""
+    probe: NDArray[np.float64]
+    """`[C]`: AUROC of a logistic regression on all features."""
+
+
+def coverage(
+    train: Features,
+    held_out: Features,
+    train_labels: NDArray[np.bool_],
+    held_out_labels: NDArray[np.bool_],
+    probe_rows: int = 8_000,
+) -> Coverage:
+    """Of one set of features; labels are `[N, C]`.
+
+    Raises:
+        UserError: a concept that all or no samples of a split have.
+    """
+    for labels in (train_labels, held_out_labels):
+        if not (labels.any(0) & ~labels.all(0)).all():
+            raise UserError("a concept that all or no samples of a split have can't be scored; leave it out.")
+    return Coverage(
+        auroc=best_per_concept(train, held_out, train_labels, held_out_labels),
+        f1=_best_f1(train, held_out, train_labels, held_out_labels),
+        probe=_probe(train, held_out, train_labels, held_out_labels, probe_rows),
+    )
+
+
+def coordinates(
+    train: NDArray[np.float32], held_out: NDArray[np.float32], seed: int = 0
+) -> Mapping[str, tuple[Features, Features]]:
+    """What to hold a dictionary against: the raw neurons, and the components of PCA, ICA and, where no activation is
+    negative, NMF, fitted on the training rows. Each component counts in both signs, as its sign means nothing."""
+    rng = np.random.default_rng(seed)
+    sample = train[np.sort(rng.choice(len(train), min(_FITTED_ROWS, len(train)), replace=False))]
+    strengths = np.linalg.svd(sample[:2048] - sample.mean(0), compute_uv=False)
+    count = min(_COMPONENTS, int((strengths > _NEGLIGIBLE * strengths[0]).sum()))
+    found = {"neurons": (train, held_out)}
+    methods = {"PCA": PCA(count, random_state=seed), "ICA": FastICA(count, random_state=seed, max_iter=100, tol=1e-3)}
+    if min(train.min(), held_out.min()) >= 0:
+        methods["NMF"] = NMF(count, init="nndsvda", random_state=seed, max_iter=100, tol=1e-3)  # pyright: ignore[reportArgumentType]
+    for name, method in methods.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # as baselines they need not be exact
+            method.fit(sample)
+            found[name] = (method.transform(train), method.transform(held_out))
+    return {name: both_signs(*both) for name, both in found.items()}
+
+
+def both_signs(train: NDArray[np.floating], held_out: NDArray[np.floating]) -> tuple[Features, Features]:
+    """Coordinates `[N, D]` of two splits as features; where some of either are negative, each counts in both signs."""
+    if min(train.min(), held_out.min()) < 0:
+        train, held_out = (np.concatenate([values, -values], axis=1) for values in (train, held_out))
+    return Features.dense(train), Features.dense(held_out)
+
+
+def _best_f1(
+    train: Features, held_out: Features, train_labels: NDArray[np.bool_], held_out_labels: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """The pair of feature and threshold is chosen in training, among quantiles of its own positive activations."""
+    thresholds = np.stack([train.quantile(q) for q in _QUANTILES])  # [Q, F]
+    chosen = np.stack([_f1(train, at, train_labels) for at in thresholds])  # [Q, F, C]
+    scored = np.stack([_f1(held_out, at, held_out_labels) for at in thresholds])
+    concepts = chosen.shape[-1]
+    best = chosen.reshape(-1, concepts).argmax(0)
+    return scored.reshape(-1, concepts)[best, np.arange(concepts)]
+
+
+def _f1(features: Features, thresholds: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """`[F, C]`: 2 TP / (2 TP + FP + FN) of "above the threshold" as a detector."""
+    above = features.matrix()
+    above.data = (above.data >= np.repeat(thresholds, np.diff(above.indptr)).clip(min=1e-12)).astype(np.float64)
+    hits = above @ labels.astype(np.float64)
+    named = np.asarray(above.sum(1)).reshape(-1, 1)
+    return 2 * hits / np.maximum(named + labels.sum(0), 1)
+
+
+def _probe(
+    train: Features,
+    held_out: Features,
+    train_labels: NDArray[np.bool_],
+    held_out_labels: NDArray[np.bool_],
+    rows: int,
+) -> NDArray[np.float64]:
+    fitted = sample_rows(np.arange(train.samples), rows, np.random.default_rng(0))
+    scale = MaxAbsScaler().fit(_samples(train))
+    x, held = scale.transform(_samples(train)[fitted]), scale.transform(_samples(held_out))
+    scores = []
+    for concept in range(train_labels.shape[1]):
+        labels = train_labels[fitted, concept]
+        if labels.all() or not labels.any():
+            scores.append(0.5)
+            continue
+        model = LogisticRegression(C=1.0, max_iter=200, tol=1e-3).fit(x, labels)
+        scores.append(roc_auc_score(held_out_labels[:, concept], model.decision_function(held)))
+    return np.array(scores)
+
+
+def _samples(features: Features) -> csr_array:
+    """`[N, F]`."""
+    return csr_array(features.matrix().T)

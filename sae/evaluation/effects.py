@@ -1,0 +1,172 @@
+"""What each feature does: its direct effect on actions, and what clamping it changes.
+
+Direct effects are exact where the hook point feeds a linear head, as a DQN's last hidden layer does; elsewhere effects
+are integrated along the way from no feature to all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rl_interp.core.errors import HookError, UserError
+from rl_interp.core.hooks import Site
+from rl_interp.core.interventions import Intervention, Splice, Transcode
+from rl_interp.sae.model import SAE
+
+
+def splice(sae: SAE, at: str, width: int | None = None, source: str | None = None) -> Intervention:
+    """The intervention that passes the value at `at` through an autoencoder, or puts there what a transcoder predicts
+    from `source`.
+
+    Raises:
+        UserError: `width`, of the hook point, is given and is not the dictionary's; or a transcoder comes without a
+            `source`, or an autoencoder with one.
+    """
+    if width is not None and width != sae.d_out:
+        kind = "a transcoder" if sae.transcodes else "an autoencoder"
+        raise UserError(f"{kind} {sae.d_out} wide can't be spliced in at {at!r}, which is {width} wide.")
+    if sae.transcodes != (source is not None):
+        raise UserError(f"source={source!r} given to splice in at {at!r}; transcoders have one, and they alone.")
+    if source is None:
+        return Splice(at, reconstruct=sae.forward, label="sae")
+    return Transcode(at, source=source, predict=sae.forward)
+
+
+@dataclass(frozen=True)
+class ClampFeature(Intervention):
+    """Set one feature to `value`, leaving everything else, the autoencoder's error included, as it is.
+
+    x' = x + (value − f(x)) d, with f(x) the feature's activation and d its decoder direction.
+    """
+
+    sae: SAE = field(kw_only=True)
+    feature: int = field(kw_only=True)
+    value: float = field(kw_only=True)
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        features_last = value.movedim(site.point.feature_axis, -1)
+        if features_last.shape[-1] != self.sae.d_in:
+            raise HookError(
+                f"{self.name}: the autoencoder is {self.sae.d_in} wide, {site.name!r} {features_last.shape[-1]}."
+            )
+        active = self.sae.encode(features_last.reshape(-1, self.sae.d_in))[:, self.feature]
+        change = (self.value - active)[:, None] * self.sae.W_dec[self.feature]
+        return (features_last + change.reshape(features_last.shape)).movedim(-1, site.point.feature_axis)
+
+
+def activation(encoded: tuple[Tensor, Tensor], feature: int) -> Tensor:
+    """`[N]`: one feature's activations, from what `encode_sparse` gave."""
+    values, latents = encoded
+    return (values * (latents == feature)).sum(-1)
+
+
+def direct_effects(sae: SAE, head: Tensor) -> Tensor:
+    """`[F, A]`: what one unit of each feature adds to each action's preference through a linear head `[A, D]`."""
+    return sae.W_dec.detach() @ head.detach().T
+
+
+@torch.no_grad()
+def integrated_effects(sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], steps: int = 16) -> Tensor:
+    """`[F, A]`: what each feature contributes to each action's preference, on average over the states `x [N, D]` in
+    which it is active; 0 for one that is active in none.
+
+    Where `head` is not linear a contribution depends on what else is there. Here all features are brought up together
+    from zero, the autoencoder's error staying as it is, and each is credited with its own share of the way:
+    `f d · ∫ ∇Q(x − (1 − α) Σ f d) dα`, by midpoints (integrated gradients, Sundararajan et al. 2017, arXiv 1703.01365,
+    eq. 1, with the features for inputs). The contributions in a state add up to what all features do.
+    """
+    values, latents = sae.encode_sparse(x)
+    moved = sae.decode_sparse(values, latents) - sae.b_dec
+    actions = head(x[:1]).shape[1]
+    slopes = torch.zeros(actions, *x.shape, dtype=x.dtype)
+    for step in range(steps):
+        at = (x - (1 - (step + 0.5) / steps) * moved).requires_grad_()
+        with torch.enable_grad():
+            preferences = head(at).sum(0)
+            for action in range(actions):
+                (slope,) = torch.autograd.grad(preferences[action], at, retain_graph=action < actions - 1)
+                slopes[action] += slope / steps
+    total, count = torch.zeros(sae.d_sae, actions, dtype=x.dtype), torch.zeros(sae.d_sae, dtype=x.dtype)
+    for column in range(values.shape[1]):
+        value, latent = values[:, column], latents[:, column]
+        total.index_add_(0, latent, value[:, None] * torch.einsum("nd,and->na", sae.W_dec[latent], slopes))
+        count.index_add_(0, latent, (value > 0).to(x.dtype))
+    return total / count.clamp(min=1)[:, None]
+
+
+@dataclass(frozen=True)
+class ClampEffect:
+    """What clamping one feature does on recorded states, beside a random direction of the same norm."""
+
+    changed: float
+    """Share of states whose greedy action changes."""
+    changed_control: float
+    """The same for the random direction."""
+    towards: list[float]
+    """`[A]`: change in each action's share of greedy choices."""
+    new_actions: list[float]
+    """`[A]`: each action's share among the states whose greedy action changes; zeros if none does."""
+    preference_change: list[float]
+    """`[A]`: mean change of each action's preference (Q-value or logit)."""
+    preference_change_control: list[float]
+    """The same for the random direction."""
+
+
+@torch.no_grad()
+def clamp_effects(
+    sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], values: Tensor, seed: int = 0
+) -> list[ClampEffect]:
+    """Clamp each feature to `values [F]` on the states whose activations are `x [N, D]`, or, at all of a layer's P
+    positions, `[N, P, D]`.
+
+    `head` maps activations like `x` to preferences `[N, A]`, such as the agent's last layer. A linear one
+    is evaluated in closed form: `Q' = Q + (value − f(x)) d Wᵀ`. The control moves each state by the same
+    distance along one random direction.
+    """
+    before = head(x)
+    encoded = sae.encode_sparse(x.flatten(0, -2))
+    move, move_control = (moves(head, x, before, each) for each in (sae.W_dec, random_directions(sae.W_dec, seed)))
+    effects = []
+    for feature in range(sae.d_sae):
+        distance = values[feature] - activation(encoded, feature).view(x.shape[:-1])
+        effects.append(_compare(before, move(feature, distance), move_control(feature, distance)))
+    return effects
+
+
+def random_directions(like: Tensor, seed: int) -> Tensor:
+    """`[F, D]`: random directions with the norms of `like [F, D]`."""
+    noise = torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(like)
+    return noise * (like.norm(dim=1) / noise.norm(dim=1))[:, None]
+
+
+def moves(
+    head: Callable[[Tensor], Tensor], x: Tensor, before: Tensor, directions: Tensor
+) -> Callable[[int, Tensor], Tensor]:
+    """`(f, distance [N] or [N, P]) -> preferences [N, A]` after a move along `directions[f]`, from states `x` whose
+    preferences are `before`."""
+    if isinstance(head, torch.nn.Linear):
+        shift = directions @ head.weight.T
+        return lambda f, distance: before + distance[:, None] * shift[f]
+    return lambda f, distance: head(x + distance[..., None] * directions[f])
+
+
+def _compare(before: Tensor, after: Tensor, control: Tensor) -> ClampEffect:
+    states, actions = before.shape
+    old, new = before.argmax(1), after.argmax(1)
+    changed = new != old
+    share = torch.bincount(new, minlength=actions) - torch.bincount(old, minlength=actions)
+    return ClampEffect(
+        changed=changed.float().mean().item(),
+        changed_control=(control.argmax(1) != old).float().mean().item(),
+        towards=(share / states).tolist(),
+        new_actions=(torch.bincount(new[changed], minlength=actions) / changed.sum().clamp(min=1)).tolist(),
+        preference_change=_difference(after, before).mean(0).tolist(),
+        preference_change_control=_difference(control, before).mean(0).tolist(),
+    )
+
+
+def _difference(after: Tensor, before: Tensor) -> Tensor:
+    """0 where nothing changes, as with an action that is ruled out, by -inf, before and after."""
+    return (after - before).where(after != before, 0)

@@ -1,0 +1,199 @@
+"""What each feature responds to: its statistics, its strongest moments, and the concepts it tells."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from rl_interp.core.errors import UserError
+from rl_interp.sae.evaluation.metrics import Encoding
+
+
+class Features:
+    """The active samples of every feature, from an encoding: features in rows, as in a CSR matrix.
+
+    `rows(f)` and `values(f)` are the samples in which feature f fires and its activations there, in
+    order of the samples.
+    """
+
+    def __init__(self, encoding: Encoding):
+        self.samples, self.d_sae = len(encoding), encoding.d_sae
+        order = np.argsort(encoding.latents, kind="stable")
+        self._sample, self._value = encoding.rows()[order].astype(np.int32), encoding.values[order]
+        self._start = np.searchsorted(encoding.latents[order], np.arange(self.d_sae + 1))
+
+    @classmethod
+    def dense(cls, activations: NDArray[np.floating]) -> "Features":
+        """The same of a dense `[N, F]`, such as raw neurons, as a control. Negative values are kept: there
+        a feature "fires" wherever it is not 0."""
+        features = cls.__new__(cls)
+        features.samples, features.d_sae = activations.shape
+        counts = np.count_nonzero(activations, axis=0)
+        features._start = np.concatenate([[0], np.cumsum(counts)])
+        features._sample = np.empty(counts.sum(), np.int32)
+        features._value = np.empty(counts.sum(), np.float32)
+        # Column by column: np.nonzero of all would take sixteen bytes an entry on the way.
+        for feature, (start, end) in enumerate(pairwise(features._start)):
+            column = activations[:, feature]
+            features._sample[start:end] = rows = np.flatnonzero(column)
+            features._value[start:end] = column[rows]
+        return features
+
+    def rows(self, feature: int) -> NDArray[np.int32]:
+        return self._sample[self._start[feature] : self._start[feature + 1]]
+
+    def values(self, feature: int) -> NDArray[np.float32]:
+        return self._value[self._start[feature] : self._start[feature + 1]]
+
+    def matrix(self) -> csr_array:
+        """`[F, N]`, a copy."""
+        shape = (self.d_sae, self.samples)
+        return csr_array((self._value.astype(np.float64), self._sample.copy(), self._start.copy()), shape=shape)
+
+    def counts(self) -> NDArray[np.int64]:
+        """`[F]`: samples in which each feature fires."""
+        return np.diff(self._start)
+
+    def quantile(self, q: float) -> NDArray[np.float32]:
+        """`[F]`: a quantile of each feature's positive activations, 0 for one that has none."""
+        positive = (values[values > 0] for values in map(self.values, range(self.d_sae)))
+        return np.array([np.quantile(values, q) if len(values) else 0 for values in positive], np.float32)
+
+    def histogram(self, feature: int, bins: int = 20) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Counts and edges of a feature's positive activations, from 0."""
+        values = self.values(feature)
+        return np.histogram(values, bins, (0, float(values.max(initial=1e-9))))
+
+    def top(self, feature: int, episodes: NDArray[np.integer], count: int) -> NDArray[np.int32]:
+        """The rows of its strongest activations, at most one an episode, strongest first."""
+        rows = self.rows(feature)
+        strongest = rows[np.argsort(-self.values(feature), kind="stable")]
+        _, first = np.unique(episodes[strongest], return_index=True)
+        return strongest[np.sort(first)[:count]]
+
+    def auroc(self, labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """`[F, C]`: the probability that a sample with the concept activates the feature more than one without.
+
+        `labels [N, C]`. Ties, the samples in which it does not fire among them, count half, as in the
+        Mann-Whitney statistic. NaN for a concept that all or no samples have.
+        """
+        if len(labels) != self.samples:
+            raise UserError(f"{len(labels)} labels given for {self.samples} samples; give one row of labels a sample.")
+        # The rank-sum form: ranks of the silent samples, all tied, are the base, so that only the others are summed.
+        ranks, silent_rank = self._ranks()
+        positives = labels.sum(0).astype(np.float64)
+        negatives = len(labels) - positives
+        matrix = csr_array((ranks, self._sample, self._start), shape=(self.d_sae, self.samples))
+        rank_sum = matrix @ labels.astype(np.float64) + silent_rank[:, None] * positives
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+    def precision(self, labels: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """`[F, C]`: share of the samples in which each feature fires that have each concept; NaN if it never fires.
+
+        What AUROC hides for a sparse feature: one that fires in a hundredth of the samples with a concept, and
+        nowhere else, has an AUROC near 0.5 and a precision of 1.
+        """
+        fired = csr_array(
+            (np.ones(len(self._sample), np.float32), self._sample, self._start), shape=(self.d_sae, self.samples)
+        )
+        with np.errstate(invalid="ignore"):
+            return (fired @ labels.astype(np.float32)) / self.counts()[:, None]
+
+    def _ranks(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Mid-ranks among all samples of the entries, less that of the silent samples, and that `[F]`."""
+        ranks, silent_rank = np.empty(len(self._value)), np.empty(self.d_sae)
+        for feature, (start, end) in enumerate(pairwise(self._start)):
+            values = self._value[start:end]
+            silent = self.samples - len(values)
+            silent_rank[feature] = (values < 0).sum() + (silent + 1) / 2
+            own = _mid_ranks(values) + np.where(values > 0, silent, 0)
+            ranks[start:end] = own - silent_rank[feature]
+        return ranks, silent_rank
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """A feature that fires together with another."""
+
+    feature: int
+    similarity: float
+    """Cosine of their activations over the samples."""
+    together: float
+    """Share of the other's samples in which this one fires too."""
+
+
+def neighbours(features: Features, count: int = 5) -> list[list[Neighbour]]:
+    """For each feature the `count` whose activations are most like its own, most alike first; features that never fire
+    have none."""
+    matrix = features.matrix()
+    norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
+    fired = matrix.copy()
+    fired.data = np.sign(matrix.data)
+    alike = (matrix @ matrix.T).tocsr()
+    both, counts = (fired @ fired.T).tocsr(), features.counts()
+    found = []
+    for f in range(features.d_sae):
+        others, products = (part[alike.indptr[f] : alike.indptr[f + 1]] for part in (alike.indices, alike.data))
+        cosine = products / (norms[f] * norms[others])
+        order = [i for i in np.argsort(-cosine, kind="stable")[: count + 1] if others[i] != f][:count]
+        shared = both[[f]].toarray()[0] if order else np.empty(0)
+        found.append([Neighbour(int(others[i]), float(cosine[i]), float(shared[others[i]] / counts[f])) for i in order])
+    return found
+
+
+def _mid_ranks(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Ranks from 1, ties sharing their mean."""
+    order = np.argsort(values)
+    ordered = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(values)])
+    sizes = np.diff(np.append(starts, len(values)))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes)
+    return ranks
+
+
+@dataclass(frozen=True)
+class ConceptMatch:
+    """The concept a feature tells best: chosen on the training episodes, scored on held-out ones."""
+
+    concept: str
+    auroc: float
+    precision: float | None
+    """Share of the held-out samples in which the feature fires that have the concept; None if it fires in none."""
+
+
+def match_concepts(
+    train: Features,
+    held_out: Features,
+    train_labels: NDArray[np.bool_],
+    held_out_labels: NDArray[np.bool_],
+    names: list[str],
+    count: int = 3,
+) -> list[list[ConceptMatch]]:
+    """For each feature its `count` best concepts by training AUROC, each with its held-out AUROC.
+
+    Features that fire in no training sample, and concepts that a split lacks, get no match.
+    """
+    chosen, scored = train.auroc(train_labels), held_out.auroc(held_out_labels)
+    precision = held_out.precision(held_out_labels)
+    usable = np.isfinite(chosen) & np.isfinite(scored)
+    ranked = np.argsort(np.where(usable, -chosen, np.inf), axis=1, kind="stable")
+    fires = train.counts() > 0
+
+    def match(f: int, c: int) -> ConceptMatch:
+        share = float(precision[f, c])
+        return ConceptMatch(names[c], float(scored[f, c]), share if np.isfinite(share) else None)
+
+    return [[match(f, c) for c in ranked[f, :count] if usable[f, c]] if fires[f] else [] for f in range(train.d_sae)]
+
+
+def best_per_concept(
+    train: Features, held_out: Features, train_labels: NDArray[np.bool_], held_out_labels: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """`[C]`: held-out AUROC of the feature that tells each concept best in training; NaN where it can't be told."""
+    chosen, scored = train.auroc(train_labels), held_out.auroc(held_out_labels)
+    best = np.argmax(np.nan_to_num(chosen, nan=-1.0), axis=0)
+    return scored[best, np.arange(len(best))]

@@ -1,0 +1,193 @@
+"""Gradient saliency; integrated gradients through Captum."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rl_interp.core.agent import Agent, State, evaluating, tree_map
+from rl_interp.core.errors import NotFiniteError, UserError
+from rl_interp.saliency.methods.perturbation import CHUNK, Perturbation
+from rl_interp.saliency.targets import Target, evaluate, prepare
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Σ_c |∂target / ∂pixel| over the observation's channels (Simonyan et al. 2014, arXiv 1312.6034)."""
+
+    def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
+        """As `obs`, `[B, C, H, W]` or `[B, D]`: signed gradients, in the target's unit per grey level."""
+        pixels = _pixels(agent, obs)
+        with _differentiable(agent):
+            _, values = _function(agent, obs, pixels, target, state)
+            return _gradient(values, pixels, target)
+
+    def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
+        """`[B, H, W]` float32; of vectors `[B, D]`."""
+        return _map(self.attributions(agent, obs, target, state).abs())
+
+
+@dataclass(frozen=True)
+class Integrated:
+    """Integrated gradients, and how well they add up."""
+
+    attributions: Tensor
+    """As the observations, `[B, C, H, W]` or `[B, D]`: signed contributions, in the target's unit."""
+    difference: Tensor
+    """`[B]`: target(obs) − target(baseline), which they sum to but for the gap."""
+    gap: Tensor
+    """`[B]`: their sum − the difference."""
+    allowed: Tensor
+    """`[B]`: the largest |gap| within the tolerance."""
+    steps: list[int]
+    """Of each observation: points that its path needed."""
+
+
+@dataclass(frozen=True)
+class IntegratedGradients:
+    """Σ_c of integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365), signed.
+
+    Over all pixels they sum to target(obs) − target(baseline), up to a gap that `integrate` gives. The points along the
+    path are doubled, from 32, until the gap is at most `tolerance` of the difference (or of a thousandth of the larger
+    target, where the two are that near), or `steps` are used; then a warning says so. 5% is what the paper advises. A
+    network of ReLUs bends wherever one switches, so the gap falls with the number of points only: on the shipped DQN's
+    advantage it is 24% (median) at 32, 1.7% at 128 and 1.3% at 512. A map there takes 32 to 256 points.
+    """
+
+    baseline: Literal["black", "blur"] = "black"
+    """What the path starts from: zeros, or the blurred observation."""
+    tolerance: float = 0.05
+    """Gap that is allowed, as a share of the difference."""
+    steps: int = 1024
+    """Points of the Gauss-Legendre rule along the path, at most."""
+
+    def __post_init__(self) -> None:
+        if self.tolerance <= 0 or self.steps < 1:
+            raise UserError(f"tolerance={self.tolerance}, steps={self.steps} given; both must be positive.")
+
+    def integrate(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Integrated:
+        """The attributions with their gaps.
+
+        Raises:
+            UserError: a target without a gradient, or vectors with the baseline `blur`.
+            NotFiniteError: a target that is NaN or infinite at either end of the path.
+        """
+        if obs.dim() != 4 and self.baseline == "blur":
+            raise UserError(f"observations {tuple(obs.shape)} given, which can't be blurred; use baseline='black'.")
+        pixels = _pixels(agent, obs)
+        start = torch.zeros_like(pixels) if self.baseline == "black" else Perturbation().blur(pixels).detach()
+        with _differentiable(agent):
+            paths = []
+            for i in range(len(obs)):  # the chosen action is one observation's own
+                one, own = slice(i, i + 1), None if state is None else _select(state, i)
+                paths.append(self._path(agent, obs[one], pixels[one], start[one], target, own))
+        attributions, difference, gap, allowed, steps = zip(*paths, strict=True)
+        return Integrated(
+            torch.cat(attributions), torch.cat(difference), torch.cat(gap), torch.cat(allowed), list(steps)
+        )
+
+    def _path(self, agent: Agent, obs: Tensor, end: Tensor, start: Tensor, target: Target, state: State) -> Any:
+        """Of one observation what `Integrated` holds, in its order."""
+        from captum.attr import IntegratedGradients as Captum
+
+        function, value = _function(agent, obs, end, target, state)
+        _gradient(value, end, target)
+        with torch.no_grad():
+            before = function(start)
+        value = value.detach()
+        difference = value - before
+        if not difference.isfinite().all():
+            raise NotFiniteError(f"the maps of {target.name}")
+        allowed = self.tolerance * torch.maximum(difference.abs(), 1e-3 * torch.maximum(value.abs(), before.abs()))
+        steps = min(32, self.steps)
+        while True:
+            found = Captum(function).attribute(end, start, n_steps=steps, internal_batch_size=CHUNK).detach()
+            gap = found.flatten(1).sum(1) - difference
+            if not gap.abs() > allowed or steps == self.steps:  # written so that NaN, which nothing mends, ends it
+                return found, difference, gap, allowed, steps
+            steps = min(2 * steps, self.steps)
+
+    def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
+        """As `obs`, `[B, C, H, W]` or `[B, D]`: signed contributions, in the target's unit. Warns of gaps above the
+        tolerance, such as a target with jumps can have."""
+        found = self.integrate(agent, obs, target, state)
+        missed = found.gap.abs() > found.allowed
+        if missed.any():
+            share = float((found.gap.abs() / found.allowed)[missed].max()) * self.tolerance
+            warnings.warn(
+                f"integrated gradients of {target.name} miss the difference that they should sum to by up to "
+                f"{share:.0%} after {self.steps} points; give more steps, or another target.",
+                stacklevel=2,
+            )
+        return found.attributions
+
+    def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
+        """`[B, H, W]` float32; of vectors `[B, D]`."""
+        return _map(self.attributions(agent, obs, target, state))
+
+
+@contextmanager
+def _differentiable(agent: Agent) -> Iterator[None]:
+    """Gradients in evaluation mode; of recurrent layers too, which cuDNN has in training mode alone."""
+    recurrent = any(isinstance(module, nn.RNNBase) for module in agent.modules())
+    without = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
+    with torch.enable_grad(), evaluating(agent), without:
+        yield
+
+
+def _map(attributions: Tensor) -> np.ndarray:
+    """Images' channels added up."""
+    return (attributions.sum(1) if attributions.dim() == 4 else attributions).float().cpu().numpy()
+
+
+def _pixels(agent: Agent, obs: Tensor) -> Tensor:
+    """Observations as floats, of the type in which the agent computes."""
+    own = obs.dtype if obs.is_floating_point() else torch.float32
+    dtype = next((weight.dtype for weight in agent.parameters() if weight.is_floating_point()), own)
+    return obs.to(dtype).clone().requires_grad_()
+
+
+def _gradient(values: Tensor, pixels: Tensor, target: Target) -> Tensor:
+    """Of the sum of values with respect to pixels; a `UserError` where none reaches them, or where values are not
+    finite, such as those of an action that is ruled out."""
+    if not values.isfinite().all():
+        raise NotFiniteError(f"the maps of {target.name}")
+    found, why = None, "the agent detaches or rounds them"
+    if values.requires_grad:
+        try:
+            (found,) = torch.autograd.grad(values.sum(), pixels, allow_unused=True)
+        except RuntimeError as error:  # such as an operation in place that took what a derivative needs
+            why = str(error).split(", which", maxsplit=1)[0]
+    if found is None:
+        raise UserError(f"{target.name} has no gradient with respect to the observations ({why}); use perturbation.")
+    return found
+
+
+def _function(
+    agent: Agent, obs: Tensor, pixels: Tensor, target: Target, state: State
+) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """The target as a function of float pixels `[N, ...]`, N being a multiple of the batch; and its values `[B]` at
+    `pixels`, those of `obs`, with their graph.
+
+    Raises:
+        UserError: as `prepare` and `evaluate` do.
+    """
+    state = agent.initial_state(len(obs)) if state is None else state
+    score, decided = prepare(agent, obs, state, target)
+    values = evaluate(agent, pixels, state, target, score, decided)
+
+    def function(pixels: Tensor) -> Tensor:
+        times = len(pixels) // len(obs)
+        many = tree_map(lambda leaf: leaf.repeat(times, *[1] * (leaf.dim() - 1)), state)
+        return evaluate(agent, pixels, many, target, score)
+
+    return function, values
+
+
+def _select(state: State, i: int) -> State:
+    return tree_map(lambda leaf: leaf[i : i + 1], state)

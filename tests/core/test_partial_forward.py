@@ -1,0 +1,177 @@
+"""Running again from a hook point equals running all of it under a hook, and computes less."""
+
+import pytest
+import torch
+from torch import nn
+
+from rl_interp.agents.impala import IMPALA
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, wrap
+from rl_interp.core.errors import HookError
+from rl_interp.core.hooks import run_with_hooks
+from rl_interp.core.partial_forward import PartialForward
+
+
+@pytest.fixture(scope="module")
+def agent() -> Agent:
+    torch.manual_seed(0)
+    return IMPALA(5, (3, 16, 16), channels=(4, 6), hidden=16, lstm=0).eval()
+
+
+@pytest.fixture(scope="module")
+def obs() -> torch.Tensor:
+    return torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_point_gives_what_a_hook_gives(agent, obs):
+    rows = torch.tensor([2, 0, 0, 1, 2])
+    for at, point in agent.hook_points.items():
+        rerun = PartialForward(agent, obs, at)
+        torch.manual_seed(1)
+        values = rerun.values[rows] + torch.randn(5, *rerun.values.shape[1:])
+        with torch.no_grad():
+            wanted = run_with_hooks(agent, obs[rows], hooks={at: lambda value, site, new=values: new})
+        torch.testing.assert_close(rerun(values, rows).logits, wanted.logits)
+        torch.testing.assert_close(rerun(values, rows).value, wanted.value)
+        assert point.side == "output"
+        assert not any("forward" in vars(module) for module in agent.modules())
+
+
+def test_what_comes_before_the_point_is_not_computed_again(agent, obs, monkeypatch):
+    rerun, convolve, sizes = PartialForward(agent, obs, "block2.res1.sum"), nn.functional.conv2d, []
+
+    def counted(x, *args):
+        sizes.append(tuple(x.shape))
+        return convolve(x, *args)
+
+    monkeypatch.setattr(nn.functional, "conv2d", counted)
+    rerun(rerun.values)
+    assert sizes == [(3, 6, 4, 4)] * 2  # of the second residual block alone
+
+
+def test_an_agent_with_a_memory_can_be_run_again_from_before_it():
+    torch.manual_seed(0)
+    agent = IMPALA(5, (3, 16, 16), channels=(4,), hidden=16, lstm=8).eval()
+    obs = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
+    rerun = PartialForward(agent, obs, "block1.res2.sum")
+    with torch.no_grad():
+        wanted = run_with_hooks(agent, obs, hooks={"block1.res2.sum": lambda value, site: 2 * value})
+    torch.testing.assert_close(rerun(2 * rerun.values).logits, wanted.logits)
+    with pytest.raises(HookError, match="can't be run again from: it must be what a module gives once"):
+        PartialForward(agent, obs, "lstm.h")
+
+
+def test_a_module_that_is_called_twice_is_refused():
+    class Twice(Agent):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = nn.Linear(4, 4), nn.Linear(4, 3)
+            self.hook_points = {"layer": HookPoint("layer", "B D")}
+
+        def step(self, obs, state=(), first=None):
+            return PolicyOutput(logits=self.head(self.layer(self.layer(obs))))
+
+    with pytest.raises(HookError, match="'layer' is computed 2 times in a step"):
+        PartialForward(Twice(), torch.zeros(1, 4), "layer")
+
+
+class Overwriting(nn.Module):
+    """Layers with operations in place between them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b, self.c, self.head = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, obs):
+        x = self.relu(self.a(obs))
+        y = self.b(x).relu_()
+        y += x
+        return self.head(self.c(y).relu_())
+
+
+@pytest.mark.parametrize("at", ["a", "relu", "b", "c"])
+def test_operations_in_place_neither_break_it_nor_reach_what_it_is_given(at):
+    agent, obs = wrap(Overwriting(), {at: (at, "B D")}), torch.randn(3, 4)
+    rerun = PartialForward(agent, obs, at)
+    given = rerun.values + 1
+    before = given.clone()
+    with torch.no_grad():
+        wanted = run_with_hooks(agent, obs, hooks={at: lambda value, site: before})
+    torch.testing.assert_close(rerun(given).logits, wanted.logits)
+    assert torch.equal(given, before)
+
+
+def test_an_agent_that_decides_otherwise_when_it_is_run_again_is_refused():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.calls = nn.Linear(4, 3), 0
+
+        def forward(self, obs):
+            self.calls += 1
+            return self.layer(obs) + self.calls
+
+    with pytest.raises(HookError, match="'layer' can't be run again from: with its own value there the preferences"):
+        PartialForward(wrap(Counting(), {"layer": ("layer", "B D")}), torch.zeros(2, 4), "layer")
+
+
+class Looking(nn.Module):
+    """Looks a vector up by a choice, through which no derivative passes, and may rule an action out."""
+
+    def __init__(self, seed: int, ruled_out: bool = False):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.key, self.table, self.layer = nn.Linear(4, 3), nn.Embedding(3, 6), nn.Linear(4, 6)
+        self.head, self.ruled_out = nn.Linear(6, 3), ruled_out
+
+    def forward(self, obs):
+        key = self.key(obs)
+        out = self.head(self.layer(obs).relu() + self.table(key.argmax(-1)))
+        return out.masked_fill(torch.tensor([False, True, False]), -torch.inf) if self.ruled_out else out
+
+
+@pytest.mark.parametrize("ruled_out", [False, True])
+def test_what_only_a_choice_reads_is_kept(ruled_out):
+    for seed in range(10):
+        agent, obs = wrap(Looking(seed, ruled_out), {"layer": ("layer", "B D")}), torch.randn(8, 4)
+        rerun = PartialForward(agent, obs, "layer")
+        del [torch.randn(8, 3) for _ in range(100)][:]  # what memory that is not filled would hold
+        found = [rerun(2 * rerun.values).logits for _ in range(3)]
+        with torch.no_grad():
+            wanted = run_with_hooks(agent, obs, hooks={"layer": lambda value, site: 2 * value})
+        torch.testing.assert_close(found, [wanted.logits] * 3)
+
+
+class Odd(nn.Module):
+    """Adds something of the first observation to all, when it is run again; and rules an action out."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, obs):
+        out = self.layer(obs) + obs[:, :1]
+        return torch.cat([out, torch.full_like(out[:, :1], -torch.inf)], 1)
+
+
+def test_every_observation_is_run_again_before_it_is_relied_on_also_where_an_action_is_ruled_out():
+    obs = torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0], [1.0, 0, 0, 0]])
+    with pytest.raises(HookError, match="the preferences differ by 1"):
+        PartialForward(wrap(Odd(), {"layer": ("layer", "B D")}), obs, "layer")
+
+
+def test_what_is_not_kept_shows_where_another_value_has_it_read():
+    class Sometimes(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.before, self.layer = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, obs):
+            read, out = self.before(obs).detach(), self.layer(obs)
+            return torch.where(out > 100, read, out)
+
+    rerun = PartialForward(wrap(Sometimes(), {"layer": ("layer", "B D")}), torch.randn(2, 4), "layer")
+    assert rerun(rerun.values).logits.isfinite().all()
+    assert rerun(rerun.values + 1000).logits.isnan().all()
