@@ -1,21 +1,17 @@
 """Progress bars on stderr, so that stdout stays for results."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager
 
+import rich.progress
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
+
+from rl_interp.core.progress import Progress, Update
 
 console = Console(stderr=True, markup=False)
 """Without markup: what is printed names files, targets and runs, and these may look like it."""
-
-
-class Update(Protocol):
-    """`update(done, note)`: how much is done, and figures to show beside the bar."""
-
-    def __call__(self, done: float, note: str = "") -> None: ...
 
 
 def warn(sentence: str) -> None:
@@ -53,7 +49,7 @@ def progress_bar(title: str, total: float, unit: str) -> Iterator[Update]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", style="dim", markup=False),
     )
-    with Progress(*columns, console=console) as progress:
+    with rich.progress.Progress(*columns, console=console) as progress:
         task = progress.add_task(printable(title), total=total, unit=unit, note="")
 
         def update(done: float, note: str = "") -> None:
@@ -75,3 +71,16 @@ class _Lines:
         if tenth > self.tenth:
             self.tenth = tenth
             console.print(f"{self.title}: {done:,.0f}/{self.total:,.0f} {self.unit}  {note}", highlight=False)
+
+
+class Terminal(Progress):
+    """Bars and warnings on stderr."""
+
+    def bar(self, title: str, total: float, unit: str) -> AbstractContextManager[Update]:
+        return progress_bar(title, total, unit)
+
+    def warn(self, sentence: str) -> None:
+        warn(sentence)
+
+
+TERMINAL = Terminal()

@@ -50,7 +50,7 @@ def test_a_true_statement_passes_and_false_ones_do_not():
     assert not outcome("4 high: RIGHT less").passed
     assert not outcome("4 high: LEFT more").passed
     for text, message in (
-        ("4 high RIGHT", "is no hypothesis; it has the form"),
+        ("4 high RIGHT", "given; a hypothesis is FEATURE"),
         ("4 high: DOWN more", "unknown action 'DOWN'"),
         ("40 high: LEFT more", "feature 40 given; the autoencoder has features 0 to"),
     ):
