@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from rl_interp.core.agent import Agent, device_of, evaluating
+from rl_interp.core.agent import Agent, evaluating
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import EnvConfig, MiniGridConfig
 from rl_interp.core.envs.minigrid.config import ACTIONS
@@ -38,7 +38,7 @@ class Loaded:
         """Whether its preferences are Q-values rather than a policy's logits."""
         blank = torch.zeros(1, *self.env.observation_shape, dtype=torch.uint8)
         with torch.no_grad(), evaluating(self.agent):
-            out = self.agent.step(blank.to(device_of(self.agent)), self.agent.initial_state(1))
+            out = self.agent.step(blank.to(self.agent.device), self.agent.initial_state(1))
         return out.q_values is not None
 
     @property

@@ -15,7 +15,7 @@ from rl_interp.agents.dreamerv3 import DreamerV3, Imagined, Latent
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.saliency_video import Moment, play
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import PolicyOutput, State, device_of, evaluating
+from rl_interp.core.agent import PolicyOutput, State, evaluating
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import Cache, hooked, run_with_cache
@@ -75,7 +75,7 @@ def dream_film(
     agent, horizon = _dreamer(loaded), len(moments) - context
     truth = np.stack([loaded.env.picture(moment.obs) for moment in moments])
     seen, start = _observed(loaded, agent, moments[:context])
-    device = device_of(agent)
+    device = agent.device
     taken = torch.tensor([[moment.action] for moment in moments[context - 1 : -1]], device=device)
     actions = None if free else taken
     futures = [_Future("what happened", truth)]
@@ -128,7 +128,7 @@ def _dreamer(loaded: Loaded) -> DreamerV3:
 
 
 def _followed(agent: DreamerV3, moments: Sequence[Moment], names: list[str]) -> tuple[PolicyOutput, Cache]:
-    device = device_of(agent)
+    device = agent.device
     obs = torch.from_numpy(np.stack([moment.obs for moment in moments]))[:, None].to(device)
     actions = torch.tensor([[moment.action] for moment in moments], device=device)
     with torch.no_grad():

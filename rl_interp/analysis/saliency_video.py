@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import State, device_of, evaluating, tree_map
+from rl_interp.core.agent import State, evaluating, tree_map
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.pictures import write_png
@@ -68,7 +68,7 @@ def film(
     env = make_labelled(loaded.env)
     explained = _target(target, env.action_names, sae)
     moments = play(loaded, env, decisions, skip, seed)
-    device = device_of(loaded.agent)
+    device = loaded.agent.device
     maps = []
     with progress_bar(f"Mapping {target}", len(moments), "frames") as update:
         for moment in moments:
@@ -113,7 +113,7 @@ def _composed(frames: list[Frame], panel: Panel, update) -> Iterator[NDArray[np.
 @torch.no_grad()
 def play(loaded: Loaded, env: LabelledEnv, decisions: int, skip: int, seed: int) -> list[Moment]:
     """The moments of an episode, from decision `skip` on: greedy in Q-values, sampled from a policy."""
-    device, rng, moments = device_of(loaded.agent), np.random.default_rng(seed), []
+    device, rng, moments = loaded.agent.device, np.random.default_rng(seed), []
     obs, _ = env.reset(seed=seed)
     state, total = loaded.agent.initial_state(1), 0.0
     with evaluating(loaded.agent):

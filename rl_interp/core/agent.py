@@ -100,6 +100,12 @@ class Agent(nn.Module):
     observation: Literal["pixels", "symbols"] = "pixels"
     """Whether the bytes of an observation are intensities, which can be blurred, or categories."""
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes: the device of its parameters and buffers, the CPU if it has none."""
+        tensor = next(chain(self.parameters(), self.buffers()), None)
+        return torch.device("cpu") if tensor is None else tensor.device
+
     def initial_state(self, batch: int) -> State:
         """The state before an episode's first step; feed-forward agents keep the default, `()`."""
         return ()
@@ -175,12 +181,6 @@ def evaluating(agent: nn.Module) -> Iterator[None]:
         for module, training in before.items():  # from the outside in: `train` passes on to children, whose turn comes
             if module.training != training:
                 module.train(training)
-
-
-def device_of(agent: nn.Module) -> torch.device:
-    """Where an agent computes: on its parameters' and buffers' device, on the CPU if it has none."""
-    tensor = next(chain(agent.parameters(), agent.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device
 
 
 def wrap(

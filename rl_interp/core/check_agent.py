@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, PolicyOutput, State, device_of, evaluating, tree_map
+from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating, tree_map
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import Cache, assert_unhooked, run_with_hooks
 
@@ -92,7 +92,7 @@ def check_agent(agent: Agent, obs: Tensor) -> None:
 
 
 def _check_device(agent: Agent, obs: Tensor) -> None:
-    places = {device_of(agent)} | {leaf.device for leaf in _leaves(agent.initial_state(1))}
+    places = {agent.device} | {leaf.device for leaf in _leaves(agent.initial_state(1))}
     if places != {obs.device}:
         raise ContractError(
             f"the observations are on {obs.device}, the agent and its initial_state on {', '.join(map(str, places))}; "

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, PolicyOutput, device_of, evaluating
+from rl_interp.core.agent import Agent, PolicyOutput, evaluating
 from rl_interp.core.envs import EnvConfig, LabelledEnv, concepts_sha256, make_labelled
 from rl_interp.core.errors import NotFiniteError, at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
@@ -88,7 +88,7 @@ def collect(
     """
     hook_point(agent, hook)
     at_least_one(samples=samples, num_envs=num_envs)
-    device = device_of(agent)
+    device = agent.device
     rng = np.random.default_rng(seed)
     next_seed = iter(range(seed, seed + samples + num_envs)).__next__
     players = [_Player(make_labelled(config), next_seed) for _ in range(num_envs)]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rl_interp.core.agent import Agent, PolicyOutput, State, device_of, evaluating
+from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating
 from rl_interp.core.envs.vector import EnvConfig, VectorEnv
 from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
 from rl_interp.core.hooks import assert_unhooked, hooked
@@ -34,7 +34,7 @@ class Actor:
 
     def __init__(self, agent: Agent, num_envs: int, rng: np.random.Generator):
         self.agent, self.rng = agent, rng
-        self.device = device_of(agent)
+        self.device = agent.device
         self.state: State = agent.initial_state(num_envs)
 
     @torch.no_grad()

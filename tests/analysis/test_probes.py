@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score, roc_auc_score
 
-from rl_interp.analysis.probes.regression import auroc, features, probe, r_squared, recorded
+from rl_interp.analysis.probes.regression import auroc, probe, r_squared
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import UserError
+from rl_interp.core.replay import activations, replay
 
 CONCEPTS = {
     "linear": Concept("a direction of the features", "number"),
@@ -113,7 +114,7 @@ def test_episodes_are_followed_as_they_were_played(tmp_path):
     agent = make_agent(config).eval()
     assert isinstance(config.env, MiniGridConfig)
     store = collect(agent, config.env, "lstm.h", 600, tmp_path / "store", seed=3)
-    again = [features(agent, episode, ["lstm.h", "conv2.post"]) for episode in recorded(config.env, store)]
+    again = [activations(agent, episode, ["lstm.h", "conv2.post"]) for episode in replay(config.env, store)]
     np.testing.assert_allclose(
         np.concatenate([each["lstm.h"] for each in again]), store.read(np.arange(store.samples)), atol=1e-5
     )

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from rl_interp import check_agent, evaluate, run_with_cache, run_with_hooks, wrap
-from rl_interp.analysis.probes.regression import Episode, features
 from rl_interp.core.agent import evaluating
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import MazeConfig, Step
@@ -14,6 +13,7 @@ from rl_interp.core.hooks import hooked
 from rl_interp.core.interventions import Zero
 from rl_interp.core.partial_forward import PartialForward
 from rl_interp.core.receptive_fields import receptive_fields
+from rl_interp.core.replay import Episode, activations
 from rl_interp.saliency import METHODS, Advantage, Feature, randomisation_check, saliency_map
 
 CONFIG = MazeConfig(max_side=5)
@@ -78,7 +78,7 @@ ENTRIES = {
     "evaluate": _evaluate,
     "collect": _collect,
     "rerun": lambda agent, obs, _: PartialForward(agent, obs, "fc")(torch.ones(3, 8)).logits,
-    "probes": lambda agent, obs, _: features(agent, Episode(obs.numpy(), np.zeros(3, np.int64)), ["fc"])["fc"],
+    "probes": lambda agent, obs, _: activations(agent, Episode(obs.numpy(), np.zeros(3, np.int64)), ["fc"])["fc"],
     "positions": lambda agent, obs, _: receptive_fields(agent, "conv", obs[:1]).start,
     "contract": lambda agent, obs, _: check_agent(agent, obs),
     "feature": lambda agent, obs, _: saliency_map(agent, obs, Feature("fc", lambda x: x, 2)),

@@ -11,12 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from rl_interp.analysis.probes.regression import recorded
 from rl_interp.analysis.sae.report import FRAME
 from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.analysis.sae.states import decisions
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import as_hooks
+from rl_interp.core.replay import replay
 from rl_interp.sae import ClampFeature
 
 SMALL = "--channels 4 4 --hidden 16 --num-envs 4 --unroll 10 --minibatches 1 --eval-episodes 2 --precision fp32"
@@ -104,7 +104,7 @@ def test_changing_a_feature_at_recorded_decisions_is_what_clamping_it_does(run, 
     assert run(f"sae fit mouse --hook {hook} --latents 16 --k 3 --epochs 1 --as found")[0] == 0
     fitted = load_sae("found")
     held_out = np.unique(fitted.store.column("episode")[fitted.held_out_rows // fitted.store.positions])
-    obs = np.concatenate([each.obs for each in recorded(fitted.agent.env, fitted.store, held_out)])
+    obs = np.concatenate([each.obs for each in replay(fitted.agent.env, fitted.store, held_out)])
     on = decisions(fitted, fitted.held_out_rows, len(obs))
     assert on is not None
     active = fitted.sae.encode(on.x.flatten(0, 1))[:, 2].view(on.x.shape[:2])

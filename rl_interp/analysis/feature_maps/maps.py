@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.feature_maps.clusters import Name, Truth, cluster, information, names, patches
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import Agent, device_of, evaluating
+from rl_interp.core.agent import Agent, evaluating
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.files import write_json, write_text
@@ -100,7 +100,7 @@ def feature_maps(
         UserError: more clusters than positions.
     """
     agents = {TRAINED: loaded.agent, RANDOM: randomised(loaded.agent, seed)}
-    some = torch.from_numpy(states.obs[:1]).to(device_of(loaded.agent))
+    some = torch.from_numpy(states.obs[:1]).to(loaded.agent.device)
     where = {hook: receptive_fields(loaded.agent, hook, some) for hook in hooks}
     found: dict[str, dict[str, LayerMap]] = {}
     with progress_bar("Clustering", 3 * len(hooks), "layers") as update:
@@ -122,7 +122,7 @@ def feature_maps(
 @torch.no_grad()
 def _values(agent: Agent, obs: NDArray[np.uint8], hook: str) -> NDArray[np.float32]:
     """`[N, H, W, C]`."""
-    device, parts = device_of(agent), []
+    device, parts = agent.device, []
     for start in range(0, len(obs), _BATCH):
         batch = torch.from_numpy(obs[start : start + _BATCH]).to(device)
         cached = run_with_cache(agent, batch, names=[hook])[1][hook]

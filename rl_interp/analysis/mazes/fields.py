@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, PolicyOutput, device_of
+from rl_interp.core.agent import Agent, PolicyOutput
 from rl_interp.core.envs.maze import ACTIONS, MOVES, MazeConfig
 from rl_interp.core.envs.maze.layout import NOWHERE
 from rl_interp.core.envs.maze.mazes import Mazes
@@ -70,7 +70,7 @@ def decide(agent: Agent, mazes: Mazes, interventions: Sequence[Intervention] = (
 
 @torch.no_grad()
 def _asked(agent: Agent, obs: Tensor, interventions: Sequence[Intervention] = ()) -> PolicyOutput:
-    device = device_of(agent)
+    device = agent.device
     out = run_with_hooks(agent, obs.to(device), hooks=as_hooks(interventions))
     if out.preferences.shape[1] != len(ACTIONS):
         raise UserError(f"the agent has {out.preferences.shape[1]} actions, a maze {len(ACTIONS)}: give a maze agent.")
@@ -121,7 +121,7 @@ def retarget(agent: Agent, env: MazeConfig, maze: Mazes, at: str, channel: int, 
     of_cell = np.repeat(np.arange(len(ways)), [len(way) - 1 for way in ways])
     actions = np.concatenate([_actions(way) for way in ways])
     stands, rows = np.unique(np.concatenate([way[:-1] for way in ways]), axis=0, return_inverse=True)
-    obs = torch.from_numpy(_with_mice(maze, stands).observations()).to(device_of(agent))
+    obs = torch.from_numpy(_with_mice(maze, stands).observations()).to(agent.device)
     where = receptive_fields(agent, at, obs[:1]).nearest(env, cells)[of_cell]
     rerun = PartialForward(agent, obs, at)
     if not 0 <= channel < rerun.values.shape[1]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.analysis.mazes.choices import at_decision, choices, towards
-from rl_interp.core.agent import Agent, device_of
+from rl_interp.core.agent import Agent
 from rl_interp.core.envs.maze.layout import NOWHERE
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError
@@ -55,7 +55,7 @@ def _compare(before: tuple[NDArray, NDArray], after: tuple[NDArray, NDArray]) ->
 def activations(agent: Agent, mazes: Mazes, at: str) -> Tensor:
     """`[N, ...]` at a hook point, each maze seen first."""
     hook_point(agent, at)
-    obs = torch.from_numpy(mazes.observations()).to(device_of(agent))
+    obs = torch.from_numpy(mazes.observations()).to(agent.device)
     return run_with_cache(agent, obs, names=[at])[1][at]
 
 
@@ -209,7 +209,7 @@ class _Editor:
 
     def __init__(self, agent: Agent, mazes: Mazes, rows: NDArray[np.integer], at: str):
         chosen, self._rows = mazes[rows], rows
-        self._rerun = PartialForward(agent, torch.from_numpy(chosen.observations()).to(device_of(agent)), at)
+        self._rerun = PartialForward(agent, torch.from_numpy(chosen.observations()).to(agent.device), at)
         self._steps = towards(chosen)
         self._before = self._choices(self._rerun.values)
 

@@ -5,35 +5,22 @@ under the ROC curve (0.5 is chance), for a number by R² (0 is chance). Alain & 
 probe says little without a control: Hewitt & Liang 2019, arXiv 1909.03368.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import RidgeCV
 
-from rl_interp.core.agent import Agent, device_of
-from rl_interp.core.envs import EnvConfig, make_labelled
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.stats import FEWEST
-from rl_interp.core.store import ActivationStore
 
 WIDEST = 512
 """Features that a probe sees; of more, the first principal components of what is fitted on."""
 RARE = 10
 """A yes-or-no concept that is true (or false) less often than this among the episodes of either side is left out."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A recorded episode: `obs [T, C, H, W]` and the `actions [T]` taken after each."""
-
-    obs: NDArray[np.uint8]
-    actions: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -44,29 +31,6 @@ class Score:
     value: float
     low: float | None
     high: float | None
-
-
-def recorded(
-    config: EnvConfig, store: ActivationStore, episodes: NDArray[np.integer] | None = None
-) -> Iterator[Episode]:
-    """The episodes of an activation store, all or those given, played again from their seeds and actions."""
-    env = make_labelled(config)
-    number, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
-    for episode in np.unique(number if episodes is None else episodes):
-        rows = np.flatnonzero(number == episode)
-        obs = [env.reset(seed=int(seeds[rows[0]]))[0]]
-        obs.extend(env.step(int(action))[0] for action in actions[rows[:-1]])
-        yield Episode(np.stack(obs), actions[rows].astype(np.int64))
-
-
-@torch.no_grad()
-def features(agent: Agent, episode: Episode, hooks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
-    """`[T, D]` at each hook point, as the agent follows a recorded episode, whoever played it; spatial ones are
-    flattened."""
-    device = device_of(agent)
-    obs, actions = torch.from_numpy(episode.obs)[:, None].to(device), torch.from_numpy(episode.actions)[:, None]
-    _, cache = run_with_cache(agent, obs, names=list(hooks), actions=actions.to(device), unroll=True)
-    return {hook: cache[hook].float().reshape(len(obs), -1).cpu().numpy() for hook in hooks}
 
 
 def probe(

@@ -2,8 +2,8 @@
 positions of a layer, that of the cells which they are about."""
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar, warn
-from rl_interp.core.envs import concepts_sha256, make_labelled
+from rl_interp.core.envs import Cells, concepts_sha256, make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.receptive_fields import receptive_fields
+from rl_interp.core.replay import revisit
 
 STATES = 300
 """Of either side of the split, for the positions of which cells are looked up."""
@@ -115,27 +116,16 @@ def _cells(fitted: LoadedSAE) -> Labelled | None:
     return Labelled(names, *sides, meanings=["of the cell that a position is about"] * len(names))
 
 
-def _seen(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Any:
-    """Each sample of the store, as (number, `LabelledEnv.cells()`), its episode played again."""
-    store, env = fitted.store, make_labelled(fitted.agent.env)
-    episode, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
-    wanted = set(samples.tolist())
-    with progress_bar("Looking up cells", len(wanted), "states") as update:
-        done = 0
-        for number in np.unique(episode[samples]):
-            rows = np.flatnonzero(episode == number)
-            last = max(wanted.intersection(rows.tolist()))
-            env.reset(seed=int(seeds[rows[0]]))
-            for row in rows[rows <= last].tolist():
-                if row in wanted:
-                    done += 1
-                    update(done)
-                    yield row, env.cells()
-                env.step(int(actions[row]))
+def _seen(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Iterator[tuple[int, Cells]]:
+    """Each sample of the store with the ground truth of its cells."""
+    with progress_bar("Looking up cells", len(samples), "states") as update:
+        for done, state in enumerate(revisit(fitted.agent.env, fitted.store, samples)):
+            yield state.sample, state.env.cells()
+            update(done + 1)
 
 
 def _at(
-    classes: Any, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    classes: Cells, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which positions `[H · W]` are about a cell of some class, and the classes of each, `[H · W, C]`."""
     known, found = np.zeros((len(rows), len(columns)), bool), []

@@ -10,17 +10,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import rl_interp.sae as sae_package
-from rl_interp.analysis.probes.regression import features as features_of
-from rl_interp.analysis.probes.regression import recorded
 from rl_interp.analysis.sae.concepts import labelled, of_decisions
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.sae.states import decisions, head_of
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import Agent, device_of
+from rl_interp.core.agent import Agent
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import Intervention, Mean, Resample, Zero, as_hooks
+from rl_interp.core.replay import activations, replay
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.stats import plain
 from rl_interp.core.store import ActivationStore
@@ -108,12 +107,12 @@ def _bank(fitted: LoadedSAE) -> Tensor:
 
 def _followed(fitted: LoadedSAE) -> tuple[Tensor, Tensor]:
     """Preferences `[N, A]`, as trained and with the splice, as the agent follows the held-out episodes."""
-    agent, device = fitted.agent.agent, device_of(fitted.agent.agent)
+    agent, device = fitted.agent.agent, fitted.agent.agent.device
     spliced = as_hooks([fitted.splice()])
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
     number, kept = fitted.store.column("episode"), fitted.held_out_rows // fitted.store.positions
     episodes = np.unique(number[kept])
-    for name, episode in zip(episodes, recorded(fitted.agent.env, fitted.store, episodes), strict=True):
+    for name, episode in zip(episodes, replay(fitted.agent.env, fitted.store, episodes), strict=True):
         counted = torch.from_numpy(np.isin(np.flatnonzero(number == name), kept)).to(device)
         obs, actions = (torch.from_numpy(each)[:, None].to(device) for each in (episode.obs, episode.actions))
         for preferences, hooks in zip(found, ({}, spliced), strict=True):
@@ -211,8 +210,8 @@ def follow(
     store, values = fitted.store, []
     total = store.samples if episodes is None else int(np.isin(store.column("episode"), episodes).sum())
     with progress_bar("Following the episodes", total, "decisions") as update:
-        for episode in recorded(fitted.agent.env, store, episodes):
-            of_samples = features_of(agent, episode, [hook])[hook]
+        for episode in replay(fitted.agent.env, store, episodes):
+            of_samples = activations(agent, episode, [hook])[hook]
             values.append(of_samples.reshape(len(of_samples), width, -1).swapaxes(1, 2).reshape(-1, width))
             update(sum(map(len, values)) // store.positions)
     return np.concatenate(values)

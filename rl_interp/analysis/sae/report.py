@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Callable
 from dataclasses import asdict
-from itertools import chain, islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
@@ -19,10 +19,10 @@ from rl_interp.analysis.sae.report_saliency import feature_saliency
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.sae.states import decisions
 from rl_interp.app.progress import progress_bar, warn
-from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.receptive_fields import receptive_fields
+from rl_interp.core.replay import revisit
 from rl_interp.core.stats import TOO_FEW, bootstrap, iqm, plain
 from rl_interp.sae import SAE, Features
 
@@ -214,23 +214,24 @@ def _map(sae: SAE, features: Features) -> list[list[float] | None]:
 def _frames(fitted: LoadedSAE, rows: NDArray[np.int64], moments: set[int]) -> tuple[dict[str, str], dict[str, str]]:
     """Row to the screen that the agent saw there, as a PNG in base64, by playing the episodes again; and for those that
     are `moments` the screens around it, as a WebP. A row that is a position has it framed."""
-    store, samples, framed = fitted.store, rows // fitted.store.positions, _framer(fitted)
-    columns = {name: store.column(name) for name in ("episode", "step", "action", "episode_seed")}
-    frames, clips, env = {}, {}, make_labelled(fitted.agent.env)
-    episodes = np.unique(columns["episode"][samples])
-    with progress_bar("Playing top frames again", len(episodes), "episodes") as update:
-        for done, episode in enumerate(episodes):
-            whole = np.flatnonzero(columns["episode"] == episode)
-            here = columns["episode"][samples] == episode
-            step = dict(zip(rows[here].tolist(), columns["step"][samples[here]].tolist(), strict=True))
-            around = {
-                row: range(max(0, step[row] - CLIP), min(len(whole), step[row] + CLIP + 1))
-                for row in moments.intersection(step)
-            }
-            seed = int(columns["episode_seed"][whole[0]])
-            screens = env.replay(seed, columns["action"][whole], {*step.values(), *chain(*around.values())})
-            frames |= {str(row): _png(framed(screens[at], row)) for row, at in step.items()}
-            clips |= {str(row): _webp([framed(screens[at], row) for at in span]) for row, span in around.items()}
+    store, framed = fitted.store, _framer(fitted)
+    number, samples = store.column("episode"), rows // store.positions
+
+    def around(sample: int) -> NDArray[np.int64]:
+        near = np.arange(max(0, sample - CLIP), min(store.samples, sample + CLIP + 1))
+        return near[number[near] == number[sample]]
+
+    wanted = np.concatenate([samples, *(around(row // store.positions) for row in moments)])
+    states = revisit(fitted.agent.env, store, wanted)
+    frames, clips = {}, {}
+    with progress_bar("Playing top frames again", len(np.unique(number[samples])), "episodes") as update:
+        for done, (episode, of_episode) in enumerate(groupby(states, key=lambda state: state.episode)):
+            screens = {state.sample: state.env.render() for state in of_episode}
+            for row in rows[number[samples] == episode].tolist():
+                sample = row // store.positions
+                frames[str(row)] = _png(framed(screens[sample], row))
+                if row in moments:
+                    clips[str(row)] = _webp([framed(screens[at], row) for at in around(sample)])
             update(done + 1)
     return frames, clips
 

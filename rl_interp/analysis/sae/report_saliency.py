@@ -12,8 +12,8 @@ from PIL import Image
 
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.app.progress import progress_bar
-from rl_interp.core.agent import State, device_of, evaluating
-from rl_interp.core.envs import make_labelled
+from rl_interp.core.agent import State, evaluating
+from rl_interp.core.replay import revisit
 from rl_interp.saliency import Feature, randomisation_check, saliency_map
 from rl_interp.saliency.render import overlay
 
@@ -55,27 +55,27 @@ def feature_saliency(fitted: LoadedSAE, moments: Mapping[int, int]) -> dict[str,
 def moments_at(
     fitted: LoadedSAE, samples: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.uint8], torch.Tensor, State]]:
-    """The screen, the observation `[1, ...]` and the agent's state at decisions of the store, by following their
-    episodes from the start."""
-    agent, env = fitted.agent.agent, make_labelled(fitted.agent.env)
-    device = device_of(agent)
-    episodes, steps, actions, seeds = (
-        fitted.store.column(name) for name in ("episode", "step", "action", "episode_seed")
-    )
-    for episode in np.unique(episodes[samples]):
-        wanted = {int(steps[sample]): int(sample) for sample in samples[episodes[samples] == episode]}
-        whole = np.flatnonzero(episodes == episode)
-        observation, _ = env.reset(seed=int(seeds[whole[0]]))
-        state = agent.initial_state(1)
-        for step in range(max(wanted) + 1):
-            obs, action = torch.from_numpy(observation[None]).to(device), int(actions[whole[step]])
-            if step in wanted:
-                yield wanted[step], env.render(), obs, state
-            if state:  # an agent without memory needs none of what came before
-                with evaluating(agent):
-                    out = agent.step(obs, state, torch.tensor([False], device=device))
-                state = agent.after_action(out.state, torch.tensor([action], device=device))
-            observation, *_ = env.step(action)
+    """The screen, the observation `[1, ...]` and the agent's state at some samples of the store."""
+    agent, wanted = fitted.agent.agent, set(samples.tolist())
+    state = agent.initial_state(1)
+    remembers = state != ()  # without memory, an agent needs none of what came before
+    for seen in revisit(fitted.agent.env, fitted.store, _up_to(fitted, samples) if remembers else samples):
+        if seen.step == 0:
+            state = agent.initial_state(1)
+        obs = torch.from_numpy(seen.obs[None]).to(agent.device)
+        if seen.sample in wanted:
+            yield seen.sample, seen.env.render(), obs, state
+        if remembers:
+            with evaluating(agent):
+                out = agent.step(obs, state, torch.tensor([False], device=agent.device))
+            state = agent.after_action(out.state, torch.tensor([seen.action], device=agent.device))
+
+
+def _up_to(fitted: LoadedSAE, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The samples of their episodes, each from its start to the last of those given."""
+    number, everyone = fitted.store.column("episode"), np.arange(fitted.store.samples)
+    last = {int(number[sample]): int(sample) for sample in np.sort(samples)}
+    return np.concatenate([everyone[(number == episode) & (everyone <= to)] for episode, to in last.items()])
 
 
 def _webp(picture: NDArray[np.uint8]) -> str:

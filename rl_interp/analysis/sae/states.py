@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.probes.regression import recorded
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.hooks import hook_point, run_with_hooks
 from rl_interp.core.interventions import Patch, as_hooks
 from rl_interp.core.partial_forward import PartialForward
+from rl_interp.core.replay import revisit
 from rl_interp.sae import States
 
 Head = Callable[[Tensor], Tensor]
@@ -76,9 +76,5 @@ def _head_over_positions(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Hea
 
 
 def _observations(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Tensor:
-    """`[N, ...]`: what the agent saw at some samples, which are in order; their episodes are played again."""
-    numbers = fitted.store.column("episode")
-    episodes, seen = np.unique(numbers[samples]), []
-    for number, episode in zip(episodes, recorded(fitted.agent.env, fitted.store, episodes), strict=True):
-        seen.append(episode.obs[np.isin(np.flatnonzero(numbers == number), samples)])
-    return torch.from_numpy(np.concatenate(seen))
+    """`[N, ...]`: what the agent saw at some samples, which are in order."""
+    return torch.from_numpy(np.stack([each.obs for each in revisit(fitted.agent.env, fitted.store, samples)]))

@@ -51,7 +51,6 @@ from rl_interp.analysis.sae.runs import load_autoencoder
 from rl_interp.app.commands.imagine import clamped
 from rl_interp.app.progress import progress_bar
 from rl_interp.core import stats
-from rl_interp.core.agent import device_of
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.maze.mazes import Mazes
@@ -327,7 +326,7 @@ def maze_saliency(
     drawn = Mazes.draw(config, [episode_seed(seed, 0, i) for i in range(mazes)])
     far = drawn.distances(drawn.mouse)[np.arange(mazes), drawn.cheese[:, 0], drawn.cheese[:, 1]] >= SHORTEST
     drawn = drawn[far]
-    observations = torch.from_numpy(drawn.observations()).to(device_of(loaded.agent))
+    observations = torch.from_numpy(drawn.observations()).to(loaded.agent.device)
     agents = {"trained": loaded.agent, "shuffled weights": randomised(loaded.agent, seed)}
     methods = METHODS | {"perturbation, a mask a cell": FINE}
     found: dict[str, dict[str, dict[str, Score]]] = {}

@@ -8,12 +8,13 @@ import numpy as np
 import tyro
 
 from rl_interp.agents.load import Loaded, load_agent
-from rl_interp.analysis.probes.regression import Score, features, probe, recorded
+from rl_interp.analysis.probes.regression import Score, probe
 from rl_interp.app.commands.analyse import collect_store
 from rl_interp.app.progress import progress_bar
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.hooks import hook_point
+from rl_interp.core.replay import activations, replay
 from rl_interp.core.stats import shown
 from rl_interp.saliency import randomised
 
@@ -72,9 +73,9 @@ def _columns(
         labels = {name: store.column(name) for name in concepts}
         with progress_bar("Following the episodes", len(number), "decisions") as update:
             done = 0
-            for episode in recorded(loaded.env, store):
+            for episode in replay(loaded.env, store):
                 for kind, agent in agents.items():
-                    for hook, found in features(agent, episode, hooks).items():
+                    for hook, found in activations(agent, episode, hooks).items():
                         values.setdefault(kind + hook, []).append(found)
                 values.setdefault("raw observation", []).append(_raw(loaded, episode.obs))
                 done += len(episode.actions)

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Protocol
 
@@ -52,9 +52,12 @@ class LabelledEnv(Protocol):
 
     def replay(
         self, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
-    ) -> dict[int, NDArray[np.uint8]]:
-        """The screens at some steps of a recorded episode, played again from its seed and actions: no frame needs
-        to be stored."""
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Play a recorded episode again from its seed and actions, up to the last of some `steps` (from 0, in order).
+
+        Yields each with its observation; the environment is then at that step, for `render` and `cells`. What lies
+        between is played as fast as it can be, without what nobody looks at.
+        """
         ...
 
     def cells(self) -> Cells:

@@ -1,7 +1,7 @@
 """One game with ground truth: the `LabelledEnv` of environments written in Python."""
 
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -59,14 +59,14 @@ class LabelledGame(gymnasium.Env):
 
     def replay(
         self, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
-    ) -> dict[int, NDArray[np.uint8]]:
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         self.game.reset(seed)
-        screens = {}
-        for step in range(max(steps) + 1):
-            if step in steps:
-                screens[step] = self.render()
-            self.game.step(int(actions[step]))
-        return screens
+        at = 0
+        for step in steps:
+            for action in actions[at:step]:
+                self.game.step(int(action))
+            at = step
+            yield step, self._observe()
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return {}

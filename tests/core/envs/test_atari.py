@@ -109,13 +109,18 @@ def test_a_lost_life_does_not_restart_the_game():
 def test_an_episode_can_be_played_again_from_its_seed_and_actions():
     config, rng = AtariConfig(), np.random.default_rng(0)
     env = make_labelled(config)
-    env.reset(seed=4)
-    actions, screens = rng.integers(9, size=300), {}
-    for step, action in enumerate(actions):
-        screens[step] = env.render()
-        env.step(int(action))
-    for step, screen in make_labelled(config).replay(4, actions, {0, 150, 299}).items():
-        np.testing.assert_array_equal(screen, screens[step])
+    obs, _ = env.reset(seed=4)
+    actions, observations, screens = rng.integers(9, size=300), [], []
+    for action in actions:
+        observations.append(obs)
+        screens.append(env.render())
+        obs, *_ = env.step(int(action))
+    again, visited = make_labelled(config), []
+    for step, seen in again.replay(4, actions, [0, 2, 150, 151, 299]):
+        visited.append(step)
+        np.testing.assert_array_equal(seen, observations[step])
+        np.testing.assert_array_equal(again.render(), screens[step])
+    assert visited == [0, 2, 150, 151, 299]
 
 
 @pytest.mark.parametrize("env_id", ["ALE/MsPacmann-v5", "Nothing-v0"])

@@ -4,7 +4,7 @@ Built on the emulator itself: the vector environment seeds it with the seed as g
 starts in its own way, where Gymnasium's wrappers do neither, so that only this gives the same episodes.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -111,15 +111,18 @@ class AtariLabelled(gymnasium.Env):
 
     def replay(
         self, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
-    ) -> dict[int, NDArray[np.uint8]]:
-        """The screens `[H, 160, 3]`, without preparing observations on the way."""
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Of what lies between, only the frames that the next observation stacks are looked at."""
         self.reset(seed=seed)
-        screens = {}
-        for step in range(max(steps) + 1):
-            if step in steps:
-                screens[step] = self.render()
-            self._advance(int(actions[step]), see=False, paint=step + 1 in steps)
-        return screens
+        at = 0
+        for step in steps:
+            for on_way in range(at + 1, step + 1):
+                seen = step - on_way < self.config.frame_stack
+                self._advance(int(actions[on_way - 1]), see=seen, paint=on_way == step)
+                if seen:
+                    self._see()
+            at = step
+            yield step, self._stack.copy()
 
     def cells(self) -> Cells:
         return {}  # a screen of pixels

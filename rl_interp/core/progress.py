@@ -1,0 +1,36 @@
+"""What long work says on its way: how far it is, and what does not stop it.
+
+Whatever takes long has a `progress` argument, silent by default. A face of the suite, such as the command line, passes
+its own, so that nothing below knows of a terminal.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Update(Protocol):
+    """`update(done, note)`: how much is done, and figures to show beside the bar."""
+
+    def __call__(self, done: float, note: str = "") -> None: ...
+
+
+class Progress:
+    """Shows no bars, and hands warnings to Python's."""
+
+    @contextmanager
+    def bar(self, title: str, total: float, unit: str) -> Iterator[Update]:
+        """Show `title` and how many of `total` units are done, for the length of the block."""
+        yield _ignore
+
+    def warn(self, sentence: str) -> None:
+        """Say what does not stop the work."""
+        warnings.warn(sentence, stacklevel=2)
+
+
+def _ignore(done: float, note: str = "") -> None:
+    pass
+
+
+SILENT = Progress()

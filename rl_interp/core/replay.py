@@ -1,0 +1,75 @@
+"""Recorded episodes, played again from their seeds and actions: no frame needs to be stored.
+
+`revisit` stops at states of an activation store, where the environment can be asked for its screen and its cells;
+`replay` gives whole episodes, for an agent to follow.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rl_interp.core.agent import Agent
+from rl_interp.core.envs import EnvConfig, LabelledEnv, make_labelled
+from rl_interp.core.hooks import run_with_cache
+from rl_interp.core.store import ActivationStore
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A recorded state, come to again."""
+
+    sample: int
+    """Its number in the store."""
+    episode: int
+    step: int
+    action: int
+    """What was done in it."""
+    obs: NDArray[Any]
+    env: LabelledEnv
+    """In this state until the next visit is asked for: `env.render()` is its screen, `env.cells()` its ground truth."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A recorded episode: `obs [T, ...]` and the `actions [T]` taken after each."""
+
+    obs: NDArray[Any]
+    actions: NDArray[np.int64]
+
+
+def revisit(config: EnvConfig, store: ActivationStore, samples: NDArray[np.integer] | None = None) -> Iterator[Visit]:
+    """Visit some states of a store again, or all, one episode after the other and each in its order.
+
+    Args:
+        samples: numbers of the states; each is visited once, however often it is named.
+    """
+    number, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
+    wanted = np.arange(store.samples) if samples is None else np.unique(samples)
+    env = make_labelled(config)
+    for episode in np.unique(number[wanted]).tolist():
+        whole = np.flatnonzero(number == episode)  # its states, in the order in which they were played
+        taken = actions[whole].astype(np.int64)
+        steps = np.flatnonzero(np.isin(whole, wanted)).tolist()
+        for step, obs in env.replay(int(seeds[whole[0]]), taken, steps):
+            yield Visit(int(whole[step]), episode, step, int(taken[step]), obs, env)
+
+
+def replay(config: EnvConfig, store: ActivationStore, episodes: NDArray[np.integer] | None = None) -> Iterator[Episode]:
+    """Play the episodes of a store again, all or those of the given numbers, in the order of their numbers."""
+    number = store.column("episode")
+    for episode in np.unique(number if episodes is None else episodes):
+        visits = list(revisit(config, store, np.flatnonzero(number == episode)))
+        yield Episode(np.stack([each.obs for each in visits]), np.array([each.action for each in visits], np.int64))
+
+
+@torch.no_grad()
+def activations(agent: Agent, episode: Episode, hooks: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+    """`[T, D]` at each hook point, flattened, as the agent follows an episode, whoever played it."""
+    device = agent.device
+    obs, actions = torch.from_numpy(episode.obs)[:, None].to(device), torch.from_numpy(episode.actions)[:, None]
+    _, cache = run_with_cache(agent, obs, names=list(hooks), actions=actions.to(device), unroll=True)
+    return {hook: cache[hook].float().reshape(len(obs), -1).cpu().numpy() for hook in hooks}
