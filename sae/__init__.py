@@ -1,16 +1,10 @@
 """Sparse autoencoders on an agent's activations: fit, measure, understand, splice in, export."""
 
 from rl_interp.sae.data import Activations, ArrayActivations, Paired, split_by_episode
+from rl_interp.sae.encoding import Encoding, encode_rows
 from rl_interp.sae.evaluation.baselines import random_dictionary
 from rl_interp.sae.evaluation.coverage import Coverage, both_signs, coordinates, coverage
-from rl_interp.sae.evaluation.effects import (
-    ClampEffect,
-    ClampFeature,
-    clamp_effects,
-    direct_effects,
-    integrated_effects,
-    splice,
-)
+from rl_interp.sae.evaluation.effects import ClampEffect, clamp_effects, direct_effects, integrated_effects
 from rl_interp.sae.evaluation.features import (
     ConceptMatch,
     Features,
@@ -22,10 +16,9 @@ from rl_interp.sae.evaluation.features import (
 from rl_interp.sae.evaluation.hypotheses import Hypothesis, Outcome, States, evaluate_hypothesis, predictive_features
 from rl_interp.sae.evaluation.matching import Matching, match
 from rl_interp.sae.evaluation.metrics import (
-    Encoding,
     Metrics,
     action_agreement,
-    encode_rows,
+    density_shares,
     evaluate,
     generality,
     largest_cosines,
@@ -35,6 +28,7 @@ from rl_interp.sae.evaluation.metrics import (
 )
 from rl_interp.sae.export import load, rebuild, save
 from rl_interp.sae.hub import pull, push
+from rl_interp.sae.interventions import ClampFeature, splice
 from rl_interp.sae.model import SAE, JumpReLU, TopK
 from rl_interp.sae.training.config import SAEConfig
 from rl_interp.sae.training.diagnosis import Diagnosis, diagnose
@@ -73,6 +67,7 @@ __all__ = [
     "clamp_effects",
     "coordinates",
     "coverage",
+    "density_shares",
     "diagnose",
     "direct_effects",
     "encode_rows",

@@ -5,55 +5,12 @@ are integrated along the way from no feature to all.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from rl_interp.core.errors import HookError, UserError
-from rl_interp.core.hooks import Site
-from rl_interp.core.interventions import Intervention, Splice, Transcode
 from rl_interp.sae.model import SAE
-
-
-def splice(sae: SAE, at: str, width: int | None = None, source: str | None = None) -> Intervention:
-    """The intervention that passes the value at `at` through an autoencoder, or puts there what a transcoder predicts
-    from `source`.
-
-    Raises:
-        UserError: `width`, of the hook point, is given and is not the dictionary's; or a transcoder comes without a
-            `source`, or an autoencoder with one.
-    """
-    if width is not None and width != sae.d_out:
-        kind = "a transcoder" if sae.transcodes else "an autoencoder"
-        raise UserError(f"{kind} {sae.d_out} wide can't be spliced in at {at!r}, which is {width} wide.")
-    if sae.transcodes != (source is not None):
-        raise UserError(f"source={source!r} given to splice in at {at!r}; transcoders have one, and they alone.")
-    if source is None:
-        return Splice(at, reconstruct=sae.forward, label="sae")
-    return Transcode(at, source=source, predict=sae.forward)
-
-
-@dataclass(frozen=True)
-class ClampFeature(Intervention):
-    """Set one feature to `value`, leaving everything else, the autoencoder's error included, as it is.
-
-    x' = x + (value − f(x)) d, with f(x) the feature's activation and d its decoder direction.
-    """
-
-    sae: SAE = field(kw_only=True)
-    feature: int = field(kw_only=True)
-    value: float = field(kw_only=True)
-
-    def __call__(self, value: Tensor, site: Site) -> Tensor:
-        features_last = value.movedim(site.point.feature_axis, -1)
-        if features_last.shape[-1] != self.sae.d_in:
-            raise HookError(
-                f"{self.name}: the autoencoder is {self.sae.d_in} wide, {site.name!r} {features_last.shape[-1]}."
-            )
-        active = self.sae.encode(features_last.reshape(-1, self.sae.d_in))[:, self.feature]
-        change = (self.value - active)[:, None] * self.sae.W_dec[self.feature]
-        return (features_last + change.reshape(features_last.shape)).movedim(-1, site.point.feature_axis)
 
 
 def activation(encoded: tuple[Tensor, Tensor], feature: int) -> Tensor:

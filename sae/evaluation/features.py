@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from rl_interp.core.errors import UserError
-from rl_interp.sae.evaluation.metrics import Encoding
+from rl_interp.sae.encoding import Encoding
 
 
 class Features:

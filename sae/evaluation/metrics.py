@@ -1,7 +1,6 @@
 """How good an autoencoder is: reconstruction, use of its latents, and what splicing it in does to the agent."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,67 +11,35 @@ from torch.nn.functional import normalize
 from rl_interp.core.errors import UserError
 from rl_interp.core.stats import Interval, bootstrap
 from rl_interp.sae.data import Activations, check_finite
+from rl_interp.sae.encoding import Encoding, encode_rows
 from rl_interp.sae.model import SAE
 
 ULTRA_RARE = 1e-4
 """A latent that fires in a smaller share of the samples is ultra-rare (dead ones not counted)."""
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """The active latents of some rows, row by row: those of row n are `starts[n] : starts[n + 1]`."""
-
-    starts: NDArray[np.int64]
-    """`[N + 1]`."""
-    latents: NDArray[np.int32]
-    """`[P]`."""
-    values: NDArray[np.float32]
-    """`[P]`, positive."""
-    d_sae: int
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    def rows(self) -> NDArray[np.int64]:
-        """`[P]`: the row of each active latent."""
-        return np.repeat(np.arange(len(self)), np.diff(self.starts))
-
-    def density(self) -> NDArray[np.float64]:
-        """`[F]`: share of the rows in which each latent fires."""
-        return np.bincount(self.latents, minlength=self.d_sae) / len(self)
-
-    def dense(self) -> NDArray[np.float32]:
-        """`[N, F]`."""
-        out = np.zeros((len(self), self.d_sae), np.float32)
-        out[self.rows(), self.latents] = self.values
-        return out
-
-
-@torch.no_grad()
-def encode_rows(sae: SAE, data: Activations, rows: NDArray[np.integer], batch: int = 4096) -> Encoding:
-    """Encode `rows` of `data`, in order, a batch at a time; works on the device of the dictionary."""
-    counts, latents, values = [np.zeros(1, np.int64)], [], []
-    for _, x in _batches(data, rows, batch):
-        found, at = (each.cpu().numpy() for each in sae.encode_sparse(x.to(sae.W_dec.device)))
-        active = found > 0
-        counts.append(active.sum(1))
-        latents.append(at[active].astype(np.int32))
-        values.append(found[active])
-    return Encoding(np.cumsum(np.concatenate(counts)), np.concatenate(latents), np.concatenate(values), sae.d_sae)
-
-
 @torch.no_grad()
 def generality(
-    sae: SAE, data: Activations, rows: NDArray[np.integer], episodes: NDArray[np.integer], batch: int = 4096
+    sae: SAE,
+    data: Activations,
+    rows: NDArray[np.integer],
+    episodes: NDArray[np.integer],
+    batch: int = 4096,
+    encoding: Encoding | None = None,
 ) -> NDArray[np.float64]:
     """`[F]`: share of the episodes in which each latent fires at least once, in one streaming pass over `rows` of
-    `data`, of which row i is of `episodes[i]`."""
+    `data`, of which row i is of `episodes[i]`.
+
+    Args:
+        encoding: of these rows, where there is one already.
+    """
     # With each episode's rows together, the last episode in which a latent fired is all that must be remembered.
     order = np.argsort(episodes, kind="stable")
-    rows, episodes = rows[order], episodes[order].astype(np.int64)
+    episodes = episodes[order].astype(np.int64)
     count, last = np.zeros(sae.d_sae, np.int64), np.full(sae.d_sae, episodes[0] - 1)
     for start in range(0, len(rows), batch):
-        found = encode_rows(sae, data, rows[start : start + batch], batch)
+        some = order[start : start + batch]
+        found = encode_rows(sae, data, rows[some], batch) if encoding is None else encoding.take(some)
         fired = np.unique(episodes[start + found.rows()] * sae.d_sae + found.latents)
         episode, latent = np.divmod(fired, sae.d_sae)
         count += np.bincount(latent[episode > last[latent]], minlength=sae.d_sae)
@@ -98,7 +65,9 @@ class Metrics:
     dense_50_fraction: float
     """Share of latents that fire in more than half of the samples."""
     decoder_cosine: float
-    """Mean, over latents, of the largest cosine with another latent's direction."""
+    """Mean, over latents, of the largest cosine with a different latent's direction."""
+    fired: NDArray[np.int64] = field(repr=False)
+    """`[F]`: samples in which each latent fires."""
 
 
 @torch.no_grad()
@@ -108,54 +77,73 @@ def evaluate(
     rows: NDArray[np.integer],
     target: Activations | None = None,
     batch: int = 4096,
+    encoding: Encoding | None = None,
 ) -> Metrics:
     """The figures of `sae` on `rows` of `data`, in one streaming pass; a transcoder's on those of its `target`.
 
+    Args:
+        encoding: of these rows, where there is one already.
+
     Raises:
-        UserError: no rows, rows that are all the same, NaN or infinity in them, or data of another width than the
+        UserError: no rows, rows that are all the same, NaN or infinity in them, or data of a different width than the
             dictionary's.
     """
     if not len(rows):
-        raise UserError("no rows given to measure on; hold out some episodes (held_out) or give the training rows.")
+        raise UserError("no rows given to evaluate on; hold out some episodes (held_out) or give the training rows.")
     target = data if target is None else target
     for name, have, want in (("activations", data.width, sae.d_in), ("targets", target.width, sae.d_out)):
         if have != want:
             raise UserError(f"the {name} are {have} wide and the autoencoder's {want}: they are of different hooks.")
     device = sae.W_dec.device
     fired = np.zeros(sae.d_sae, np.int64)
-    total, squares, error, active = torch.zeros(sae.d_out, dtype=torch.float64), 0.0, 0.0, 0
-    for at, x in _batches(data, rows, batch):
-        y = x if target is data else torch.from_numpy(target.read(rows[at : at + batch]))
-        values, indices = sae.encode_sparse(x.to(device))
-        error += (y.to(device) - sae.decode_sparse(values, indices)).double().square().sum().item()
-        total += y.double().sum(0)
-        squares += y.double().square().sum().item()
-        active += int((values > 0).sum())
+    total, squares, error = torch.zeros(sae.d_out, dtype=torch.float64), 0.0, 0.0
+    for start in range(0, len(rows), batch):
+        some = slice(start, start + batch)
+        y = torch.from_numpy(target.read(rows[some]))
+        # Sums are kept in double precision: of a long run of squares, single precision loses the small ones.
+        total += y.sum(0, dtype=torch.float64)
+        squares += y.square().sum(dtype=torch.float64).item()
+        if encoding is None:
+            x = y if target is data else torch.from_numpy(data.read(rows[some]))
+            values, indices = sae.encode_sparse(x.to(device))
+        else:
+            part = encoding.take(np.arange(len(rows))[some])
+            values, indices = (each.to(device) for each in part.padded())
+        error += (y.to(device) - sae.decode_sparse(values, indices)).square().sum(dtype=torch.float64).item()
         fired += np.bincount(indices[values > 0].cpu().numpy(), minlength=sae.d_sae)
     if not np.isfinite(error):
         for each in (data, target):
             check_finite(each, rows)
     count = len(rows)
-    density = fired / count
     variance = squares - (total.square().sum() / count).item()
     if variance <= 0:
         raise UserError(f"the {count} activations are all the same, so no share of their variance can be explained.")
+    cosines = largest_cosines(sae.W_dec, sae.W_dec, same=True)
     return Metrics(
-        samples=count,
-        fvu=error / variance,
-        l0=active / count,
-        dead_fraction=float((fired == 0).mean()),
-        ultra_rare_fraction=float(((fired > 0) & (density < ULTRA_RARE)).mean()),
-        dense_fraction=float((density > 0.1).mean()),
-        dense_50_fraction=float((density > 0.5).mean()),
-        decoder_cosine=float(largest_cosines(sae.W_dec, sae.W_dec, same=True).mean()),
+        count,
+        error / variance,
+        fired.sum() / count,
+        **density_shares(fired, count),
+        decoder_cosine=float(cosines.mean()),
+        fired=fired,
     )
+
+
+def density_shares(fired: NDArray[np.int64], samples: int) -> dict[str, float]:
+    """The figures of `Metrics` that tell how often latents fire, from the samples in which each does, `[F]`."""
+    density = fired / samples
+    return {
+        "dead_fraction": float((fired == 0).mean()),
+        "ultra_rare_fraction": float(((fired > 0) & (density < ULTRA_RARE)).mean()),
+        "dense_fraction": float((density > 0.1).mean()),
+        "dense_50_fraction": float((density > 0.5).mean()),
+    }
 
 
 @torch.no_grad()
 def largest_cosines(directions: Tensor, others: Tensor, same: bool = False) -> Tensor:
     """`[F]`: the largest cosine of each of the `directions [F, D]` with one of the `others [G, D]`; if they are the
-    same, with another one than itself."""
+    same, with a different one."""
     directions, others = normalize(directions, dim=1), normalize(others, dim=1)
     found = []
     for at in range(0, len(directions), 4096):
@@ -217,8 +205,3 @@ def return_recovered(
     if (gap(original, ablated) if lost is None else lost.low) <= 0:
         return None
     return fraction(original, spliced, ablated), bootstrap([original, spliced, ablated], fraction, seed=seed)
-
-
-def _batches(data: Activations, rows: NDArray[np.integer], batch: int) -> Iterator[tuple[int, Tensor]]:
-    for start in range(0, len(rows), batch):
-        yield start, torch.from_numpy(data.read(rows[start : start + batch]))

@@ -9,20 +9,21 @@ from rl_interp.analysis.sae.evaluation import follow
 from rl_interp.analysis.sae.report import build
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.errors import UserError
+from rl_interp.core.progress import SILENT, Progress
 from rl_interp.sae import ArrayActivations, Features, Matching
 
 ALIKE = 0.7
 """Correlation from which a feature counts as found again in the other dictionary."""
 
 
-def compare(first: LoadedSAE, second: LoadedSAE, top: int = 2) -> dict[str, Any]:
+def compare(first: LoadedSAE, second: LoadedSAE, top: int = 2, progress: Progress = SILENT) -> dict[str, Any]:
     """The comparison as plain values: both reports, and which features go together.
 
     Features are matched by the correlation of their activations on the first's held-out episodes, which the second's
-    agent follows where it is another one.
+    agent follows where it is a different one.
 
     Args:
-        top: top frames per feature, each from another episode.
+        top: top frames per feature, each from a different episode.
 
     Raises:
         UserError: the agents do not see the same environment, the layers' positions differ, or one of the reports can't
@@ -38,8 +39,8 @@ def compare(first: LoadedSAE, second: LoadedSAE, top: int = 2) -> dict[str, Any]
             f"{first.hook!r} has {first.store.positions} positions and {second.hook!r} {second.store.positions}; "
             "features are matched where both have the same."
         )
-    sides = [build(each, top, clips=0, maps=0) for each in (first, second)]
-    found = _matched(first, second)
+    sides = [build(each, top, clips=0, maps=0, progress=progress) for each in (first, second)]
+    found = _matched(first, second, progress)
     return {
         "samples": len(first.held_out_rows),
         "episodes": len(np.unique(first.store.column("episode", first.held_out_rows))),
@@ -58,17 +59,17 @@ def summary(data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _matched(first: LoadedSAE, second: LoadedSAE) -> Matching:
+def _matched(first: LoadedSAE, second: LoadedSAE, progress: Progress) -> Matching:
     rows = first.held_out_rows
     if first.agent.source == second.agent.source and first.store.path == second.store.path:
-        theirs = sae_package.encode_rows(second.sae, second.store, rows)
+        known = np.isin(rows, second.rows).all()  # where the splits keep the same rows
+        theirs = second.encoded(rows) if known else sae_package.encode_rows(second.sae, second.store, rows)
     else:
         episodes = np.unique(first.store.column("episode", rows))
-        values = follow(second.agent.agent, second.hook, second.store.width, first, episodes)
+        values = follow(second.agent.agent, second.hook, second.store.width, first, episodes, progress)
         followed = np.flatnonzero(np.isin(first.store.column("episode", np.arange(len(first.store))), episodes))
         theirs = sae_package.encode_rows(second.sae, ArrayActivations(values), np.searchsorted(followed, rows))
-    mine = sae_package.encode_rows(first.sae, first.store, rows)
-    return sae_package.match(Features(mine), Features(theirs), first.store.positions)
+    return sae_package.match(Features(first.encoded(rows)), Features(theirs), first.store.positions)
 
 
 def _summary(found: Matching, side: int) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What is known of the rows that an autoencoder was fitted on: the ground truth of a decision, or, where rows are the
+"""What is known of the rows that an autoencoder was fitted on: the ground truth of a state, or, where rows are the
 positions of a layer, that of the cells which they are about."""
 
 import itertools
@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from rl_interp.analysis.sae.runs import LoadedSAE
-from rl_interp.app.progress import progress_bar, warn
 from rl_interp.core.envs import Cells, concepts_sha256, make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point
+from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.receptive_fields import receptive_fields
 from rl_interp.core.replay import revisit
 
 STATES = 300
-"""Of either side of the split, for the positions of which cells are looked up."""
+"""States of either side of the split for whose positions cells are looked up."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class Labelled:
     meanings: list[str]
 
 
-def labelled(fitted: LoadedSAE) -> Labelled | None:
+def labelled(fitted: LoadedSAE, progress: Progress = SILENT) -> Labelled | None:
     """None where nothing is known. Labels of an earlier version are left out with a warning; of a store that has no
     others, no concept is left."""
     if fitted.store.positions > 1:
-        found = _cells(fitted)
+        found = _cells(fitted, progress)
     elif outdated := labels_outdated(fitted):
-        warn(outdated)
+        progress.warn(outdated)
         none = [np.zeros((len(side), 0), bool) for side in (fitted.train_rows, fitted.held_out_rows)]
         return Labelled([], fitted.train_rows, none[0], fitted.held_out_rows, none[1], [])
     else:
-        found = _decisions(fitted)
+        found = _states(fitted)
     if found is None:
         return None
     told = [
@@ -59,8 +59,8 @@ def labelled(fitted: LoadedSAE) -> Labelled | None:
     )  # fmt: skip
 
 
-def of_decisions(fitted: LoadedSAE) -> dict[str, str]:
-    """The yes-or-no concepts of a decision that the store's columns tell, and what they mean.
+def of_states(fitted: LoadedSAE) -> dict[str, str]:
+    """The yes-or-no concepts of a state that the store's columns tell, and what they mean.
 
     Raises:
         UserError: they meant something else when the store was collected.
@@ -84,8 +84,8 @@ def _told(fitted: LoadedSAE) -> dict[str, str]:
     return {name: each.meaning for name, each in concepts.items() if each.kind == "boolean" and name in columns}
 
 
-def _decisions(fitted: LoadedSAE) -> Labelled | None:
-    store, known = fitted.store, of_decisions(fitted)
+def _states(fitted: LoadedSAE) -> Labelled | None:
+    store, known = fitted.store, of_states(fitted)
     if not known:
         return None
     names, meanings = list(known), list(known.values())
@@ -94,7 +94,7 @@ def _decisions(fitted: LoadedSAE) -> Labelled | None:
     return Labelled(names, train, labels[train], held_out, labels[held_out], meanings)
 
 
-def _cells(fitted: LoadedSAE) -> Labelled | None:
+def _cells(fitted: LoadedSAE, progress: Progress) -> Labelled | None:
     """One concept a class of cells; a class that does not apply to a cell counts as no. Positions about no cell of the
     world are left out."""
     agent, store = fitted.agent, fitted.store
@@ -107,7 +107,7 @@ def _cells(fitted: LoadedSAE) -> Labelled | None:
         samples = np.unique(of_side // store.positions)
         samples = samples[:: max(1, len(samples) // STATES)]
         kept, labels = [], []
-        for sample, classes in _seen(fitted, samples):
+        for sample, classes in _seen(fitted, samples, progress):
             names = [f"{truth}: {label}" for truth, (_, of_truth) in classes.items() for label in of_truth]
             known, found = _at(classes, rows, columns)
             kept.append(sample * store.positions + np.flatnonzero(known))
@@ -116,9 +116,9 @@ def _cells(fitted: LoadedSAE) -> Labelled | None:
     return Labelled(names, *sides, meanings=["of the cell that a position is about"] * len(names))
 
 
-def _seen(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Iterator[tuple[int, Cells]]:
+def _seen(fitted: LoadedSAE, samples: NDArray[np.integer], progress: Progress) -> Iterator[tuple[int, Cells]]:
     """Each sample of the store with the ground truth of its cells."""
-    with progress_bar("Looking up cells", len(samples), "states") as update:
+    with progress.bar("Looking up cells", len(samples), "states") as update:
         for done, state in enumerate(revisit(fitted.agent.env, fitted.store, samples)):
             yield state.sample, state.env.cells()
             update(done + 1)

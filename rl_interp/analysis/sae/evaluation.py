@@ -1,6 +1,6 @@
-"""What is measured of a dictionary on its agent: reconstruction, returns through it, concepts, hypotheses."""
+"""Evaluating a dictionary on its agent: reconstruction, returns through it, and the concepts that it tells."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -10,55 +10,62 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import rl_interp.sae as sae_package
-from rl_interp.analysis.sae.concepts import labelled, of_decisions
+from rl_interp.analysis.sae.concepts import Labelled, labelled
 from rl_interp.analysis.sae.runs import LoadedSAE
-from rl_interp.analysis.sae.states import decisions, head_of
-from rl_interp.app.progress import progress_bar
+from rl_interp.analysis.sae.states import head_of
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import make_vector
-from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import Intervention, Mean, Resample, Zero, as_hooks
+from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.replay import activations, replay
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.stats import plain
 from rl_interp.core.store import ActivationStore
-from rl_interp.sae import SAE, Activations, ArrayActivations, Features, Hypothesis, Metrics, States
+from rl_interp.sae import SAE, Activations, ArrayActivations, Encoding, Features, Metrics
 from rl_interp.sae.data import batches
 from rl_interp.saliency import randomised
 
 COMPARED = 8192
-"""Held-out decisions whose preferences are compared with those through the autoencoder."""
+"""Held-out states whose preferences are compared with those through the autoencoder."""
 RECOVERED = {"return_recovered": "zero", "return_recovered_mean": "mean", "return_recovered_resample": "resample"}
 """Shares of the return recovered, and the ablation that each is measured against."""
 _BANK = 1024
-"""Training decisions from which resample ablation draws."""
+"""Training states from which resample ablation draws."""
 
 
 def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
-    """Reconstruction and use of latents on held-out episodes, and what the splice does to the policy there."""
+    """Reconstruction and use of latents on held-out episodes, and what the splice does to the policy there.
 
-    def figures(rows: NDArray[np.integer]) -> Metrics:
-        return sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target)
-
-    everywhere = figures(fitted.rows)
-    train, held_out = figures(fitted.train_rows), figures(fitted.held_out_rows)
+    Rows are encoded as they are read, without keeping them in memory, unless `fitted.encoding` was made already.
+    """
+    train, held_out = (_figures(fitted, rows) for rows in (fitted.train_rows, fitted.held_out_rows))
+    # Of all the data, so that a rare feature is not called dead, and there are enough to call one ultra-rare.
+    everywhere = sae_package.density_shares(train.fired + held_out.fired, len(fitted.rows))
     return {
-        **{name: value for name, value in asdict(held_out).items() if name != "samples"},
-        # Of all the data, so that a rare feature is not called dead, and there are enough to call one ultra-rare.
-        "dead_fraction": everywhere.dead_fraction,
-        "ultra_rare_fraction": everywhere.ultra_rare_fraction,
+        **{name: value for name, value in asdict(held_out).items() if name not in ("samples", "fired")},
+        "dead_fraction": everywhere["dead_fraction"],
+        "ultra_rare_fraction": everywhere["ultra_rare_fraction"],
         "train_fvu": train.fvu,
         **_generality(fitted),
         **_policy_error(fitted),
     }
 
 
+def _figures(fitted: LoadedSAE, rows: NDArray[np.integer]) -> Metrics:
+    return sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target, encoding=_known(fitted, rows))
+
+
+def _known(fitted: LoadedSAE, rows: NDArray[np.integer]) -> Encoding | None:
+    return fitted.encoded(rows) if "encoding" in vars(fitted) else None
+
+
 def _generality(fitted: LoadedSAE) -> dict[str, float]:
-    """Over the latents that fire in held-out episodes: in what share of these each fires, and how many in one alone."""
+    """Of the latents that fire in held-out episodes: the share of these in which each fires, and how many fire in a
+    single one."""
     rows = fitted.held_out_rows
     episodes = fitted.store.column("episode", rows)
-    shares = sae_package.generality(fitted.sae, fitted.store, rows, episodes)
+    shares = sae_package.generality(fitted.sae, fitted.store, rows, episodes, encoding=_known(fitted, rows))
     living = shares[shares > 0]
     once = living * len(np.unique(episodes)) < 1.5
     return {"generality": float(living.mean()), "one_episode_fraction": float(once.mean())}
@@ -66,8 +73,9 @@ def _generality(fitted: LoadedSAE) -> dict[str, float]:
 
 @torch.no_grad()
 def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
-    """Of held-out decisions: where preferences follow from the stored values alone, with the layer at zero, at its
-    mean and at another decision's value too, under `ablated`; else as the agent follows the episodes."""
+    """How far the splice changes preferences in held-out states. Where these follow from the stored values alone, the
+    same with the layer at zero, at its mean and at a different state's value, under `ablated`; elsewhere the agent
+    follows the episodes."""
     target, rows, greedy = fitted.target, fitted.held_out_rows[:COMPARED], fitted.agent.has_q_values
 
     def error(original: Tensor, given: Tensor) -> dict[str, float | None]:
@@ -97,9 +105,9 @@ def _mean(fitted: LoadedSAE) -> Tensor:
 
 
 def _bank(fitted: LoadedSAE) -> Tensor:
-    """`[n, ...]`: the layer that the dictionary predicts, whole, at random decisions of the training episodes."""
+    """`[n, ...]`: the layer that the dictionary predicts, whole, at random states of the training episodes."""
     target = fitted.target
-    first = fitted.train_rows[:: target.positions]  # of each decision: a split has all of its positions
+    first = fitted.train_rows[:: target.positions]  # of each state: a split has all of its positions
     chosen = np.random.default_rng(0).choice(first, min(len(first), _BANK), replace=False) // target.positions
     whole = target if target.positions == 1 else ActivationStore(target.path, whole=True)
     return torch.from_numpy(whole.read(chosen)).unflatten(1, whole.sample_shape)
@@ -124,7 +132,12 @@ def _followed(fitted: LoadedSAE) -> tuple[Tensor, Tensor]:
 
 
 def play_spliced(
-    fitted: LoadedSAE, episodes: int, seed: int, epsilon: float, known: Mapping[str, np.ndarray] | None = None
+    fitted: LoadedSAE,
+    episodes: int,
+    seed: int,
+    epsilon: float,
+    known: Mapping[str, np.ndarray] | None = None,
+    progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Returns of whole episodes: as trained (`original`), with the dictionary spliced in, and with the layer that it
     predicts ablated; and the share of what ablation loses that the dictionary recovers, against each of its forms.
@@ -141,7 +154,7 @@ def play_spliced(
     returns = dict(known or {})
     missing = [condition for condition in conditions if condition not in returns]
     env = make_vector(fitted.agent.env, min(episodes, 16))
-    with progress_bar("Playing spliced and ablated", len(missing) * episodes, "episodes") as update:
+    with progress.bar("Playing spliced and ablated", len(missing) * episodes, "episodes") as update:
         for i, condition in enumerate(missing):
             returns[condition] = evaluate(
                 fitted.agent.agent, env, episodes, seed=seed, epsilon=epsilon, interventions=conditions[condition],
@@ -160,129 +173,74 @@ def play_spliced(
     }
 
 
-def coverage_json(fitted: LoadedSAE, random_network: bool) -> dict[str, Any] | None:
+def coverage_json(fitted: LoadedSAE, random_network: bool, progress: Progress = SILENT) -> dict[str, Any] | None:
     """What the features tell of the game's ground truth on held-out episodes, beside a random dictionary of the same
     size, the raw neurons, PCA, ICA and NMF, and, if `random_network`, a dictionary fitted in the same way to the agent
     with its weights shuffled, which sees the same episodes; its step size, unless one was given, is what today's rule
     gives for its own activations. None where there is no ground truth."""
-    store, known = fitted.store, labelled(fitted)
+    known = labelled(fitted, progress)
     if known is None or not known.names:
         return None
-    train, held_out = known.train, known.held_out
-
-    def encoded(sae: SAE, data: Activations) -> tuple[Features, Features]:
-        of_train, of_held_out = (Features(sae_package.encode_rows(sae, data, rows)) for rows in (train, held_out))
-        return of_train, of_held_out
-
-    random = sae_package.random_dictionary(store, fitted.config, fitted.train_rows)
-    features = {"features": encoded(fitted.sae, store), "random dictionary": encoded(random, store)}
-    if random_network:
-        shuffled = randomised(fitted.agent.agent, seed=0)
-
-        def seen(layer: ActivationStore) -> ArrayActivations:
-            return ArrayActivations(follow(shuffled, layer.hook, layer.width, fitted))
-
-        values, target = seen(store), seen(fitted.target) if fitted.sae.transcodes else None
-        of_shuffled = sae_package.fit(values, fitted.config, fitted.train_rows, target)
-        features["random network's dictionary"] = encoded(of_shuffled, values)
-    features |= sae_package.coordinates(store.read(train), store.read(held_out))
     labels = known.train_labels, known.held_out_labels
-    scores = {name: sae_package.coverage(*both, *labels) for name, both in features.items()}
+    # One set of features at a time: each is let go once it is scored.
+    found = _compared(fitted, known, random_network, progress)
+    scores = {name: asdict(sae_package.coverage(*both, *labels)) for name, both in found}
     return {
         "concepts": known.names,
         "rates": [float(rate) for rate in known.held_out_labels.mean(0)],
         "scores": {
-            name: {kind: [float(v) for v in values] for kind, values in asdict(score).items()}
-            for name, score in scores.items()
+            name: {score: [float(v) for v in values] for score, values in of_set.items()}
+            for name, of_set in scores.items()
         },
         "means": {
-            name: {kind: float(np.mean(values)) for kind, values in asdict(score).items()}
-            for name, score in scores.items()
+            name: {score: float(np.mean(values)) for score, values in of_set.items()} for name, of_set in scores.items()
         },
     }
 
 
+def _compared(
+    fitted: LoadedSAE, known: Labelled, random_network: bool, progress: Progress
+) -> Iterator[tuple[str, tuple[Features, Features]]]:
+    """The dictionary's features and what they are held against, each on the training and the held-out rows."""
+    store, sides = fitted.store, (known.train, known.held_out)
+
+    def encoded(sae: SAE, data: Activations) -> tuple[Features, Features]:
+        train, held_out = (Features(sae_package.encode_rows(sae, data, rows)) for rows in sides)
+        return train, held_out
+
+    train, held_out = (Features(fitted.encoded(rows)) for rows in sides)
+    yield "features", (train, held_out)
+    del train, held_out
+    random = sae_package.random_dictionary(store, fitted.config, fitted.train_rows)
+    yield "random dictionary", encoded(random, store)
+    if random_network:
+        shuffled = randomised(fitted.agent.agent, seed=0)
+
+        def seen(layer: ActivationStore) -> ArrayActivations:
+            return ArrayActivations(follow(shuffled, layer.hook, layer.width, fitted, progress=progress))
+
+        values, target = seen(store), seen(fitted.target) if fitted.sae.transcodes else None
+        of_shuffled = sae_package.fit(values, fitted.config, fitted.train_rows, target)
+        yield "random network's dictionary", encoded(of_shuffled, values)
+        del values, target
+    yield from sae_package.coordinates(*(store.read(rows) for rows in sides))
+
+
 def follow(
-    agent: Agent, hook: str, width: int, fitted: LoadedSAE, episodes: NDArray[np.integer] | None = None
+    agent: Agent,
+    hook: str,
+    width: int,
+    fitted: LoadedSAE,
+    episodes: NDArray[np.integer] | None = None,
+    progress: Progress = SILENT,
 ) -> NDArray[np.float32]:
-    """`[rows, width]`: a hook point's values in another agent that follows the episodes of an autoencoder's store, all
-    or those given, row by row of the store."""
+    """`[rows, width]`: a hook point's values in any agent that follows the episodes of an autoencoder's store, all or
+    those given, row by row of the store."""
     store, values = fitted.store, []
     total = store.samples if episodes is None else int(np.isin(store.column("episode"), episodes).sum())
-    with progress_bar("Following the episodes", total, "decisions") as update:
+    with progress.bar("Following the episodes", total, "steps") as update:
         for episode in replay(fitted.agent.env, store, episodes):
             of_samples = activations(agent, episode, [hook])[hook]
             values.append(of_samples.reshape(len(of_samples), width, -1).swapaxes(1, 2).reshape(-1, width))
             update(sum(map(len, values)) // store.positions)
     return np.concatenate(values)
-
-
-def evaluate_hypotheses(fitted: LoadedSAE, texts: Sequence[str], states: int) -> list[dict[str, Any]]:
-    """Put hypotheses to the test on held-out states.
-
-    Raises:
-        UserError: the agent has a memory between the hook point and its preferences, or a hypothesis can't be read.
-    """
-    held_out, encoded = _held_out(fitted, states), _encoded(fitted, fitted.sae)
-    actions = fitted.agent.env.action_names
-    hypotheses = [Hypothesis.parse(text, actions, lambda name: _best_feature(fitted, encoded, name)) for text in texts]
-    return _judged(hypotheses, fitted.sae, encoded, held_out)
-
-
-def evaluate_predictive_features(fitted: LoadedSAE, states: int, count: int) -> dict[str, list[dict[str, Any]]]:
-    """Put to the test, on held-out states, that `count` features bring about the actions that they
-    predict in training: the dictionary's, and those of a random one of the same size.
-
-    Raises:
-        UserError: the agent has a memory between the hook point and its preferences.
-    """
-    held_out, actions = _held_out(fitted, states), fitted.agent.env.action_names
-    random = sae_package.random_dictionary(fitted.store, fitted.config, fitted.train_rows)
-    found = {}
-    for name, sae in (("features", fitted.sae), ("random dictionary", random)):
-        encoded = _encoded(fitted, sae)
-        predictive = sae_package.predictive_features(encoded, fitted.store.column("action", fitted.train_rows), count)
-        hypotheses = [Hypothesis(f, "high", (a,), "more", f"{f} high: {actions[a]} more") for f, a in predictive]
-        found[name] = _judged(hypotheses, sae, encoded, held_out)
-    return found
-
-
-def _held_out(fitted: LoadedSAE, states: int) -> States:
-    held_out = decisions(fitted, fitted.held_out_rows, states)
-    if held_out is None:
-        raise UserError(
-            f"hypotheses are tested where preferences follow from the layer and what is in view; after {fitted.hook!r} "
-            "this agent has a memory."
-        )
-    return held_out
-
-
-def _encoded(fitted: LoadedSAE, sae: SAE) -> Features:
-    """In training."""
-    return Features(sae_package.encode_rows(sae, fitted.store, fitted.train_rows))
-
-
-def _judged(hypotheses: Sequence[Hypothesis], sae: SAE, encoded: Features, states: States) -> list[dict[str, Any]]:
-    high, outcomes = encoded.quantile(0.99), []
-    with progress_bar("Testing hypotheses", len(hypotheses), "hypotheses") as update:
-        for each in hypotheses:
-            value = float(high[each.feature]) if each.feature < len(high) else 0.0  # `evaluate_hypothesis` refuses it
-            outcomes.append(asdict(sae_package.evaluate_hypothesis(each, sae, states, value)))
-            update(len(outcomes))
-    return outcomes
-
-
-def _best_feature(fitted: LoadedSAE, encoded: Features, concept: str) -> int:
-    """The feature that tells a concept, of the decision, best in training.
-
-    Raises:
-        UserError: no such concept in the ground truth, it is the same in all training decisions, or the store's labels
-            are of an earlier version.
-    """
-    if concept not in (known := of_decisions(fitted)):
-        raise UserError(unknown("concept", concept, known))
-    labels = fitted.store.column(concept, fitted.train_rows).astype(bool)
-    if labels.all() or not labels.any():
-        always = "true" if labels.all() else "false"
-        raise UserError(f"{concept!r} is {always} in every decision that was fitted on; name another, or a feature.")
-    return int(np.nan_to_num(encoded.auroc(labels[:, None])[:, 0], nan=-1).argmax())

@@ -1,9 +1,10 @@
 """A dictionary's run: fitting it, and opening it with its agent."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,22 @@ import numpy as np
 
 import rl_interp.sae as sae_package
 from rl_interp.agents.load import Loaded, load_agent
-from rl_interp.app.progress import progress_bar, warn
 from rl_interp.core.config import differences, from_plain, to_plain
 from rl_interp.core.device import pick_device
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.interventions import Intervention
 from rl_interp.core.locks import writing
+from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.read import reading, require
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
-from rl_interp.sae import SAE, Feed, SAEConfig, Trainer, fit_all
+from rl_interp.sae import SAE, Encoding, Feed, SAEConfig, Trainer, fit_all
 
 _DIGESTS = {"weights_sha256": "run", "store_sha256": "store", "target_sha256": "target"}
 """In a dictionary's parent: what tells whether it is as it was, and where it lies."""
 _SPLIT = ("held_out", "uncontrollable", "data_seed")
-"""In a configuration: what `split` goes by."""
+"""The fields of a configuration that `split` goes by."""
 SAVE_EVERY = 300.0
 """Seconds between checkpoints: what a fit that is killed loses at most."""
 
@@ -50,7 +51,7 @@ class LoadedSAE:
     train_rows: np.ndarray
     held_out_rows: np.ndarray
 
-    @property
+    @cached_property
     def made_from(self) -> dict[str, str]:
         """sha256 of all that a result of this dictionary is made from."""
         digests = {
@@ -60,10 +61,19 @@ class LoadedSAE:
         }
         return digests | ({"target_sha256": self.target.sha256} if self.target is not self.store else {})
 
-    @property
+    @cached_property
     def rows(self) -> np.ndarray:
         """Of both sides, rising."""
         return np.sort(np.concatenate([self.train_rows, self.held_out_rows]))
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """Of `rows`, in memory: made when it is first asked for, and shared by all that is computed from it."""
+        return sae_package.encode_rows(self.sae, self.store, self.rows)
+
+    def encoded(self, rows: np.ndarray) -> Encoding:
+        """The part of `encoding` that is of these rows, which are of either side."""
+        return self.encoding.take(np.searchsorted(self.rows, rows))
 
     def splice(self) -> Intervention:
         """The intervention that puts what it predicts in the place of what it was to predict."""
@@ -76,14 +86,14 @@ def open_pair(source: Path, target: Path) -> tuple[ActivationStore, ActivationSt
     target has none, a whole sample of the source.
 
     Raises:
-        UserError: they are one, their samples are not of the same decisions, or their positions differ.
+        UserError: they are one, their samples are not of the same steps, or their positions differ.
     """
     first, second = ActivationStore(source), ActivationStore(target)
     if first.hook == second.hook:
         raise UserError(f"{first.hook!r} given to be predicted from itself; leave out --to for an autoencoder.")
-    if not _same_decisions(first, second):
+    if not _same_steps(first, second):
         raise UserError(
-            f"{first.path} and {second.path} are not of the same decisions, as a transcoder needs them; collect both "
+            f"{first.path} and {second.path} are not of the same steps, as a transcoder needs them; collect both "
             "from one checkpoint, with the same --samples, --seed and --epsilon."
         )
     if first.positions != second.positions and second.positions > 1:
@@ -94,7 +104,7 @@ def open_pair(source: Path, target: Path) -> tuple[ActivationStore, ActivationSt
     return ActivationStore(source, whole=True) if second.positions == 1 else first, second
 
 
-def _same_decisions(first: ActivationStore, second: ActivationStore) -> bool:
+def _same_steps(first: ActivationStore, second: ActivationStore) -> bool:
     """Which episodes, played by which checkpoint and how: an episode follows from its seed and its actions."""
     if first.samples != second.samples:
         return False
@@ -104,13 +114,18 @@ def _same_decisions(first: ActivationStore, second: ActivationStore) -> bool:
     return all(np.array_equal(first.column(name), second.column(name)) for name in columns)
 
 
-def load_autoencoder(path: Path | str, device: str = "cpu") -> LoadedSAE:
+def load_autoencoder(
+    path: Path | str,
+    device: str = "cpu",
+    opened: Iterable[Loaded | ActivationStore] = (),
+    progress: Progress = SILENT,
+) -> LoadedSAE:
     """`load_sae`, for what can be done with autoencoders alone.
 
     Raises:
         UserError: the run is a transcoder's.
     """
-    fitted = load_sae(path, device)
+    fitted = load_sae(path, device, opened, progress)
     if fitted.sae.transcodes:
         raise UserError(
             f"{fitted.run.path} is a transcoder, from {fitted.hook!r} to {fitted.target.hook!r}; this takes an "
@@ -119,9 +134,19 @@ def load_autoencoder(path: Path | str, device: str = "cpu") -> LoadedSAE:
     return fitted
 
 
-def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
+def load_sae(
+    path: Path | str,
+    device: str = "cpu",
+    opened: Iterable[Loaded | ActivationStore] = (),
+    progress: Progress = SILENT,
+) -> LoadedSAE:
     """Open a dictionary's run with its agent, both on a device (auto, cpu or cuda), and activations. Where agent or
-    activations are not those that it was fitted to, a warning says so."""
+    activations are not those that it was fitted to, a warning says so.
+
+    Args:
+        opened: agents and stores that are open already: those that the dictionary was fitted to are neither read nor
+            checked again.
+    """
     run = Run.open(path)
     if run.meta["kind"] != "sae":
         raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
@@ -131,15 +156,21 @@ def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
     wanted = {"run": str, "step": int, "store": str, "hook": str} | ({"target": str} if transcodes else {})
     require(parent, f"the parent in {run.path}/meta.json", **wanted)
     try:
-        agent = load_agent(parent["run"], parent["step"], device)
-        if transcodes:
+        agent = _open_agent(parent, device, opened) or load_agent(parent["run"], parent["step"], device)
+        stores = [_open_store(parent[name], opened) for name in ("store", "target") if name in parent]
+        if None not in stores:
+            store, target = stores[0], stores[-1]
+        elif transcodes:
             store, target = open_pair(Path(parent["store"]), Path(parent["target"]))
         else:
             store = target = ActivationStore(parent["store"])
     except UserError as error:
         raise RunError(f"what {run.path} was made from can't be read: {error}") from error
     for what in _replaced(parent, parent_of(agent, store, target if transcodes else None)):
-        warn(f"{what} is not what {run.path} was fitted to: it was replaced since; figures of the two are of no use.")
+        progress.warn(
+            f"{what} is not what {run.path} was fitted to: it was replaced since; figures of the two together mean "
+            "nothing."
+        )
     step = run.newest_step()
     sae = sae_package.rebuild(run.weights(step, infinite=("threshold",)), config.k, transcodes).to(pick_device(device))
     if sae.d_in != store.width or sae.d_out != target.width:
@@ -150,9 +181,24 @@ def load_sae(path: Path | str, device: str = "cpu") -> LoadedSAE:
     return LoadedSAE(run, step, config, sae, agent, parent["hook"], store, target, *split(store, config))
 
 
+def _open_agent(parent: Mapping[str, Any], device: str, opened: Iterable[Loaded | ActivationStore]) -> Loaded | None:
+    for each in opened:
+        if isinstance(each, Loaded) and each.source["step"] == parent["step"] and _same(each.run.path, parent["run"]):
+            return each if each.agent.device == pick_device(device) else None
+    return None
+
+
+def _open_store(path: str, opened: Iterable[Loaded | ActivationStore]) -> ActivationStore | None:
+    return next((each for each in opened if isinstance(each, ActivationStore) and _same(each.path, path)), None)
+
+
+def _same(path: Path, other: str) -> bool:
+    return path.resolve() == Path(other).resolve()
+
+
 def split(store: ActivationStore, config: SAEConfig) -> tuple[np.ndarray, np.ndarray]:
-    """The rows of a store to fit on and to measure on: of other episodes, and without those whose decisions could make
-    no difference, unless the configuration keeps them or the store does not tell."""
+    """The rows of a store to fit on, and those to evaluate on, of different episodes. Steps in which no action makes a
+    difference are left out, unless the configuration keeps them or the store does not tell."""
     sides = sae_package.split_by_episode(
         store.column("episode", np.arange(len(store))), config.held_out, config.data_seed
     )
@@ -182,9 +228,10 @@ def fit_run(
     path: Path,
     target: ActivationStore | None = None,
     device: str = "cpu",
+    progress: Progress = SILENT,
 ) -> tuple[int, float]:
     """`fit_runs`, for one."""
-    return fit_runs(loaded, store, {path: config}, target, device)
+    return fit_runs(loaded, store, {path: config}, target, device, progress)
 
 
 def fit_runs(
@@ -193,6 +240,7 @@ def fit_runs(
     configs: Mapping[Path, SAEConfig],
     target: ActivationStore | None = None,
     device: str = "cpu",
+    progress: Progress = SILENT,
 ) -> tuple[int, float]:
     """Fit several, each into the run at its path, from its newest checkpoint if it has one; with a `target`, which
     `open_pair` has opened, transcoders.
@@ -204,9 +252,9 @@ def fit_runs(
         saving (0 if nothing was left to do).
 
     Raises:
-        UserError: a store is of another hook point, the configurations read it or split it differently, or the device
-            is not there.
-        RunError: a path holds a run of another kind, parent or configuration, which is named; another command is
+        UserError: a store is of a different hook point, the configurations read it or split it differently, or there is
+            no such device.
+        RunError: a path holds a run of a different kind, parent or configuration, which is named; another command is
             writing it; or the disk is full.
         Interrupted: after Ctrl-C or SIGTERM, when every fit has written its checkpoint.
     """
@@ -227,7 +275,7 @@ def fit_runs(
     with ExitStack() as locks:
         for path in configs:
             locks.enter_context(writing(path))
-        return _fit_groups(store, configs, rows, target, device, parent, metadata)
+        return _fit_groups(store, configs, rows, target, device, parent, metadata, progress)
 
 
 def _fit_groups(
@@ -238,6 +286,7 @@ def _fit_groups(
     device: str,
     parent: dict[str, Any],
     metadata: dict[str, Any],
+    progress: Progress,
 ) -> tuple[int, float]:
     """Those that are equally far go together."""
     first = next(iter(configs.values()))
@@ -262,19 +311,21 @@ def _fit_groups(
                 with reading(path / "checkpoints", "restore it, or use another checkpoint", "does not fit the fit"):
                     trainer.load_state_dict(state)
         before = sum(trainer.samples for trainer in trainers)
-        seconds += _fit_side_by_side(runs, trainers, metadata)
+        seconds += _fit_side_by_side(runs, trainers, metadata, progress)
         after = sum(trainer.samples for trainer in trainers)
         samples, now = samples + after, now + after - before
     return samples, now / seconds if seconds else 0.0
 
 
-def _fit_side_by_side(runs: Sequence[Run], trainers: Sequence[Trainer], metadata: dict[str, Any]) -> float:
+def _fit_side_by_side(
+    runs: Sequence[Run], trainers: Sequence[Trainer], metadata: dict[str, Any], progress: Progress
+) -> float:
     """Fit to the end, with a checkpoint now and then; returns the seconds that it took without saving."""
     title = f"Fitting {trainers[0].config.latents} latents" if len(runs) == 1 else f"Fitting {len(runs)} dictionaries"
     total, seconds = trainers[0].total_updates, 0.0
-    with graceful_stop() as stop, progress_bar(title, 1, "fit") as update:
+    with graceful_stop() as stop, progress.bar(title, 1, "fit") as update:
 
-        def progress(updates: int, total: int, metrics: list[dict[str, float]]) -> None:
+        def report(updates: int, total: int, metrics: list[dict[str, float]]) -> None:
             for run, figures in zip(runs, metrics, strict=True):
                 run.log(updates, figures)
             worst = max(metrics, key=lambda figures: figures["whitened_fvu"])
@@ -283,7 +334,7 @@ def _fit_side_by_side(runs: Sequence[Run], trainers: Sequence[Trainer], metadata
         while trainers[0].updates < total and not stop:
             started = time.perf_counter()
             due = started + SAVE_EVERY
-            fit_all(trainers, progress, should_stop=lambda due=due: bool(stop) or time.perf_counter() > due)
+            fit_all(trainers, report, should_stop=lambda due=due: bool(stop) or time.perf_counter() > due)
             seconds += time.perf_counter() - started
             for run, trainer in zip(runs, trainers, strict=True):
                 _save(run, trainer, metadata)
@@ -307,7 +358,7 @@ def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int
     """Of the checkpoints of the run at `path`; 0 where there is none.
 
     Raises:
-        RunError: it is a run of another kind, parent or configuration, which says where they differ.
+        RunError: it is a run of a different kind, parent or configuration, which says where they differ.
     """
     if not Run(path).checkpoint_steps():
         return 0

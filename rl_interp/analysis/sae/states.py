@@ -1,4 +1,4 @@
-"""Recorded decisions of an autoencoder's store, and what the agent makes of other values at the layer."""
+"""Recorded states of an autoencoder's store, and what the agent makes of other values at the layer."""
 
 from collections.abc import Callable
 
@@ -19,15 +19,15 @@ Head = Callable[[Tensor], Tensor]
 """Preferences `[N, A]` from values at a hook point."""
 
 MOST = 256
-"""Decisions, about, where a layer has positions: each question about them runs the network from the layer on."""
+"""States, about, where a layer has positions: each question about them runs the network from the layer on."""
 _AT_ONCE = 128
 """Observations that a layer with positions is run again for together."""
 
 
-def decisions(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> States | None:
-    """About `count` of the decisions that some rows of the store belong to, evenly spread, and no more than `MOST`
-    where the layer has positions. None where preferences do not follow from the hook point and the observation: in a
-    network with a memory, which has a past as well."""
+def states_of(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> States | None:
+    """About `count` of the states that some rows of the store belong to, evenly spread, and no more than `MOST` where
+    the layer has positions. None where preferences do not follow from the hook point and the observation alone, as in a
+    network with a memory."""
     store, agent = fitted.store, fitted.agent.agent
     spatial, samples = hook_point(agent, fitted.hook).kind == "spatial", np.unique(rows // store.positions)
     samples = samples[:: max(1, len(samples) // (min(count, MOST) if spatial else count))]
