@@ -1,7 +1,8 @@
-"""Where an agent looks: attribution maps with an explicit target, their controls, pictures and videos."""
+"""Where an agent looks: maps by `methods` of explicit `targets`, checked by `evaluation` and drawn by `render`."""
 
+from rl_interp.saliency.evaluation.randomisation import randomisation_check, randomised
+from rl_interp.saliency.methods import METHODS, Method, saliency_map
 from rl_interp.saliency.methods.gradients import Gradient, IntegratedGradients
-from rl_interp.saliency.methods.maps import METHODS, randomisation_check, randomised, saliency_map
 from rl_interp.saliency.methods.perturbation import GREYDANUS, Ablation, Perturbation
 from rl_interp.saliency.render import Frame, Panel, compose
 from rl_interp.saliency.targets import (
@@ -26,6 +27,7 @@ __all__ = [
     "Frame",
     "Gradient",
     "IntegratedGradients",
+    "Method",
     "Panel",
     "Perturbation",
     "PolicyChange",

@@ -142,11 +142,14 @@ class Feature:
 
 
 def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] = ()) -> Target:
-    """`chosen`, `advantage`, `value`, `policy-change`, `value-change`, or `q:ACTION` with an action's name.
+    """`chosen`, `advantage`, `value`, `policy-change`, `value-change`, `q:ACTION` with an action's name, or
+    `unit:HOOK:N`.
+
+    Args:
+        others: what the caller knows besides, to be named where a target is unknown.
 
     Raises:
-        UserError: it is none of these, or there is no such action. `others` are named in it too: what the caller
-            knows besides.
+        UserError: it is none of these, or there is no such action.
     """
     simple: dict[str, Target] = {
         "chosen": Chosen(), "advantage": Advantage(), "value": Value(), "policy-change": PolicyChange(),
@@ -154,12 +157,17 @@ def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] =
     }  # fmt: skip
     if text in simple:
         return simple[text]
-    kind, _, action = text.partition(":")
+    kind, _, rest = text.partition(":")
+    if kind == "unit":
+        hook, _, index = rest.rpartition(":")
+        if not hook or not index.isdigit():
+            raise UserError(f"target {text!r} given; a unit is named as unit:HOOK:N, such as unit:deter:12.")
+        return Feature(hook, lambda values: values, int(index))
     if kind != "q":
-        raise UserError(unknown("saliency target", text, [*simple, "q:ACTION", *others]))
-    if action not in action_names:
-        raise UserError(unknown("action", action, action_names))
-    return Preference(list(action_names).index(action), action)
+        raise UserError(unknown("saliency target", text, [*simple, "q:ACTION", "unit:HOOK:N", *others]))
+    if rest not in action_names:
+        raise UserError(unknown("action", rest, action_names))
+    return Preference(list(action_names).index(rest), rest)
 
 
 def prepare(agent: Agent, obs: Tensor, state: State, target: Target) -> tuple[Score, PolicyOutput]:

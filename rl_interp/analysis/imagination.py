@@ -13,15 +13,15 @@ from PIL import Image, ImageDraw
 
 from rl_interp.agents.dreamerv3 import DreamerV3, Imagined, Latent
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.saliency_video import Moment, play
-from rl_interp.app.progress import progress_bar
+from rl_interp.analysis.playing import Moment, watch
 from rl_interp.core.agent import PolicyOutput, State, evaluating
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import Cache, hooked, run_with_cache
-from rl_interp.core.interventions import Intervention, as_hooks
+from rl_interp.core.hooks import Cache, hook_point, hooked, run_with_cache
+from rl_interp.core.interventions import During, Intervention, as_hooks
 from rl_interp.core.pictures import font_of, save_figure, write_png
-from rl_interp.core.video import write_video
+from rl_interp.core.progress import SILENT, Progress, Update
+from rl_interp.core.video import check_video, write_video
 
 _SIDE, _MARGIN, _HEADER, _FOOTER = 320, 16, 44, 118
 _BACKGROUND, _INK, _FAINT, _OBSERVED, _IMAGINED = (18, 20, 24), (236, 238, 240), (140, 146, 154), "#40a060", "#ffb03b"
@@ -37,45 +37,65 @@ class _Future:
     dream: Imagined | None = None
 
 
-def watched(loaded: Loaded, decisions: int, skip: int, seed: int) -> list[Moment]:
-    """That many decisions of an episode, after the first `skip`.
+def imagine(
+    loaded: Loaded,
+    path: Path,
+    context: int = 5,
+    horizon: int = 45,
+    skip: int = 0,
+    seed: int = 0,
+    interventions: Sequence[Intervention] = (),
+    times: Sequence[int] | None = None,
+    free: bool = False,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Film what a world model imagines of an episode, beside what happened; with pictures of the film's end and of the
+    latent over the episode.
+
+    Args:
+        path: .mp4 to write; the pictures go beside it.
+        context: steps that the model observes first.
+        horizon: steps that it then imagines.
+        skip: steps of the episode before the first observed one.
+        seed: of the episode and of all that is imagined.
+        interventions: shown as a further future, with the same random numbers.
+        times: imagined steps at which they act, from 0; by default all.
+        free: imagined actions are the policy's own, not those that were taken.
 
     Raises:
-        UserError: the agent has no world model, or the episode ends before the last.
+        UserError: the agent has no world model, the episode ends too soon, or a name that does not end in .mp4.
+        HookError: an intervention at a hook point that is not there.
     """
-    _dreamer(loaded)
-    moments = play(loaded, make_labelled(loaded.env), decisions, skip, seed)
-    if len(moments) < decisions:
+    held = [During(each, phase="imagine", times=times) for each in interventions]
+    for each in held:
+        hook_point(loaded.agent, each.at)
+    check_video(path)
+    agent = _dreamer(loaded)
+    moments = _watched(loaded, context + horizon, skip, seed)
+    filmed = _film(loaded, agent, moments, path, context, seed, held, free, progress)
+    usage = _latent_usage(agent, moments, path.with_name(f"{path.stem}-latent.png"))
+    return filmed | {"latent": usage}
+
+
+def _watched(loaded: Loaded, steps: int, skip: int, seed: int) -> list[Moment]:
+    moments = watch(loaded, make_labelled(loaded.env), steps, skip, seed)
+    if len(moments) < steps:
         raise UserError(
-            f"the episode of seed {seed} has {len(moments)} decisions after {skip}, and {decisions} were asked for; "
-            "lower --horizon or --skip, or give another --seed."
+            f"the episode of seed {seed} has {len(moments)} steps after {skip}, and {steps} were asked for; lower "
+            "--horizon or --skip, or give a different --seed."
         )
     return moments
 
 
-def dream_film(
-    loaded: Loaded,
-    moments: Sequence[Moment],
-    path: Path,
-    context: int,
-    seed: int,
-    interventions: Sequence[Intervention] = (),
-    free: bool = False,
-) -> dict[str, Any]:
-    """Film a future that is imagined after the first `context` moments, and a still of its end, beside what happened.
-
-    Args:
-        moments: from `watched`.
-        interventions: shown as a further future, with the same random numbers.
-        free: imagined actions are the policy's own, not those that were taken.
-
-    Raises:
-        UserError: the agent has no world model.
-    """
-    agent, horizon = _dreamer(loaded), len(moments) - context
+def _film(
+    loaded: Loaded, agent: DreamerV3, moments: Sequence[Moment], path: Path, context: int, seed: int,
+    interventions: Sequence[Intervention], free: bool, progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """The film of futures imagined after the first `context` moments, and a still of its end."""
+    horizon, device = len(moments) - context, agent.device
     truth = np.stack([loaded.env.picture(moment.obs) for moment in moments])
     seen, start = _observed(loaded, agent, moments[:context])
-    device = agent.device
+    # The action after the last observed frame leads to the first imagined one.
     taken = torch.tensor([[moment.action] for moment in moments[context - 1 : -1]], device=device)
     actions = None if free else taken
     futures = [_Future("what happened", truth)]
@@ -88,7 +108,7 @@ def dream_film(
             futures.append(_Future(title, pictures, dream))
     rewards = np.diff([moment.episode_return for moment in moments])[context - 1 :]
     frames = list(_frames(loaded, futures, context, rewards, free))
-    with progress_bar("Writing video", len(frames), "frames") as update:
+    with progress.bar("Writing video", len(frames), "frames") as update:
         write_video(path, _counted(frames, update), loaded.env.decisions_per_second)
     still = write_png(path.with_suffix(".png"), frames[-1])
     return {
@@ -102,10 +122,10 @@ def dream_film(
     }
 
 
-def latent_usage(loaded: Loaded, moments: Sequence[Moment], path: Path) -> dict[str, Any]:
+def _latent_usage(agent: DreamerV3, moments: Sequence[Moment], path: Path) -> dict[str, Any]:
     """Plot the latent over moments of an episode: which class each categorical takes, how much each is a surprise (KL
     of the posterior to the prior), and the GRU's units."""
-    _, cache = _followed(_dreamer(loaded), moments, ["deter", "posterior", "prior"])
+    _, cache = _followed(agent, moments, ["deter", "posterior", "prior"])
     posterior, prior = cache["posterior"][:, 0], cache["prior"].view_as(cache["posterior"])[:, 0]
     surprise = (posterior.exp() * (posterior - prior)).sum(-1).cpu().numpy()  # [T, S]
     classes, deter = posterior.argmax(-1).cpu().numpy(), cache["deter"][:, 0].cpu().numpy()
@@ -210,7 +230,7 @@ def _figures(future: _Future, truth: NDArray[np.uint8], context: int, action_nam
     }
 
 
-def _counted(frames: Sequence[NDArray[np.uint8]], update: Any) -> Iterator[NDArray[np.uint8]]:
+def _counted(frames: Sequence[NDArray[np.uint8]], update: Update) -> Iterator[NDArray[np.uint8]]:
     for i, frame in enumerate(frames):
         yield frame
         update(i + 1)

@@ -5,6 +5,7 @@ closed loop. `units` limits an intervention to some indices of the point's featu
 a convolution, neurons of a layer); None means all of them.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rl_interp.core.errors import HookError
+from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import Hook, Site
 
 Units = Sequence[int] | None
@@ -91,6 +92,18 @@ class Clamp(Intervention):
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         return _replace(value, torch.full_like(value, self.value), self.units, site)
+
+
+def parse_clamp(text: str) -> Clamp:
+    """`HOOK:UNIT=VALUE`, such as `deter:12=0.9`.
+
+    Raises:
+        UserError: it is not of that form.
+    """
+    match = re.fullmatch(r"(.+):(\d+)=(-?\d+(?:\.\d+)?)", text)
+    if not match:
+        raise UserError(f"clamp {text!r} given; it has the form HOOK:UNIT=VALUE, such as deter:12=0.9.")
+    return Clamp(match[1], units=[int(match[2])], value=float(match[3]))
 
 
 @dataclass(frozen=True)

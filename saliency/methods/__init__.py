@@ -1,0 +1,74 @@
+"""The saliency methods: `METHODS` by name, and `saliency_map`, which runs one.
+
+A new method is a file here and a line in `METHODS`; the command line, the films and every comparison then have it. What
+it can't map it refuses itself, with a `UserError`.
+"""
+
+import warnings
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_interp.core.agent import Agent, State, evaluating
+from rl_interp.core.errors import NotFiniteError, UserError, unknown
+from rl_interp.saliency.methods.gradients import Gradient, IntegratedGradients
+from rl_interp.saliency.methods.perturbation import GREYDANUS, Perturbation
+from rl_interp.saliency.targets import Target
+
+
+class Method(Protocol):
+    """How much each pixel of `obs [B, C, H, W]` matters to a target, `[B, H, W]` float32; of vectors `obs [B, D]` each
+    entry, `[B, D]`. `state` is the agent's before the step, one entry an observation; None is an episode's first."""
+
+    def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray: ...
+
+
+METHODS: dict[str, Method] = {
+    "perturbation": Perturbation(),
+    "greydanus": GREYDANUS,
+    "gradient": Gradient(),
+    "integrated-gradients": IntegratedGradients(),
+}
+
+
+def saliency_map(
+    agent: Agent, obs: Tensor, target: Target, method: str = "perturbation", state: State = None
+) -> np.ndarray:
+    """`[B, H, W]` float32: how much each pixel matters to the target, by a method of `METHODS`; `[B, D]` for
+    observations that are vectors `[B, D]`, of each entry.
+
+    All modules are in evaluation mode meanwhile.
+
+    Raises:
+        UserError: unknown method, observations that are neither images nor vectors, an agent that takes floats for
+            other observations than the same bytes, a target or an agent that the method can't map, or a map that is
+            not finite.
+    """
+    if method not in METHODS:
+        raise UserError(unknown("saliency method", method, METHODS))
+    _check_observations(agent, obs, state)
+    maps = METHODS[method](agent, obs, target, state)
+    if not np.isfinite(maps).all():
+        raise NotFiniteError(f"the maps of {target.name}")
+    return maps
+
+
+def _check_observations(agent: Agent, obs: Tensor, state: State) -> None:
+    if not isinstance(obs, Tensor) or obs.dim() not in (2, 4) or not obs.numel():
+        given = tuple(obs.shape) if isinstance(obs, Tensor) else f"as a {type(obs).__name__}"
+        raise UserError(
+            f"observations {given} given; saliency maps need a tensor, images [B, C, H, W] or vectors [B, D]."
+        )
+    if obs.dim() == 4 and obs.shape[3] <= 4 < min(obs.shape[1:3]):
+        advice = (
+            f"observations {tuple(obs.shape)} given, which look like [B, H, W, C]; give the agent [B, C, H, W], where "
+            "needed through wrap(forward=lambda module, obs: module(obs.permute(0, 2, 3, 1)))."
+        )
+        try:
+            with torch.no_grad(), evaluating(agent):
+                agent.step(obs, agent.initial_state(len(obs)) if state is None else state)
+        except (RuntimeError, TypeError, ValueError, IndexError):
+            raise UserError(advice) from None
+        warnings.warn(f"if these are no narrow grids: {advice}", stacklevel=3)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from rl_interp.core.agent import Agent, State, evaluating, tree_map
 from rl_interp.core.errors import NotFiniteError, UserError
 from rl_interp.saliency.methods.perturbation import CHUNK, Perturbation
-from rl_interp.saliency.targets import Target, evaluate, prepare
+from rl_interp.saliency.targets import PolicyChange, Target, ValueChange, evaluate, prepare
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,15 @@ class Gradient:
     """Σ_c |∂target / ∂pixel| over the observation's channels (Simonyan et al. 2014, arXiv 1312.6034)."""
 
     def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
-        """As `obs`, `[B, C, H, W]` or `[B, D]`: signed gradients, in the target's unit per grey level."""
+        """As `obs`, `[B, C, H, W]` or `[B, D]`: signed gradients, in the target's unit per grey level.
+
+        Raises:
+            UserError: an agent that sees symbols, or a target without a gradient.
+        """
+        if isinstance(target, PolicyChange | ValueChange):
+            raise UserError(
+                f"{target.name} has no gradient at the observation, where nothing has changed; use greydanus."
+            )
         pixels = _pixels(agent, obs)
         with _differentiable(agent):
             _, values = _function(agent, obs, pixels, target, state)
@@ -74,7 +82,7 @@ class IntegratedGradients:
         """The attributions with their gaps.
 
         Raises:
-            UserError: a target without a gradient, or vectors with the baseline `blur`.
+            UserError: an agent that sees symbols, a target without a gradient, or vectors with the baseline `blur`.
             NotFiniteError: a target that is NaN or infinite at either end of the path.
         """
         if obs.dim() != 4 and self.baseline == "blur":
@@ -146,7 +154,9 @@ def _map(attributions: Tensor) -> np.ndarray:
 
 
 def _pixels(agent: Agent, obs: Tensor) -> Tensor:
-    """Observations as floats, of the type in which the agent computes."""
+    """Observations as floats, of the type in which the agent computes; a `UserError` where they are symbols."""
+    if agent.observation == "symbols":
+        raise UserError("an agent that sees symbols was given, which have no gradient; use perturbation.")
     own = obs.dtype if obs.is_floating_point() else torch.float32
     dtype = next((weight.dtype for weight in agent.parameters() if weight.is_floating_point()), own)
     return obs.to(dtype).clone().requires_grad_()

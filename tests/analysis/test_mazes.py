@@ -7,28 +7,19 @@ import pytest
 import torch
 from planted_maze import CHEESE_CHANNEL, SURE, Planted
 
-from rl_interp.analysis.mazes.choices import (
+from rl_interp.analysis.mazes.choices import at_decision_square, choices, effect
+from rl_interp.analysis.mazes.fields import retarget, vector_field
+from rl_interp.analysis.mazes.goals import (
     Played,
     Share,
-    at_decision,
-    choices,
     covariates,
     play,
     regression,
     to_corner_without_cheese,
 )
-from rl_interp.analysis.mazes.fields import retarget, vector_field
 from rl_interp.analysis.mazes.saliency import judge
-from rl_interp.analysis.mazes.steering import (
-    at_mean,
-    cheese_vector,
-    corner_vector,
-    effect,
-    elsewhere,
-    move_cheese,
-    search,
-    steer,
-)
+from rl_interp.analysis.mazes.search import at_mean, elsewhere, move_cheese, search
+from rl_interp.analysis.mazes.steering import cheese_vector, corner_vector, steer
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import way
@@ -165,7 +156,7 @@ def test_cheeses_are_moved_off_the_way(mazes):
 
 
 def test_mice_are_put_on_the_decision_square(mazes):
-    np.testing.assert_array_equal(at_decision(mazes).mouse, mazes.decision)
+    np.testing.assert_array_equal(at_decision_square(mazes).mouse, mazes.decision)
 
 
 def test_bad_input_is_refused(mazes):

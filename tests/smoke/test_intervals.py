@@ -5,15 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from rl_interp.analysis.mazes.pictures import dose_picture, effect_line
-from rl_interp.analysis.mazes.steering import Effect
+from rl_interp.analysis.mazes.choices import Effect
+from rl_interp.analysis.mazes.steering import dose_picture, effect_line
+from rl_interp.analysis.playing import scores_json
 from rl_interp.analysis.sae.evaluation import RECOVERED
 from rl_interp.analysis.sae.sweep import markdown as sweep_table
 from rl_interp.analysis.sae.sweep import pareto
 from rl_interp.analysis.study import Job, _share_done, compare
 from rl_interp.analysis.study import markdown as study_table
 from rl_interp.app import cli
-from rl_interp.app.commands.evaluate import scores_json
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run

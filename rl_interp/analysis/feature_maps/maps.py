@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.feature_maps.clusters import Name, Truth, cluster, information, names, patches
-from rl_interp.app.progress import progress_bar
 from rl_interp.core.agent import Agent, evaluating
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.pictures import save_figure
-from rl_interp.core.receptive_fields import ReceptiveFields, receptive_fields
+from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.receptive_fields import ReceptiveFields, check_spatial, receptive_fields, spatial_points
 from rl_interp.core.rollout import Actor
 from rl_interp.saliency import randomised
 
@@ -41,7 +41,8 @@ class States:
 class LayerMap:
     """The clusters of one layer's positions."""
 
-    positions: ReceptiveFields
+    receptive_fields: ReceptiveFields
+    """Of the positions."""
     assigned: NDArray[np.int64]
     """`[N, H, W]`."""
     information: dict[str, float]
@@ -49,7 +50,53 @@ class LayerMap:
     names: list[Name]
 
 
-def observe(loaded: Loaded, count: int, seed: int, every: int = 4, epsilon: float = 0.05) -> States:
+Maps = dict[str, dict[str, LayerMap]]
+"""By hook point, the maps of the agent and of its controls."""
+
+
+def map_run(
+    loaded: Loaded,
+    hooks: Sequence[str] = (),
+    states: int = 400,
+    clusters: int = 12,
+    method: Literal["kmeans", "agglomerative"] = "kmeans",
+    seed: int = 0,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Play, cluster the positions of some layers, and name the clusters. Writes a table, the result, a picture of each
+    layer and the sheet to the run's analyses/; returns their paths and the information.
+
+    Args:
+        hooks: spatial hook points; by default each residual sum, or all that the observation goes through.
+        states: to play.
+        clusters: of each layer.
+        seed: of the episodes, the clustering and the random network.
+
+    Raises:
+        HookError: no such point, or one without positions.
+        UserError: an agent that sees a vector, an environment without cells, or more clusters than positions.
+    """
+    chosen = hooks or _default_hooks(loaded)
+    for hook in chosen:
+        check_spatial(loaded.agent, hook)
+    seen = observe(loaded, states, seed, progress=progress)
+    found = feature_maps(loaded, chosen, seen, clusters, method, seed, progress)
+    written = write(loaded, seen, found, loaded.run.path / "analyses" / f"maps-{method}-{clusters}")
+    known = {hook: {kind: each.information for kind, each in kinds.items()} for hook, kinds in found.items()}
+    return written | {"states": states, "information": known}
+
+
+def _default_hooks(loaded: Loaded) -> tuple[str, ...]:
+    # A decoder's positions are about what it draws, not about what is seen.
+    there = [name for name in spatial_points(loaded.agent) if not name.startswith("decoder.")]
+    if not there:
+        raise UserError(f"{loaded.run.path} has no layer with positions to map: it sees a vector; give another agent.")
+    return tuple(name for name in there if name.endswith(".sum")) or tuple(there)
+
+
+def observe(
+    loaded: Loaded, count: int, seed: int, every: int = 4, epsilon: float = 0.05, progress: Progress = SILENT
+) -> States:
     """Play, and keep each `every`-th state until there are `count`; episode i has the seed `seed + i`.
 
     Raises:
@@ -65,9 +112,9 @@ def observe(loaded: Loaded, count: int, seed: int, every: int = 4, epsilon: floa
     kept: list[NDArray[np.uint8]] = []
     truths: list[Any] = []
     step = 0
-    with evaluating(loaded.agent), progress_bar("Playing", count, "states") as update:
+    with evaluating(loaded.agent), progress.bar("Playing", count, "states") as update:
         while len(kept) < count:
-            if step % every == 0:
+            if step % every == 0:  # the states between two that are kept are much like them
                 kept.extend(obs.copy())
                 truths.extend(env.cells() for env in envs)
                 update(min(count, len(kept)))
@@ -92,7 +139,8 @@ def feature_maps(
     clusters: int,
     method: Literal["kmeans", "agglomerative"],
     seed: int,
-) -> dict[str, dict[str, LayerMap]]:
+    progress: Progress = SILENT,
+) -> Maps:
     """For each hook point, the maps of the agent and of its controls.
 
     Raises:
@@ -102,8 +150,8 @@ def feature_maps(
     agents = {TRAINED: loaded.agent, RANDOM: randomised(loaded.agent, seed)}
     some = torch.from_numpy(states.obs[:1]).to(loaded.agent.device)
     where = {hook: receptive_fields(loaded.agent, hook, some) for hook in hooks}
-    found: dict[str, dict[str, LayerMap]] = {}
-    with progress_bar("Clustering", 3 * len(hooks), "layers") as update:
+    found: Maps = {}
+    with progress.bar("Clustering", 3 * len(hooks), "layers") as update:
         for hook, place in where.items():
             truth = _truth(states, place.cells(loaded.env))
             found[hook] = {}
@@ -154,7 +202,7 @@ def _truth(states: States, cells: tuple[NDArray[np.int64], NDArray[np.int64]]) -
     return found
 
 
-def table(maps: dict[str, dict[str, LayerMap]]) -> str:
+def table(maps: Maps) -> str:
     """Adjusted mutual information by layer, in Markdown: the agent, then its controls."""
     truths = list(dict.fromkeys(name for kinds in maps.values() for name in kinds[TRAINED].information))
     kinds = (TRAINED, RANDOM, PIXELS)
@@ -166,7 +214,7 @@ def table(maps: dict[str, dict[str, LayerMap]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(loaded: Loaded, states: States, maps: dict[str, dict[str, LayerMap]], folder: Path) -> dict[str, Any]:
+def write(loaded: Loaded, states: States, maps: Maps, folder: Path) -> dict[str, Any]:
     """Write the table, the results, a picture of each layer and the sheet; returns their paths."""
     write_text(folder / "table.md", table(maps))
     result = {
@@ -220,7 +268,7 @@ def _layer_picture(
     return save_figure(figure, path)
 
 
-def _sheet(loaded: Loaded, states: States, maps: dict[str, dict[str, LayerMap]], path: Path) -> Path:
+def _sheet(loaded: Loaded, states: States, maps: Maps, path: Path) -> Path:
     """One state through all layers, that with most classes in view: the agent's maps, and below them its controls'."""
     import matplotlib.pyplot as plt
 
@@ -262,7 +310,7 @@ def _draw(axis: Any, found: LayerMap, which: int, states: States) -> None:
     colours = (_colours(len(found.names))[found.assigned[which]] * 255).astype(np.uint8)
     (top, bottom), (left, right) = (
         (at[0] - step / 2, at[-1] + step / 2)
-        for at, step in zip(found.positions.pixels(), found.positions.stride, strict=True)
+        for at, step in zip(found.receptive_fields.pixels(), found.receptive_fields.stride, strict=True)
     )
     axis.imshow(colours, interpolation="nearest", extent=(left, right, bottom, top))
     height, width = states.obs.shape[-2:]

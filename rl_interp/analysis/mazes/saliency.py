@@ -1,19 +1,84 @@
 """Saliency maps judged by what a maze says must matter: the way to the cheese, and the cheese."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.mazes.choices import draw_mazes, maze_env
 from rl_interp.analysis.probes.regression import Score, auroc
-from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD
+from rl_interp.core import stats
+from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD, MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import way
 from rl_interp.core.errors import UserError
+from rl_interp.core.files import write_json, write_text
+from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.stats import bootstrap, mean, plain
+from rl_interp.saliency import METHODS, Method, Perturbation, parse_target, randomised
 
+FINE = Perturbation(sigma=1.5, stride=2)
+"""A mask a cell: the usual ones, made for Atari's screens, are wider than the walls between ways."""
 SHORTEST = 2
 """Steps from the mouse to the cheese below which there is nothing between them."""
+
+Judged = dict[str, dict[str, dict[str, Score]]]
+"""Scores, as `judge` gives them, by method and by whose map it is: the agent's, or that of its weights shuffled."""
+
+
+def judge_methods(
+    loaded: Loaded,
+    mazes: int = 60,
+    side: int = 15,
+    target: str = "advantage",
+    seed: int = 30_000,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Judge every saliency method in mazes, beside the same method on the agent with its weights shuffled. Writes a
+    table and the result to the run's analyses/, and returns the result with their paths.
+
+    Args:
+        mazes: how many; those whose cheese is beside the mouse are left out.
+        side: cells along their side.
+        target: what the maps explain, as `parse_target` reads it.
+        seed: of the mazes.
+
+    Raises:
+        UserError: not a maze agent, or an unknown target.
+    """
+    explained = parse_target(target, maze_env(loaded).action_names)
+    drawn = draw_mazes(MazeConfig(min_side=side, max_side=side), mazes, seed)
+    steps = drawn.distances(drawn.mouse)[np.arange(mazes), drawn.cheese[:, 0], drawn.cheese[:, 1]]
+    drawn = drawn[steps >= SHORTEST]
+    observations = torch.from_numpy(drawn.observations()).to(loaded.agent.device)
+    agents = {"trained": loaded.agent, "shuffled weights": randomised(loaded.agent, seed)}
+    methods: dict[str, Method] = METHODS | {"perturbation, a mask a cell": FINE}
+    found: Judged = {}
+    with progress.bar("Mapping", len(methods) * len(agents) * len(drawn), "maps") as update:
+        done = 0
+        for name, method in methods.items():
+            found[name] = {}
+            for which, agent in agents.items():
+                maps = []
+                for obs in observations:
+                    maps.append(method(agent, obs[None], explained)[0])
+                    done += 1
+                    update(done)
+                found[name][which] = judge(drawn, np.stack(maps))
+    folder = loaded.run.path / "analyses" / f"saliency-{target.replace(':', '-')}"
+    write_text(folder / "table.md", judged_table(found))
+    result = loaded.source | {
+        "mazes": len(drawn), "side": side, "target": target,
+        "methods": {
+            name: {which: {of: vars(each) for of, each in scores.items()} for which, scores in both.items()}
+            for name, both in found.items()
+        },
+    }  # fmt: skip
+    write_json(folder / "result.json", result)
+    return result | {"table": str(folder / "table.md"), "result": str(folder / "result.json")}
 
 
 def judge(mazes: Mazes, maps: NDArray[np.floating]) -> dict[str, Score]:
@@ -68,3 +133,13 @@ def _mean(values: Sequence[float]) -> Score:
     known = [value for value in values if np.isfinite(value)]  # where every free cell is on the way there is no AUROC
     low, high = plain(bootstrap([known], mean)) or (None, None)
     return Score(mean(known), low, high)
+
+
+def judged_table(found: Mapping[str, Mapping[str, Mapping[str, Score]]]) -> str:
+    """A row a method and network, in Markdown."""
+    lines = ["| method | weights | way to the cheese | cheese | mouse |", "|---|---|---|---|---|"]
+    for name, both in found.items():
+        for which, scores in both.items():
+            cells = [f"{each.value:.2f} {stats.shown((each.low, each.high), '.2f')}" for each in scores.values()]
+            lines.append(f"| {name} | {which} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

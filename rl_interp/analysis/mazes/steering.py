@@ -5,58 +5,140 @@ Turner et al. 2023, arXiv 2310.08043, §3, whose findings these are the tests of
 towards the cheese) at the decision square, with a 95% interval over mazes.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_interp.analysis.mazes.choices import at_decision, choices, towards
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.mazes.choices import (
+    Effect,
+    activations,
+    choices,
+    draw_mazes,
+    maze_env,
+)
+from rl_interp.analysis.mazes.goals import Share, play, shown
+from rl_interp.analysis.mazes.search import Edit, Search, ablated, at_mean, elsewhere, search
+from rl_interp.analysis.sae.runs import LoadedSAE
+from rl_interp.core import stats
 from rl_interp.core.agent import Agent
+from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.envs.maze.layout import NOWHERE
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import hook_point, run_with_cache
-from rl_interp.core.interventions import Add, Intervention
-from rl_interp.core.partial_forward import PartialForward
-from rl_interp.core.stats import bootstrap, mean, plain
+from rl_interp.core.files import write_json, write_text
+from rl_interp.core.interventions import Add, Intervention, Mean
+from rl_interp.core.pictures import save_figure
+from rl_interp.core.progress import SILENT, Progress
+
+DoseCurves = dict[str, dict[str, dict[float, Effect]]]
+"""Effects by vector, by what was added of it or of a control, and by scale."""
 
 
-@dataclass(frozen=True)
-class Effect:
-    """Of an intervention on N mazes: the mean change of P(step towards the cheese) and towards the corner, with the
-    95% interval of the first over mazes; None of too few."""
+def steer_run(
+    loaded: Loaded,
+    hook: str = "block2.res1.sum",
+    mazes: int = 400,
+    episodes: int = 200,
+    units: int = 5,
+    sae: LoadedSAE | None = None,
+    seed: int = 20_000,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Steer a maze agent at one layer: cheese and corner vectors with their controls, and a search for the channels
+    that say where the cheese is, tested on mazes that it has not seen and in whole episodes. Writes a table, a plot and
+    the result to the run's analyses/, and returns the result with their paths.
 
-    cheese: float
-    low: float | None
-    high: float | None
-    corner: float
+    Args:
+        hook: a spatial hook point.
+        mazes: with a decision square, to compute effects on; those whose cheese is in the corner are left out.
+        episodes: to play whole, with and without the interventions.
+        units: channels to find, and features.
+        sae: an autoencoder on that layer, whose features are searched as well.
+        seed: of the mazes.
 
-    @property
-    def real(self) -> bool:
-        """Whether there is an interval, and it excludes zero."""
-        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+    Raises:
+        UserError: not a maze agent, an autoencoder on something else, too few mazes, or too many units.
+        HookError: no such hook point, or one without positions.
+    """
+    env, agent = maze_env(loaded), loaded.agent
+    if sae is not None and (sae.hook != hook or sae.agent.source != loaded.source):
+        raise UserError(
+            f"{sae.run.path} is an autoencoder on {sae.hook} of {sae.agent.source}, not on {hook} of {loaded.source}."
+        )
+    config = MazeConfig(min_side=5, max_side=env.max_side, decision=True)
+    drawn = draw_mazes(config, mazes, seed)
+    drawn = drawn[(drawn.cheese != drawn.corner).any(1)]  # a corner vector walls the corner up
+    p_cheese, p_corner = (float(each.mean()) for each in choices(agent, drawn))
+    curves = _dose_curves(agent, drawn, hook, seed, progress)
+    searches = _searches(agent, drawn, hook, units, sae, seed, progress)
+    shares = _played(agent, drawn, hook, searches["channels"].found, config, episodes, seed + 1, progress)
+    folder = loaded.run.path / "analyses" / f"steering-{hook}"
+    write_text(folder / "table.md", steering_table(curves, searches, shares))
+    plot = dose_picture(curves, folder / "dose.png")
+    result = loaded.source | {
+        "hook": hook, "mazes": len(drawn), "p_cheese": p_cheese, "p_corner": p_corner,
+        "vectors": {
+            name: {kind: {str(s): vars(e) for s, e in of.items()} for kind, of in kinds.items()}
+            for name, kinds in curves.items()
+        },
+        "searches": {kind: each.plain for kind, each in searches.items()},
+        "played": {name: share.plain for name, share in shares.items()},
+    }  # fmt: skip
+    write_json(folder / "result.json", result)
+    return result | {"table": str(folder / "table.md"), "plot": str(plot), "result": str(folder / "result.json")}
 
 
-def effect(agent: Agent, mazes: Mazes, interventions: Sequence[Intervention]) -> Effect:
-    """What interventions do at the decision squares of mazes that have one."""
-    return _compare(choices(agent, mazes), choices(agent, mazes, interventions))
+def _dose_curves(agent: Agent, mazes: Mazes, at: str, seed: int, progress: Progress) -> DoseCurves:
+    curves: DoseCurves = {}
+    with progress.bar("Steering", len(VECTORS), "vectors") as update:
+        for name, vector in VECTORS.items():
+            curves[f"{name} vector"] = steer(agent, mazes, at, vector(agent, mazes, at), seed=seed)
+            update(len(curves))
+    return curves
 
 
-def _compare(before: tuple[NDArray, NDArray], after: tuple[NDArray, NDArray]) -> Effect:
-    changed = after[0] - before[0]
-    low, high = plain(bootstrap([changed], mean)) or (None, None)
-    return Effect(float(changed.mean()), low, high, float((after[1] - before[1]).mean()))
+def _searches(
+    agent: Agent, mazes: Mazes, at: str, units: int, sae: LoadedSAE | None, seed: int, progress: Progress
+) -> dict[str, Search]:
+    """Of the layer's channels, and of an autoencoder's features."""
+    channels = activations(agent, mazes[:1], at).shape[1]
+    edits: dict[str, Edit] = {
+        "as if the cheese were elsewhere": elsewhere(agent, mazes, at, seed),
+        "at their mean": at_mean(agent, mazes, at),
+    }
+    with progress.bar(f"Searching {at}", channels, "channels") as update:
+        found = {"channels": search(agent, mazes, at, edits, channels, units, seed, update)}
+    if sae is not None:
+        features = sae.sae.d_sae
+        with progress.bar("Searching features", features, "features") as update:
+            found["features"] = search(agent, mazes, at, {"ablated": ablated(sae.sae)}, features, units, seed, update)
+    return found
 
 
-@torch.no_grad()
-def activations(agent: Agent, mazes: Mazes, at: str) -> Tensor:
-    """`[N, ...]` at a hook point, each maze seen first."""
-    hook_point(agent, at)
-    obs = torch.from_numpy(mazes.observations()).to(agent.device)
-    return run_with_cache(agent, obs, names=[at])[1][at]
+def _played(
+    agent: Agent, mazes: Mazes, at: str, channels: list[int], config: MazeConfig, episodes: int, seed: int,
+    progress: Progress,
+) -> dict[str, Share]:  # fmt: skip
+    """P(cheese | decision square) in whole episodes, by intervention."""
+    mean = activations(agent, mazes, at).mean(0)
+    conditions = {
+        "as it is": (),
+        "cheese vector subtracted": lambda own: [Add(at, direction=cheese_vector(agent, own, at), scale=-1.0)],
+        "cheese vector added": lambda own: [Add(at, direction=cheese_vector(agent, own, at), scale=1.0)],
+        f"channels {channels} at their mean": [Mean(at, mean=mean, units=channels)],
+    }
+    shares: dict[str, Share] = {}
+    with progress.bar("Playing", len(conditions), "conditions") as update:
+        for name, interventions in conditions.items():
+            shares[name] = play(agent, config, episodes, seed, interventions).p_cheese
+            update(len(shares))
+    return shares
 
 
 def cheese_vector(agent: Agent, mazes: Mazes, at: str) -> Tensor:
@@ -80,6 +162,22 @@ def corner_vector(agent: Agent, mazes: Mazes, at: str) -> Tensor:
     return activations(agent, mazes, at) - activations(agent, mazes.edit(walls=walls), at)
 
 
+VECTORS = {"cheese": cheese_vector, "corner": corner_vector}
+
+
+def parse_vector(text: str, agent: Agent, maze: Mazes) -> Intervention:
+    """`cheese:HOOK=SCALE` or `corner:HOOK=SCALE`, such as `cheese:block2.res1.sum=-1`: that multiple of the maze's own
+    vector is added.
+
+    Raises:
+        UserError: it is not of that form.
+    """
+    match = re.fullmatch(r"(\w+):(.+)=(-?\d+(?:\.\d+)?)", text)
+    if not match or match[1] not in VECTORS:
+        raise UserError(f"vector {text!r} given; it has the form cheese:HOOK=SCALE or corner:HOOK=SCALE.")
+    return Add(match[2], direction=VECTORS[match[1]](agent, maze, match[2])[0], scale=float(match[3]))
+
+
 def steer(
     agent: Agent,
     mazes: Mazes,
@@ -101,122 +199,49 @@ def steer(
     before = choices(agent, mazes)
     return {
         name: {
-            scale: _compare(before, choices(agent, mazes, [Add(at, direction=direction, scale=scale)]))
+            scale: Effect.between(before, choices(agent, mazes, [Add(at, direction=direction, scale=scale)]))
             for scale in scales
         }
         for name, direction in kinds.items()
     }
 
 
-Edit = Callable[[Tensor, NDArray[np.integer], Sequence[int]], Tensor]
-"""`edit(values, rows, units)`: the values `[n, ...]` of some mazes, which are `rows [n]` of all, with units changed."""
+def steering_table(curves: DoseCurves, searches: Mapping[str, Search], shares: Mapping[str, Share]) -> str:
+    """Effects on held-out mazes, and what becomes of whole episodes, in Markdown."""
+    lines = ["| intervention | change of P(step towards the cheese) | towards the corner |", "|---|---|---|"]
+    for name, kinds in curves.items():
+        for kind, effects in kinds.items():
+            lines += [effect_line(f"{name} x {scale:+g}: {kind}", effects[scale]) for scale in (-1, 1)]
+    for kind, each in searches.items():
+        lines += [effect_line(f"{kind} {name}", effect) for name, effect in each.held_out.items()]
+    lines += ["", "| whole episodes | P(cheese given decision square) | episodes |", "|---|---|---|"]
+    for name, share in shares.items():
+        lines.append(f"| {name} | {shown(share.plain)} | {share.count} |")
+    return "\n".join(lines) + "\n"
 
 
-@dataclass(frozen=True)
-class Search:
-    """Units of a layer (channels, or features of an autoencoder) that make the policy choose the cheese, found on some
-    mazes and tested on others."""
-
-    scores: NDArray[np.float64]
-    """`[U]`: on the mazes searched, the mean change of P(step towards the cheese) when the unit is edited; negative
-    where it leads to the cheese."""
-    found: list[int]
-    """The units whose score is lowest, best first."""
-    held_out: Mapping[str, Effect]
-    """On held-out mazes, by edit: of the units `found`, of as many `random` others, and of `all` of them."""
+def effect_line(name: str, effect: Effect) -> str:
+    interval = stats.shown((effect.low, effect.high), "+.3f")
+    return f"| {name} | {effect.cheese:+.3f} {interval} | {effect.corner:+.3f} |"
 
 
-def search(
-    agent: Agent,
-    mazes: Mazes,
-    at: str,
-    edits: Mapping[str, Edit],
-    units: int,
-    count: int,
-    seed: int = 0,
-    progress: Callable[[int], None] = lambda done: None,
-) -> Search:
-    """Edit one of the `units` of a spatial point after another, the mice being at their decision squares, on the first
-    half of the mazes; test the `count` that matter most on the second half.
+def dose_picture(curves: DoseCurves, path: Path) -> Path:
+    """Effects by scale, of vectors and their controls; a panel a vector."""
+    import matplotlib.pyplot as plt
 
-    Args:
-        edits: what is done to units, by name; the first is searched with, all of them are tested.
-
-    Raises:
-        UserError: fewer than 4 mazes, or not so many units.
-    """
-    if len(mazes) < 4:
-        raise UserError(f"{len(mazes)} mazes given; a search needs at least 4, to search half and test on half.")
-    if not 1 <= count < units / 2:
-        raise UserError(f"count={count} asked of {units} units of {at!r}; it must be at least 1 and below half.")
-    there, half = at_decision(mazes), len(mazes) // 2
-    searched, tested = (_Editor(agent, there, rows, at) for rows in np.split(np.arange(len(mazes)), [half]))
-    first, scores = next(iter(edits.values())), np.empty(units)
-    for unit in range(units):
-        scores[unit] = searched(first, [unit]).cheese
-        progress(unit + 1)
-    order = np.argsort(scores, kind="stable")
-    random = np.random.default_rng(seed).choice(order[count:], count, replace=False)
-    sets = {"found": order[:count], "random": random, "all": np.arange(units)}
-    held_out = {
-        f"{which}, {name}": tested(edit, chosen.tolist())
-        for name, edit in edits.items()
-        for which, chosen in sets.items()
-    }
-    return Search(scores, order[:count].tolist(), held_out)
-
-
-def elsewhere(agent: Agent, mazes: Mazes, at: str, seed: int = 0) -> Edit:
-    """Channels get the values that they have in the same maze with the cheese in another place: resampling that changes
-    what they say of the cheese and nothing else."""
-    other = activations(agent, move_cheese(mazes, seed).edit(mouse=mazes.decision), at)
-
-    def edit(values: Tensor, rows: NDArray[np.integer], units: Sequence[int]) -> Tensor:
-        mixed = values.clone()
-        mixed[:, list(units)] = other[torch.from_numpy(rows)][:, list(units)]
-        return mixed
-
-    return edit
-
-
-def at_mean(agent: Agent, mazes: Mazes, at: str) -> Edit:
-    """Channels get their mean over the mazes, position by position."""
-    mean = activations(agent, at_decision(mazes), at).mean(0)
-
-    def edit(values: Tensor, rows: NDArray[np.integer], units: Sequence[int]) -> Tensor:
-        mixed = values.clone()
-        mixed[:, list(units)] = mean[list(units)]
-        return mixed
-
-    return edit
-
-
-def move_cheese(mazes: Mazes, seed: int = 0) -> Mazes:
-    """The same mazes, each with its cheese in another free cell, but not on the mouse's way to where it was."""
-    rng = np.random.default_rng(seed)
-    from_mouse, from_cheese = mazes.distances(mazes.mouse), mazes.distances(mazes.cheese)
-    new = []
-    for i in range(len(mazes)):
-        whole = from_mouse[i][tuple(mazes.cheese[i])]
-        off = (from_mouse[i] > 0) & (from_mouse[i] + from_cheese[i] != whole)
-        cells = np.argwhere(off)
-        new.append(cells[rng.integers(len(cells))] if len(cells) else mazes.cheese[i])
-    return mazes.edit(cheese=np.array(new))
-
-
-class _Editor:
-    """Effects of edits at a point in some of the mazes, whose mice are at their decision squares."""
-
-    def __init__(self, agent: Agent, mazes: Mazes, rows: NDArray[np.integer], at: str):
-        chosen, self._rows = mazes[rows], rows
-        self._rerun = PartialForward(agent, torch.from_numpy(chosen.observations()).to(agent.device), at)
-        self._steps = towards(chosen)
-        self._before = self._choices(self._rerun.values)
-
-    def __call__(self, edit: Edit, units: Sequence[int]) -> Effect:
-        return _compare(self._before, self._choices(edit(self._rerun.values, self._rows, units)))
-
-    def _choices(self, values: Tensor) -> tuple[NDArray, NDArray]:
-        probabilities = self._rerun(values).preferences.float().softmax(-1).cpu().numpy()
-        cheese, corner = ((probabilities[:, :4] * steps).sum(1) for steps in self._steps)
-        return cheese, corner
+    figure, axes = plt.subplots(
+        1, len(curves), figsize=(5.6 * len(curves), 4.4), layout="constrained", squeeze=False, sharey=True
+    )
+    for axis, (title, kinds) in zip(axes[0], curves.items(), strict=True):
+        for kind, effects in kinds.items():
+            scales = sorted([*effects, 0.0])
+            zero = Effect(0.0, 0.0, 0.0, 0.0)
+            found = [effects.get(scale, zero) for scale in scales]
+            line = axis.plot(scales, [each.cheese for each in found], marker="o", label=kind)[0]
+            low, high = np.array([(each.low, each.high) for each in found], float).T  # None, of too few, becomes NaN
+            axis.fill_between(scales, low, high, alpha=0.15, color=line.get_color())
+        axis.axhline(0, color="black", linewidth=0.6)
+        axis.set(xlabel="multiple that is added", title=title)
+        axis.legend(fontsize=8)
+    axes[0, 0].set_ylabel("change of P(step towards the cheese)")
+    return save_figure(figure, path)

@@ -5,19 +5,11 @@ from typing import Any, Literal
 
 import tyro
 
-from rl_interp.agents.load import Loaded, load_agent
+from rl_interp.agents.load import load_agent
+from rl_interp.analysis.playing import collect_store, store_path
 from rl_interp.analysis.sae.runs import load_autoencoder
 from rl_interp.analysis.saliency_video import film
-from rl_interp.app.progress import progress_bar
-from rl_interp.core import collect as collecting
-from rl_interp.core.errors import UserError
-from rl_interp.core.run import Run
-from rl_interp.core.store import ActivationStore
-
-
-def store_path(run: Run, hook: str) -> Path:
-    """Where the activations of a hook point are kept."""
-    return run.path / "activations" / hook
+from rl_interp.app.progress import TERMINAL
 
 
 def collect(
@@ -43,24 +35,13 @@ def collect(
         device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint, device)
-    store = collect_store(loaded, hook, samples, store_path(loaded.run, hook), seed, epsilon, dtype)
+    store = collect_store(loaded, hook, samples, store_path(loaded.run, hook), seed, epsilon, dtype, TERMINAL)
     return loaded.source | {
         "store": str(store.path),
         "hook": hook,
         "samples": store.samples,
         "columns": store.columns(),
     }
-
-
-def collect_store(
-    loaded: Loaded, hook: str, samples: int, path: Path, seed: int = 0, epsilon: float = 0.01, dtype: str = "float32"
-) -> ActivationStore:
-    """Collect with a progress bar."""
-    with progress_bar(f"Collecting {hook}", samples, "samples") as update:
-        return collecting.collect(
-            loaded.agent, loaded.env, hook, samples, path,
-            seed=seed, epsilon=epsilon, provenance=loaded.source, dtype=dtype, progress=update,
-        )  # fmt: skip
 
 
 def saliency(
@@ -91,8 +72,6 @@ def saliency(
         device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint, device)
-    path = output or loaded.run.path / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
     fitted = load_autoencoder(sae, device) if sae else None
-    if fitted and fitted.agent.source != loaded.source:
-        raise UserError(f"{sae} is an autoencoder on {fitted.agent.source}, not on {loaded.source}.")
-    return loaded.source | film(loaded, path, method, target, decisions, skip, seed, fitted)
+    path = output or loaded.run.path / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
+    return loaded.source | film(loaded, path, method, target, decisions, skip, seed, fitted, TERMINAL)

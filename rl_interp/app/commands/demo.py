@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from rl_interp.agents.load import Loaded, load_agent
+from rl_interp.analysis.playing import collect_store, scores_json
 from rl_interp.analysis.sae.evaluation import metrics_json, play_spliced
 from rl_interp.analysis.sae.runs import fit_run, load_sae, require_held_out
 from rl_interp.analysis.saliency_video import film
-from rl_interp.app.commands.analyse import collect_store
-from rl_interp.app.commands.evaluate import scores_json
 from rl_interp.app.pages import build, write_page
-from rl_interp.app.progress import progress_bar
+from rl_interp.app.progress import TERMINAL, progress_bar
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import RunError, at_least_one
 from rl_interp.core.files import remove, write_json
@@ -64,14 +63,14 @@ def _demo(
     with progress_bar("Playing", episodes, "episodes") as update:
         scores = evaluate(loaded.agent, env, episodes, seed=1_000 + seed, epsilon=EPSILON, progress=update)
     env.close()
-    store = collect_store(loaded, "fc.post", samples, output / "activations" / "fc.post", seed)
+    store = collect_store(loaded, "fc.post", samples, output / "activations" / "fc.post", seed, progress=TERMINAL)
     seen, rate = fit_run(loaded, store, config, output / "sae")
     fitted = load_sae(output / "sae")
     measured = metrics_json(fitted) | play_spliced(
         fitted, episodes, 1_000 + seed, EPSILON, {"original": scores.returns}
     )
     write_json(output / "sae" / "analyses" / "evaluation.json", measured | {"made_from": fitted.made_from})
-    video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", decisions, 75, seed)
+    video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", decisions, 75, seed, progress=TERMINAL)
     report = write_page("report", build(fitted), output / "report.html")
     result = {
         "agent": loaded.source | scores_json(scores, loaded.env, 1_000 + seed, EPSILON),

@@ -1,17 +1,14 @@
 """`rl-interp imagine`."""
 
-import re
 from pathlib import Path
 from typing import Any
 
 import tyro
 
 from rl_interp.agents.load import load_agent
-from rl_interp.analysis.imagination import dream_film, latent_usage, watched
-from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import hook_point
-from rl_interp.core.interventions import Clamp, During, Intervention
-from rl_interp.core.video import check_video
+from rl_interp.analysis import imagination
+from rl_interp.app.progress import TERMINAL
+from rl_interp.core.interventions import parse_clamp
 
 
 def imagine(
@@ -44,21 +41,9 @@ def imagine(
         checkpoint: Step of the checkpoint; by default the newest.
         device: auto, cpu or cuda.
     """
+    clamps = [parse_clamp(text) for text in clamp]
     loaded = load_agent(run, checkpoint, device)
-    held: list[Intervention] = [During(clamped(text), phase="imagine", times=times) for text in clamp]
-    for each in held:
-        hook_point(loaded.agent, each.at)
     path = output or loaded.run.path / "videos" / f"imagined-seed{seed}.mp4"
-    check_video(path)
-    moments = watched(loaded, context + horizon, skip, seed)
-    film = dream_film(loaded, moments, path, context, seed, held, free)
-    usage = latent_usage(loaded, moments, path.with_name(f"{path.stem}-latent.png"))
-    return loaded.source | film | {"latent": usage}
-
-
-def clamped(text: str) -> Intervention:
-    """What `--clamp HOOK:UNIT=VALUE` asks for."""
-    match = re.fullmatch(r"(.+):(\d+)=(-?\d+(?:\.\d+)?)", text)
-    if not match:
-        raise UserError(f"--clamp {text} given; it has the form HOOK:UNIT=VALUE, such as deter:12=0.9.")
-    return Clamp(match[1], units=[int(match[2])], value=float(match[3]))
+    return loaded.source | imagination.imagine(
+        loaded, path, context, horizon, skip, seed, clamps, times, free, TERMINAL
+    )

@@ -5,9 +5,8 @@ from typing import Any, Literal
 import tyro
 
 from rl_interp.agents.load import load_agent
-from rl_interp.analysis.feature_maps.maps import feature_maps, observe, write
-from rl_interp.core.errors import UserError
-from rl_interp.core.receptive_fields import check_spatial, spatial_points
+from rl_interp.analysis.feature_maps.maps import map_run
+from rl_interp.app.progress import TERMINAL
 
 
 def maps(
@@ -34,15 +33,4 @@ def maps(
         device: auto, cpu or cuda.
     """
     loaded = load_agent(run, checkpoint, device)
-    # A decoder's positions are about what it draws, not about what is seen.
-    there = [name for name in spatial_points(loaded.agent) if not name.startswith("decoder.")]
-    if not there:
-        raise UserError(f"{loaded.run.path} has no layer with positions to map: it sees a vector; give another agent.")
-    chosen = hooks or tuple(name for name in there if name.endswith(".sum")) or tuple(there)
-    for hook in chosen:
-        check_spatial(loaded.agent, hook)
-    seen = observe(loaded, states, seed)
-    found = feature_maps(loaded, chosen, seen, clusters, method, seed)
-    folder = loaded.run.path / "analyses" / f"maps-{method}-{clusters}"
-    best = {hook: {kind: each.information for kind, each in kinds.items()} for hook, kinds in found.items()}
-    return loaded.source | write(loaded, seen, found, folder) | {"states": states, "information": best}
+    return loaded.source | map_run(loaded, hooks, states, clusters, method, seed, TERMINAL)

@@ -10,6 +10,7 @@ import numpy as np
 import tyro
 
 from rl_interp.agents.load import load_agent, new_run_path
+from rl_interp.analysis.playing import store_path
 from rl_interp.analysis.sae.evaluation import (
     coverage_json,
     evaluate_hypotheses,
@@ -19,7 +20,6 @@ from rl_interp.analysis.sae.evaluation import (
 )
 from rl_interp.analysis.sae.runs import fit_run, load_autoencoder, load_sae, open_pair, require_held_out, split
 from rl_interp.analysis.sae.sweep import grid, markdown, pareto, run_sweep
-from rl_interp.app.commands.analyse import store_path
 from rl_interp.app.pages import build, compare, summary, write_page
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import require_ours, write_json, write_text

@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import tyro
 
-from rl_interp.agents.load import new_run_path
+from rl_interp.agents.load import load_agent, new_run_path
+from rl_interp.analysis.mazes.goals import find_goals
 from rl_interp.analysis.study import Job, compare, markdown, plot, run_study
-from rl_interp.app.commands.maze import maze_goals
-from rl_interp.app.progress import progress_bar
+from rl_interp.app.progress import TERMINAL, progress_bar
 from rl_interp.core.envs import env_config
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import write_json, write_text
@@ -87,7 +87,8 @@ def study_maze(
     conditions = {f"region{each}" if each else "anywhere": ("--env.region", str(each)) for each in regions}
     planned = _plan(("impala",), ("rl_interp/Maze-v0",), seeds, agent_steps, conditions)
     path, _ = _trained(planned, run, jobs)
-    goals = maze_goals(tuple(str(path / "training" / job.name) for job in planned), episodes, output=path)
+    agents = [load_agent(path / "training" / job.name) for job in planned]
+    goals = find_goals(agents, episodes, folder=path, progress=TERMINAL)
     return {"run": str(path), **goals}
 
 

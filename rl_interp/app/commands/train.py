@@ -15,7 +15,7 @@ from rl_interp.agents.dreamerv3 import DreamerV3Config
 from rl_interp.agents.impala import IMPALAConfig
 from rl_interp.agents.load import agent_package, new_run_path
 from rl_interp.agents.loop import Report, TrainConfig
-from rl_interp.app.commands.evaluate import scores_json
+from rl_interp.analysis.playing import scores_json
 from rl_interp.app.progress import progress_bar, warn
 from rl_interp.core.config import differences
 from rl_interp.core.errors import RunError, UserError

@@ -1,0 +1,1 @@
+"""What judges saliency maps without knowing an environment."""
