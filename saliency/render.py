@@ -15,7 +15,8 @@ HEIGHT = 640
 """Pixels of every picture, from top to bottom."""
 _PANEL = 360
 _MARGIN = 24
-_BACKGROUND, _INK, _FAINT = (18, 20, 24), (236, 238, 240), (140, 146, 154)
+_BACKGROUND = (18, 20, 24)
+_INK, _FAINT = (236, 238, 240), (140, 146, 154)
 _BAR, _CHOSEN = (86, 96, 112), (255, 176, 59)
 _FOR, _AGAINST = (255, 64, 48), (64, 156, 255)
 
@@ -35,7 +36,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Frame:
-    """What one decision shows."""
+    """What one step shows."""
 
     screen: NDArray[np.uint8]
     """RGB `[H, W, 3]`, of any size."""
@@ -51,8 +52,8 @@ class Frame:
 
 
 def preference_range(preferences: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
-    """What a panel's bars range over: preferences `[A]` of some decisions, with a little room. An action that is ruled
-    out, by -inf, is left out."""
+    """The range of a panel's bars: that of the preferences `[A]` of some steps, with a little room. An action that is
+    ruled out, by -inf, is left out."""
     values = np.concatenate(preferences)
     values = values[np.isfinite(values)]
     room = 0.05 * float(np.ptp(values))
@@ -94,20 +95,23 @@ def overlay(
 
 def _draw_panel(draw: ImageDraw.ImageDraw, left: int, frame: Frame, panel: Panel) -> None:
     right = left + _PANEL - 2 * _MARGIN
+    # What this step is.
     y = _MARGIN
     for text, size, colour in (
         (f"return {_short(frame.episode_return)}", 26, _INK),
-        (f"decision {frame.step:,}", 16, _FAINT),
+        (f"step {frame.step:,}", 16, _FAINT),
         (f"{panel.method} of {panel.target}", 16, _FAINT),
         *((note, 16, _FAINT) for note in frame.notes),
     ):
         draw.text((left, y), text, colour, font_of(size))
         y += round(1.45 * size)
+    # What the colours mean.
     for colour, text in ((_FOR, "raises it"), (_AGAINST, "lowers it")):
         draw.rectangle((left, y + 4, left + 14, y + 18), fill=colour)
         draw.text((left + 22, y), text, _FAINT, font_of(16))
         left += 140
     left -= 280
+    # A bar an action; in games with many, the rows get narrower.
     y += 40
     row = min(46, (HEIGHT - y - _MARGIN) // len(panel.action_names))
     font = font_of(15 if row > 30 else 13)

@@ -1,7 +1,7 @@
-"""What a saliency map explains: one number per state, chosen explicitly.
+"""What a saliency map explains: one number a state, named explicitly.
 
-A target is prepared on the unperturbed observations, where "the chosen action" is decided once, and
-then evaluated on as many perturbed ones as needed.
+A target is prepared on the unperturbed observations, where "the chosen action" is settled once, and then evaluated on
+as many perturbed ones as needed.
 """
 
 from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Advantage:
-    """The chosen action's Q-value (or logit) less the mean over actions: what speaks for it, not for the state.
+    """The chosen action's Q-value (or logit) minus the mean over actions: what speaks for it, not for the state.
 
     Actions that the unperturbed observation rules out, by -inf, are left out.
     """
@@ -171,7 +171,7 @@ def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] =
 
 
 def prepare(agent: Agent, obs: Tensor, state: State, target: Target) -> tuple[Score, PolicyOutput]:
-    """Decide the target's choices on the unperturbed `obs [B, ...]`; with what the agent made of them.
+    """Settle the target on the unperturbed `obs [B, ...]`; returns how to score others, and the agent's output.
 
     Raises:
         UserError: preferences that are NaN or infinite.
@@ -189,11 +189,12 @@ def evaluate(
     """`[B]`: a prepared target on observations `[B, ...]`.
 
     Args:
-        decided: where `obs` are the unperturbed ones in the form in which perturbed ones are fed, what the agent made
-            of them in the environment's: it has to be the same.
+        decided: the agent's output on the same observations as they come from the environment. Given where `obs` are
+            the unperturbed ones in the form in which perturbed ones are fed, which must not change the output.
 
     Raises:
-        UserError: it is not, so the perturbed ones would go to another agent, as it were; or the agent can't take them.
+        UserError: it does change it, so that the map would be of what is as good as a different agent; or the agent
+            can't take that form.
     """
     cache, name = None, target.at
     with nullcontext() if decided is None else taking_floats():
@@ -203,7 +204,7 @@ def evaluate(
             out, cache = run_with_cache(agent, obs, state, names=[name])
     if decided is not None and not alike(out.preferences.detach(), decided.preferences):
         raise UserError(
-            f"the agent decides otherwise on the observations as {str(obs.dtype).removeprefix('torch.')}s, which this "
+            f"the agent decides differently on observations as {str(obs.dtype).removeprefix('torch.')}s, which this "
             f"method feeds, than as they come from the environment: {ADVICE}"
         )
     if name is None or cache is None:

@@ -23,14 +23,17 @@ from rl_interp.core.pictures import font_of, save_figure, write_png
 from rl_interp.core.progress import SILENT, Progress, Update
 from rl_interp.core.video import check_video, write_video
 
-_SIDE, _MARGIN, _HEADER, _FOOTER = 320, 16, 44, 118
-_BACKGROUND, _INK, _FAINT, _OBSERVED, _IMAGINED = (18, 20, 24), (236, 238, 240), (140, 146, 154), "#40a060", "#ffb03b"
+_SIDE, _MARGIN = 320, 16
+_HEADER, _FOOTER = 44, 118
+_BACKGROUND = (18, 20, 24)
+_INK, _FAINT = (236, 238, 240), (140, 146, 154)
+_OBSERVED, _IMAGINED = "#40a060", "#ffb03b"
 
 
 @dataclass(frozen=True)
 class _Future:
-    """A way in which things go on: pictures `[T, H, W, 3]` from the first context frame, and predictions of what
-    follows the context (None for what happened)."""
+    """One way the episode goes on: pictures `[T, H, W, 3]` from the first context frame on, and the dream after the
+    context (None for what happened)."""
 
     title: str
     pictures: NDArray[np.uint8]
@@ -123,8 +126,8 @@ def _film(
 
 
 def _latent_usage(agent: DreamerV3, moments: Sequence[Moment], path: Path) -> dict[str, Any]:
-    """Plot the latent over moments of an episode: which class each categorical takes, how much each is a surprise (KL
-    of the posterior to the prior), and the GRU's units."""
+    """Plot the latent over moments of an episode: which class each categorical takes, how surprising each is (KL of the
+    posterior to the prior), and the GRU's units."""
     _, cache = _followed(agent, moments, ["deter", "posterior", "prior"])
     posterior, prior = cache["posterior"][:, 0], cache["prior"].view_as(cache["posterior"])[:, 0]
     surprise = (posterior.exp() * (posterior - prior)).sum(-1).cpu().numpy()  # [T, S]
@@ -133,7 +136,7 @@ def _latent_usage(agent: DreamerV3, moments: Sequence[Moment], path: Path) -> di
     _plot_usage(path, classes, surprise, deter, posterior.shape[-1])
     return {
         "plot": str(path),
-        "decisions": len(moments),
+        "steps": len(moments),
         "surprise_mean": float(surprise.sum(-1).mean()),
         "classes_used_mean": float(np.mean(used)),
         "constant_categoricals": int(sum(count == 1 for count in used)),
@@ -156,7 +159,7 @@ def _followed(agent: DreamerV3, moments: Sequence[Moment], names: list[str]) -> 
 
 
 def _observed(loaded: Loaded, agent: DreamerV3, moments: Sequence[Moment]) -> tuple[NDArray[np.uint8], State]:
-    """What the model makes of the frames that it sees, and its state after the last."""
+    """The model's pictures of the frames that it sees, and its state after the last."""
     out, cache = _followed(agent, moments, ["deter", "stoch"])
     return _pictures(loaded, agent, Latent(cache["deter"], cache["stoch"])), out.state
 
@@ -170,13 +173,14 @@ def _pictures(loaded: Loaded, agent: DreamerV3, latent: Latent) -> NDArray[np.ui
 def _frames(
     loaded: Loaded, futures: Sequence[_Future], context: int, rewards: NDArray[np.float64], free: bool
 ) -> Iterator[NDArray[np.uint8]]:
-    """Panels side by side; after what happened each has its error, unless actions were others."""
+    """Panels side by side; beside each dream its difference to what happened, unless its actions were its own."""
     columns = sum(1 if future.dream is None or free else 2 for future in futures)
     width = columns * (_SIDE + _MARGIN) + _MARGIN
     for t in range(len(futures[0].pictures)):
         image = Image.new("RGB", (width, _HEADER + _SIDE + _FOOTER), _BACKGROUND)
         draw, left = ImageDraw.Draw(image), _MARGIN
         for future in futures:
+            # The picture, framed in the colour of where it comes from.
             imagined = future.dream is not None and t >= context
             _panel(image, left, future.title, future.pictures[t], _IMAGINED if imagined else _OBSERVED)
             if future.dream is None:
@@ -186,6 +190,7 @@ def _frames(
                     draw.text((left, _HEADER + _SIDE + 32), f"reward {rewards[t - context]:+.2f}", _INK, font_of(14))
                 left += _SIDE + _MARGIN
                 continue
+            # What the dream expects, and how far it is from what happened.
             if t >= context:
                 _notes(draw, left, future.dream, t - context, loaded.env.action_names)
             left += _SIDE + _MARGIN
@@ -264,7 +269,7 @@ def _plot_usage(path: Path, classes: NDArray[Any], surprise: NDArray[Any], deter
         axis.set(title=title, ylabel="index")
         axis.yaxis.get_major_locator().set_params(integer=True)
         figure.colorbar(shown, ax=axis, label=label)
-    axes[-1].set(xlabel="decision")
+    axes[-1].set(xlabel="step")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, path)

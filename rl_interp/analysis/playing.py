@@ -110,9 +110,10 @@ class Moment:
 def watch(loaded: Loaded, env: LabelledEnv, steps: int, skip: int, seed: int) -> list[Moment]:
     """`steps` moments of an episode, from step `skip` on, or fewer if it ends before: greedy in Q-values, sampled from
     a policy."""
-    device, rng, moments = loaded.agent.device, np.random.default_rng(seed), []
+    device, rng = loaded.agent.device, np.random.default_rng(seed)
     obs, _ = env.reset(seed=seed)
     state, total = loaded.agent.initial_state(1), 0.0
+    moments = []
     with evaluating(loaded.agent):
         for step in range(skip + steps):
             kept = tree_map(torch.clone, state)  # the agent may go on with the same memory

@@ -30,7 +30,7 @@ from rl_interp.saliency import (
 from rl_interp.saliency.render import preference_range
 
 CONTROL_FRAMES = 8
-"""Frames whose maps are compared with those of a network of shuffled weights."""
+"""Frames whose maps are compared with those of the agent with its weights shuffled."""
 
 
 def film(

@@ -47,11 +47,11 @@ def randomisation_check(
 
 
 _ROUNDING = 1e-4
-"""Of a map's maximum: what is below it may be rounding alone."""
+"""Share of a map's maximum below which a value may be nothing but rounding."""
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Over the positions that matter to either: those that matter to neither would all tie, and agree."""
+    """Over the pixels that matter to either: those that matter to neither would all tie, and agree."""
     matters = (a > _ROUNDING * a.max()) | (b > _ROUNDING * b.max())
     a, b = a[matters], b[matters]
     return float(np.asarray(spearmanr(a, b))[0]) if len(a) and np.ptp(a) and np.ptp(b) else np.nan

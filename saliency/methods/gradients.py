@@ -1,10 +1,10 @@
 """Gradient saliency; integrated gradients through Captum."""
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -53,18 +53,29 @@ class Integrated:
     allowed: Tensor
     """`[B]`: the largest |gap| within the tolerance."""
     steps: list[int]
-    """Of each observation: points that its path needed."""
+    """Points that the path of each observation needed."""
+
+    @staticmethod
+    def joined(parts: Sequence["Integrated"]) -> "Integrated":
+        """One batch of several."""
+        return Integrated(
+            torch.cat([each.attributions for each in parts]),
+            torch.cat([each.difference for each in parts]),
+            torch.cat([each.gap for each in parts]),
+            torch.cat([each.allowed for each in parts]),
+            [steps for each in parts for steps in each.steps],
+        )
 
 
 @dataclass(frozen=True)
 class IntegratedGradients:
     """Σ_c of integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365), signed.
 
-    Over all pixels they sum to target(obs) − target(baseline), up to a gap that `integrate` gives. The points along the
-    path are doubled, from 32, until the gap is at most `tolerance` of the difference (or of a thousandth of the larger
-    target, where the two are that near), or `steps` are used; then a warning says so. 5% is what the paper advises. A
-    network of ReLUs bends wherever one switches, so the gap falls with the number of points only: on the shipped DQN's
-    advantage it is 24% (median) at 32, 1.7% at 128 and 1.3% at 512. A map there takes 32 to 256 points.
+    Over all pixels they sum to target(obs) − target(baseline), up to a gap that `integrate` gives. The number of points
+    along the path is doubled, from 32, until the gap is at most `tolerance` of the difference (or of a thousandth of
+    the larger target, where the two are that near), or until `steps` are used, and then a warning says so. The paper
+    advises 5%. A network of ReLUs bends wherever one switches, so only more points make the gap smaller: for the
+    shipped DQN's advantage its median is 24% at 32 points, 1.7% at 128 and 1.3% at 512. A map there takes 32 to 256.
     """
 
     baseline: Literal["black", "blur"] = "black"
@@ -91,20 +102,17 @@ class IntegratedGradients:
         start = torch.zeros_like(pixels) if self.baseline == "black" else Perturbation().blur(pixels).detach()
         with _differentiable(agent):
             paths = []
-            for i in range(len(obs)):  # the chosen action is one observation's own
+            for i in range(len(obs)):  # one by one, since each needs a number of points of its own
                 one, own = slice(i, i + 1), None if state is None else _select(state, i)
                 paths.append(self._path(agent, obs[one], pixels[one], start[one], target, own))
-        attributions, difference, gap, allowed, steps = zip(*paths, strict=True)
-        return Integrated(
-            torch.cat(attributions), torch.cat(difference), torch.cat(gap), torch.cat(allowed), list(steps)
-        )
+        return Integrated.joined(paths)
 
-    def _path(self, agent: Agent, obs: Tensor, end: Tensor, start: Tensor, target: Target, state: State) -> Any:
-        """Of one observation what `Integrated` holds, in its order."""
+    def _path(self, agent: Agent, obs: Tensor, end: Tensor, start: Tensor, target: Target, state: State) -> Integrated:
+        """The attributions of one observation `[1, ...]`."""
         from captum.attr import IntegratedGradients as Captum
 
         function, value = _function(agent, obs, end, target, state)
-        _gradient(value, end, target)
+        _gradient(value, end, target)  # a target without one is refused before the path is walked
         with torch.no_grad():
             before = function(start)
         value = value.detach()
@@ -112,12 +120,13 @@ class IntegratedGradients:
         if not difference.isfinite().all():
             raise NotFiniteError(f"the maps of {target.name}")
         allowed = self.tolerance * torch.maximum(difference.abs(), 1e-3 * torch.maximum(value.abs(), before.abs()))
+        # Twice as many points until the sum is right, since few do for most observations.
         steps = min(32, self.steps)
         while True:
             found = Captum(function).attribute(end, start, n_steps=steps, internal_batch_size=CHUNK).detach()
             gap = found.flatten(1).sum(1) - difference
             if not gap.abs() > allowed or steps == self.steps:  # written so that NaN, which nothing mends, ends it
-                return found, difference, gap, allowed, steps
+                return Integrated(found, difference, gap, allowed, [steps])
             steps = min(2 * steps, self.steps)
 
     def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
@@ -129,7 +138,7 @@ class IntegratedGradients:
             share = float((found.gap.abs() / found.allowed)[missed].max()) * self.tolerance
             warnings.warn(
                 f"integrated gradients of {target.name} miss the difference that they should sum to by up to "
-                f"{share:.0%} after {self.steps} points; give more steps, or another target.",
+                f"{share:.0%} after {self.steps} points; give more steps, or a different target.",
                 stacklevel=2,
             )
         return found.attributions
@@ -141,7 +150,7 @@ class IntegratedGradients:
 
 @contextmanager
 def _differentiable(agent: Agent) -> Iterator[None]:
-    """Gradients in evaluation mode; of recurrent layers too, which cuDNN has in training mode alone."""
+    """Gradients in evaluation mode, which cuDNN's recurrent layers have in training mode only: they do without it."""
     recurrent = any(isinstance(module, nn.RNNBase) for module in agent.modules())
     without = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
     with torch.enable_grad(), evaluating(agent), without:
@@ -149,7 +158,7 @@ def _differentiable(agent: Agent) -> Iterator[None]:
 
 
 def _map(attributions: Tensor) -> np.ndarray:
-    """Images' channels added up."""
+    """`[B, H, W]`: an image's channels summed; vectors as they are."""
     return (attributions.sum(1) if attributions.dim() == 4 else attributions).float().cpu().numpy()
 
 
@@ -163,8 +172,8 @@ def _pixels(agent: Agent, obs: Tensor) -> Tensor:
 
 
 def _gradient(values: Tensor, pixels: Tensor, target: Target) -> Tensor:
-    """Of the sum of values with respect to pixels; a `UserError` where none reaches them, or where values are not
-    finite, such as those of an action that is ruled out."""
+    """The gradient of the sum of values with respect to pixels; a `UserError` where none reaches them, or where values
+    are not finite, such as those of an action that is ruled out."""
     if not values.isfinite().all():
         raise NotFiniteError(f"the maps of {target.name}")
     found, why = None, "the agent detaches or rounds them"

@@ -3,9 +3,9 @@
 After Greydanus et al. 2018, "Visualizing and Understanding Atari Agents", arXiv 1711.00138, eq. 1-3. Theirs is
 `GREYDANUS` with the targets `PolicyChange` (eq. 2) and `ValueChange` (eq. 3). By default we differ in two things: the
 blur is as wide as the mask, which takes away more (5 px where theirs is 3), and a score is the signed drop of a target,
-which says for or against, where theirs is half a squared distance. So the two say other things: on eight observations
-of the shipped DQN the ranks of our |map| for the advantage and of their policy change correlate by .54 to .75. All
-masks of a frame go through the agent in one batch.
+which says for or against, where theirs is half a squared distance. So the two maps differ: over eight observations of
+the shipped DQN, our |map| for the advantage and their policy change have rank correlations of .54 to .75. All masks of
+a frame go through the agent in batches.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -117,7 +117,7 @@ GREYDANUS = Perturbation(sigma=5.0, stride=5, blur_sigma=3.0)
 
 @dataclass(frozen=True, eq=False)
 class Ablation:
-    """Of vectors `[B, D]`: target(obs) − target(obs with one entry at its baseline), entry by entry.
+    """For vectors `[B, D]`: target(obs) − target(obs with one entry at its baseline), entry by entry.
 
     Captum's `FeatureAblation` (Zeiler & Fergus 2014, arXiv 1311.2901, where the entries are patches of a picture).
     """
@@ -130,8 +130,8 @@ class Ablation:
         """`[B, D]` float32.
 
         Raises:
-            UserError: observations that are no vectors, a baseline of another length, or one that is no symbol for
-                an agent that sees symbols.
+            UserError: observations that are no vectors, a baseline of a different length, or one that is no symbol
+                for an agent that sees symbols.
         """
         if obs.dim() != 2:
             raise UserError(f"observations {tuple(obs.shape)} given; ablation needs vectors [B, D].")
@@ -170,6 +170,7 @@ def drops(
     with evaluating(agent):
         for i in range(len(obs)):
             one = tree_map(lambda leaf, i=i: leaf[i : i + 1], state)
+            # The target is fixed on the observation as it came; the base is scored in the form of the perturbed ones.
             score, decided = prepare(agent, obs[i : i + 1], one, target)
             base = evaluate(agent, fed[i : i + 1], one, target, score, decided)
             parts = []

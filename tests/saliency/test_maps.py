@@ -229,7 +229,7 @@ class ByDtype(Agent):
 @pytest.mark.parametrize("method", METHODS)
 def test_no_method_feeds_an_agent_observations_that_it_takes_for_others(method, obs):
     assert np.isfinite(saliency_map(ByDtype(properly=True), obs, Advantage(), method)).all()
-    with pytest.raises(UserError, match="decides otherwise on the observations as float32s.*scale .* by a constant"):
+    with pytest.raises(UserError, match="decides differently on observations as float32s.*scale .* by a constant"):
         saliency_map(ByDtype(properly=False), obs, Advantage(), method)
 
 

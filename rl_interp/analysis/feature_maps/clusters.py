@@ -1,9 +1,9 @@
 """Feature maps: what the positions of a layer are about.
 
-Every position is a vector. They are clustered over many states, and a cluster is named by the ground truth that it
+The vectors at all positions, over many states, are clustered, and a cluster is named by the ground truth that it
 overlaps with most ("Mechanistic Interpretability of Reinforcement Learning Agents", arXiv 2411.00867). How much of a
-ground truth the clusters tell, over chance, is adjusted mutual information (Vinh et al. 2010): 0 for chance, 1 for all.
-It says little without controls: the same of a random network, and of the raw pixels around each position.
+ground truth the clusters contain, beyond chance, is their adjusted mutual information (Vinh et al. 2010): 0 at chance,
+1 for all of it. It says little without controls: a random network, and the raw pixels around each position.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,17 @@ from rl_interp.core.errors import UserError
 Truth = Mapping[str, tuple[NDArray[np.integer], tuple[str, ...]]]
 """Ways to sort positions into classes: name to class numbers `[N]`, -1 where it does not apply, and their names."""
 
-_SAMPLE, _SAMPLE_AGGLOMERATIVE, _SCORED = 100_000, 5_000, 100_000
+_SAMPLE, _SAMPLE_AGGLOMERATIVE = 100_000, 5_000
+_SCORED = 100_000
 _ASSIGNED_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """K centres among positions of D features, which were scaled before: each feature by its standard deviation."""
+    """K centres among positions of D features, each scaled by its standard deviation."""
 
     centres: NDArray[np.float32]
-    """`[K, D]`, of scaled features."""
+    """`[K, D]`, in scaled features."""
     mean: NDArray[np.float32]
     """`[D]`."""
     scale: NDArray[np.float32]
@@ -40,7 +41,7 @@ class Clusters:
         for start in range(0, len(values), _ASSIGNED_AT_ONCE):
             part = slice(start, start + _ASSIGNED_AT_ONCE)
             scaled = (values[part].astype(np.float32) - self.mean) * self.scale
-            out[part] = (half - scaled @ self.centres.T).argmin(1)
+            out[part] = (half - scaled @ self.centres.T).argmin(1)  # nearest, since |x|² is the same for all centres
         return out
 
 
@@ -93,8 +94,8 @@ def _centres(sample: NDArray[np.float32], count: int, method: str, seed: int) ->
 
 
 def information(assigned: NDArray[np.integer], truth: Truth, seed: int = 0) -> dict[str, float]:
-    """Adjusted mutual information of clusters `[N]` with each truth, over the positions that it applies to; truths of
-    one class are left out."""
+    """Adjusted mutual information of clusters `[N]` with each truth, over the positions to which it applies; truths
+    with a single class are left out."""
     from sklearn.metrics import adjusted_mutual_info_score
 
     rng, found = np.random.default_rng(seed), {}
@@ -108,16 +109,18 @@ def information(assigned: NDArray[np.integer], truth: Truth, seed: int = 0) -> d
 
 
 NO_CELL = "no cell"
-"""Name of the positions of which nothing is known, such as those about a game's status line."""
+"""Name of positions to which no truth applies, such as those about a game's status line."""
 
 
 def names(assigned: NDArray[np.integer], truth: Truth, count: int) -> list[Name]:
     """The best name of each of `count` clusters; `NO_CELL` is one of the names."""
     best = [Name("", "nothing", 0.0, 0.0)] * count
     size = np.bincount(assigned, minlength=count)
+    # Where no truth applies is a class of its own.
     unknown = np.all([classes < 0 for classes, _ in truth.values()], axis=0)
     every = {"": (np.where(unknown, 0, -1), (NO_CELL,)), **truth}
     for truth_name, (classes, labels) in every.items():
+        # How many positions each cluster shares with each class; the best of all truths' classes gives the name.
         there = classes >= 0
         shared = np.zeros((count, len(labels)))
         np.add.at(shared, (assigned[there], classes[there]), 1)

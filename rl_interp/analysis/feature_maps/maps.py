@@ -22,14 +22,15 @@ from rl_interp.core.receptive_fields import ReceptiveFields, check_spatial, rece
 from rl_interp.core.rollout import Actor
 from rl_interp.saliency import randomised
 
-TRAINED, RANDOM, PIXELS = "trained", "random network", "raw pixels"
+TRAINED = "trained"
+RANDOM, PIXELS = "random network", "raw pixels"
 _BATCH, _ENVS = 64, 8
 _PATCH_CELLS, _WIDEST_PATCH = 3, 9
 
 
 @dataclass(frozen=True)
 class States:
-    """N states that an agent came to, with what is true of their cells."""
+    """N states that an agent reached, with the ground truth of their cells."""
 
     obs: NDArray[np.uint8]
     """`[N, C, H, W]`."""
@@ -90,7 +91,9 @@ def _default_hooks(loaded: Loaded) -> tuple[str, ...]:
     # A decoder's positions are about what it draws, not about what is seen.
     there = [name for name in spatial_points(loaded.agent) if not name.startswith("decoder.")]
     if not there:
-        raise UserError(f"{loaded.run.path} has no layer with positions to map: it sees a vector; give another agent.")
+        raise UserError(
+            f"{loaded.run.path} has no layer with positions to map: it sees a vector; give a different agent."
+        )
     return tuple(name for name in there if name.endswith(".sum")) or tuple(there)
 
 
@@ -269,7 +272,7 @@ def _layer_picture(
 
 
 def _sheet(loaded: Loaded, states: States, maps: Maps, path: Path) -> Path:
-    """One state through all layers, that with most classes in view: the agent's maps, and below them its controls'."""
+    """One state through all layers, the one with most classes in view: the agent's maps, and its controls' below."""
     import matplotlib.pyplot as plt
 
     kinds, which = (TRAINED, RANDOM, PIXELS), _richest(states)
@@ -287,8 +290,8 @@ def _sheet(loaded: Loaded, states: States, maps: Maps, path: Path) -> Path:
             found = of_kind[kind]
             _draw(axes[row, column], found, which, states)
             truth = max(found.information, key=lambda each: found.information[each], default=None)
-            told = f"{truth}: {found.information[truth]:.2f}" if truth else "nothing"
-            axes[row, column].set_title(f"{hook}\n{told}" if row == 0 else told, fontsize=8)
+            best = f"{truth}: {found.information[truth]:.2f}" if truth else "nothing"
+            axes[row, column].set_title(f"{hook}\n{best}" if row == 0 else best, fontsize=8)
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -300,7 +303,7 @@ def _sheet(loaded: Loaded, states: States, maps: Maps, path: Path) -> Path:
 
 
 def _richest(states: States) -> int:
-    """The first of the states that show most different classes of cells."""
+    """The state with most different classes of cells; the first of several."""
     shown = [[len(np.unique(each)) for each in classes] for classes, _ in states.cells.values()]
     return int(np.sum(shown, 0).argmax())
 
@@ -319,7 +322,7 @@ def _draw(axis: Any, found: LayerMap, which: int, states: States) -> None:
 
 
 def _colours(count: int) -> NDArray[np.float64]:
-    """`[K, 3]`, as far apart as so many can be."""
+    """`[K, 3]` in [0, 1]."""
     import matplotlib
 
     table = [*matplotlib.colormaps["tab20"].colors, *matplotlib.colormaps["tab20b"].colors]  # pyright: ignore[reportAttributeAccessIssue]

@@ -29,7 +29,7 @@ from rl_interp.core.rollout import evaluate
 from rl_interp.core.stats import wilson
 
 COVARIATES = ("steps to the cheese", "steps to the corner", "distance to the cheese", "distance from cheese to corner")
-"""Of a decision square: along the ways, and as the crow flies. All in cells."""
+"""A decision square's distances, along the ways and as the crow flies, in cells."""
 CORNER = 5
 """Cells along the side of the square at the top right that counts as the corner, and of the region of the published
 agent."""
@@ -53,7 +53,7 @@ def find_goals(
         folder: what is written goes there; by default in the first run's analyses/.
 
     Raises:
-        UserError: no agents or episodes, or an agent in something else than mazes.
+        UserError: no agents or episodes, or an agent that does not play mazes.
     """
     at_least_one(runs=len(agents), episodes=episodes)
     rows = []
@@ -112,13 +112,13 @@ class Played:
     cheese: NDArray[np.bool_]
     """`[N]`: whether the mouse got the cheese."""
     decision: NDArray[np.bool_]
-    """`[N]`: whether it came to the decision square."""
+    """`[N]`: whether it reached the decision square."""
     corner: NDArray[np.bool_]
     """`[N]`: whether it ended among the 5x5 cells at the top right."""
 
     @property
     def p_cheese(self) -> Share:
-        """P(cheese | decision square): of the episodes that reach the decision square."""
+        """P(cheese | decision square): the share of those episodes that reach the decision square."""
         return Share.of(self.cheese[self.decision])
 
     @property
@@ -138,8 +138,8 @@ def play(
     """Play mazes with a decision square, the policy sampled from. Equal seeds and numbers give equal mazes.
 
     Args:
-        interventions: those of all episodes, or what makes them from the mazes as they start: then every maze is played
-            once, all of them side by side, so that vectors `[N, ...]` can be each maze's own.
+        interventions: the same for all episodes, or a function that makes them from the mazes as they start: every
+            maze is then played once, all side by side, so that vectors `[N, ...]` can be each maze's own.
         update: called with the number of episodes that are finished.
     """
     config = replace(env.scored, decision=True)
@@ -153,8 +153,8 @@ def play(
 
 
 def to_corner_without_cheese(agent: Agent, env: MazeConfig, episodes: int, seed: int) -> Share:
-    """P(top right | no cheese): how often the mouse is at the corner at the end, in mazes without a cheese, of side 11
-    or more where there are such."""
+    """P(top right | no cheese): how often the mouse ends at the corner in mazes without a cheese, of side 11 or more if
+    the environment has them."""
     smallest = min(env.max_side, max(env.min_side, _LARGE))
     config = replace(env.scored, cheese=False, decision=False, min_side=smallest)
     done = evaluate(agent, MazeVector(config, min(_ENVS, episodes)), episodes, seed=seed, epsilon=0.0)
@@ -169,8 +169,8 @@ def _at_corner(mazes: Mazes, mouse: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Coefficient:
-    """Change of the log-odds of taking the cheese with one standard deviation of a covariate, the others being equal;
-    with the 95% interval of a bootstrap over mazes."""
+    """Change of the log-odds of getting the cheese per standard deviation of a covariate, the others being equal, with
+    the 95% interval of a bootstrap over mazes."""
 
     value: float
     low: float

@@ -1,7 +1,7 @@
-"""Linear probes: what of the ground truth can be read off a layer, and off what it is compared with.
+"""Linear probes: how much of the ground truth can be read off a layer.
 
-A probe is ridge regression onto a concept, fitted on some episodes and scored on others: for a yes or no, by the area
-under the ROC curve (0.5 is chance), for a number by R² (0 is chance). Alain & Bengio 2016, arXiv 1610.01644; that a
+A probe is ridge regression onto a concept, fitted on some episodes and scored on others: a yes-or-no concept by the
+area under the ROC curve (0.5 is chance), a number by R² (0 is chance). Alain & Bengio 2016, arXiv 1610.01644; that a
 probe says little without a control: Hewitt & Liang 2019, arXiv 1909.03368.
 """
 
@@ -45,14 +45,15 @@ def probe(
 
     Args:
         labels: `[N]` of each concept.
-        episodes: `[N]`, which episode a row is of: no episode is both fitted on and scored.
+        episodes: `[N]`, the number of each row's episode: no episode is both fitted on and scored.
         seed: of the split and of the bootstrap.
-        shuffles: fit on labels in random order, this many times, for a control: the score is then the mean, and the
+        shuffles: for a control, fit on labels in random order this many times; the score is then the mean, and the
             interval holds 95% of them.
 
     Raises:
         UserError: there are fewer than 4 episodes.
     """
+    # Held out are whole episodes, since the rows of one are alike.
     rng = np.random.default_rng(seed)
     order = rng.permutation(np.unique(episodes))
     if len(order) < 4:
@@ -62,6 +63,7 @@ def probe(
     names = [name for name, concept in concepts.items() if _scorable(truths[name], concept, held_out)]
     if not names:
         return {}
+    # All concepts, and all shuffled orders of them, are fitted at once: they share the decomposition of the features.
     fitted, scored = _prepared(values[~held_out], values[held_out], seed)
     wanted = np.stack([truths[name] for name in names], 1)
     centre, spread = wanted[~held_out].mean(0), wanted[~held_out].std(0)
@@ -70,9 +72,11 @@ def probe(
     to_fit = np.concatenate([targets[~held_out][order] for order in orders], 1)
     model = RidgeCV(np.logspace(0, 5, 6), alpha_per_target=True).fit(fitted, to_fit)
     predicted = model.predict(scored).reshape(len(scored), len(orders), len(names))
+    # The bootstrap draws episodes; its weights are how often each row is in a resample.
     which = np.unique(episodes[held_out], return_inverse=True)[1]
-    drawn = rng.multinomial(which.max() + 1, np.full(which.max() + 1, 1 / (which.max() + 1)), size=200)
-    whole, resampled = np.ones((1, len(which))), drawn[:, which].astype(float)  # how often each row is in a resample
+    count = which.max() + 1
+    drawn = rng.multinomial(count, np.full(count, 1 / count), size=200)
+    whole, resampled = np.ones((1, len(which))), drawn[:, which].astype(float)
     found = {}
     for i, name in enumerate(names):
         score = auroc if concepts[name].kind == "boolean" else r_squared
@@ -98,13 +102,13 @@ def _scorable(labels: NDArray[Any], concept: Concept, held_out: NDArray[np.bool_
 def _prepared(
     fitted: NDArray[np.floating], scored: NDArray[np.floating], seed: int
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Standardised by what is fitted on, and of at most `WIDEST` features."""
+    """Both sides standardised by the first, with at most `WIDEST` features."""
     centre, spread = fitted.mean(0), fitted.std(0)
     live = spread > 1e-8
     fitted, scored = ((each[:, live] - centre[live]) / spread[live] for each in (fitted, scored))
     if fitted.shape[1] <= WIDEST:
         return fitted, scored
-    # Components from products of rows, of which 2 · WIDEST tell enough: pictures have tens of thousands of columns.
+    # Components from products of rows, of which 2 · WIDEST are enough: pictures have tens of thousands of columns.
     some = fitted[np.random.default_rng(seed).choice(len(fitted), min(2 * WIDEST, len(fitted)), replace=False)]
     variances, mixtures = np.linalg.eigh(some @ some.T)
     strong = variances > 1e-6 * variances[-1]
