@@ -5,28 +5,39 @@ loaded = rl_interp.load_agent("dqn-mspacman")
 out, cache = rl_interp.run_with_cache(loaded.agent, obs, names=["fc.post"])
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
+
+from rl_interp.core.envs.maze import register
 
 __version__ = "0.1.0"
 
-from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, wrap
-from rl_interp.core.check_agent import check_agent
-from rl_interp.core.envs.maze import register
-from rl_interp.core.hooks import hooked, run_with_cache, run_with_hooks
-from rl_interp.core.rollout import evaluate
-from rl_interp.core.run import Run
+if TYPE_CHECKING:
+    from rl_interp.agents.load import load_agent
+    from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, wrap
+    from rl_interp.core.check_agent import check_agent
+    from rl_interp.core.hooks import hooked, run_with_cache, run_with_hooks
+    from rl_interp.core.rollout import evaluate
+    from rl_interp.core.run import Run
 
 register()
 
-if TYPE_CHECKING:
-    from rl_interp.agents.load import load_agent as load_agent
+_HOMES = {
+    "agents.load": ("load_agent",),
+    "core.agent": ("Agent", "HookPoint", "PolicyOutput", "wrap"),
+    "core.check_agent": ("check_agent",),
+    "core.hooks": ("hooked", "run_with_cache", "run_with_hooks"),
+    "core.rollout": ("evaluate",),
+    "core.run": ("Run",),
+}
+"""Where each public name lives. It is imported when it is first asked for, so that whoever needs one room, such as the
+command line's help, does not wait for PyTorch."""
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_agent":  # the agents' packages are imported when one is loaded, not before
-        from rl_interp.agents.load import load_agent
-
-        return load_agent
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"rl_interp.{home}"), name)
     raise AttributeError(f"module 'rl_interp' has no attribute {name!r}")
 
 

@@ -47,7 +47,7 @@ class Job:
     condition: str
     seed: int
     command: tuple[str, ...]
-    """What follows `rl-interp`, without --run."""
+    """What follows `rl-interp`, without --name."""
 
     @property
     def line(self) -> str:
@@ -149,7 +149,7 @@ def _next(waiting: Sequence[Job], path: Path, impatient: bool) -> Job | None:
 def _start(job: Job, path: Path) -> "subprocess.Popen[str]":
     run = str(path / "training" / job.name)
     return subprocess.Popen(
-        [sys.executable, "-m", "rl_interp.app.cli", *job.command, "--run", run, "--json"],
+        [sys.executable, "-m", "rl_interp.app.cli", *job.command, "--name", run, "--json"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

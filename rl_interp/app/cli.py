@@ -1,154 +1,252 @@
 """The command line: `rl-interp COMMAND ...`.
 
-Each command is a function whose arguments are its flags. It returns a JSON-ready dict, of which a
-person sees the figures and `--json` prints the whole.
+A command is a function in `app/commands/`; `COMMANDS` below says which words call it. Only the module of the command
+that is asked for is imported: lists of commands are made from the docstrings in the sources. It returns a JSON-ready
+dict, of which a person sees the figures and `--json` prints the whole.
 """
 
+import ast
+import importlib
 import json
+import shutil
 import signal
 import sys
+import textwrap
 import traceback
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from functools import cache, partial, wraps
 from inspect import signature
+from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import tyro
 from rich.text import Text
 
-from rl_interp.app import commands
+from rl_interp.app.commands.flags import Must
 from rl_interp.app.progress import console, printable, say
-from rl_interp.core.errors import UserError, require_numbers
+from rl_interp.core.errors import UserError, require_numbers, unknown
 from rl_interp.core.interrupt import Interrupted
-from rl_interp.core.stats import TOO_FEW
 
-COMMANDS: dict[str, Callable[..., dict[str, Any]]] = {
-    "info": commands.info,
-    "demo": commands.demo,
-    "evaluate": commands.evaluate,
-    "collect": commands.collect,
-    "sae fit": commands.sae_fit,
-    "sae evaluate": commands.sae_evaluate,
-    "sae sweep": commands.sae_sweep,
-    "sae test": commands.sae_test,
-    "sae report": commands.sae_report,
-    "sae compare": commands.sae_compare,
-    "sae push": commands.sae_push,
-    "sae pull": commands.sae_pull,
-    "saliency": commands.saliency,
-    "probe": commands.probe_run,
-    "maps": commands.maps,
-    "maze goals": commands.maze_goals,
-    "maze field": commands.maze_field,
-    "maze retarget": commands.maze_retarget,
-    "maze steer": commands.maze_steer,
-    "maze saliency": commands.maze_saliency,
-    "imagine": commands.imagine,
-    "import dreamerv3": commands.import_dreamerv3,
-    "import maze": commands.import_maze,
-    "study cbet": commands.study_cbet,
-    "study transfer": commands.study_transfer,
-    "study maze": commands.study_maze,
-}
-TRAINING = {
-    "train dqn": (commands.dqn_command, ("env",)),
-    "train impala": (commands.impala_command, ("env",)),
-    "train dreamerv3": (commands.dreamerv3_command, ("env", "size")),
-}
-"""Commands whose defaults depend on what is asked for: makers of them, from the values of some flags and from whether
-there is a bonus."""
+Command = Callable[..., dict[str, Any]]
+Table = Mapping[str, "str | Table"]
 
-NUMBERS: dict[str, tuple[str, ...]] = {
-    "seed": ("seed",),
-    "share": ("epsilon",),
-    "at_least_1": (
-        "samples", "decisions", "latents", "ks", "seeds", "states", "count", "top", "clusters", "side", "mazes",
-        "units", "context", "horizon", "agent_steps", "jobs",
-    ),
-    "at_least_0": (
-        "episodes", "checkpoint", "clips", "maps", "skip", "channel", "times", "region", "regions", "coefficient",
-        "actors",
-    ),
-}  # fmt: skip
-"""What the numbers among the commands' own flags must be, whichever command has them; configurations check theirs."""
+COMMANDS: dict[str, Table] = {
+    "Agents": {
+        "train": {"dqn": "train:train_dqn", "impala": "train:train_impala", "dreamerv3": "train:train_dreamerv3"},
+        "evaluate": "evaluate:evaluate",
+        "import": {"dreamerv3": "imports:import_dreamerv3", "maze": "imports:import_maze"},
+        "study": {"cbet": "study:study_cbet", "transfer": "study:study_transfer", "maze": "study:study_maze"},
+    },
+    "Their layers": {
+        "collect": "analyse:collect",
+        "probe": "probe:probe_run",
+        "maps": "maps:maps",
+        "sae": {
+            "fit": "sae:sae_fit",
+            "evaluate": "sae:sae_evaluate",
+            "test": "sae:sae_test",
+            "report": "sae:sae_report",
+            "compare": "sae:sae_compare",
+            "sweep": "sae:sae_sweep",
+            "push": "sae:sae_push",
+            "pull": "sae:sae_pull",
+        },
+    },
+    "Their behaviour": {
+        "saliency": "analyse:saliency",
+        "imagine": "imagine:imagine",
+        "maze": {
+            "goals": "maze:maze_goals",
+            "field": "maze:maze_field",
+            "retarget": "maze:maze_retarget",
+            "steer": "maze:maze_steer",
+            "saliency": "maze:maze_saliency",
+        },
+    },
+    "This installation": {"info": "info:info", "demo": "demo:demo"},
+}
+"""Every command, under the headings of `rl-interp --help`: its words, and `module:function` in `app/commands/`."""
+
+RENAMED: dict[str, dict[str, str]] = {
+    "train": {"--run": "--name"},
+    "import": {"--run": "--name"},
+    "study": {"--run": "--name"},
+    "sae fit": {
+        "--as": "--name",
+        "--kind": "--variant",
+        "--revive": "--resample",
+        "--no-revive": "--no-resample",
+    },
+    "sae sweep": {
+        "--as": "--name",
+        "--kinds": "--variants",
+        "--config.kind": "--config.variant",
+        "--config.revive": "--config.resample",
+        "--config.no-revive": "--config.no-resample",
+    },
+    "demo": {
+        "--decisions": "--steps",
+        "--config.kind": "--config.variant",
+        "--config.revive": "--config.resample",
+        "--config.no-revive": "--config.no-resample",
+    },
+    "saliency": {"--decisions": "--steps"},
+}
+"""Flags by their names of earlier versions, for commands that begin so; taken for this version, with a notice."""
+
 _LINES = 10
 """The longest list that is printed for people; `--json` gives all."""
 
 
+@dataclass(frozen=True)
+class Output:
+    """Flags of every command, wherever they stand."""
+
+    json: bool = False
+    """Print the result as one JSON object on stdout."""
+    debug: bool = False
+    """Show the traceback of an error."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return the exit status: 0, 1 for an error, 2 for bad usage, 130 when stopped."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    as_json, debug = _take(arguments, "--json"), _take(arguments, "--debug")
+    output, arguments = tyro.cli(
+        Output,
+        args=sys.argv[1:] if argv is None else argv,
+        return_unknown_args=True,
+        add_help=False,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
     signal.signal(signal.SIGTERM, _stopped)
     try:
-        result = tyro.extras.subcommand_cli_from_dict(
-            _commands(arguments), prog="rl-interp", description=_DESCRIPTION, args=arguments
-        )
+        result = _run(arguments)
     except KeyboardInterrupt as error:
         said = str(error) or "stopped; every file written so far is whole."
         console.print(Text(printable(said)), highlight=False, soft_wrap=True)
         return 130
     except (UserError, OSError) as error:
-        if debug:
+        if output.debug:
             traceback.print_exc()
         say("error:", "red", str(error))
         return 1
-    if as_json:
+    if output.json:
         print(json.dumps(result, allow_nan=False))
     else:
         _show(result)
     return 0
 
 
-_DESCRIPTION = (
-    "Train reinforcement-learning agents, open their hidden layers, and test every claim by intervening. Every command "
-    "takes --json (the result as one JSON object on stdout) and --debug (the traceback of an error)."
-)
+def _run(arguments: list[str]) -> dict[str, Any]:
+    words, place = [], {word: entry for commands in COMMANDS.values() for word, entry in commands.items()}
+    while not isinstance(place, str):
+        word, *rest = arguments or [""]
+        if word not in place:
+            _say_what_there_is(words, place, word)
+        words.append(word)
+        place, arguments = place[word], rest
+    arguments = _with_new_names(" ".join(words), arguments)
+    command = _checked(load(place))
+    if make := getattr(command, "config_from", None):
+        command = partial(command, config=make(arguments))
+    return tyro.cli(command, prog=" ".join(("rl-interp", *words)), args=arguments)
 
 
-def _commands(arguments: list[str]) -> dict[str, Callable[..., dict[str, Any]]]:
-    """The commands, those that train with the defaults for what `arguments` name.
-
-    Takes those flags and `--cbet` out of the arguments, and joins a command's two words.
-    """
-    commands_there = COMMANDS | {name: make() for name, (make, _) in TRAINING.items()}
-    name = " ".join(arguments[:2])
-    if name in commands_there:
-        arguments[:2] = [name]
-    if name in TRAINING:
-        cbet = _take(arguments, "--cbet") or any(each.startswith("--cbet.") for each in arguments)
-        make, flags = TRAINING[name]
-        commands_there[name] = make(**{flag: _take_value(arguments, f"--{flag}") for flag in flags}, cbet=cbet)
-    return {name: _checked(command) for name, command in commands_there.items()}
+def load(place: str) -> Command:
+    """The function at `module:function`."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"rl_interp.app.commands.{module}"), name)
 
 
-def _checked(command: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def _with_new_names(command: str, arguments: list[str]) -> list[str]:
+    renamed = {old: new for words, flags in RENAMED.items() if f"{command} ".startswith(f"{words} ")
+               for old, new in flags.items()}  # fmt: skip
+    found = []
+    for argument in arguments:
+        flag, equals, value = argument.partition("=")
+        if new := renamed.get(flag.replace("_", "-")):
+            say("notice:", "cyan", f"{flag} is called {new} now; the next version will not know the old name.")
+            argument = new + equals + value
+        found.append(argument)
+    return found
+
+
+def _checked(command: Command) -> Command:
     """The command, with its numbers looked at before its work begins."""
+    hints = get_type_hints(command, include_extras=True)
 
     @wraps(command)
     def checked(*args: Any, **flags: Any) -> dict[str, Any]:
-        require_numbers(signature(command).bind(*args, **flags).arguments, **NUMBERS)
+        for name, value in signature(command).bind(*args, **flags).arguments.items():
+            _check(name, value, hints[name])
         return command(*args, **flags)
 
     return checked
 
 
-def _take_value(arguments: list[str], flag: str) -> str | None:
-    for i, argument in enumerate(arguments):
-        if argument.startswith(f"{flag}="):
-            return arguments.pop(i).partition("=")[2]
-        if argument == flag and i + 1 < len(arguments):
-            del arguments[i]
-            return arguments.pop(i)
-    return None
+def _check(name: str, value: object, hint: object) -> None:
+    for bound in bounds(hint):
+        require_numbers({name: value}, **{bound.be: (name,)})
+    if is_dataclass(value):
+        for field, of in get_type_hints(type(value), include_extras=True).items():
+            _check(field, getattr(value, field), of)
 
 
-def _take(arguments: list[str], flag: str) -> bool:
-    found = flag in arguments
-    if found:
-        arguments.remove(flag)
-    return found
+def bounds(hint: object) -> Iterator[Must]:
+    """What an annotation says that a number must be; also within an optional one, or a tuple."""
+    if isinstance(hint, Must):
+        yield hint
+    for each in get_args(hint):
+        yield from bounds(each)
+
+
+def _say_what_there_is(words: list[str], table: Table, word: str) -> None:
+    """Print a list of commands and exit: as help, or as what to choose from."""
+    asked = word in ("-h", "--help")
+    if word and not asked:
+        say("error:", "red", unknown("command", " ".join((*words, word)), [" ".join((*words, each)) for each in table]))
+        raise SystemExit(2)
+    headings = {"": table} if words else COMMANDS
+    about = _about(table) if words else _DESCRIPTION
+    width = max(len(each) for commands in headings.values() for each in commands)
+    lines = [f"usage: {' '.join(('rl-interp', *words))} [-h] [--json] [--debug] COMMAND ...", "", *_wrapped(about)]
+    for heading, commands in headings.items():
+        lines += ["", f"{heading or 'Commands'}:"]
+        for each, entry in commands.items():
+            lines += _wrapped(_about(entry), f"  {each.ljust(width)}  ", " " * (width + 4))
+    lines += ["", *_wrapped("Every command takes --json, to print its result as one JSON object on stdout, and --debug, "
+                            "to show the traceback of an error.")]  # fmt: skip
+    print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
+    raise SystemExit(0 if asked else 2)
+
+
+_DESCRIPTION = (
+    "Train reinforcement-learning agents, open their hidden layers, and test every claim by intervening. "
+    "`rl-interp COMMAND --help` lists a command's flags."
+)
+
+
+def _wrapped(text: str, before: str = "", indent: str = "") -> list[str]:
+    width = min(120, shutil.get_terminal_size().columns)
+    return textwrap.wrap(text, width, initial_indent=before, subsequent_indent=indent)
+
+
+def _about(entry: "str | Table") -> str:
+    """What a command is for, or the commands of a group, which share a module: the first paragraph of the docstring."""
+    first = entry
+    while not isinstance(first, str):
+        first = next(iter(first.values()))
+    module, _, name = first.partition(":")
+    tree = _source(module)
+    at = [each for each in tree.body if isinstance(each, ast.FunctionDef) and each.name == name]
+    said = ast.get_docstring(at[0] if isinstance(entry, str) else tree) or ""
+    return said.partition("\n\n")[0].replace("\n", " ")
+
+
+@cache
+def _source(module: str) -> ast.Module:
+    return ast.parse(Path(__file__).with_name("commands").joinpath(f"{module}.py").read_text(encoding="utf-8"))
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:
@@ -172,7 +270,9 @@ def _show(result: dict[str, Any], indent: str = "") -> None:
 
 
 def _missing(result: dict[str, Any], key: str) -> str:
-    """Of a value that there is, why it has no interval."""
+    """Why a value that there is has no interval."""
+    from rl_interp.core.stats import TOO_FEW
+
     of = key.removesuffix("interval").removesuffix("_")
     return TOO_FEW if of != key and (of not in result or result[of] is not None) else "none"
 

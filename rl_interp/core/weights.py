@@ -133,7 +133,8 @@ def with_weights(make: Callable[[], M], weights: Weights | Held, source: Path | 
                 f"{source} is of another architecture: {name!r} is {_word(weights.dtypes[name])} there and "
                 f"{_word(tensor.dtype)} in {type(module).__name__}; open it with the config it was made with."
             )
-    filled = {id(tensor): torch.empty_like(tensor, device="cpu") for tensor in tensors.values()}  # keeps layouts
+    # Layouts are kept. Not `empty_like`: from the meta device it goes through references that import SymPy, for seconds.
+    filled = {id(t): torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) for t in tensors.values()}
     weights.read_into({name: filled[id(tensor)] for name, tensor in tensors.items()})
     for tensor in tensors.values():
         if isinstance(tensor, nn.Parameter) and not isinstance(filled[id(tensor)], nn.Parameter):

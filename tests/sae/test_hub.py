@@ -114,7 +114,8 @@ def test_what_is_pushed_is_pulled_to_the_last_bit(hub, tmp_path):
 
 
 def test_the_commands_push_and_pull(hub, tmp_path, monkeypatch):
-    from rl_interp.app import cli, commands
+    from rl_interp.app import cli
+    from rl_interp.app.commands import sae as commands
 
     folder = sae.save(dictionary(), tmp_path / "run" / "sae_lens", {"hook_name": "fc.post", "model_name": "dqn"})
     opened = SimpleNamespace(run=SimpleNamespace(path=folder.parent), hook="fc.post")

@@ -1,8 +1,8 @@
-"""`rl-interp train dqn`, `train impala` and `train dreamerv3`."""
+"""Train an agent: DQN, IMPALA or DreamerV3; the same command again resumes it."""
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,7 @@ from rl_interp.agents.impala import IMPALAConfig
 from rl_interp.agents.load import agent_package, new_run_path
 from rl_interp.agents.loop import Report, TrainConfig
 from rl_interp.analysis.playing import scores_json
+from rl_interp.app.commands.flags import CountOrNone, Device, NewName, Seed, config_from
 from rl_interp.app.progress import progress_bar, warn
 from rl_interp.core.config import differences
 from rl_interp.core.errors import RunError, UserError
@@ -23,99 +24,128 @@ from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
 
-Command = Callable[..., dict[str, Any]]
+EnvId = Annotated[str | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")]
+Bonus = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
-def dqn_command(env: str | None = None, cbet: bool = False) -> Command:
-    """`train dqn` with the defaults for an environment."""
-    default = DQNConfig() if env is None else dqn.default_config(env)
-    if cbet:
+@dataclass(frozen=True)
+class _Asked:
+    """Flags on which a training's defaults depend."""
+
+    env: str | None = None
+    size: str | None = None
+    cbet: bool = False
+
+    @property
+    def bonus(self) -> CBETConfig | None:
+        return CBETConfig() if self.cbet else None
+
+
+def _asked(arguments: list[str]) -> _Asked:
+    """What these arguments say of them; a setting of the bonus asks for it, too."""
+    asked, others = tyro.cli(_Asked, args=arguments, return_unknown_args=True, add_help=False)
+    return replace(asked, cbet=asked.cbet or any(each.startswith("--cbet.") for each in others))
+
+
+def _dqn_config(arguments: list[str]) -> DQNConfig:
+    asked = _asked(arguments)
+    if asked.cbet:
         raise UserError("--cbet given to train dqn, which has no bonus; train impala with it.")
-
-    def train_dqn(
-        config: Annotated[DQNConfig, tyro.conf.arg(name="")] = default,
-        seed: int = 0,
-        run: str | None = None,
-        device: str = "auto",
-    ) -> dict[str, Any]:
-        """Train a DQN on an Atari game; the same command again resumes it. --env ID is short for --env.id.
-
-        Args:
-            config: See the fields.
-            seed: Of weights, exploration, replay sampling and environments.
-            run: Name under runs/ or a path; by default made of agent, game and seed.
-            device: auto, cpu or cuda.
-        """
-        return train_agent(
-            "dqn", config, seed, run, lambda opened, report: dqn.train(config, opened, seed, device, report)
-        )
-
-    return train_dqn
+    return DQNConfig() if asked.env is None else dqn.default_config(asked.env)
 
 
-def impala_command(env: str | None = None, cbet: bool = False) -> Command:
-    """`train impala` with the defaults for an environment, and the bonus's flags where it is asked for."""
-    default = impala.default_config(env or IMPALAConfig().env.id, cbet=CBETConfig() if cbet else None)
-
-    def train_impala(
-        config: Annotated[IMPALAConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = default,
-        seed: int = 0,
-        run: str | None = None,
-        actors: int | None = None,
-        ray: str | None = None,
-        device: str = "auto",
-    ) -> dict[str, Any]:
-        """Train an IMPALA agent; the same command again resumes it.
-
-        --env ID chooses the environment and the defaults that suit it; --cbet adds the exploration bonus, whose own
-        flags (--cbet.coefficient and so on) then appear here.
-
-        Args:
-            config: See the fields.
-            seed: Of weights, exploration, counts and environments.
-            run: Name under runs/ or a path; by default made of agent, environment and seed.
-            actors: Processes that play: by default one less than there are cores; 0 for none but this one, which is
-                slower and reproducible bit for bit.
-            ray: Address of a Ray cluster for the actors ("local" starts one here); needs the extra distributed.
-            device: auto, cpu or cuda; of the learner.
-        """
-        return train_agent(
-            "impala", config, seed, run,
-            lambda opened, report: impala.train(config, opened, seed, device, report, actors, ray, warn),
-        )  # fmt: skip
-
-    return train_impala
+def _impala_config(arguments: list[str]) -> IMPALAConfig:
+    asked = _asked(arguments)
+    return impala.default_config(asked.env or IMPALAConfig().env.id, cbet=asked.bonus)
 
 
-def dreamerv3_command(env: str | None = None, size: str | None = None, cbet: bool = False) -> Command:
-    """`train dreamerv3` with the defaults for an environment and a size, and the bonus's flags where asked for."""
-    default = dreamerv3.default_config(
-        env or DreamerV3Config().env.id, size or "tiny", cbet=CBETConfig() if cbet else None
+def _dreamerv3_config(arguments: list[str]) -> DreamerV3Config:
+    asked = _asked(arguments)
+    return dreamerv3.default_config(asked.env or DreamerV3Config().env.id, asked.size or "tiny", cbet=asked.bonus)
+
+
+@config_from(_dqn_config)
+def train_dqn(
+    config: Annotated[DQNConfig, tyro.conf.arg(name="")],
+    env: EnvId = None,
+    seed: Seed = 0,
+    name: NewName = None,
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """Train a DQN on an Atari game.
+
+    The same command again resumes the run; with more --agent-steps it makes a finished one longer.
+
+    Args:
+        config: Settings of the training.
+        env: Gymnasium id of the game.
+        seed: Seed of the weights, exploration, replay sampling and environments.
+        name: Name of the new run, or a path; by default made of agent, game and seed.
+        device: Device to learn on.
+    """
+    return train_agent(
+        "dqn", config, seed, name, lambda opened, report: dqn.train(config, opened, seed, device, report)
     )
 
-    def train_dreamerv3(
-        config: Annotated[DreamerV3Config, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands] = default,
-        seed: int = 0,
-        run: str | None = None,
-        device: str = "auto",
-    ) -> dict[str, Any]:
-        """Train a DreamerV3 agent; the same command again resumes it.
 
-        --env ID chooses the environment, and --size NAME the widths, with the defaults that suit them: tiny is for a
-        CPU, small to xlarge are as published. --cbet adds the exploration bonus, whose own flags (--cbet.coefficient
-        and so on) then appear here.
+@config_from(_impala_config)
+def train_impala(
+    config: Annotated[IMPALAConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
+    env: EnvId = None,
+    cbet: Bonus = False,
+    seed: Seed = 0,
+    name: NewName = None,
+    actors: Annotated[CountOrNone | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None,
+    ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None,
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """Train an IMPALA agent, on pixels or symbols, with or without a memory.
 
-        Args:
-            config: See the fields.
-            seed: Of weights, latents, exploration, counts, replay sampling and environments.
-            run: Name under runs/ or a path; by default made of agent, environment and seed.
-            device: auto, cpu or cuda.
-        """
-        return train_agent(
-            "dreamerv3", config, seed, run, lambda opened, report: dreamerv3.train(config, opened, seed, device, report)
-        )
+    The same command again resumes the run; with more --agent-steps it makes a finished one longer. Defaults are those
+    that suit the environment: add --env and --help to see them.
 
-    return train_dreamerv3
+    Args:
+        config: Settings of the training.
+        env: Gymnasium id of the environment, which also chooses the defaults of what follows.
+        cbet: Add the exploration bonus CBET, whose own flags (--cbet.coefficient and so on) --help then shows.
+        seed: Seed of the weights, exploration, counts and environments.
+        name: Name of the new run, or a path; by default made of agent, environment and seed.
+        actors: Number of processes that play; by default one less than there are cores. With 0, playing and learning
+            take turns in one process, which is slower and reproducible bit for bit.
+        ray: Address of a Ray cluster to run the actors on, or "local" to start one here; needs the extra distributed.
+        device: Device to learn on.
+    """
+    return train_agent(
+        "impala", config, seed, name,
+        lambda opened, report: impala.train(config, opened, seed, device, report, actors, ray, warn),
+    )  # fmt: skip
+
+
+@config_from(_dreamerv3_config)
+def train_dreamerv3(
+    config: Annotated[DreamerV3Config, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
+    env: EnvId = None,
+    cbet: Bonus = False,
+    seed: Seed = 0,
+    name: NewName = None,
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """Train a DreamerV3 agent.
+
+    The same command again resumes the run; with more --agent-steps it makes a finished one longer. Defaults are those
+    that suit the environment and the size: add --env, --size and --help to see them.
+
+    Args:
+        config: Settings of the training.
+        env: Gymnasium id of the environment, which also chooses the defaults of what follows.
+        cbet: Add the exploration bonus CBET, whose own flags (--cbet.coefficient and so on) --help then shows.
+        seed: Seed of the weights, latents, exploration, counts, replay sampling and environments.
+        name: Name of the new run, or a path; by default made of agent, environment and seed.
+        device: Device to learn on.
+    """
+    return train_agent(
+        "dreamerv3", config, seed, name, lambda opened, report: dreamerv3.train(config, opened, seed, device, report)
+    )
 
 
 def train_agent(
@@ -175,7 +205,7 @@ def _open_or_create(path: Path, kind: str, config: TrainConfig, seed: int) -> Ru
     if config.agent_steps < theirs.agent_steps:
         raise RunError(
             f"{path} is trained for {theirs.agent_steps} decisions, and --agent-steps {config.agent_steps} was given; "
-            "a run can be made longer, not shorter: give another --run."
+            "a run can be made longer, not shorter: give a different --name."
         )
     if config.agent_steps > theirs.agent_steps:
         _say_longer(opened, theirs, config)
@@ -186,7 +216,7 @@ def _require_same(path: Path, recorded: Any, given: Any) -> None:
     if other := differences(recorded, given):
         raise RunError(
             f"{path} already holds a run of which {other} (all is in its config.yaml); repeat that one's flags to "
-            "resume it, or give another --run."
+            "resume it, or give a different --name."
         )
 
 
