@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from rl_interp.core.agent import Agent, evaluating
+from rl_interp.core.agent import Agent
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import EnvConfig, MiniGridConfig
 from rl_interp.core.envs.minigrid.config import ACTIONS
@@ -36,10 +34,7 @@ class Loaded:
     @property
     def has_q_values(self) -> bool:
         """Whether its preferences are Q-values rather than a policy's logits."""
-        blank = torch.zeros(1, *self.env.observation_shape, dtype=torch.uint8)
-        with torch.no_grad(), evaluating(self.agent):
-            out = self.agent.step(blank.to(self.agent.device), self.agent.initial_state(1))
-        return out.q_values is not None
+        return self.agent.preference_kind == "q_values"
 
     @property
     def source(self) -> dict[str, Any]:

@@ -6,11 +6,18 @@ out, cache = rl_interp.run_with_cache(loaded.agent, obs, names=["fc.post"])
 """
 
 import importlib
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
-from rl_interp.core.envs.maze import register
-
 __version__ = "0.1.0"
+
+if _lost := [name for name in ("agents", "sae", "saliency") if not os.path.isdir(os.path.join(__path__[0], name))]:
+    raise ImportError(
+        f"this copy of the suite has lost links, as archives unpacked without them do: {__path__[0]} must hold "
+        f"{', '.join(f'{name} -> ../{name}' for name in _lost)}; make them with `cd {__path__[0]} && ln -sf "
+        f"{' '.join(f'../{name}' for name in _lost)} .`, or clone the repository again."
+    )
 
 if TYPE_CHECKING:
     from rl_interp.agents.load import load_agent
@@ -19,8 +26,6 @@ if TYPE_CHECKING:
     from rl_interp.core.hooks import hooked, run_with_cache, run_with_hooks
     from rl_interp.core.rollout import evaluate
     from rl_interp.core.run import Run
-
-register()
 
 _HOMES = {
     "agents.load": ("load_agent",),
@@ -40,6 +45,11 @@ def __getattr__(name: str) -> Any:
             return getattr(importlib.import_module(f"rl_interp.{home}"), name)
     raise AttributeError(f"module 'rl_interp' has no attribute {name!r}")
 
+
+if "gymnasium" in sys.modules:  # which is not imported for this alone
+    from rl_interp.core.envs.maze import register
+
+    register()
 
 __all__ = [
     "Agent",

@@ -17,6 +17,8 @@ torch.set_num_threads(1)
 class TinyConv(Agent):
     """A convolution and a head on `[B, 2, 8, 8]` observations."""
 
+    preference_kind = "q_values"
+
     hook_points = {
         "conv.pre": HookPoint("conv", "B C H W", "spatial"),
         "conv.post": HookPoint("relu", "B C H W", "spatial"),

@@ -1,8 +1,11 @@
 """Imports run one way: core <- agents, sae, saliency <- analysis <- app."""
 
 import ast
+import shutil
 import subprocess
 import sys
+from collections.abc import Collection
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -43,11 +46,80 @@ def test_a_package_imports_only_what_lies_below_it(package):
         assert used <= ALLOWED[package], f"{file} imports {used - ALLOWED[package]}"
 
 
+def module_of(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules(path: Path, known: Collection[str]) -> set[str]:
+    """The known modules that a file names: in `from a import b`, `a.b` if that is one, else `a`."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found |= {name if name in known else str(node.module) for name in names}
+    return found & set(known)
+
+
+def test_no_module_imports_one_that_imports_it():
+    """Neither at the top of a file, nor in a function, nor for types alone."""
+    folders = [ROOT / package.replace(".", "/") for package in ALLOWED]  # each: `rglob` follows no links on its way
+    everything = [ROOT / "rl_interp/__init__.py", *chain.from_iterable(folder.rglob("*.py") for folder in folders)]
+    files = {module_of(file): file for file in everything}
+    graph = {name: sorted(modules(file, files.keys())) for name, file in files.items()}
+    assert len(graph) > 150
+    assert sum(map(len, graph.values())) > 500
+    found = circle(graph)
+    assert not found, " imports ".join(found)
+
+
+def circle(graph: dict[str, list[str]]) -> list[str]:
+    """Modules each of which imports the next, and the last the first; empty if there are none."""
+    finished: set[str] = set()
+
+    def follow(way: list[str]) -> list[str]:
+        for name in graph[way[-1]]:
+            if name in way:
+                return [*way[way.index(name) :], name]
+            if name not in finished and (found := follow([*way, name])):
+                return found
+        finished.add(way[-1])
+        return []
+
+    return next((found for name in graph if name not in finished and (found := follow([name]))), [])
+
+
+def test_a_circle_is_found():
+    assert circle({"a": ["b"], "b": ["c", "d"], "c": [], "d": ["b"]}) == ["b", "d", "b"]
+    assert circle({"a": ["b", "c"], "b": ["c"], "c": []}) == []
+
+
 def test_importing_the_suite_loads_no_heavy_or_optional_package():
     heavy = {
-        "rl_interp.agents.dqn", "ale_py", "captum", "crafter", "cv2", "matplotlib", "numba", "pyarrow", "ray", "rich",
-        "scipy", "sklearn", "starlette", "tensorboard", "tyro",
+        "rl_interp.agents.dqn", "ale_py", "captum", "crafter", "cv2", "gymnasium", "matplotlib", "numba", "pyarrow",
+        "ray", "rich", "safetensors", "scipy", "sklearn", "starlette", "tensorboard", "tyro", "yaml",
     }  # fmt: skip
     code = f"import torch, sys; before = set(sys.modules); import rl_interp; print({heavy} & set(sys.modules) - before)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("left", ["nothing", "text"])
+def test_a_copy_that_lost_its_links_says_so_in_a_sentence(tmp_path, left):
+    """An archive that was unpacked without links has nothing there, or a small file with the link's text."""
+    (tmp_path / "rl_interp").mkdir()
+    shutil.copy(ROOT / "rl_interp/__init__.py", tmp_path / "rl_interp")
+    (tmp_path / "saliency").mkdir()
+    (tmp_path / "rl_interp/saliency").symlink_to("../saliency")
+    if left == "text":
+        for name in ("agents", "sae"):
+            (tmp_path / "rl_interp" / name).write_text(f"../{name}")
+    done = subprocess.run([sys.executable, "-c", "import rl_interp"], capture_output=True, text=True, cwd=tmp_path)
+    sentence = done.stderr.splitlines()[-1]
+    assert "must hold agents -> ../agents, sae -> ../sae; make them with" in sentence
+    for name in ("agents", "sae"):
+        (tmp_path / name).mkdir()
+    subprocess.run(sentence.split("`")[1], shell=True, check=True)
+    assert all((tmp_path / "rl_interp" / name).is_dir() for name in ("agents", "sae", "saliency"))

@@ -15,6 +15,7 @@ class DQN(Agent):
     Float observations on the same 0-255 scale are taken too, so that gradients reach the pixels.
     """
 
+    preference_kind = "q_values"
     hook_points = {
         **{
             f"conv{i}.{when}": HookPoint(f"{path}{i}", "B C H W", "spatial")

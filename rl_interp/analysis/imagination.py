@@ -112,7 +112,7 @@ def _film(
     rewards = np.diff([moment.episode_return for moment in moments])[context - 1 :]
     frames = list(_frames(loaded, futures, context, rewards, free))
     with progress.bar("Writing video", len(frames), "frames") as update:
-        write_video(path, _counted(frames, update), loaded.env.decisions_per_second)
+        write_video(path, _counted(frames, update), loaded.env.steps_per_second)
     still = write_png(path.with_suffix(".png"), frames[-1])
     return {
         "video": str(path),

@@ -79,7 +79,7 @@ def film(
         for each, saliency in zip(moments, maps, strict=True)
     ]
     with progress.bar("Writing video", len(frames), "frames") as update:
-        write_video(path, _composed(frames, panel, update), loaded.env.decisions_per_second)
+        write_video(path, _composed(frames, panel, update), loaded.env.steps_per_second)
     strong = np.argsort([np.abs(each).mean() for each in maps])[int(0.9 * (len(maps) - 1))]
     still = write_png(path.with_suffix(".png"), compose(frames[strong], panel))
     return {

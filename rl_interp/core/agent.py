@@ -99,6 +99,8 @@ class Agent(nn.Module):
     hook_points: Mapping[str, HookPoint] = {}
     observation: Literal["pixels", "symbols"] = "pixels"
     """Whether the bytes of an observation are intensities, which can be blurred, or categories."""
+    preference_kind: Literal["logits", "q_values"] = "logits"
+    """What its preferences are: a policy's logits, or Q-values, of which it takes the largest."""
 
     @property
     def device(self) -> torch.device:
@@ -151,7 +153,7 @@ class WrappedAgent(Agent):
     """A user's module behind the agent contract; made by `wrap`."""
 
     def __init__(
-        self, module: nn.Module, hook_points: Mapping[str, HookPoint], forward, output: str,
+        self, module: nn.Module, hook_points: Mapping[str, HookPoint], forward, output: Literal["logits", "q_values"],
         observation: Literal["pixels", "symbols"] = "pixels",
     ):  # fmt: skip
         super().__init__()
@@ -159,11 +161,11 @@ class WrappedAgent(Agent):
         self.hook_points = hook_points
         self.observation = observation
         self._forward = forward
-        self._output = output
+        self.preference_kind = output
 
     def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
         out = self._forward(self.module, obs)
-        return out if isinstance(out, PolicyOutput) else PolicyOutput(**{self._output: out})
+        return out if isinstance(out, PolicyOutput) else PolicyOutput(**{self.preference_kind: out})
 
 
 @contextmanager
@@ -195,7 +197,7 @@ def wrap(
     Args:
         hook_points: name to `HookPoint`, or to `(path, axes)` for short, with paths in `module`.
         forward: `(module, obs) -> tensor [B, A]` or `PolicyOutput`; by default the module is called.
-        output: what a bare tensor from `forward` means.
+        output: what the preferences are, and so what a bare tensor from `forward` means.
         observation: what an observation's bytes are: intensities, or categories that are looked up.
 
     Raises:

@@ -81,7 +81,7 @@ def check_agent(agent: Agent, obs: Tensor) -> None:
         first = torch.zeros(batch, dtype=torch.bool, device=obs.device)
         _check_device(agent, obs)
         out = agent.step(obs, agent.initial_state(batch), first)
-        _check_output(out, batch)
+        _check_output(agent, out, batch)
         _check_memory(agent, obs, first)
         _check_unroll(agent, obs, first)
         _check_hook_points(agent, obs, first, out)
@@ -100,7 +100,7 @@ def _check_device(agent: Agent, obs: Tensor) -> None:
         )
 
 
-def _check_output(out: PolicyOutput, batch: int) -> None:
+def _check_output(agent: Agent, out: PolicyOutput, batch: int) -> None:
     if not isinstance(out, PolicyOutput):
         raise ContractError(f"step returned a {type(out).__name__}; it must return a PolicyOutput.")
     if not out.preferences.amax(-1).isfinite().all():  # -inf may rule actions out
@@ -108,6 +108,12 @@ def _check_output(out: PolicyOutput, batch: int) -> None:
     if out.preferences.dim() != 2 or len(out.preferences) != batch:
         raise ContractError(
             f"step returned preferences {tuple(out.preferences.shape)} for {batch} observations; want [B, A]."
+        )
+    kind = "logits" if out.q_values is None else "q_values"
+    if kind != agent.preference_kind:
+        raise ContractError(
+            f"step returned {kind}, and the agent's preference_kind is {agent.preference_kind!r}; set it to {kind!r} "
+            "(with `wrap`, give output)."
         )
     if out.value is not None and out.value.shape != (batch,):
         raise ContractError(f"step returned a value {tuple(out.value.shape)} for {batch} observations; want [B].")

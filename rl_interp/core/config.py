@@ -3,7 +3,7 @@
 import reprlib
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -13,6 +13,10 @@ from rl_interp.core.errors import RunError, UserError, unknown
 from rl_interp.core.read import RESTORE, fits
 
 T = TypeVar("T")
+
+SUBCLASS: dict[type, Callable[[Mapping[str, Any]], type]] = {}
+"""Of an abstract config, which of its subclasses plain values with an `id` are of. Whoever knows the subclasses says so
+here; it may raise a `UserError`."""
 
 
 def to_plain(value: Any) -> Any:
@@ -77,7 +81,7 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def _field(hint: Any, value: Any, source: str) -> Any:
-    """A field's value: of a dataclass, of one of its subclasses (`hint.concrete(values)` says which), or plain."""
+    """A field's value: of a dataclass, of one of its subclasses (`SUBCLASS` says which), or plain."""
     options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     for kind in options:
         origin = typing.get_origin(kind)
@@ -96,12 +100,12 @@ def _field(hint: Any, value: Any, source: str) -> Any:
 
 
 def _concrete(kind: type, values: Mapping[str, Any], source: str) -> type:
-    if not hasattr(kind, "concrete"):
+    if kind not in SUBCLASS:
         return kind
     if not isinstance(values.get("id"), str):
         raise RunError(f"{source} has {reprlib.repr(values.get('id'))} for 'id', where a text is wanted; {RESTORE}.")
     try:
-        return typing.cast(Any, kind).concrete(values)
+        return SUBCLASS[kind](values)
     except UserError as error:
         raise RunError(f"{source}: {error}") from error
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rl_interp.core.agent import Agent
-from rl_interp.core.envs.vector import EnvConfig
+from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import hook_point, run_with_cache
 

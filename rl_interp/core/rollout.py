@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating
-from rl_interp.core.envs.vector import EnvConfig, VectorEnv
+from rl_interp.core.envs.config import EnvConfig
+from rl_interp.core.envs.vector import VectorEnv
 from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
 from rl_interp.core.hooks import assert_unhooked, hooked
 from rl_interp.core.interventions import Intervention, as_hooks

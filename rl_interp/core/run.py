@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -44,6 +45,9 @@ from rl_interp.core.read import MAX_YAML, read_json, read_json_lines, read_manif
 from rl_interp.core.weights import Weights, check_fit, read_state
 
 RUNS = Path("runs")
+"""Where new runs go."""
+OLD_NAMES: dict[str, str] = {}
+"""Names that runs which come with the suite had in earlier versions, to those of now."""
 _CHECKPOINT = ("manifest.json", "model.safetensors", "state.pt")
 _SHARED = (
     "config.yaml", "meta.json", "metrics.jsonl",
@@ -51,6 +55,23 @@ _SHARED = (
 )  # fmt: skip
 """What a checkpoint and a shared run consist of."""
 _PACKAGES = ("rl-interp", "torch", "numpy", "gymnasium", "ale-py", "minigrid", "crafter")
+
+
+FOLDERS = "RL_INTERP_RUNS"
+"""The environment variable that names further folders with runs, as PATH does."""
+
+
+def run_folders() -> list[Path]:
+    """Where a run given by its name is looked for, in this order: `runs/`, the folders of $RL_INTERP_RUNS, the checkout
+    that the suite is imported from, and the runs that an installed suite brings along."""
+    package = Path(__file__).parents[1]
+    checkout = [package.parent / "runs"] if (package.parent / "pyproject.toml").is_file() else []
+    named = [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
+    folders: dict[Path, Path] = {}
+    for folder in (RUNS, *named, *checkout, package / "runs"):
+        if folder == RUNS or folder.is_dir():
+            folders.setdefault(folder.resolve(), folder)  # one that is named twice is looked at once
+    return list(folders.values())
 
 
 class Run:
@@ -129,13 +150,19 @@ class Run:
 
     @classmethod
     def open(cls, path: Path | str) -> "Run":
-        """Read an existing run, given as a path or as a name under `runs/`."""
-        given = Path(path)
-        for candidate in (given, RUNS / given):
-            if os.path.isfile(candidate / "meta.json") and os.path.isfile(candidate / "config.yaml"):
-                return cls(candidate)
-        known = sorted(p.parent.name for p in RUNS.glob("*/meta.json"))
-        raise RunError(unknown("run", str(path), known) + " A run is a directory with config.yaml and meta.json.")
+        """Read an existing run, given as a path or as a name in one of `run_folders`."""
+        folders = run_folders()
+        for name in dict.fromkeys((str(path), OLD_NAMES.get(str(path), str(path)))):
+            for candidate in (Path(name), *(folder / name for folder in folders)):
+                if os.path.isfile(candidate / "meta.json") and os.path.isfile(candidate / "config.yaml"):
+                    if name != str(path):
+                        warnings.warn(f"the run {path} is called {name} now.", stacklevel=2)
+                    return cls(candidate)
+        known = sorted({found.parent.name for folder in folders for found in folder.glob("*/meta.json")})
+        raise RunError(
+            f"{unknown('run', str(path), known)} Looked for as a path and in {', '.join(map(str, folders))}; a run is "
+            f"a directory with config.yaml and meta.json, and {FOLDERS} may name more folders."
+        )
 
     @property
     def config(self) -> dict[str, Any]:

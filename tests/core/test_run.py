@@ -36,8 +36,29 @@ def test_config_and_provenance_are_kept(run):
 def test_a_name_is_looked_up_under_runs_and_a_wrong_one_gets_a_suggestion(run, monkeypatch, tmp_path):
     monkeypatch.setattr("rl_interp.core.run.RUNS", tmp_path)
     assert Run.open("made").path == run.path
-    with pytest.raises(RunError, match=r"unknown run 'mde'; known: made. Did you mean 'made'"):
+    with pytest.raises(RunError, match=r"unknown run 'mde'; known: .*made. Did you mean 'made'\? Looked for .* in "):
         Run.open("mde")
+
+
+def test_a_name_is_looked_up_in_the_folders_that_a_variable_names(run, monkeypatch, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.setenv("RL_INTERP_RUNS", f"{tmp_path / 'none'}:{run.path.parent}:")
+    assert Run.open(run.path.name).path == run.path
+    with pytest.raises(RunError, match=f"in runs, {run.path.parent}"):
+        Run.open("nothing")
+
+
+def test_runs_of_the_checkout_are_found_from_anywhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Run.open("dqn-mspacman").meta["kind"] == "dqn"
+
+
+def test_a_run_is_found_by_the_name_it_had_with_a_word_on_the_new_one(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("rl_interp.core.run.RUNS", tmp_path)
+    monkeypatch.setattr("rl_interp.core.run.OLD_NAMES", {"called before": run.path.name})
+    with pytest.warns(UserWarning, match=f"the run called before is called {run.path.name} now"):
+        assert Run.open("called before").path == run.path
 
 
 def test_a_second_run_does_not_overwrite_the_first(run):

@@ -7,9 +7,7 @@ from rl_interp.app.commands.flags import Count, FromAgent, Seed, Share
 from rl_interp.app.progress import TERMINAL
 
 
-def evaluate(
-    agent: FromAgent, episodes: Count = 30, seed: Seed = 1_000, epsilon: Share = 0.001
-) -> dict[str, Any]:
+def evaluate(agent: FromAgent, episodes: Count = 30, seed: Seed = 1_000, epsilon: Share = 0.001) -> dict[str, Any]:
     """Play whole episodes and report their returns, with the interquartile mean and its interval.
 
     Returns are extrinsic and unclipped.

@@ -2,23 +2,25 @@
 
 import multiprocessing as mp
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.shared_memory import SharedMemory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.games import GameVector
-from rl_interp.core.envs.vector import EnvConfig, Step
+from rl_interp.core.envs.config import EnvConfig
+from rl_interp.core.envs.games import Game, GameVector
+from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import UserError
-
-if TYPE_CHECKING:
-    from rl_interp.core.envs.crafter import CrafterConfig
 
 TIMEOUT = 120.0
 """Seconds without an answer after which a worker counts as hung: ten thousand-step worlds begin in far less."""
+
+
+Games = Callable[[int], Sequence[Game]]
+"""Makes so many games; it is pickled to get into another process."""
 
 
 class WorkerError(UserError):
@@ -31,9 +33,10 @@ def worker_count(num_envs: int, workers: int) -> int:
 
 
 class WorkerVector:
-    """Games of a config in `workers` processes; in everything else as `GameVector`, with the same episodes."""
+    """Games of a config in `workers` processes, each of which makes its own with `games(count)`; in everything else as
+    `GameVector`, with the same episodes."""
 
-    def __init__(self, config: "CrafterConfig", num_envs: int, workers: int):
+    def __init__(self, config: EnvConfig, games: Games, num_envs: int, workers: int):
         self.config, self.num_envs = config, num_envs
         self.observation_shape, self.action_names = config.observation_shape, config.action_names
         self._slices = [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(num_envs), workers)]
@@ -46,7 +49,7 @@ class WorkerVector:
         for part in self._slices:
             ours, theirs = context.Pipe()
             process = context.Process(
-                target=_work, args=(theirs, config, num_envs, part, self._memory.name), daemon=True
+                target=_work, args=(theirs, config, games, num_envs, part, self._memory.name), daemon=True
             )
             process.start()
             theirs.close()
@@ -111,12 +114,11 @@ class WorkerVector:
         )
 
 
-def _work(pipe: Connection, config: EnvConfig, num_envs: int, part: slice, memory_name: str) -> None:
+def _work(pipe: Connection, config: EnvConfig, games: Games, num_envs: int, part: slice, memory_name: str) -> None:
     """A worker: plays its slice of the environments until the pipe is closed."""
     memory = SharedMemory(memory_name)
     obs = np.ndarray((num_envs, *config.observation_shape), np.uint8, memory.buf)
-    games = config.games(part.stop - part.start)  # pyright: ignore[reportAttributeAccessIssue]
-    env = GameVector(config, games, offset=part.start)
+    env = GameVector(config, games(part.stop - part.start), offset=part.start)
     try:
         while True:
             what, payload = pipe.recv()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rl_interp.core.envs import AtariConfig, make_labelled, make_vector
-from rl_interp.core.envs.atari.vector import emulator, rom_path
+from rl_interp.core.envs.atari.config import emulator, rom_path
 from rl_interp.core.errors import UserError
 
 gymnasium.register_envs(ale_py)

@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+from functools import partial
 from types import SimpleNamespace
 
 import crafter
@@ -12,11 +13,12 @@ from crafter import engine, objects, worldgen
 
 from rl_interp.core.envs import CrafterConfig, env_config, make_labelled, make_vector
 from rl_interp.core.envs.crafter.config import ACHIEVEMENTS, crafter_score
-from rl_interp.core.envs.crafter.game import CrafterGame
+from rl_interp.core.envs.crafter.game import CrafterGame, make_games
 from rl_interp.core.envs.games import GameVector
 from rl_interp.core.envs.workers import WorkerError, WorkerVector
 
 CONFIG = CrafterConfig()
+games = partial(make_games, CONFIG)
 
 
 def of_the_package(seed):
@@ -75,9 +77,9 @@ def play(env, seed, steps):
 
 
 def test_a_seed_gives_the_same_episodes_whatever_was_in_memory_before():
-    first = play(GameVector(CONFIG, CONFIG.games(2)), 5, 150)
+    first = play(GameVector(CONFIG, games(2)), 5, 150)
     litter = [CrafterGame(CONFIG) for _ in range(3)]  # the package's order of creatures is that of addresses
-    again = play(GameVector(CONFIG, CONFIG.games(2)), 5, 150)
+    again = play(GameVector(CONFIG, games(2)), 5, 150)
     assert litter
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
@@ -98,8 +100,8 @@ def test_looking_moves_nobody():
 
 
 def test_worker_processes_play_the_same_episodes():
-    here = play(GameVector(CONFIG, CONFIG.games(4)), 2, 40)
-    env = WorkerVector(CONFIG, 4, workers=2)
+    here = play(GameVector(CONFIG, games(4)), 2, 40)
+    env = WorkerVector(CONFIG, games, 4, workers=2)
     try:
         there = play(env, 2, 40)
     finally:
@@ -109,7 +111,7 @@ def test_worker_processes_play_the_same_episodes():
 
 
 def test_a_worker_that_dies_is_named():
-    env = WorkerVector(CONFIG, 4, workers=2)
+    env = WorkerVector(CONFIG, games, 4, workers=2)
     try:
         env.reset(0)
         os.kill(env._processes[1].pid, signal.SIGKILL)
@@ -123,7 +125,7 @@ def test_a_worker_that_dies_is_named():
 
 def test_a_worker_that_hangs_is_named(monkeypatch):
     monkeypatch.setattr("rl_interp.core.envs.workers.TIMEOUT", 0.5)
-    env = WorkerVector(CONFIG, 4, workers=2)
+    env = WorkerVector(CONFIG, games, 4, workers=2)
     try:
         with pytest.raises(WorkerError, match="has not answered"):
             os.kill(env._processes[0].pid, signal.SIGSTOP)

@@ -35,12 +35,6 @@ class Fixture(EnvConfig):
     def categories(self):
         return self.cells
 
-    def vector(self, num_envs, workers):
-        raise NotImplementedError
-
-    def labelled(self):
-        raise NotImplementedError
-
 
 def load(arrays: Mapping[str, np.ndarray], size: str) -> tuple[DreamerV3, dict[str, np.ndarray]]:
     """The agent with the recorded weights, and the recorded batch, time first."""

@@ -7,16 +7,17 @@ starts in its own way, where Gymnasium's wrappers do neither, so that only this 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+import cv2
 import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.atari import mspacman
-from rl_interp.core.envs.atari.vector import AtariConfig, emulator, rom_name, rom_path
+import rl_interp.core.envs.atari.mspacman as mspacman
+from rl_interp.core.envs.atari.config import AtariConfig, emulator, rom_name, rom_path
 from rl_interp.core.envs.labelled import Cells, Concept
 
 LABELS = {"ms_pacman": mspacman}
-"""ROM to the module that knows its RAM: `CONCEPTS`, `labels(ram, frames of a decision)` and `hindsight(columns)`."""
+"""ROM to the module that knows its RAM: `CONCEPTS`, `labels(ram, frames of a step)` and `hindsight(columns)`."""
 
 
 class AtariLabelled(gymnasium.Env):
@@ -92,8 +93,6 @@ class AtariLabelled(gymnasium.Env):
     def _see(self) -> None:
         """Push the two screens' maximum onto the stack. It stays in the first of them, the
         newer: an episode that ends in mid-skip shows what was there before, as in the vector form."""
-        import cv2
-
         np.maximum(self._screens[0], self._screens[1], out=self._screens[0])
         self._stack[:-1] = self._stack[1:]
         cv2.resize(self._screens[0], (84, 84), dst=self._stack[-1], interpolation=cv2.INTER_AREA)

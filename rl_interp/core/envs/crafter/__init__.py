@@ -1,5 +1,1 @@
 """Crafter (Hafner 2021, arXiv 2109.06780), reproducible and compiled where it was slow."""
-
-from rl_interp.core.envs.crafter.config import CrafterConfig
-
-__all__ = ["CrafterConfig"]

@@ -7,10 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rl_interp.core.envs.games import Game, GameVector
-from rl_interp.core.envs.labelled import LabelledEnv
-from rl_interp.core.envs.vector import EnvConfig, VectorEnv
-from rl_interp.core.envs.workers import WorkerVector, worker_count
+from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.errors import UserError, at_least_one, unknown
 from rl_interp.core.stats import plain, wilson
 
@@ -32,7 +29,7 @@ class CrafterConfig(EnvConfig):
     id: str = "CrafterReward-v1"
     """CrafterReward-v1, or CrafterNoReward-v1, where rewards are all 0."""
     length: int = 10_000
-    """Decisions after which an episode is truncated."""
+    """Steps after which an episode is truncated."""
 
     def __post_init__(self) -> None:
         at_least_one(length=self.length)
@@ -52,20 +49,6 @@ class CrafterConfig(EnvConfig):
     @property
     def cell_pixels(self) -> tuple[int, int]:
         return 7, 0
-
-    def games(self, count: int) -> list[Game]:
-        from rl_interp.core.envs.crafter.game import CrafterGame
-
-        return [CrafterGame(self) for _ in range(count)]
-
-    def vector(self, num_envs: int, workers: int) -> VectorEnv:
-        workers = worker_count(num_envs, workers)
-        return GameVector(self, self.games(num_envs)) if workers == 1 else WorkerVector(self, num_envs, workers)
-
-    def labelled(self) -> LabelledEnv:
-        from rl_interp.core.envs.crafter.labelled import CrafterLabelled
-
-        return CrafterLabelled(self)
 
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         rates = last["achievements"].mean(0)

@@ -8,6 +8,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import crafter
@@ -18,8 +19,21 @@ from numpy.typing import NDArray
 from rl_interp.core.envs.crafter.config import ACHIEVEMENTS, CrafterConfig
 from rl_interp.core.envs.crafter.render import Renderer
 from rl_interp.core.envs.crafter.world import generate_world
+from rl_interp.core.envs.games import Game, GameVector
+from rl_interp.core.envs.vector import VectorEnv
+from rl_interp.core.envs.workers import WorkerVector, worker_count
 
 AREA = (64, 64)
+
+
+def make_vector(config: CrafterConfig, num_envs: int, workers: int) -> VectorEnv:
+    """Worlds in this process, or spread over several where that pays."""
+    workers, games = worker_count(num_envs, workers), partial(make_games, config)
+    return GameVector(config, games(num_envs)) if workers == 1 else WorkerVector(config, games, num_envs, workers)
+
+
+def make_games(config: CrafterConfig, count: int) -> list[Game]:
+    return [CrafterGame(config) for _ in range(count)]
 
 
 class CrafterGame:

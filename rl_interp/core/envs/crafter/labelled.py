@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from rl_interp.core.envs.crafter.config import CrafterConfig
 from rl_interp.core.envs.crafter.game import CrafterGame
 from rl_interp.core.envs.crafter.render import Renderer
+from rl_interp.core.envs.games import LabelledGame
 from rl_interp.core.envs.labelled import Cells, Concept
-from rl_interp.core.envs.single import LabelledGame
 
 _ITEMS: tuple[str, ...] = tuple(constants.items)  # pyright: ignore[reportAttributeAccessIssue]
 _MATERIALS: tuple[str, ...] = tuple(constants.materials)  # pyright: ignore[reportAttributeAccessIssue]

@@ -2,18 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.labelled import LabelledEnv
-from rl_interp.core.envs.vector import EnvConfig, VectorEnv
+from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.errors import UserError, at_least_one, unknown
 from rl_interp.core.stats import plain, wilson
-
-if TYPE_CHECKING:
-    from rl_interp.core.envs.maze.labelled import MazeLabelled
 
 ID = "rl_interp/Maze-v0"
 WORLD = 25
@@ -55,7 +51,7 @@ class MazeConfig(EnvConfig):
     decision: bool = False
     """Whether to play only mazes with a decision square: where the way to the cheese leaves that to the top right."""
     patience: int = 8
-    """Decisions per cell of the maze's side after which an episode is truncated: 200 in a maze of 25."""
+    """Steps per cell of the maze's side after which an episode is truncated: 200 in a maze of 25."""
 
     def __post_init__(self) -> None:
         for name in ("min_side", "max_side"):
@@ -94,30 +90,14 @@ class MazeConfig(EnvConfig):
     def cell_pixels(self) -> tuple[int, int]:
         return CELL, MARGIN
 
-    def vector(self, num_envs: int, workers: int) -> VectorEnv:
-        """In this process whatever `workers` says: a step takes less than handing it over would."""
-        from rl_interp.core.envs.maze.vector import MazeVector
-
-        return MazeVector(self, num_envs)
-
-    def labelled(self) -> LabelledEnv:
-        from rl_interp.core.envs.maze.labelled import MazeLabelled
-
-        return MazeLabelled(self)
-
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         return {"success_rate": float((returns > 0).mean()), "success_rate_interval": plain(wilson(returns > 0))}
 
 
 def register() -> None:
-    """Make `gymnasium.make("rl_interp/Maze-v0", region=5)` work; importing `rl_interp` does it."""
+    """Make `gymnasium.make("rl_interp/Maze-v0", region=5)` work. Importing `rl_interp` after `gymnasium` does it; in
+    the other order, `gymnasium.make("rl_interp.core.envs.maze.labelled:rl_interp/Maze-v0")` does."""
     import gymnasium
 
-    gymnasium.register(ID, entry_point=_make)
-
-
-def _make(**options: Any) -> "MazeLabelled":
-    from rl_interp.core.envs.maze.labelled import MazeLabelled
-
-    options.pop("render_mode", None)  # there is one
-    return MazeLabelled(MazeConfig(**options))
+    if ID not in gymnasium.registry:
+        gymnasium.register(ID, entry_point="rl_interp.core.envs.maze.labelled:make")

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_interp.core.envs.games import LabelledGame
 from rl_interp.core.envs.labelled import Cells
-from rl_interp.core.envs.maze.config import MazeConfig
+from rl_interp.core.envs.maze.config import MazeConfig, register
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import CONCEPTS, cells, labels
 from rl_interp.core.envs.maze.vector import MazeVector
-from rl_interp.core.envs.single import LabelledGame
 from rl_interp.core.errors import UserError
 
 
@@ -84,3 +84,12 @@ class MazeLabelled(LabelledGame):
     def render(self) -> NDArray[np.uint8]:
         """The observation at eight times its size, `[512, 512, 3]`, with a mouse and a cheese."""
         return self.maze.picture()
+
+
+def make(**options: Any) -> MazeLabelled:
+    """What Gymnasium calls: `options` are those of a `MazeConfig`."""
+    options.pop("render_mode", None)  # there is one
+    return MazeLabelled(MazeConfig(**options))
+
+
+register()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.maze import draw
+import rl_interp.core.envs.maze.draw as draw
 from rl_interp.core.envs.maze.config import WORLD, MazeConfig
 from rl_interp.core.envs.maze.layout import NOWHERE, decision_square, distances, lay_out
 from rl_interp.core.errors import UserError

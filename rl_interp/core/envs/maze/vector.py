@@ -29,7 +29,8 @@ class MazeVector:
 
     action_names: tuple[str, ...] = ACTIONS
 
-    def __init__(self, config: MazeConfig, num_envs: int):
+    def __init__(self, config: MazeConfig, num_envs: int, workers: int = 0):
+        """In this process whatever `workers` says: a step takes less than handing it over would."""
         self.config, self.num_envs, self.observation_shape = config, num_envs, config.observation_shape
         mazes = Mazes.blank(num_envs)
         self._walls, self._side, self._mouse, self._cheese = mazes.walls, mazes.side, mazes.mouse, mazes.cheese

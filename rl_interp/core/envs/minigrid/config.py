@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.games import GameVector
-from rl_interp.core.envs.labelled import LabelledEnv
-from rl_interp.core.envs.vector import EnvConfig, VectorEnv
+from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.stats import plain, wilson
 
@@ -74,17 +72,6 @@ class MiniGridConfig(EnvConfig):
     def scene_shape(self) -> tuple[int, ...]:
         """The panorama: the views in the four directions (Parisi et al. 2021, §3)."""
         return (4, 3, VIEW, VIEW)
-
-    def vector(self, num_envs: int, workers: int) -> VectorEnv:
-        """In this process whatever `workers` says: a step takes less than handing it over would."""
-        from rl_interp.core.envs.minigrid.game import MiniGridGame
-
-        return GameVector(self, [MiniGridGame(self, self.ids[i % len(self.ids)]) for i in range(num_envs)])
-
-    def labelled(self) -> LabelledEnv:
-        from rl_interp.core.envs.minigrid.labelled import MiniGridLabelled
-
-        return MiniGridLabelled(self)
 
     def picture(self, obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Symbols as the package draws them; the agent's own cell shows the agent."""

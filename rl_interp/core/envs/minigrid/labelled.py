@@ -3,10 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_interp.core.envs.games import LabelledGame
 from rl_interp.core.envs.labelled import Cells, Concept
 from rl_interp.core.envs.minigrid.config import VIEW, MiniGridConfig
 from rl_interp.core.envs.minigrid.game import MiniGridGame
-from rl_interp.core.envs.single import LabelledGame
 
 _THINGS = {"wall": 2, "door": 4, "key": 5, "ball": 6, "box": 7, "goal": 8, "lava": 9}
 _SHUT, _LOCKED = 1, 2

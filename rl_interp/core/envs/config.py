@@ -1,0 +1,75 @@
+"""What an environment is, as data: its id, its conventions, and what follows from them.
+
+A config makes nothing; `registry.py` knows what implements it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class EnvConfig(ABC):
+    """An environment and its conventions. They are part of every result."""
+
+    id: str
+    """Gymnasium id."""
+
+    @property
+    def categories(self) -> tuple[int, ...] | None:
+        """How many categories each channel of an observation can have; None where bytes are intensities."""
+        return None
+
+    @property
+    def observation_kind(self) -> Literal["pixels", "symbols"]:
+        """Whether an observation's bytes are intensities or categories."""
+        return "pixels" if self.categories is None else "symbols"
+
+    @property
+    def frames_per_step(self) -> int:
+        """Frames of the emulator in an environment step."""
+        return 1
+
+    @property
+    def steps_per_second(self) -> int:
+        """The pace at which a person would watch it, for films."""
+        return 5
+
+    @property
+    def cell_pixels(self) -> tuple[int, int] | None:
+        """Where an observation shows a grid: pixels along a cell, and above and left of the first; else None."""
+        return None
+
+    @property
+    def scored(self) -> "EnvConfig":
+        """How it is played for scores and analyses, where training makes it easier."""
+        return self
+
+    @property
+    @abstractmethod
+    def action_names(self) -> tuple[str, ...]:
+        """The actions, in order; raises `UserError` for an unknown `id`."""
+
+    @property
+    @abstractmethod
+    def observation_shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def scene_shape(self) -> tuple[int, ...]:
+        """Shape of `VectorEnv.scene`."""
+        return self.observation_shape
+
+    def picture(self, obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """An observation `[C, H, W]`, or what a model takes for one, as RGB `[H', W', 3]`: of a stack of grey frames
+        the newest."""
+        rgb = obs if len(obs) == 3 else np.repeat(obs[-1:], 3, 0)
+        return np.ascontiguousarray(rgb.transpose(1, 2, 0))
+
+    def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+        """The environment's own scores of whole episodes: from their returns `[N]` and the `Step.info` that each
+        ended with, `[N, ...]`."""
+        return {}
