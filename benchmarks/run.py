@@ -10,7 +10,9 @@ from pathlib import Path
 from benchmarks.measure import SKIPPED
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.run import hardware
+from rl_interp.core.tables import markdown
 
+HEADER = ["benchmark", "unit", "ours", "peers", "ratio to the best peer", "share of the limit"]
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCRIPTS = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "measure", "run"))
@@ -63,15 +65,15 @@ def _table(results: list[dict]) -> list[str]:
     lines = [
         f"## {machine['cpu']}, {machine['accelerator'] or machine['capability']}, {machine['cores']} cores",
         "",
-        "| benchmark | unit | ours | peers | ratio to the best peer | share of the limit |",
-        "|---|---|---|---|---|---|",
     ]
+    rows = []
     for result in results:
         peers = ", ".join(f"{peer} {figure:,.1f}" for peer, figure in result["peers"].items())
         ratio = f"{result['ratio_to_best_peer']:.2f}" if result["ratio_to_best_peer"] else ""
         share = f"{result['fraction_of_limit']:.0%}" if result["fraction_of_limit"] else ""
         link = f"[{result['name']}](../benchmarks/{result['name']}.py)"
-        lines.append(f"| {link} | {result['unit']} | {result['ours']:,.1f} | {peers} | {ratio} | {share} |")
+        rows.append([link, result["unit"], f"{result['ours']:,.1f}", peers, ratio, share])
+    lines += markdown(HEADER, rows).splitlines()
     versions = sorted({f"{package} {version}" for result in results for package, version in result["versions"].items()})
     return [*lines, "", f"Versions: {', '.join(versions)}."]
 

@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.sae_fit import ROOT, python_of
 from rl_interp.core.files import write_json
+from rl_interp.core.tables import markdown
 from rl_interp.sae import ArrayActivations, SAEConfig, evaluate, fit, largest_cosines
 
 Kind = Literal["plain", "correlated", "heavy-tailed"]
@@ -138,12 +139,12 @@ def added(rows: list[dict[str, Any]], row: dict[str, Any]) -> list[dict[str, Any
 def table(rows: list[dict[str, Any]]) -> str:
     """FVU and share found, in Markdown."""
     names = ["ours", *FACTORS]
-    lines = [f"| width | latents | k | data | {' | '.join(names)} |", "|---|---|---|---|" + "---|" * len(names)]
+    cells = []
     for row in rows:
         figures = (f"{row[name]['fvu']:.3f}, {row[name]['found']:.0%}" if name in row else "" for name in names)
         latents = row["width"] * row["times"]
-        lines.append(f"| {row['width']} | {latents} | {row['k']} | {row['kind']} | {' | '.join(figures)} |")
-    return "\n".join(lines)
+        cells.append([row["width"], latents, row["k"], row["kind"], *figures])
+    return markdown(["width", "latents", "k", "data", *names], cells)
 
 
 def main() -> None:
@@ -161,7 +162,7 @@ def main() -> None:
         rows = added(rows, row)
         write_json(OUT, rows)
         print(f"{cell}: " + ", ".join(f"{name} {row[name]['fvu']:.4f}" for name in ("ours", *FACTORS) if name in row))
-    print(table(rows))
+    print(table(rows), end="")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import Cache, hook_point, hooked, run_with_cache
 from rl_interp.core.interventions import During, Intervention, as_hooks
-from rl_interp.core.pictures import font_of, save_figure, write_png
+from rl_interp.core.pictures import font_of, new_figure, save_figure, write_png
 from rl_interp.core.progress import SILENT, Progress, Update
 from rl_interp.core.video import check_video, write_video
 
@@ -242,12 +242,8 @@ def _counted(frames: Sequence[NDArray[np.uint8]], update: Update) -> Iterator[ND
 
 
 def _plot_usage(path: Path, classes: NDArray[Any], surprise: NDArray[Any], deter: NDArray[Any], count: int) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(4, 1, figsize=(10, 9), layout="constrained", sharex=True, height_ratios=(1, 2, 2, 2))
+    figure, grid = new_figure(4, 1, 10, 9, sharex=True, height_ratios=(1, 2, 2, 2))
+    axes = grid[:, 0]
     axes[0].plot(surprise.sum(-1), color="tab:orange", linewidth=1)
     axes[0].set(ylabel="nats", title="surprise: KL of posterior to prior, all categoricals")
     axes[0].spines[["top", "right"]].set_visible(False)

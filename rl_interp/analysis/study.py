@@ -22,11 +22,12 @@ from typing import Any
 
 import numpy as np
 
+from rl_interp.core import tables
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import write_json
 from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.locks import writing
-from rl_interp.core.pictures import save_figure
+from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.run import Run
 from rl_interp.core.stats import bootstrap, iqm, plain, shown
@@ -222,9 +223,8 @@ def compare(results: Sequence[dict[str, Any]], base: str) -> list[dict[str, Any]
             row |= {"iqm": iqm(values), "interval": plain(bootstrap([values])), **_own_scores(evaluations[name])}
             if name != base:
                 difference = bootstrap([values, scores[base]], lambda ours, theirs: iqm(ours) - iqm(theirs))
-                row["difference"] = iqm(values) - iqm(scores[base])
-                row["difference_interval"] = plain(difference)
-                row["excludes_zero"] = None if difference is None else not difference.low <= 0 <= difference.high
+                row |= {"difference": difference.value, "difference_interval": plain(difference)}
+                row["excludes_zero"] = difference.excludes_zero
             rows.append(row)
     return rows
 
@@ -254,7 +254,7 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
     own = [name for name in _OWN_SCORES if any(name in row for row in rows)]
     heads = ["agent", "environment", "condition", "seeds", "final return, IQM [95% interval]", "difference to base"]
     heads += ["excludes zero", *(name.replace("_", " ") for name in own)]
-    lines = [_line(heads), "|" + "---|" * len(heads)]
+    table = []
     for row in rows:
         difference = excludes = ""
         if "difference" in row:
@@ -262,27 +262,19 @@ def markdown(rows: Sequence[dict[str, Any]]) -> str:
             excludes = {True: "yes", False: "no", None: "unknown"}[row["excludes_zero"]]
         score = f"{row['iqm']:.3g} {shown(row['interval'])}"
         cells = [row["agent"], row["env"], row["condition"], str(row["seeds"]), score, difference, excludes]
-        lines.append(_line([*cells, *(f"{row[name]:.3g}" if name in row else "" for name in own)]))
-    return "\n".join(lines) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+        table.append([*cells, *(f"{row[name]:.3g}" if name in row else "" for name in own)])
+    return tables.markdown(heads, table)
 
 
 def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
-    """Training returns against decisions: every seed a thin line, the mean over seeds a thick one."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+    """Training returns against environment steps: every seed a thin line, the mean over seeds a thick one."""
     from matplotlib.ticker import EngFormatter
 
     groups = _groups(results)
     colours = dict(
         zip(dict.fromkeys(r["condition"] for r in results), ("0.35", "tab:orange", "tab:blue"), strict=False)
     )
-    figure, axes = plt.subplots(1, len(groups), figsize=(5.2 * len(groups), 3.6), layout="constrained", squeeze=False)
+    figure, axes = new_figure(1, len(groups), 5.2 * len(groups), 3.6)
     for panel, (agent, env) in zip(axes[0], groups, strict=True):
         for condition, colour in colours.items():
             group = [r for r in results if (r["agent"], r["env"], r["condition"]) == (agent, env, condition)]
@@ -293,7 +285,8 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
             every = np.array([np.interp(grid, r["steps"], _smooth(r["returns"])) for r in curves])
             panel.plot(grid, every.T, color=colour, linewidth=0.7, alpha=0.45)
             panel.plot(grid, every.mean(0), color=colour, linewidth=2, label=f"{condition} ({len(curves)} seeds)")
-        panel.set(title=f"{agent}, {env}", xlabel="decisions", ylabel="return of training episodes", xlim=(0, None))
+        panel.set(title=f"{agent}, {env}", xlabel="environment steps", ylabel="return of training episodes")
+        panel.set_xlim(0, None)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))  # 5k, 1M
         low, high = panel.get_ylim()
         panel.set_ylim(low, max(high, low + 0.1))  # where nothing was learned the noise would fill the panel

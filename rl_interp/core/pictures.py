@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,23 @@ def write_png(path: Path | str, picture: NDArray[np.uint8]) -> Path:
     return Path(path)
 
 
-def save_figure(figure: "Figure", path: Path | str, dpi: int = 110) -> Path:
-    """Write a Matplotlib figure as a PNG, whole or not at all, and close it."""
-    import matplotlib.pyplot as plt
+def new_figure(rows: int, columns: int, width: float, height: float, **options: Any) -> "tuple[Figure, NDArray[Any]]":
+    """A Matplotlib figure of some inches and its axes `[rows, columns]`. It is drawn by Agg, without a screen, and
+    pyplot, whose state is the caller's, is not asked.
 
+    Args:
+        options: what `Figure.subplots` takes, such as `sharex`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def save_figure(figure: "Figure", path: Path | str, dpi: int = 110) -> Path:
+    """Write a Matplotlib figure as a PNG, whole or not at all."""
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi)
-    plt.close(figure)
     return Path(path)
 
 

@@ -16,9 +16,10 @@ So of fewer than `FEWEST` values there is no interval, and of so few it is still
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from rl_interp.core.errors import UserError
 
@@ -41,15 +42,25 @@ def mean(scores: ArrayLike) -> float:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A confidence interval."""
+class Estimate:
+    """A figure with its interval, of 95% unless said otherwise; both ends are None where there is none."""
 
-    low: float
-    high: float
-    confidence: float = 0.95
+    value: float
+    low: float | None = None
+    high: float | None = None
 
-    def __str__(self) -> str:
-        return f"[{self.low:.4g}, {self.high:.4g}]"
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return None if self.low is None or self.high is None else (self.low, self.high)
+
+    @property
+    def excludes_zero(self) -> bool | None:
+        """Whether zero lies outside of the interval; None where there is none."""
+        return None if self.interval is None else not self.interval[0] <= 0 <= self.interval[1]
+
+    def shown(self, form: str = ".3g") -> str:
+        """For a table: `value [low, high]`, or why there is no interval."""
+        return f"{self.value:{form}} {shown(self.interval, form)}"
 
 
 def bootstrap(
@@ -59,10 +70,12 @@ def bootstrap(
     confidence: float = 0.95,
     resamples: int = 2000,
     seed: int = 0,
-) -> Interval | None:
-    """Stratified percentile bootstrap: resample within each stratum (a task, a condition), never across.
+) -> Estimate:
+    """A statistic with its interval by a stratified percentile bootstrap: resample within each stratum (a task, a
+    condition), never across.
 
-    None where a stratum has fewer than `FEWEST` values, or where both ends are the same: that would read as certainty.
+    There is no interval where a stratum has fewer than `FEWEST` values, or where both ends are the same: that would
+    read as certainty.
 
     Args:
         strata: samples, one 1-D array a stratum.
@@ -75,31 +88,47 @@ def bootstrap(
     if not arrays or any(len(a) == 0 or not np.isfinite(a).all() for a in arrays):
         raise UserError("a bootstrap needs at least one finite score in every stratum; look for failed episodes.")
     if min(map(len, arrays)) < FEWEST:
-        return None
+        return Estimate(float(statistic(*arrays)))
     rng = np.random.default_rng(seed)
     draws = [
         statistic(*(array[rng.integers(len(array), size=len(array))] for array in arrays)) for _ in range(resamples)
     ]
     tail = 100 * (1 - confidence) / 2
     low, high = np.percentile(draws, [tail, 100 - tail])
-    return Interval(float(low), float(high), confidence) if low < high else None
+    ends = (float(low), float(high)) if low < high else (None, None)
+    return Estimate(float(statistic(*arrays)), *ends)
 
 
-def wilson(cases: ArrayLike, confidence: float = 0.95) -> Interval:
-    """Of a share, from booleans `[N]`, N ≥ 1: Wilson's score interval (Wilson 1927), which has a width however few
-    cases there are and also where all are alike."""
+def wilson(cases: ArrayLike, confidence: float = 0.95) -> Estimate:
+    """The share of the booleans `[N]`, N ≥ 1, that are true, with Wilson's score interval (Wilson 1927), which has a
+    width however few cases there are and also where all are alike."""
     from scipy.stats import binomtest
 
     cases = np.asarray(cases, bool)
     found = binomtest(int(cases.sum()), len(cases)).proportion_ci(confidence, method="wilson")
-    return Interval(float(found.low), float(found.high), confidence)
+    return Estimate(float(cases.mean()), float(found.low), float(found.high))
 
 
-def plain(interval: Interval | None) -> list[float] | None:
-    """Ready for JSON."""
-    return None if interval is None else [interval.low, interval.high]
+def plain(estimate: Estimate | None) -> list[float] | None:
+    """Its interval, ready for JSON."""
+    return None if estimate is None or estimate.interval is None else list(estimate.interval)
 
 
 def shown(ends: Sequence[float | None] | None, form: str = ".3g") -> str:
     """An interval for a table, `[low, high]`, or why there is none."""
     return f"({TOO_FEW})" if ends is None or None in ends else f"[{', '.join(format(end, form) for end in ends)}]"
+
+
+def auroc(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Area under the ROC curve `[R]` of guesses `[N]` of whether `truth [N]` is above 0, for weights of the rows
+    `[R, N]`: the chance that a true one is guessed higher than a false one, ties counted half. NaN without both.
+
+    For thousands of sparse features at once there is `rl_interp.sae.Features.auroc`, which sums ranks of the active
+    samples only; it is of the same definition, and tested to agree."""
+    order = np.argsort(guess, kind="stable")
+    starts = np.flatnonzero(np.diff(guess[order], prepend=-np.inf))  # of equal guesses
+    positive = truth[order] > 0
+    true, false = (np.add.reduceat(weights[:, order] * side, starts, axis=1) for side in (positive, ~positive))
+    below = false.cumsum(1) - false / 2
+    with np.errstate(invalid="ignore"):
+        return (true * below).sum(1) / (true.sum(1) * false.sum(1))

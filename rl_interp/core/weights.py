@@ -133,7 +133,7 @@ def with_weights(make: Callable[[], M], weights: Weights | Held, source: Path | 
                 f"{source} is of another architecture: {name!r} is {_word(weights.dtypes[name])} there and "
                 f"{_word(tensor.dtype)} in {type(module).__name__}; open it with the config it was made with."
             )
-    # Layouts are kept. Not `empty_like`: from the meta device it goes through references that import SymPy, for seconds.
+    # Layouts are kept. Not by `empty_like`, which on the meta device imports SymPy, for seconds.
     filled = {id(t): torch.empty_strided(t.shape, t.stride(), dtype=t.dtype) for t in tensors.values()}
     weights.read_into({name: filled[id(tensor)] for name, tensor in tensors.items()})
     for tensor in tensors.values():

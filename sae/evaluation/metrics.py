@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from rl_interp.core.errors import UserError
-from rl_interp.core.stats import Interval, bootstrap
+from rl_interp.core.stats import Estimate, bootstrap
 from rl_interp.sae.data import Activations, check_finite
 from rl_interp.sae.encoding import Encoding, encode_rows
 from rl_interp.sae.model import SAE
@@ -186,9 +186,8 @@ def _numbers(preferences: Tensor, spliced: Tensor) -> Tensor:
 
 def return_recovered(
     original: NDArray[np.floating], spliced: NDArray[np.floating], ablated: NDArray[np.floating], seed: int = 0
-) -> tuple[float, Interval | None] | None:
-    """(spliced − ablated) / (original − ablated) of mean returns, with a bootstrap interval over episodes, None of too
-    few.
+) -> Estimate | None:
+    """(spliced − ablated) / (original − ablated) of mean returns, with a bootstrap interval over episodes.
 
     None altogether where ablation does not cost return for certain (at 99.9%; of too few episodes to say, where it
     costs none in the mean): then there is none to recover. Each condition's episodes are resampled apart: sticky
@@ -202,6 +201,6 @@ def return_recovered(
         return gap(b, c) / gap(a, c) if gap(a, c) else 0.0  # the latter in less than one resample of a thousand
 
     lost = bootstrap([original, ablated], gap, confidence=0.999, seed=seed)
-    if (gap(original, ablated) if lost is None else lost.low) <= 0:
+    if (lost.value if lost.low is None else lost.low) <= 0:
         return None
-    return fraction(original, spliced, ablated), bootstrap([original, spliced, ablated], fraction, seed=seed)
+    return bootstrap([original, spliced, ablated], fraction, seed=seed)

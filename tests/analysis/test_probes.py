@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import r2_score, roc_auc_score
 
-from rl_interp.analysis.probes.regression import auroc, probe, r_squared
+from rl_interp.analysis.probes.regression import probe, r_squared
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import UserError
 from rl_interp.core.replay import activations, replay
+from rl_interp.core.stats import auroc
 
 CONCEPTS = {
     "linear": Concept("a direction of the features", "number"),

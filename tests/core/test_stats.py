@@ -14,6 +14,7 @@ def test_bootstrap_of_a_mean_has_the_normal_width():
     sample = np.random.default_rng(0).normal(10, 2, 400)
     interval = bootstrap([sample], mean)
     half = 1.96 * sample.std() / 20
+    assert interval.value == sample.mean()
     assert interval.low == pytest.approx(sample.mean() - half, abs=0.03)
     assert interval.high == pytest.approx(sample.mean() + half, abs=0.03)
 
@@ -30,6 +31,8 @@ def test_strata_are_resampled_apart():
     first, second = [1.0] * 5, [5.0] * 4 + [5.1]
     interval = bootstrap([first, second], lambda a, b: float(b.mean() - a.mean()))
     assert 4 <= interval.low < interval.high <= 4.1
+    assert interval.excludes_zero
+    assert not bootstrap([first, second], lambda a, b: float(b.mean() - a.mean() - 4.02)).excludes_zero
 
 
 def test_an_empty_or_non_finite_stratum_is_refused():
@@ -43,14 +46,15 @@ def test_an_empty_or_non_finite_stratum_is_refused():
 )
 def test_of_too_few_values_or_too_few_that_differ_there_is_no_interval(values):
     interval = bootstrap([values])
-    assert interval is None
+    assert (interval.value, interval.interval, interval.excludes_zero) == (iqm(values), None, None)
+    assert interval.shown(".1f") == f"{iqm(values):.1f} ({TOO_FEW})"
     assert plain(interval) is None
     assert shown(plain(interval)) == shown((None, None)) == f"({TOO_FEW})"
     assert f"fewer than {FEWEST}" in TOO_FEW
 
 
 def test_one_small_stratum_is_enough_to_have_no_interval():
-    assert bootstrap([np.arange(30), [1.0, 2.0]], lambda a, b: float(a.mean() - b.mean())) is None
+    assert bootstrap([np.arange(30), [1.0, 2.0]], lambda a, b: float(a.mean() - b.mean())).interval is None
 
 
 def test_of_the_fewest_values_an_interval_still_covers_most_of_the_time():
@@ -67,3 +71,4 @@ def test_a_share_has_wilson_s_interval(successes, count):
     half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
     assert (interval.low, interval.high) == pytest.approx((middle - half, middle + half), abs=1e-6)
     assert interval.low < interval.high
+    assert interval.value == share

@@ -10,6 +10,7 @@ from sklearn.metrics import f1_score, roc_auc_score
 from rl_interp import run_with_hooks
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interventions import Zero, as_hooks
+from rl_interp.core.stats import auroc
 from rl_interp.sae import (
     SAE,
     ArrayActivations,
@@ -141,9 +142,9 @@ def test_an_action_that_is_ruled_out_neither_counts_as_changed_nor_takes_the_fig
 def test_return_recovered_is_a_fraction_with_an_interval():
     rng = np.random.default_rng(0)
     original, spliced, zero = rng.normal(1000, 50, 40), rng.normal(900, 50, 40), rng.normal(200, 20, 40)
-    value, interval = return_recovered(original, spliced, zero)
-    assert value == pytest.approx((spliced.mean() - zero.mean()) / (original.mean() - zero.mean()))
-    assert interval.low < value < interval.high
+    found = return_recovered(original, spliced, zero)
+    assert found.value == pytest.approx((spliced.mean() - zero.mean()) / (original.mean() - zero.mean()))
+    assert found.low < found.value < found.high
 
 
 def test_no_return_is_recovered_where_ablation_costs_none_for_certain():
@@ -177,6 +178,7 @@ def test_auroc_agrees_with_scikit_learn_ties_included(x):
             )
     assert np.isnan(got[:, 2]).all()
     np.testing.assert_allclose(Features.dense(dense).auroc(labels[:, :2]), got[:, :2])
+    np.testing.assert_allclose(auroc(labels[:, 0], dense[:, 3], np.ones((1, 400))), got[3, 0])
 
 
 def test_feature_statistics_and_top_rows_from_distinct_episodes(x):

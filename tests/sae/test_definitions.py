@@ -50,13 +50,13 @@ def test_the_interval_of_the_recovered_return_is_as_wide_as_the_spread_of_episod
     spliced, ablated = original - 300 + rng.normal(0, 20, 60), 0.5 * original + rng.normal(-300, 20, 60)
     recovered = return_recovered(original, spliced, ablated, seed=seed)
     assert recovered is not None
-    fraction, interval = recovered
+    fraction = recovered.value
     assert fraction == pytest.approx((spliced.mean() - ablated.mean()) / (original.mean() - ablated.mean()))
     variances = [each.var() / len(each) for each in (spliced, original, ablated)]
     variance = np.dot(variances, [1, fraction**2, (1 - fraction) ** 2])
     half = 1.96 * np.sqrt(variance) / (original.mean() - ablated.mean())
-    assert interval.low == pytest.approx(fraction - half, abs=0.1 * half)
-    assert interval.high == pytest.approx(fraction + half, abs=0.1 * half)
+    assert recovered.low == pytest.approx(fraction - half, abs=0.1 * half)
+    assert recovered.high == pytest.approx(fraction + half, abs=0.1 * half)
 
 
 @pytest.mark.parametrize("leak", ["feature", "threshold"])

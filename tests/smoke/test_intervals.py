@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rl_interp.analysis.mazes.choices import Effect
-from rl_interp.analysis.mazes.steering import dose_picture, effect_line
+from rl_interp.analysis.mazes.steering import dose_picture, effect_cells
 from rl_interp.analysis.playing import scores_json
 from rl_interp.analysis.sae.evaluation import RECOVERED
 from rl_interp.analysis.sae.sweep import markdown as sweep_table
@@ -64,7 +64,7 @@ def test_a_sweep_that_played_one_episode_has_no_interval_in_table_or_plot(tmp_pa
 def test_effects_on_few_mazes_are_not_called_real(tmp_path):
     effect = Effect(0.3, None, None, 0.1)
     assert not effect.real
-    assert effect_line("found", effect) == f"| found | +0.300 ({TOO_FEW}) | +0.100 |"
+    assert effect_cells("found", effect) == ["found", f"+0.300 ({TOO_FEW})", "+0.100"]
     assert dose_picture({"cheese": {"vector": {-1.0: effect, 1.0: effect}}}, tmp_path / "dose.png").is_file()
 
 

@@ -16,10 +16,11 @@ from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.hooks import run_with_cache
-from rl_interp.core.pictures import save_figure
+from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.receptive_fields import ReceptiveFields, check_spatial, receptive_fields, spatial_points
 from rl_interp.core.rollout import Actor
+from rl_interp.core.tables import markdown
 from rl_interp.saliency import randomised
 
 TRAINED = "trained"
@@ -209,12 +210,12 @@ def table(maps: Maps) -> str:
     """Adjusted mutual information by layer, in Markdown: the agent, then its controls."""
     truths = list(dict.fromkeys(name for kinds in maps.values() for name in kinds[TRAINED].information))
     kinds = (TRAINED, RANDOM, PIXELS)
-    header = [f"{truth}: {kind}" for truth in truths for kind in kinds]
-    lines = [f"| layer | {' | '.join(header)} |", "|---" * (len(header) + 1) + "|"]
-    for hook, of_kind in maps.items():
-        cells = [f"{of_kind[kind].information.get(truth, np.nan):.3f}" for truth in truths for kind in kinds]
-        lines.append(f"| {hook} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    columns = [(truth, kind) for truth in truths for kind in kinds]
+    rows = [
+        [hook, *(f"{of_kind[kind].information.get(truth, np.nan):.3f}" for truth, kind in columns)]
+        for hook, of_kind in maps.items()
+    ]
+    return markdown(["layer", *(f"{truth}: {kind}" for truth, kind in columns)], rows)
 
 
 def write(loaded: Loaded, states: States, maps: Maps, folder: Path) -> dict[str, Any]:
@@ -246,12 +247,11 @@ def _layer_picture(
     loaded: Loaded, states: States, hook: str, kinds: dict[str, LayerMap], folder: Path, examples: int = 4
 ) -> Path:
     """Some states above their cluster maps, and what the clusters are about."""
-    import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
 
     shown = np.linspace(0, len(states.obs) - 1, examples).astype(int)
     found = kinds[TRAINED]
-    figure, axes = plt.subplots(2, examples, figsize=(2.6 * examples + 3.6, 5.6), layout="constrained", squeeze=False)
+    figure, axes = new_figure(2, examples, 2.6 * examples + 3.6, 5.6)
     for column, i in enumerate(shown):
         axes[0, column].imshow(loaded.env.picture(states.obs[i]))
         _draw(axes[1, column], found, i, states)
@@ -273,16 +273,8 @@ def _layer_picture(
 
 def _sheet(loaded: Loaded, states: States, maps: Maps, path: Path) -> Path:
     """One state through all layers, the one with most classes in view: the agent's maps, and its controls' below."""
-    import matplotlib.pyplot as plt
-
     kinds, which = (TRAINED, RANDOM, PIXELS), _richest(states)
-    figure, axes = plt.subplots(
-        len(kinds),
-        len(maps) + 1,
-        figsize=(2.2 * (len(maps) + 1), 2.5 * len(kinds)),
-        layout="constrained",
-        squeeze=False,
-    )
+    figure, axes = new_figure(len(kinds), len(maps) + 1, 2.2 * (len(maps) + 1), 2.5 * len(kinds))
     for row, kind in enumerate(kinds):
         axes[row, 0].imshow(loaded.env.picture(states.obs[which]))
         axes[row, 0].set_ylabel(kind, fontsize=10)

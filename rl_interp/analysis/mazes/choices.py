@@ -20,7 +20,7 @@ from rl_interp.core.envs.maze.truth import nearer
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point, run_with_cache, run_with_hooks
 from rl_interp.core.interventions import Intervention, as_hooks
-from rl_interp.core.stats import bootstrap, mean, plain
+from rl_interp.core.stats import bootstrap, mean
 
 Choices = tuple[NDArray[np.floating], NDArray[np.floating]]
 """P(step towards the cheese) and P(step towards the corner), `[N]` each."""
@@ -133,8 +133,8 @@ class Effect:
     def between(before: Choices, after: Choices) -> "Effect":
         """What changed the choices in the same mazes."""
         changed = after[0] - before[0]
-        low, high = plain(bootstrap([changed], mean)) or (None, None)
-        return Effect(float(changed.mean()), low, high, float((after[1] - before[1]).mean()))
+        cheese = bootstrap([changed], mean)
+        return Effect(cheese.value, cheese.low, cheese.high, float((after[1] - before[1]).mean()))
 
 
 def effect(agent: Agent, mazes: Mazes, interventions: Sequence[Intervention]) -> Effect:

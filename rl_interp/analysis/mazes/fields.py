@@ -26,7 +26,7 @@ from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError
 from rl_interp.core.interventions import Intervention, parse_clamp
 from rl_interp.core.partial_forward import PartialForward
-from rl_interp.core.pictures import save_figure
+from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.receptive_fields import receptive_fields
 
 STEPS = np.array(MOVES)
@@ -228,12 +228,10 @@ def _geometric(probabilities: NDArray[np.floating], group: NDArray[np.int64]) ->
 
 def field_picture(maze: Mazes, fields: Sequence[tuple[str, Field]], path: Path) -> Path:
     """Arrows of the mean step at every cell, coloured by the value; with two fields, also their difference."""
-    import matplotlib.pyplot as plt
-
     panels = [*fields]
     if len(fields) == 2:
         panels.append(("difference", fields[1][1] - fields[0][1]))
-    figure, axes = plt.subplots(1, len(panels), figsize=(6.2 * len(panels), 5.6), layout="constrained", squeeze=False)
+    figure, axes = new_figure(1, len(panels), 6.2 * len(panels), 5.6)
     for axis, (title, field) in zip(axes[0], panels, strict=True):
         _show(axis, maze, title)
         of_difference = title == "difference"
@@ -251,9 +249,7 @@ def field_picture(maze: Mazes, fields: Sequence[tuple[str, Field]], path: Path) 
 
 def retargeting_picture(maze: Mazes, found: Retargeting, title: str, path: Path) -> Path:
     """How likely the mouse is to go to each cell, before and with the clamp there."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 3, figsize=(18.6, 5.9), layout="constrained")
+    figure, axes = new_figure(1, 3, 18.6, 5.9)
     changes = found.after - found.before
     limit = max(1e-3, float(abs(changes).max()))
     panels = (
@@ -261,7 +257,7 @@ def retargeting_picture(maze: Mazes, found: Retargeting, title: str, path: Path)
         ("clamped at the cell", found.after, "viridis", (0.0, 1.0)),
         ("difference", changes, "coolwarm", (-limit, limit)),
     )
-    for axis, (name, values, colours, limits) in zip(axes, panels, strict=True):
+    for axis, (name, values, colours, limits) in zip(axes[0], panels, strict=True):
         _show(axis, maze, name)
         whole = np.full((WORLD, WORLD), np.nan)
         whole[tuple(found.cells.T)] = values

@@ -23,10 +23,11 @@ from rl_interp.core.envs.maze.vector import MazeVector
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.interventions import Intervention
-from rl_interp.core.pictures import save_figure
+from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.rollout import evaluate
-from rl_interp.core.stats import wilson
+from rl_interp.core.stats import Estimate, wilson
+from rl_interp.core.tables import markdown
 
 COVARIATES = ("steps to the cheese", "steps to the corner", "distance to the cheese", "distance from cheese to corner")
 """A decision square's distances, along the ways and as the crow flies, in cells."""
@@ -73,27 +74,21 @@ def find_goals(
 
 
 @dataclass(frozen=True)
-class Share:
-    """A share of N cases with its 95% interval (Wilson); NaN of none."""
+class Share(Estimate):
+    """A share of N cases with Wilson's interval; of none the value is NaN."""
 
-    value: float
-    low: float
-    high: float
-    count: int
+    count: int = 0
 
     @staticmethod
     def of(cases: ArrayLike) -> "Share":
         """Of booleans `[N]`."""
         cases = np.asarray(cases, bool)
-        if not len(cases):
-            return Share(np.nan, np.nan, np.nan, 0)
-        interval = wilson(cases)
-        return Share(float(cases.mean()), interval.low, interval.high, len(cases))
+        return Share(**vars(wilson(cases)), count=len(cases)) if len(cases) else Share(np.nan)
 
     @property
     def plain(self) -> dict[str, float | None]:
         """Ready for JSON, which has no NaN."""
-        return {name: value if np.isfinite(value) else None for name, value in vars(self).items()}
+        return vars(self) | {"value": self.value if np.isfinite(self.value) else None}
 
 
 def shown(share: dict[str, float | None]) -> str:
@@ -167,18 +162,11 @@ def _at_corner(mazes: Mazes, mouse: NDArray[np.int64]) -> NDArray[np.bool_]:
     return (down < CORNER) & (left < CORNER)
 
 
-@dataclass(frozen=True)
-class Coefficient:
-    """Change of the log-odds of getting the cheese per standard deviation of a covariate, the others being equal, with
-    the 95% interval of a bootstrap over mazes."""
-
-    value: float
-    low: float
-    high: float
-
-
-def regression(played: Played, seed: int = 0, resamples: int = 200) -> dict[str, Coefficient]:
+def regression(played: Played, seed: int = 0, resamples: int = 200) -> dict[str, Estimate]:
     """Logistic regression of getting the cheese on `COVARIATES`, over the episodes that reach the decision square.
+
+    Returns, for each, the change of the log-odds per standard deviation of it, the others being equal, with the 95%
+    interval of a bootstrap over mazes.
 
     Raises:
         UserError: fewer than 20 of those that do, or of those that don't.
@@ -200,8 +188,7 @@ def regression(played: Played, seed: int = 0, resamples: int = 200) -> dict[str,
     drawn = np.stack([fit(_with_both(rng, taken)) for _ in range(resamples)])
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0)
     return {
-        name: Coefficient(float(v), float(a), float(b))
-        for name, v, a, b in zip(COVARIATES, point, low, high, strict=True)
+        name: Estimate(float(v), float(a), float(b)) for name, v, a, b in zip(COVARIATES, point, low, high, strict=True)
     }
 
 
@@ -254,25 +241,23 @@ def _row(loaded: Loaded, region: int, played: Played, without: Share) -> dict[st
 
 def goals_table(rows: Sequence[dict[str, Any]]) -> str:
     """A row an agent, in Markdown."""
-    lines = [
-        "| agent | cheese in training | P(cheese given decision square) | P(ends at the corner without it, given that "
-        "square) | P(ends at the corner given no cheese) | episodes at a decision square |",
-        "|---|---|---|---|---|---|",
-    ]
+    header = [
+        "agent", "cheese in training", "P(cheese given decision square)",
+        "P(ends at the corner without it, given that square)", "P(ends at the corner given no cheese)",
+        "episodes at a decision square",
+    ]  # fmt: skip
+    lines = []
     for row in rows:
         region = f"region {row['region']}" if row["region"] else "anywhere"
-        shares = [row[name] for name in ("p_cheese", "p_corner", "p_corner_without_cheese")]
-        cells = [shown(share) for share in shares]
-        lines.append(f"| {row['run']} | {region} | {' | '.join(cells)} | {row['p_cheese']['count']} |")
-    return "\n".join(lines) + "\n"
+        shares = [shown(row[name]) for name in ("p_cheese", "p_corner", "p_corner_without_cheese")]
+        lines.append([row["run"], region, *shares, row["p_cheese"]["count"]])
+    return markdown(header, lines)
 
 
 def goals_picture(rows: Sequence[dict[str, Any]], path: Path) -> Path:
     """P(cheese | decision square) by training region, and by the maze's side."""
-    import matplotlib.pyplot as plt
-
     rows = sorted(rows, key=lambda row: row["region"] or 99)
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
+    figure, [[left, right]] = new_figure(1, 2, 12, 4.6)
     names = [str(row["region"]) if row["region"] else "anywhere" for row in rows]
     _draw_bars(left, rows, names)
     for row, name in zip(rows, names, strict=True):

@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.mazes.choices import draw_mazes, maze_env
-from rl_interp.analysis.probes.regression import Score, auroc
-from rl_interp.core import stats
 from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD, MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import way
 from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.stats import bootstrap, mean, plain
+from rl_interp.core.stats import Estimate, auroc, bootstrap, mean
+from rl_interp.core.tables import markdown
 from rl_interp.saliency import METHODS, Method, Perturbation, parse_target, randomised
 
 FINE = Perturbation(sigma=1.5, stride=2)
@@ -25,7 +24,7 @@ FINE = Perturbation(sigma=1.5, stride=2)
 SHORTEST = 2
 """Steps from the mouse to the cheese below which there is nothing between them."""
 
-Judged = dict[str, dict[str, dict[str, Score]]]
+Judged = dict[str, dict[str, dict[str, Estimate]]]
 """Scores, as `judge` gives them, by method and by whose map it is: the agent's, or that of its weights shuffled."""
 
 
@@ -81,7 +80,7 @@ def judge_methods(
     return result | {"table": str(folder / "table.md"), "result": str(folder / "result.json")}
 
 
-def judge(mazes: Mazes, maps: NDArray[np.floating]) -> dict[str, Score]:
+def judge(mazes: Mazes, maps: NDArray[np.floating]) -> dict[str, Estimate]:
     """How well |map|, summed over each cell's pixels, finds what matters in its maze; 0.5 is a map that knows nothing.
 
     - `way`: AUROC of the cells on the way from the mouse to the cheese among the free cells that can be reached, but
@@ -129,17 +128,16 @@ def _auroc(truth: NDArray[np.bool_], weight: NDArray[np.floating], among: NDArra
     return float(auroc(truth[among], weight[among], np.ones((1, int(among.sum()))))[0])
 
 
-def _mean(values: Sequence[float]) -> Score:
+def _mean(values: Sequence[float]) -> Estimate:
     known = [value for value in values if np.isfinite(value)]  # where every free cell is on the way there is no AUROC
-    low, high = plain(bootstrap([known], mean)) or (None, None)
-    return Score(mean(known), low, high)
+    return bootstrap([known], mean)
 
 
-def judged_table(found: Mapping[str, Mapping[str, Mapping[str, Score]]]) -> str:
+def judged_table(found: Mapping[str, Mapping[str, Mapping[str, Estimate]]]) -> str:
     """A row a method and network, in Markdown."""
-    lines = ["| method | weights | way to the cheese | cheese | mouse |", "|---|---|---|---|---|"]
-    for name, both in found.items():
-        for which, scores in both.items():
-            cells = [f"{each.value:.2f} {stats.shown((each.low, each.high), '.2f')}" for each in scores.values()]
-            lines.append(f"| {name} | {which} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        [name, which, *(each.shown(".2f") for each in scores.values())]
+        for name, both in found.items()
+        for which, scores in both.items()
+    ]
+    return markdown(["method", "weights", "way to the cheese", "cheese", "mouse"], rows)

@@ -33,8 +33,9 @@ from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.interventions import Add, Intervention, Mean
-from rl_interp.core.pictures import save_figure
+from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.tables import markdown
 
 DoseCurves = dict[str, dict[str, dict[float, Effect]]]
 """Effects by vector, by what was added of it or of a control, and by scale."""
@@ -208,30 +209,26 @@ def steer(
 
 def steering_table(curves: DoseCurves, searches: Mapping[str, Search], shares: Mapping[str, Share]) -> str:
     """Effects on held-out mazes, and what becomes of whole episodes, in Markdown."""
-    lines = ["| intervention | change of P(step towards the cheese) | towards the corner |", "|---|---|---|"]
+    rows = []
     for name, kinds in curves.items():
         for kind, effects in kinds.items():
-            lines += [effect_line(f"{name} x {scale:+g}: {kind}", effects[scale]) for scale in (-1, 1)]
+            rows += [effect_cells(f"{name} x {scale:+g}: {kind}", effects[scale]) for scale in (-1, 1)]
     for kind, each in searches.items():
-        lines += [effect_line(f"{kind} {name}", effect) for name, effect in each.held_out.items()]
-    lines += ["", "| whole episodes | P(cheese given decision square) | episodes |", "|---|---|---|"]
-    for name, share in shares.items():
-        lines.append(f"| {name} | {shown(share.plain)} | {share.count} |")
-    return "\n".join(lines) + "\n"
+        rows += [effect_cells(f"{kind} {name}", effect) for name, effect in each.held_out.items()]
+    effects = markdown(["intervention", "change of P(step towards the cheese)", "towards the corner"], rows)
+    played = [[name, shown(share.plain), share.count] for name, share in shares.items()]
+    return f"{effects}\n{markdown(['whole episodes', 'P(cheese given decision square)', 'episodes'], played)}"
 
 
-def effect_line(name: str, effect: Effect) -> str:
+def effect_cells(name: str, effect: Effect) -> list[str]:
+    """A row: the change of the step towards the cheese with its interval, and of that towards the corner."""
     interval = stats.shown((effect.low, effect.high), "+.3f")
-    return f"| {name} | {effect.cheese:+.3f} {interval} | {effect.corner:+.3f} |"
+    return [name, f"{effect.cheese:+.3f} {interval}", f"{effect.corner:+.3f}"]
 
 
 def dose_picture(curves: DoseCurves, path: Path) -> Path:
     """Effects by scale, of vectors and their controls; a panel a vector."""
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(curves), figsize=(5.6 * len(curves), 4.4), layout="constrained", squeeze=False, sharey=True
-    )
+    figure, axes = new_figure(1, len(curves), 5.6 * len(curves), 4.4, sharey=True)
     for axis, (title, kinds) in zip(axes[0], curves.items(), strict=True):
         for kind, effects in kinds.items():
             scales = sorted([*effects, 0.0])

@@ -6,7 +6,6 @@ probe says little without a control: Hewitt & Liang 2019, arXiv 1909.03368.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,22 +14,12 @@ from sklearn.linear_model import RidgeCV
 
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import UserError
-from rl_interp.core.stats import FEWEST
+from rl_interp.core.stats import FEWEST, Estimate, auroc
 
 WIDEST = 512
 """Features that a probe sees; of more, the first principal components of what is fitted on."""
 RARE = 10
 """A yes-or-no concept that is true (or false) less often than this among the episodes of either side is left out."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """On held-out episodes, or mazes, with the 95% interval of a bootstrap over them; None of too few, or
-    where all resamples score the same."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 def probe(
@@ -40,8 +29,9 @@ def probe(
     episodes: NDArray[np.integer],
     seed: int = 0,
     shuffles: int = 0,
-) -> dict[str, Score]:
-    """Score a probe of each concept on features `[N, D]`; concepts too rare to be scored are left out.
+) -> dict[str, Estimate]:
+    """Score a probe of each concept on features `[N, D]`, with the 95% interval of a bootstrap over held-out episodes;
+    concepts too rare to be scored are left out.
 
     Args:
         labels: `[N]` of each concept.
@@ -86,7 +76,7 @@ def probe(
         enough = (shuffles or drawn.shape[1]) >= FEWEST
         low, high = np.nanpercentile(spread_of, [2.5, 97.5]).tolist() if enough else (0.0, 0.0)
         ends = (low, high) if low < high else (None, None)  # one of no width would read as certainty
-        found[name] = Score(float(np.mean(scores)), *ends)
+        found[name] = Estimate(float(np.mean(scores)), *ends)
     return found
 
 
@@ -114,18 +104,6 @@ def _prepared(
     strong = variances > 1e-6 * variances[-1]
     components = some.T @ (mixtures[:, strong] / np.sqrt(variances[strong]))[:, -WIDEST:]
     return fitted @ components, scored @ components
-
-
-def auroc(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Area under the ROC curve `[R]` of guesses `[N]` of whether `truth [N]` is above 0, for weights of the rows
-    `[R, N]`: the chance that a true one is guessed higher than a false one, ties counted half. NaN without both."""
-    order = np.argsort(guess, kind="stable")
-    starts = np.flatnonzero(np.diff(guess[order], prepend=-np.inf))  # of equal guesses
-    positive = truth[order] > 0
-    true, false = (np.add.reduceat(weights[:, order] * side, starts, axis=1) for side in (positive, ~positive))
-    below = false.cumsum(1) - false / 2
-    with np.errstate(invalid="ignore"):
-        return (true * below).sum(1) / (true.sum(1) * false.sum(1))
 
 
 def r_squared(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.playing import collect_store
-from rl_interp.analysis.probes.regression import Score, probe
+from rl_interp.analysis.probes.regression import probe
 from rl_interp.core.envs import EnvConfig, make_labelled
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.replay import activations, replay
-from rl_interp.core.stats import shown
+from rl_interp.core.stats import Estimate
 from rl_interp.core.store import ActivationStore
+from rl_interp.core.tables import markdown
 from rl_interp.saliency import randomised
 
 SHUFFLES = 20
 """Random orders of the labels that make the control."""
 
-Column = dict[str, Score]
+Column = dict[str, Estimate]
 """Scores by concept, of one thing that was probed."""
 
 
@@ -120,13 +121,11 @@ def _raw(env: EnvConfig, obs: NDArray[Any]) -> NDArray[np.float32]:
 def probes_table(columns: Mapping[str, Column], concepts: Mapping[str, Concept]) -> str:
     """A row a concept, best scores of the first column first, in Markdown."""
     names = list(columns)
-    lines = [f"| concept | score | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
-    first = columns[names[0]]
+    first, rows = columns[names[0]], []
     for concept in sorted(first, key=lambda each: -first[each].value):
         kind = "AUROC" if concepts[concept].kind == "boolean" else "R²"
-        cells = [f"{s.value:.2f} {shown((s.low, s.high), '.2f')}" for s in (columns[name][concept] for name in names)]
-        lines.append(f"| {concept} | {kind} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        rows.append([concept, kind, *(columns[name][concept].shown(".2f") for name in names)])
+    return markdown(["concept", "score", *names], rows)
 
 
 def _mean(column: Column) -> float:

@@ -164,8 +164,8 @@ def play_spliced(
     shares: dict[str, Any] = {}
     for name, ablation in RECOVERED.items():
         recovered = sae_package.return_recovered(returns["original"], returns["spliced"], returns[ablation])
-        shares[name] = recovered and recovered[0]
-        shares[f"{name}_interval"] = recovered and plain(recovered[1])
+        shares[name] = recovered and recovered.value
+        shares[f"{name}_interval"] = plain(recovered)
     return {
         **shares,
         "returns": {condition: returns[condition].tolist() for condition in conditions},

@@ -16,11 +16,11 @@ from rl_interp.agents.load import load_agent
 from rl_interp.analysis.sae.evaluation import RECOVERED, metrics_json, play_spliced
 from rl_interp.analysis.sae.runs import fit_runs, load_sae, newest_step, parent_of
 from rl_interp.analysis.sae.stability import stability
-from rl_interp.core import stats
+from rl_interp.core import stats, tables
 from rl_interp.core.cluster import connect
 from rl_interp.core.errors import RunError
 from rl_interp.core.files import write_json
-from rl_interp.core.pictures import save_figure
+from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
@@ -186,7 +186,7 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     }  # fmt: skip
     shown = [name for name in columns if any(row.get(name) is not None for row in found)]
     heads = ["hook", "variant", "latents", "k", "seeds", *(columns[name] for name in shown)]
-    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    rows = []
     for size, of_size in _sizes(found).items():
         cells = [*map(str, size), str(len(of_size))]
         for name in shown:
@@ -194,13 +194,13 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
             cell = f"{np.mean([row[name] for row in known]):.3g}" if known else ""
             if name in RECOVERED and known:
                 interval = _interval([row["returns"] for row in known], RECOVERED[name])
-                cell += f" {stats.shown(stats.plain(interval), '.2f')}"
+                cell += f" {stats.shown(interval.interval, '.2f')}"
             cells.append(cell)
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        rows.append(cells)
+    return tables.markdown(heads, rows)
 
 
-def _interval(returns: Sequence[dict[str, Sequence[float]]], ablation: str) -> stats.Interval | None:
+def _interval(returns: Sequence[dict[str, Sequence[float]]], ablation: str) -> stats.Estimate:
     """Of the mean over seeds of the return recovered, by drawing seeds anew and each one's episodes: wide rather than
     narrow, since the seeds' means differ by their episodes as well. The agent as trained and with its layer ablated
     played the same episodes for all, which count once."""
@@ -224,14 +224,9 @@ def _sizes(found: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[s
 
 def pareto(found: Sequence[dict[str, Any]], path: Path) -> Path:
     """FVU, and the return recovered where it was measured, against L0: a line for each kind and number of latents."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     names = {"fvu": "variance unexplained (FVU)", "return_recovered": "share of the return recovered"}
     shown = [name for name in names if any(row.get(name) is not None for row in found)]
-    figure, axes = plt.subplots(1, len(shown), figsize=(5.4 * len(shown), 4), layout="constrained", squeeze=False)
+    figure, axes = new_figure(1, len(shown), 5.4 * len(shown), 4)
     lines = list(dict.fromkeys((row["hook"], row["variant"], row["latents"]) for row in found))
     for panel, name in zip(axes[0], shown, strict=True):
         for number, line in enumerate(lines):

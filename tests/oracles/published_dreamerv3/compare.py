@@ -13,6 +13,7 @@ from rl_interp.agents.dreamerv3.behaviour import lambda_returns
 from rl_interp.agents.dreamerv3.convert import from_published
 from rl_interp.agents.dreamerv3.learner import Learner
 from rl_interp.core.envs import EnvConfig
+from rl_interp.core.tables import markdown
 
 
 @dataclass(frozen=True)
@@ -158,17 +159,17 @@ def table(errors: Mapping[str, float]) -> str:
     for name in errors:
         what, _, path = name.partition(" ")
         groups.setdefault(f"{what} of {'.'.join(path.split('.')[:2])}" if path else name, []).append(name)
-    lines = ["| what | tensors | largest relative error | limit |", "|---|---|---|---|"]
+    rows = []
     for group, names in groups.items():
         worst = max(errors[name] for name in names)
-        lines.append(f"| {group} | {len(names)} | {worst:.1e} | {limit(names[0]):.0e} |")
-    return "\n".join(lines)
+        rows.append([group, len(names), f"{worst:.1e}", f"{limit(names[0]):.0e}"])
+    return markdown(["what", "tensors", "largest relative error", "limit"], rows)
 
 
 def main() -> int:
     with np.load(sys.argv[1]) as arrays:
         errors = compare(dict(arrays), sys.argv[2])
-    print(table(errors))
+    print(table(errors), end="")
     above = [name for name, error in errors.items() if not error <= limit(name)]
     if above:
         print(f"above their limits: {', '.join(above)}")
