@@ -45,7 +45,7 @@ class HookPoint:
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """What an agent decides. Leaves are `[B, ...]` from `step` and `[T, B, ...]` from `unroll`."""
+    """What an agent returns. Leaves are `[B, ...]` from `step` and `[T, B, ...]` from `unroll`."""
 
     state: State = ()
     logits: Tensor | None = None

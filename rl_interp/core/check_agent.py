@@ -1,4 +1,4 @@
-"""The agent contract as a test that anyone can run on an agent of their own."""
+"""The agent contract, as a test that you can run on your own agent."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ ADVICE = (
     "scale observations by a constant, whatever their dtype, as in obs.float() / 255, or let `wrap(forward=...)` "
     "convert them so."
 )
-"""What to do about an agent that takes floats for other observations than the bytes that they were."""
+"""What to do about an agent that treats floats differently from the same values as bytes."""
 
 
 class ContractError(UserError):
@@ -30,10 +30,10 @@ def alike(got: Tensor, want: Tensor) -> bool:
 
 
 def rounding(dtype: torch.dtype, device: torch.device) -> float:
-    """Relative difference that another order or layout of the same computation can make.
+    """Relative difference that a different order or layout of the same computation can make.
 
     NVIDIA's convolutions, and where asked for its matrix products, take float32 with TF32's 10 bits of mantissa (by
-    default; which ones depends on the layout). That figure is NVIDIA's: it has not been measured by us on a GPU.
+    default; which ones depends on the layout). That figure is NVIDIA's; it is untested on GPU.
     """
     tf32 = torch.backends.cudnn.allow_tf32 or torch.backends.cuda.matmul.allow_tf32
     coarse = device.type == "cuda" and dtype == torch.float32 and tf32
@@ -41,13 +41,13 @@ def rounding(dtype: torch.dtype, device: torch.device) -> float:
 
 
 def largest_difference(got: Tensor, want: Tensor) -> float:
-    """Of preferences, those left out that are the same, such as -inf, which rules an action out."""
+    """The largest absolute difference of preferences; equal ones, also where both are -inf, count as 0."""
     return float((got - want)[got != want].abs().max()) if (got != want).any() else 0.0
 
 
 @contextmanager
 def taking_floats() -> Iterator[None]:
-    """Where floats are fed for observations that were bytes: a `ContractError` in place of the agent's own."""
+    """For blocks that feed floats in place of bytes: the agent's errors become a `ContractError` that says so."""
     try:
         yield
     except UserError:
@@ -67,7 +67,7 @@ def check_agent(agent: Agent, obs: Tensor) -> None:
     That `step` and `unroll` agree, that every hook point fires with the axes it declares, that a hook
     which changes nothing changes nothing, that hooks are gone afterwards, that batch elements do not
     influence one another, that `first` resets a recurrent agent's state, that bytes and the same values as
-    floats lead to the same decisions, and that the agent writes neither into what it is given nor into what
+    floats lead to the same preferences, and that the agent writes neither into what it is given nor into what
     it returned before.
 
     Raises:
@@ -120,7 +120,7 @@ def _check_output(agent: Agent, out: PolicyOutput, batch: int) -> None:
 
 
 def _check_memory(agent: Agent, obs: Tensor, first: Tensor) -> None:
-    """That a step leaves alone what it was given, and what the step before it returned."""
+    """That a step changes neither its inputs nor what the step before it returned."""
     given, state = obs.clone(), agent.initial_state(len(obs))
     kept = [leaf.clone() for leaf in _leaves(state)]
     before = agent.step(given, state, first)
@@ -135,7 +135,7 @@ def _check_memory(agent: Agent, obs: Tensor, first: Tensor) -> None:
 
 
 def _check_unroll(agent: Agent, obs: Tensor, first: Tensor) -> None:
-    """Against two steps."""
+    """That `unroll` agrees with two steps."""
     segment, state, stepped = torch.stack([obs, obs.flip(0)]), agent.initial_state(len(obs)), []
     actions = torch.zeros(2, len(obs), dtype=torch.long, device=obs.device)
     for now, taken in zip(segment, actions, strict=True):

@@ -1,4 +1,4 @@
-"""A Ray cluster (Moritz et al. 2018, arXiv 1712.05889), for what is worth spreading over machines."""
+"""A Ray cluster (Moritz et al. 2018, arXiv 1712.05889), for work that is worth spreading over machines."""
 
 import os
 import socket

@@ -73,7 +73,7 @@ def collect(
     dtype: str = "float32",
     progress: Callable[[int], None] = lambda rows: None,
 ) -> ActivationStore:
-    """Play whole episodes until at least `samples` decisions are stored, one row each.
+    """Play whole episodes until at least `samples` states are stored, one row each.
 
     Episodes under way when the number is reached are finished, not cut: cutting them would leave out
     the long ones' ends. Episode i is played with seed `seed + i`.

@@ -1,4 +1,4 @@
-"""`numba.njit` with what it compiles kept on disk, in whatever place this process may write to.
+"""`numba.njit` with a cache on disk, wherever this process may write one.
 
 Numba keeps it beside the source or in the user's cache directory (or in `NUMBA_CACHE_DIR`), and refuses to compile at
 all where it may write to none of them, as in a container whose user owns neither the package nor a home.
@@ -33,7 +33,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _own_directory() -> Path:
-    """That nobody else may write to: what is read back from a cache is executed."""
+    """Whether nobody else may write there: what is read back from a cache is executed."""
     path = Path(tempfile.gettempdir()) / f"rl-interp-numba-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()

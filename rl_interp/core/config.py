@@ -15,8 +15,8 @@ from rl_interp.core.read import RESTORE, fits
 T = TypeVar("T")
 
 SUBCLASS: dict[type, Callable[[Mapping[str, Any]], type]] = {}
-"""Of an abstract config, which of its subclasses plain values with an `id` are of. Whoever knows the subclasses says so
-here; it may raise a `UserError`."""
+"""For an abstract config class, a function from plain values with an `id` to the subclass that they describe. The
+module that knows the subclasses adds it; it may raise a `UserError`."""
 
 
 def to_plain(value: Any) -> Any:
@@ -31,8 +31,8 @@ def to_plain(value: Any) -> Any:
 
 
 def differences(recorded: Any, given: Any) -> str:
-    """The settings in which a config differs from another, or plain values from others, for a message; empty if in
-    none: `env.id is 'A', not 'B' as given, and k is 16, not 32 as given`."""
+    """The settings in which two configs, or trees of plain values, differ, for a message; empty if there are none:
+    `env.id is 'A', not 'B' as given, and k is 16, not 32 as given`."""
     theirs, ours = (dict(_leaves(to_plain(each))) for each in (recorded, given))
     found = [
         f"{name} is {reprlib.repr(theirs.get(name))}, not {reprlib.repr(ours.get(name))} as given"

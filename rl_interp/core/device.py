@@ -52,7 +52,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 def computes_in_bf16(precision: str, device: torch.device) -> bool:
-    """What a configuration's `precision` (auto, fp32 or bf16) comes to on a device.
+    """The precision that a configuration's `precision` (auto, fp32 or bf16) means on a device.
 
     Raises:
         UserError: bf16 is asked for, and the device's products in it are wrong.

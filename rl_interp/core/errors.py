@@ -16,27 +16,27 @@ class UserError(ValueError):
 
 
 class HookError(UserError):
-    """A hook that could not be placed, never fired, or changed what it must not change."""
+    """A hook that could not be placed, that never fired, or that changed what it must not change."""
 
 
 class NotFiniteError(UserError):
-    """Numbers of an agent that are NaN or infinite."""
+    """Values of an agent that are NaN or infinite."""
 
     def __init__(self, what: str):
         super().__init__(
-            f"{what} are NaN or infinite, so nothing can be told from them; look at the agent's weights and inputs."
+            f"{what} are NaN or infinite, so no result follows from them; look at the agent's weights and inputs."
         )
 
 
 class RunError(UserError):
-    """A run directory that is missing, altered, or of another kind than asked for."""
+    """A run directory that is missing, altered, or not of the kind asked for."""
 
 
 class ShapeError(RunError):
-    """Weights of another shape than the agent's that they are to be loaded into.
+    """Weights whose shapes are not those of the agent that they are to be loaded into.
 
     Attributes:
-        have, want: the shapes of the first tensor that differs, there and here; None where there is none.
+        have, want: the shapes of the first tensor that differs, in the file and in the agent; None where it has none.
     """
 
     def __init__(self, sentence: str, have: tuple[int, ...] | None, want: tuple[int, ...] | None):

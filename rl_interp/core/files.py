@@ -87,7 +87,7 @@ def recover(target: Path | str) -> None:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what dead commands left of their writing beside `target`, in it, and in the directories in it."""
+    """Remove what killed commands left unfinished beside `target`, in it, and in the directories in it."""
     recover(target)
     inside = [path for path in target.iterdir() if path.is_dir()] if target.is_dir() else []
     for directory in (target.parent, target, *inside):
@@ -158,7 +158,7 @@ def full_disk_said(path: Path | str) -> Iterator[None]:
 
 
 def sync(path: Path) -> None:
-    """Have what was written to a file, or to all of a directory, reach the disk."""
+    """Flush a file, or everything in a directory, to the disk."""
     for file in path.rglob("*") if path.is_dir() else [path]:
         if file.is_file():
             with open(file, "rb") as opened:
@@ -254,8 +254,8 @@ def _finish(holder: Path) -> None:
 
 
 def _exchange(temporary: Path, target: Path, aside: Path) -> None:
-    """Put one directory in the place of another: in one step where the system can, else in two, between which
-    `recover` finds the way."""
+    """Replace one directory by another: in one step where the system can, else in two, which `recover` finishes after
+    a kill between them."""
     if not _exchange_at_once(temporary, target):
         os.rename(target, aside)
         os.rename(temporary, target)
@@ -293,7 +293,7 @@ def _fits(path: Path, patterns: Sequence[str]) -> bool:
 
 
 def _end_of_lines(file: io.FileIO) -> int:
-    """Where the last whole line ends."""
+    """The position at which the last whole line ends."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - 4_096)

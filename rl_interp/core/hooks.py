@@ -173,7 +173,7 @@ def run_with_cache(
 
 
 def hook_point(agent: Agent, name: str) -> HookPoint:
-    """The agent's hook point of that name, or a `HookError` that lists those there are."""
+    """The agent's hook point of that name; a `HookError` lists the known ones if there is none."""
     if name not in agent.hook_points:
         raise HookError(unknown("hook point", name, agent.hook_points))
     return agent.hook_points[name]

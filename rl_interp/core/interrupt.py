@@ -7,8 +7,8 @@ from types import FrameType
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user stopped a long command; what was done is saved, as the message says. It is no `Exception`, so that
-    nobody who handles what goes wrong takes it for that."""
+    """The user stopped a long command; what was done is saved, as the message says. It is no `Exception`, so
+    that handlers of errors let it through."""
 
 
 class Stop:

@@ -30,7 +30,7 @@ class Intervention:
         raise NotImplementedError
 
     def hooks(self) -> dict[str, Hook]:
-        """What it places, by hook point: itself at `at`, and more where it reads other points too."""
+        """The hooks to place, by hook point: itself at `at`, and others where it reads further points."""
         return {self.at: self}
 
     @property
@@ -189,7 +189,7 @@ class Transcode(Intervention):
 
 @dataclass(frozen=True)
 class During(Intervention):
-    """Another intervention, in one phase or at some times alone: `During(Clamp(...), phase="imagine", times=[3])`
+    """An intervention limited to one phase or to some times: `During(Clamp(...), phase="imagine", times=[3])`
     clamps at the fourth imagined step. Times count a point's calls within each phase."""
 
     at: str = field(init=False)

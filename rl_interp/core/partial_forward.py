@@ -14,7 +14,7 @@ from rl_interp.core.hooks import hook_point, run_with_cache
 
 
 class PartialForward:
-    """What an agent makes of observations, again and again, with other values at one hook point.
+    """What an agent returns for observations, again and again, with different values at one hook point.
 
     What was finished when the point's value was there is not computed again: modules that are called once answer with
     what they gave the first time. Of these, only those that something after the point reads, such as the other arm of a
@@ -25,7 +25,7 @@ class PartialForward:
 
     Raises:
         HookError: no such hook point, or one whose value is not there exactly once in a step, or is no module's output;
-            or an agent of which running again makes other decisions, such as one that writes into its input in place.
+            or an agent that gives different preferences when it is run again, such as one that writes into its input.
     """
 
     def __init__(self, agent: Agent, obs: Tensor, at: str):
@@ -96,8 +96,8 @@ class PartialForward:
 
     @torch.no_grad()
     def __call__(self, values: Tensor, rows: Tensor | None = None) -> PolicyOutput:
-        """Decisions with `values [P, ...]` at the point, each on one of the observations, `rows [P]` (by default the
-        P-th)."""
+        """What the agent returns with `values [P, ...]` at the point, each on one of the observations, `rows [P]` (by
+        default the P-th)."""
         count = len(values)
         rows = torch.arange(count, device=values.device) if rows is None else rows
 

@@ -1,4 +1,4 @@
-"""Reading files that anybody may have written, damaged or altered.
+"""Reading untrusted files, which may be damaged or altered.
 
 What is wrong with one becomes one sentence, a `RunError` that names the file and what to do; nothing in one is run; and
 what it says of its size is compared before memory is taken for it.
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from rl_interp.core.errors import RunError, UserError
 
 RESTORE = "restore it from where it came"
-"""What helps against most damages."""
+"""What helps against most damage."""
 
 _MIB = 2**20
 MAX_YAML = _MIB // 16
@@ -40,7 +40,7 @@ at most."""
 
 @contextmanager
 def reading(path: Path | str, remedy: str = RESTORE, what: str = "can't be read") -> Iterator[None]:
-    """Whatever goes wrong in the block is the file's fault, and is said in one sentence.
+    """Whatever goes wrong in the block is the file's fault, and becomes an error of one sentence.
 
     Parsers raise any exception at all on damaged files, so all are caught; those of this suite pass.
     """
@@ -57,7 +57,7 @@ def reading(path: Path | str, remedy: str = RESTORE, what: str = "can't be read"
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, in one short line."""
+    """An error's message, as one short line."""
     lines = str(error).strip().splitlines()
     return lines[0][:200].rstrip(".") if lines else type(error).__name__
 

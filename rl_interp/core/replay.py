@@ -6,6 +6,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,14 @@ from rl_interp.core.store import ActivationStore
 
 @dataclass(frozen=True)
 class Visit:
-    """A recorded state, come to again."""
+    """A recorded state, visited again."""
 
     sample: int
     """Its number in the store."""
     episode: int
     step: int
     action: int
-    """What was done in it."""
+    """The action taken in it."""
     obs: NDArray[Any]
     env: LabelledEnv
     """In this state until the next visit is asked for: `env.render()` is its screen, `env.cells()` its ground truth."""
@@ -60,9 +61,9 @@ def revisit(config: EnvConfig, store: ActivationStore, samples: NDArray[np.integ
 
 def replay(config: EnvConfig, store: ActivationStore, episodes: NDArray[np.integer] | None = None) -> Iterator[Episode]:
     """Play the episodes of a store again, all or those of the given numbers, in the order of their numbers."""
-    number = store.column("episode")
-    for episode in np.unique(number if episodes is None else episodes):
-        visits = list(revisit(config, store, np.flatnonzero(number == episode)))
+    samples = None if episodes is None else np.flatnonzero(np.isin(store.column("episode"), episodes))
+    for _, states in groupby(revisit(config, store, samples), key=lambda visit: visit.episode):
+        visits = list(states)
         yield Episode(np.stack([each.obs for each in visits]), np.array([each.action for each in visits], np.int64))
 
 

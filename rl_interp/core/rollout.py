@@ -18,7 +18,7 @@ from rl_interp.core.interventions import Intervention, as_hooks
 
 @dataclass(frozen=True)
 class Episodes:
-    """Whole episodes: undiscounted extrinsic returns and lengths in decisions, `[N]`, in order of start."""
+    """Whole episodes: undiscounted extrinsic returns and lengths in steps, `[N]`, in order of start."""
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]

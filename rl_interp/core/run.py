@@ -111,8 +111,8 @@ class Run:
         """Write the configuration of a training that is made longer; `extended` in meta.json lists when that was.
 
         Args:
-            before: decisions that the run was to be trained for until now.
-            now: decisions from now on.
+            before: environment steps that the run was to be trained for until now.
+            now: environment steps from now on.
         """
         meta, text = self.meta, self._config_text(config)
         change = {"from": before, "to": now, "at": max(self.checkpoint_steps(), default=0)}
@@ -236,7 +236,7 @@ class Run:
         return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
 
     def newest_step(self) -> int:
-        """Of the checkpoints."""
+        """The step of the newest checkpoint."""
         if not (steps := self.checkpoint_steps()):
             raise RunError(f"{self.path} has no checkpoint; train it further, or give another run.")
         return steps[-1]
@@ -303,7 +303,7 @@ class Run:
         return Run(Path(target))
 
     def weights_sha256(self, step: int) -> str:
-        """Of a checkpoint's weights, as its manifest has it: what a result that is made from them records."""
+        """The checksum of a checkpoint's weights, from its manifest; results made from the weights record it."""
         manifest = self.path / "checkpoints" / str(step) / "manifest.json"
         return read_manifest(manifest.parent, ["model.safetensors"])["files"]["model.safetensors"]
 
@@ -312,12 +312,12 @@ class Run:
         return self.weights(step).load()
 
     def weights(self, step: int | None = None, infinite: Sequence[str] = ()) -> Weights:
-        """The checkpoint's weights to be read: names, shapes and types are known, values come when asked for. Those
-        named by `infinite` may be so."""
+        """The checkpoint's weights, opened: names, shapes and types are known, values are read when asked for. Those
+        named in `infinite` may have infinite values."""
         return Weights(self.checkpoint(step) / "model.safetensors", "restore it, or use another checkpoint", infinite)
 
     def has_state(self, step: int) -> bool:
-        """Whether the checkpoint holds the training state; one that was shared holds the weights only."""
+        """Whether the checkpoint holds the training state; a shared one holds the weights only."""
         return (self.path / "checkpoints" / str(step) / "state.pt").is_file()
 
     def load_state(self, step: int | None = None) -> dict[str, Any]:
@@ -353,7 +353,7 @@ def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], source: Pa
 
 
 def provenance() -> dict[str, Any]:
-    """Versions, git commit, hardware, time and command: what a result needs to be made again."""
+    """Versions, git commit, hardware, time and command: what it takes to reproduce a result."""
     versions = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:

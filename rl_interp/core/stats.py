@@ -26,7 +26,7 @@ from rl_interp.core.errors import UserError
 FEWEST = 5
 """Values that a bootstrap needs in every stratum to give an interval."""
 TOO_FEW = f"no interval: fewer than {FEWEST}, or too few that differ"
-"""What is said where there is none."""
+"""What is shown instead of such an interval."""
 
 
 def iqm(scores: ArrayLike) -> float:

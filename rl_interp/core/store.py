@@ -161,7 +161,7 @@ class ActivationStore:
 
     @property
     def sha256(self) -> str:
-        """Of its manifest, which has those of all its files: what a result that is made from the store records."""
+        """The checksum of its manifest, which holds those of all its files; results made from the store record it."""
         return sha256(self.path / "manifest.json")
 
     def columns(self) -> list[str]:
@@ -195,7 +195,7 @@ class ActivationStore:
         return out
 
     def locate(self, row: int) -> str:
-        """Where a row is kept, for a message."""
+        """The file and row in which a row is kept, for a message."""
         sample, position = divmod(row, self.positions)
         shard = int(np.searchsorted(self._starts, sample, side="right") - 1)
         at = f", position {position}" if self.positions > 1 else ""
@@ -203,7 +203,7 @@ class ActivationStore:
 
 
 def _read_manifest(store: Path) -> dict[str, Any]:
-    """A store's manifest, if it is one, its numbers add up, and every file has its sha256."""
+    """A store's manifest, checked: it is one, its numbers add up, and every file has its sha256."""
     path = store / "manifest.json"
     manifest = read_manifest(store, ["index.parquet"], REMEDY)
     kinds = {"hook": str, "rows": int, "sample_shape": list, "dtype": str, "shards": list, "provenance": dict}

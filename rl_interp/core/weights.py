@@ -1,4 +1,4 @@
-"""Weights and training states out of files that anybody may have written: sizes before memory, and nothing is run."""
+"""Weights and training states from untrusted files: sizes are checked before memory is taken, and nothing is run."""
 
 import itertools
 import json
@@ -63,7 +63,7 @@ class Weights:
         self.dtypes = {name: _single(_DTYPES[entry["dtype"]]) for name, entry in header.items()}
 
     def load(self) -> dict[str, Tensor]:
-        """All of them."""
+        """Read all of them."""
         loaded = {name: torch.empty(shape, dtype=self.dtypes[name]) for name, shape in self.shapes.items()}
         self.read_into(loaded)
         return loaded

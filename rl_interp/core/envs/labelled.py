@@ -19,7 +19,7 @@ class Concept:
 
 
 def concepts_sha256(concepts: Mapping[str, Concept]) -> str | None:
-    """Of names and meanings: labels of another sum mean something else. None where there are no concepts."""
+    """A checksum of names and meanings: labels under a different one mean something else. None without concepts."""
     plain = {name: asdict(concept) for name, concept in concepts.items()}
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest() if plain else None
 
@@ -61,7 +61,7 @@ class LabelledEnv(Protocol):
         ...
 
     def cells(self) -> Cells:
-        """What is true of each cell in view now; nothing where there are no cells."""
+        """The ground truth of each cell in view now; empty where there are no cells."""
         ...
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

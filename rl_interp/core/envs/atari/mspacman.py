@@ -9,7 +9,7 @@ as left, in frames at walls and corners: where the player heads is in byte 5 alw
 
 The game stops for its animations: before each life, when a ghost is eaten, a maze is cleared or the player
 is caught. RAM 39 tells which, counting up by one every eighth frame; what the stick does then changes
-nothing. A life is taken from `lives` at the end of its animation only, 17 to 21 decisions after the
+nothing. A life is taken from `lives` at the end of its animation only, 17 to 21 steps after the
 collision.
 """
 
@@ -34,7 +34,7 @@ PILLS = {2: (150.0, 149.5), 3: (150.0, 17.5), 4: (10.0, 150.5), 5: (10.0, 18.5)}
 """Bit of RAM 117 to the screen position of the power pill that it stands for."""
 
 HORIZON = 15
-"""Decisions of `dies_soon`: one second of play at frame skip 4."""
+"""Steps of `dies_soon`: one second of play at frame skip 4."""
 
 _DIRECTIONS = ("up", "right", "down", "left")
 """Of the lowest two bits of RAM 5, from 0."""
@@ -45,6 +45,7 @@ _RESUMES = (33, 49, 53)
 """Its last values before the game goes on: at the start, with the next life or maze, and after a ghost was eaten. That
 is on the frame that makes RAM 30, which counts frames, a multiple of 8."""
 
+# What a concept means is part of a store's checksum of its labels, so the texts stay as they are.
 CONCEPTS: dict[str, Concept] = {
     "ghost_near": Concept(f"a ghost that kills (neither edible nor on its way home) within {NEAR} px"),
     **{f"ghost_near_{side}": Concept(f"the nearest such ghost is near, and mostly {side}") for side in _DIRECTIONS},
@@ -112,7 +113,7 @@ def labels(ram: NDArray[np.uint8], frames: int = 4) -> dict[str, float]:
 
 def hindsight(columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.bool_]]:
     """`dies_soon` for each step of a whole episode, from its columns `dying` and `controllable`, both before each
-    decision. Counted back from the collision; where the episode is cut off, no later one is known and none counts."""
+    step. Counted back from the collision; where the episode is cut off, no later one is known and none counts."""
     dying = np.asarray(columns["dying"]) > 0
     caught = dying & ~np.concatenate([[False], dying[:-1]])
     ahead = np.lib.stride_tricks.sliding_window_view(np.concatenate([caught[1:], np.zeros(HORIZON, bool)]), HORIZON)

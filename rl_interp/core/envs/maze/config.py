@@ -13,7 +13,7 @@ from rl_interp.core.stats import plain, wilson
 
 ID = "rl_interp/Maze-v0"
 WORLD = 25
-"""Cells along a side of the world that a maze lies in the middle of."""
+"""Cells along a side of the world, in whose middle a maze lies."""
 CELL, MARGIN = 2, 6
 """Pixels along a cell of an observation, and of wall above and left of the world. A cell's pixels start at an even one,
 so that a layer that halves the picture has one position a cell."""
@@ -21,9 +21,9 @@ ACTIONS = ("up", "down", "left", "right", "stay")
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1), (0, 0))
 """Where each action leads, as (rows down, columns right)."""
 MASTERED = 0.8
-"""Share of the largest mazes so far that is to be solved before a curriculum goes on."""
+"""Share of the largest mazes so far that must be solved before a curriculum goes on to larger ones."""
 _NEVER_APART = 2
-"""In a region of so many cells, the way to the cheese never leaves the way to the corner."""
+"""With a region of at most so many cells, the way to the cheese never leaves the way to the corner."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class MazeConfig(EnvConfig):
     min_side: int = 3
     """Cells along the side of the smallest maze: odd, at least 3."""
     max_side: int = 25
-    """Cells along the side of the largest: odd, at most 25. Every odd side between is as likely."""
+    """Cells along the side of the largest: odd, at most 25. Every odd side from the smallest on is equally likely."""
     region: int = 0
     """The cheese lies in one of the free cells of the region x region cells at the maze's top right; 0: anywhere."""
     start: Literal["bottom left", "anywhere"] = "bottom left"
     """Where the mouse starts: at the maze's bottom left, as published, or in any free cell. Scores are from there."""
     curriculum: bool = False
-    """Whether training begins in mazes of `min_side`; larger ones follow as four fifths of the largest so
-    far are solved."""
+    """Whether training begins in mazes of `min_side`; larger ones follow once four fifths of the
+    largest so far are solved."""
     cheese: bool = True
     """Whether there is one. Without it an episode lasts until it is truncated, and gives nothing."""
     decision: bool = False

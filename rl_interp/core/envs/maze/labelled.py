@@ -72,7 +72,7 @@ class MazeLabelled(LabelledGame):
 
     @property
     def maze(self) -> Mazes:
-        """The maze as it stands, of which `edit` gives others to `reset` to."""
+        """The maze as it stands; `reset` takes what its `edit` returns."""
         return self.game.vector.mazes
 
     def labels(self) -> dict[str, float]:

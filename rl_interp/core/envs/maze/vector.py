@@ -17,7 +17,7 @@ from rl_interp.core.errors import UserError
 
 _MOVES = np.array(MOVES)
 _TRIED = 100
-"""Episodes in the largest mazes by which they are judged."""
+"""Episodes in the largest mazes after which a curriculum decides whether to go on."""
 
 
 class MazeVector:
