@@ -7,7 +7,6 @@ out, cache = rl_interp.run_with_cache(loaded.agent, obs, names=["fc.post"])
 
 import importlib
 import os
-import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -18,6 +17,8 @@ if _lost := [name for name in ("agents", "sae", "saliency") if not os.path.isdir
         f"{', '.join(f'{name} -> ../{name}' for name in _lost)}; make them with `cd {__path__[0]} && ln -sf "
         f"{' '.join(f'../{name}' for name in _lost)} .`, or clone the repository again."
     )
+
+from rl_interp._gymnasium import announce
 
 if TYPE_CHECKING:
     from rl_interp.agents.load import load_agent
@@ -46,10 +47,7 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module 'rl_interp' has no attribute {name!r}")
 
 
-if "gymnasium" in sys.modules:  # which is not imported for this alone
-    from rl_interp.core.envs.maze import register
-
-    register()
+announce()
 
 __all__ = [
     "Agent",

@@ -158,7 +158,7 @@ class Run:
                     if name != str(path):
                         warnings.warn(f"the run {path} is called {name} now.", stacklevel=2)
                     return cls(candidate)
-        known = sorted({found.parent.name for folder in folders for found in folder.glob("*/meta.json")})
+        known = dict.fromkeys(meta.parent.name for folder in folders for meta in sorted(folder.glob("*/meta.json")))
         raise RunError(
             f"{unknown('run', str(path), known)} Looked for as a path and in {', '.join(map(str, folders))}; a run is "
             f"a directory with config.yaml and meta.json, and {FOLDERS} may name more folders."

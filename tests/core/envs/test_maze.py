@@ -1,6 +1,8 @@
 """Mazes: layout, solver, decision square, the vector convention, and what is true of cells."""
 
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
 
 import gymnasium
@@ -274,6 +276,12 @@ def test_a_walled_in_mouse_controls_nothing():
     walls = np.ones_like(maze.walls)
     walls[0, *maze.mouse[0]] = False
     assert labels(replace(maze, walls=walls, cheese=np.array([[-1, -1]])))[0]["controllable"] == 0
+
+
+@pytest.mark.parametrize("imports", ["gymnasium, rl_interp", "rl_interp, gymnasium"])
+def test_gymnasium_knows_it_whichever_is_imported_first(imports):
+    code = f"import {imports}; print(gymnasium.make('rl_interp/Maze-v0', region=5).observation_space.shape)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "(3, 64, 64)\n"
 
 
 def test_gymnasium_makes_it_and_finds_nothing_wrong():

@@ -92,12 +92,3 @@ class MazeConfig(EnvConfig):
 
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         return {"success_rate": float((returns > 0).mean()), "success_rate_interval": plain(wilson(returns > 0))}
-
-
-def register() -> None:
-    """Make `gymnasium.make("rl_interp/Maze-v0", region=5)` work. Importing `rl_interp` after `gymnasium` does it; in
-    the other order, `gymnasium.make("rl_interp.core.envs.maze.labelled:rl_interp/Maze-v0")` does."""
-    import gymnasium
-
-    if ID not in gymnasium.registry:
-        gymnasium.register(ID, entry_point="rl_interp.core.envs.maze.labelled:make")

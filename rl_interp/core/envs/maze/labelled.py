@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from rl_interp.core.envs.games import LabelledGame
 from rl_interp.core.envs.labelled import Cells
-from rl_interp.core.envs.maze.config import MazeConfig, register
+from rl_interp.core.envs.maze.config import MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import CONCEPTS, cells, labels
 from rl_interp.core.envs.maze.vector import MazeVector
@@ -90,6 +90,3 @@ def make(**options: Any) -> MazeLabelled:
     """What Gymnasium calls: `options` are those of a `MazeConfig`."""
     options.pop("render_mode", None)  # there is one
     return MazeLabelled(MazeConfig(**options))
-
-
-register()
