@@ -19,7 +19,7 @@ from rl_interp.analysis.mazes.goals import (
 )
 from rl_interp.analysis.mazes.saliency import judge
 from rl_interp.analysis.mazes.search import at_mean, elsewhere, move_cheese, search
-from rl_interp.analysis.mazes.steering import cheese_vector, corner_vector, steer
+from rl_interp.analysis.mazes.steering import cheese_vector, corner_vector, parse_vector, steer
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import way
@@ -111,6 +111,17 @@ def test_steering_by_vectors_does_what_was_planted_and_its_controls_do_nothing(m
     assert float(corner_vector(agent, mazes, "detect")[:, CHEESE_CHANNEL].abs().max()) == 0
     clamped = effect(agent, mazes, [Clamp("detect", units=[CHEESE_CHANNEL], value=0.0)])
     assert clamped.cheese == pytest.approx(WRONG - RIGHT, abs=1e-4)
+
+
+def test_a_vector_is_read_from_its_name_point_and_scale(mazes):
+    maze = mazes[:1]
+    read = parse_vector("cheese:detect=-1.5", Planted(), maze)
+    assert isinstance(read, Add)
+    assert (read.at, read.scale) == ("detect", -1.5)
+    torch.testing.assert_close(read.direction, cheese_vector(Planted(), maze, "detect")[0])
+    for text in ("wall:detect=1", "cheese:detect", "cheese=1"):
+        with pytest.raises(UserError, match="it has the form cheese:HOOK=SCALE or corner:HOOK=SCALE"):
+            parse_vector(text, Planted(), maze)
 
 
 def test_vectors_of_their_own_go_with_each_maze_through_whole_episodes():

@@ -1,9 +1,21 @@
 import pytest
 import torch
 
-from rl_interp.core.errors import HookError
+from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import run_with_cache, run_with_hooks
-from rl_interp.core.interventions import Add, Clamp, During, Mean, Patch, Resample, Splice, Transcode, Zero, as_hooks
+from rl_interp.core.interventions import (
+    Add,
+    Clamp,
+    During,
+    Mean,
+    Patch,
+    Resample,
+    Splice,
+    Transcode,
+    Zero,
+    as_hooks,
+    parse_clamp,
+)
 
 
 def after(agent, obs, *interventions):
@@ -26,6 +38,13 @@ def test_zero_clamp_and_mean_touch_only_their_units(conv_agent, conv_obs, plain)
     changed = after(conv_agent, conv_obs, Mean("conv.post", mean=mean, units=[1]))
     torch.testing.assert_close(changed[:, 1], mean[1].expand(5, 6, 6))
     assert torch.equal(changed[:, [0, 2]], value[:, [0, 2]])
+
+
+def test_a_clamp_is_read_from_its_point_unit_and_value():
+    assert parse_clamp("block1.res1.sum:12=-0.5") == Clamp("block1.res1.sum", units=[12], value=-0.5)
+    for text in ("fc.post=2", "fc.post:x=2", "fc.post:1", "fc.post:1=two"):
+        with pytest.raises(UserError, match=f"clamp '{text}' given; it has the form HOOK:UNIT=VALUE"):
+            parse_clamp(text)
 
 
 def test_mean_with_positions_keeps_them(conv_agent, conv_obs, plain):

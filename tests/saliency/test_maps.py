@@ -194,6 +194,32 @@ def test_a_feature_is_a_target_through_its_hook_point(agent, obs):
     assert_unhooked(agent)
 
 
+def test_a_unit_is_named_with_its_hook_point(agent, obs):
+    named = parse_target("unit:hidden:5", ())
+    np.testing.assert_array_equal(
+        saliency_map(agent, obs, named), saliency_map(agent, obs, Feature("hidden", lambda values: values, 5))
+    )
+    for text in ("unit:5", "unit:hidden:x", "unit:hidden:"):
+        with pytest.raises(UserError, match="a unit is named as unit:HOOK:N"):
+            parse_target(text, ())
+
+
+def test_a_method_needs_nothing_but_its_name_in_the_table(agent, obs, monkeypatch):
+    monkeypatch.setitem(METHODS, "mean", lambda agent, obs, target, state=None: obs.float().mean(1).numpy())
+    np.testing.assert_array_equal(saliency_map(agent, obs, Value(), "mean"), obs.float().mean(1))
+    assert randomisation_check(agent, obs, Value(), "mean") == pytest.approx(1), "it looks at the picture alone"
+    monkeypatch.setitem(METHODS, "broken", lambda agent, obs, target, state=None: np.full((3, SIZE, SIZE), np.nan))
+    with pytest.raises(UserError, match="the maps of value are NaN or infinite"):
+        saliency_map(agent, obs, Value(), "broken")
+
+
+def test_methods_with_gradients_refuse_symbols_whoever_calls_them(agent, obs):
+    agent.observation = "symbols"
+    for method in (Gradient(), IntegratedGradients()):
+        with pytest.raises(UserError, match="symbols was given, which have no gradient; use perturbation"):
+            method(agent, obs, Value())
+
+
 def test_a_map_of_a_shuffled_network_is_another_map(agent, obs):
     control = randomised(agent)
     for mine, shuffled in zip(agent.parameters(), control.parameters(), strict=True):

@@ -1,6 +1,6 @@
 """What a maze agent chooses where its mouse stands, above all at the decision square, where the way to the cheese
-leaves the way to the corner. The policy is asked there, without playing on; an agent with a memory as if it came there
-first.
+leaves the way to the corner. The policy is asked there without playing on; an agent with a memory is asked as if the
+episode began there.
 """
 
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def ask(agent: Agent, mazes: Mazes, interventions: Sequence[Intervention] = ()) 
 
 @torch.no_grad()
 def activations(agent: Agent, mazes: Mazes, at: str) -> Tensor:
-    """`[N, ...]` at a hook point, each maze seen first."""
+    """`[N, ...]` at a hook point, for mazes as they stand."""
     hook_point(agent, at)
     obs = torch.from_numpy(mazes.observations()).to(agent.device)
     return run_with_cache(agent, obs, names=[at])[1][at]
@@ -116,8 +116,8 @@ def towards(mazes: Mazes) -> Steps:
 
 @dataclass(frozen=True)
 class Effect:
-    """Of an intervention on N mazes: the mean change of P(step towards the cheese) and towards the corner, with the
-    95% interval of the first over mazes; None of too few."""
+    """What an intervention does in N mazes: the mean change of P(step towards the cheese) and of P(step towards the
+    corner), with the 95% interval of the first over mazes; None of too few."""
 
     cheese: float
     low: float | None
@@ -131,12 +131,12 @@ class Effect:
 
     @staticmethod
     def between(before: Choices, after: Choices) -> "Effect":
-        """What changed the choices in the same mazes."""
+        """The change from one to the other, in the same mazes."""
         changed = after[0] - before[0]
         cheese = bootstrap([changed], mean)
         return Effect(cheese.value, cheese.low, cheese.high, float((after[1] - before[1]).mean()))
 
 
 def effect(agent: Agent, mazes: Mazes, interventions: Sequence[Intervention]) -> Effect:
-    """What interventions do at the decision squares of mazes that have one."""
+    """What interventions do at the decision squares."""
     return Effect.between(choices(agent, mazes), choices(agent, mazes, interventions))

@@ -2,7 +2,7 @@
 clamped at one position moves its goal there.
 
 Turner et al. 2023, "Understanding and controlling a maze-solving policy network", arXiv 2310.08043, §2 and §3.2. An
-agent with a memory is asked as if each cell were its first.
+agent with a memory is asked as if the episode began at each cell.
 """
 
 from collections.abc import Sequence
@@ -51,7 +51,7 @@ def draw_field(
         path: .png to write; by default in the run's analyses/.
 
     Raises:
-        UserError: not a maze agent, an impossible maze, or an intervention in another form.
+        UserError: not a maze agent, an impossible maze, or an intervention that is not of that form.
     """
     maze = _draw_maze(loaded, seed, side)
     fields = [("as it is", vector_field(loaded.agent, maze))]
@@ -175,7 +175,7 @@ def retarget(agent: Agent, env: MazeConfig, maze: Mazes, at: str, channel: int, 
 
     Raises:
         UserError: other than one maze, or a channel that is not there.
-        HookError: a point without positions, or one that can't be run again from.
+        HookError: a point without positions, or one from which the network can't be run on.
     """
     _require_one(maze)
     # Every step of every way is one row: which cell it leads to, where the mouse then stands, and what it has to do.
@@ -205,7 +205,7 @@ def retarget(agent: Agent, env: MazeConfig, maze: Mazes, at: str, channel: int, 
 
 
 def _ways(maze: Mazes) -> list[NDArray[np.int64]]:
-    """The cells from the mouse to each free cell that it can reach, `[steps + 1, 2]` each, but its own."""
+    """A shortest way from the mouse to each other cell that it can reach, `[steps + 1, 2]` each."""
     steps = maze.distances(maze.mouse)[0]
     came = {tuple(maze.mouse[0].tolist()): [maze.mouse[0]]}
     for cell in np.argwhere(steps > 0)[np.argsort(steps[steps > 0], kind="stable")]:
@@ -270,7 +270,7 @@ def retargeting_picture(maze: Mazes, found: Retargeting, title: str, path: Path)
 
 
 def _show(axis: Any, maze: Mazes, title: str) -> None:
-    """The maze, cut to what of the world it fills."""
+    """The maze, without the rest of the world."""
     axis.imshow(maze.picture())
     _frame(axis, maze)
     axis.set_axis_off()

@@ -20,7 +20,7 @@ from rl_interp.core.tables import markdown
 from rl_interp.saliency import METHODS, Method, Perturbation, parse_target, randomised
 
 FINE = Perturbation(sigma=1.5, stride=2)
-"""A mask a cell: the usual ones, made for Atari's screens, are wider than the walls between ways."""
+"""A mask a cell: the usual masks, made for Atari's screens, are wider than the walls between ways."""
 SHORTEST = 2
 """Steps from the mouse to the cheese below which there is nothing between them."""
 
@@ -81,18 +81,18 @@ def judge_methods(
 
 
 def judge(mazes: Mazes, maps: NDArray[np.floating]) -> dict[str, Estimate]:
-    """How well |map|, summed over each cell's pixels, finds what matters in its maze; 0.5 is a map that knows nothing.
+    """How well |map|, summed over each cell's pixels, finds what matters in its maze; 0.5 is chance.
 
-    - `way`: AUROC of the cells on the way from the mouse to the cheese among the free cells that can be reached, but
-      for both ends, which are the only cells with colours of their own.
-    - `cheese`: share of the other free cells that weigh less than the cheese's.
+    - `way`: AUROC of the cells on the way from the mouse to the cheese among the free cells that can be reached. Both
+      ends are left out, since they are the only cells with colours of their own.
+    - `cheese`: the share of the other free cells that weigh less than the cheese's.
     - `mouse`: the same for the mouse's.
 
     Args:
         maps: `[N, 64, 64]`, of the mazes as they stand.
 
     Raises:
-        UserError: other than one map a maze, or a maze without a way of at least 2 steps to a cheese.
+        UserError: not one map for each maze, or a maze without a way of at least 2 steps to a cheese.
     """
     if maps.shape[:1] != (len(mazes),):
         raise UserError(f"{len(maps)} maps given for {len(mazes)} mazes; give one of each.")

@@ -62,15 +62,17 @@ def search(
     seed: int = 0,
     update: Callable[[int], None] = lambda done: None,
 ) -> Search:
-    """Edit one of the `units` of a spatial point after another, the mice being at their decision squares, on the first
-    half of the mazes; test the `count` that matter most on the second half.
+    """Edit one unit of the point `at` after another, the mice being at their decision squares, on the first half of the
+    mazes; test the `count` units that matter most on the second half.
 
     Args:
-        edits: what is done to units, by name; the first is searched with, all of them are tested.
-        update: called with the number of units that are edited.
+        edits: what is done to units, by name; the search uses the first, the test all of them.
+        units: how many there are.
+        count: how many to find.
+        update: called with the number of units that have been edited.
 
     Raises:
-        UserError: fewer than 4 mazes, or not so many units.
+        UserError: fewer than 4 mazes, or a count that is not below half of the units.
     """
     if len(mazes) < 4:
         raise UserError(f"{len(mazes)} mazes given; a search needs at least 4, to search half and test on half.")
@@ -79,7 +81,7 @@ def search(
     there, half = at_decision_square(mazes), len(mazes) // 2
     searched, tested = (_Editor(agent, there, rows, at) for rows in np.split(np.arange(len(mazes)), [half]))
     first, scores = next(iter(edits.values())), np.empty(units)
-    # Searched on one half of the mazes and tested on the other, since what is found among many is found by luck too.
+    # The best of many units are partly the luckiest ones; so the other half of the mazes tests them.
     for unit in range(units):
         scores[unit] = searched(first, [unit]).cheese
         update(unit + 1)
@@ -95,8 +97,8 @@ def search(
 
 
 def elsewhere(agent: Agent, mazes: Mazes, at: str, seed: int = 0) -> Edit:
-    """Channels get the values that they have in the same maze with the cheese in another place: resampling that changes
-    what they say of the cheese and nothing else."""
+    """Channels get the values that they have in the same maze with the cheese somewhere else: resampling that changes
+    what they say about the cheese and nothing else."""
     other = activations(agent, move_cheese(mazes, seed).edit(mouse=mazes.decision), at)
 
     def edit(values: Tensor, rows: NDArray[np.integer], units: Sequence[int]) -> Tensor:
@@ -120,7 +122,7 @@ def at_mean(agent: Agent, mazes: Mazes, at: str) -> Edit:
 
 
 def ablated(sae: SAE) -> Edit:
-    """Features are taken out, everything else, the autoencoder's error included, left as it is."""
+    """Features are subtracted; everything else, the autoencoder's error included, stays."""
 
     @torch.no_grad()
     def edit(values: Tensor, rows: NDArray[np.integer], units: Sequence[int]) -> Tensor:
@@ -132,20 +134,21 @@ def ablated(sae: SAE) -> Edit:
 
 
 def move_cheese(mazes: Mazes, seed: int = 0) -> Mazes:
-    """The same mazes, each with its cheese in another free cell, but not on the mouse's way to where it was."""
+    """The same mazes, each with its cheese in a different free cell, not on the mouse's way to where it was."""
     rng = np.random.default_rng(seed)
     from_mouse, from_cheese = mazes.distances(mazes.mouse), mazes.distances(mazes.cheese)
     new = []
     for i in range(len(mazes)):
         whole = from_mouse[i][tuple(mazes.cheese[i])]
-        off = (from_mouse[i] > 0) & (from_mouse[i] + from_cheese[i] != whole)
+        off = (from_mouse[i] > 0) & (from_mouse[i] + from_cheese[i] != whole)  # a detour to the old cheese
         cells = np.argwhere(off)
         new.append(cells[rng.integers(len(cells))] if len(cells) else mazes.cheese[i])
     return mazes.edit(cheese=np.array(new))
 
 
 class _Editor:
-    """Effects of edits at a point in some of the mazes, whose mice are at their decision squares."""
+    """Effects of edits at a point in some of the mazes, whose mice are at their decision squares. The layers before the
+    point are run once."""
 
     def __init__(self, agent: Agent, mazes: Mazes, rows: NDArray[np.integer], at: str):
         chosen, self._rows = mazes[rows], rows

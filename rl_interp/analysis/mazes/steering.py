@@ -1,8 +1,7 @@
-"""Steering a maze agent: directions, clamps and ablations at one layer, judged by what they do to the choice between
-cheese and corner, beside controls.
+"""Steering a maze agent at one layer: what that does to the choice between cheese and corner, beside controls.
 
-Turner et al. 2023, arXiv 2310.08043, §3, whose findings these are the tests of. An effect is a change of P(step
-towards the cheese) at the decision square, with a 95% interval over mazes.
+These test findings of Turner et al. 2023, arXiv 2310.08043, §3. An effect is a change of P(step towards the cheese) at
+the decision square, with a 95% interval over mazes.
 """
 
 import re
@@ -57,9 +56,9 @@ def steer_run(
 
     Args:
         hook: a spatial hook point.
-        mazes: with a decision square, to compute effects on; those whose cheese is in the corner are left out.
-        episodes: to play whole, with and without the interventions.
-        units: channels to find, and features.
+        mazes: number of mazes to compute effects on; those whose cheese is in the corner are left out.
+        episodes: number of whole episodes to play with each intervention, and without.
+        units: number of channels to find, and of features.
         sae: an autoencoder on that layer, whose features are searched as well.
         seed: of the mazes.
 
@@ -107,7 +106,7 @@ def _dose_curves(agent: Agent, mazes: Mazes, at: str, seed: int, progress: Progr
 def _searches(
     agent: Agent, mazes: Mazes, at: str, units: int, sae: LoadedSAE | None, seed: int, progress: Progress
 ) -> dict[str, Search]:
-    """Of the layer's channels, and of an autoencoder's features."""
+    """One of the layer's channels, and one of an autoencoder's features."""
     channels = activations(agent, mazes[:1], at).shape[1]
     edits: dict[str, Edit] = {
         "as if the cheese were elsewhere": elsewhere(agent, mazes, at, seed),
@@ -143,7 +142,7 @@ def _played(
 
 
 def cheese_vector(agent: Agent, mazes: Mazes, at: str) -> Tensor:
-    """`[N, ...]`: what the cheese adds to the activations, the mouse being where it starts."""
+    """`[N, ...]`: what the cheese adds to the activations, with the mouse where it starts."""
     return activations(agent, mazes, at) - activations(agent, mazes.edit(cheese=(NOWHERE, NOWHERE)), at)
 
 
@@ -187,10 +186,10 @@ def steer(
     scales: Sequence[float] = (-2, -1, -0.5, 0.5, 1, 2),
     seed: int = 0,
 ) -> dict[str, dict[float, Effect]]:
-    """Effects of adding multiples of a vector of its own to each maze, `vectors [N, ...]`, by scale, beside controls.
+    """Effects of adding multiples of each maze's own vector, `vectors [N, ...]`, by scale, beside controls.
 
-    Controls: a random direction of the same norm, and the vector of another maze. Multiples of both signs are one
-    another's control.
+    The controls are a random direction of the same norm, and the vector of a different maze; multiples of one sign are
+    a control of the other's.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(vectors.shape, generator=generator).to(vectors)

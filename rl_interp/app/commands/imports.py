@@ -5,12 +5,9 @@ from typing import Any
 
 import tyro
 
-from rl_interp.agents.dreamerv3 import pretrained as dreamerv3
-from rl_interp.agents.impala import pretrained as maze
+from rl_interp.agents import pretrained
 from rl_interp.agents.load import new_run_path
 from rl_interp.core.envs import env_config
-from rl_interp.core.files import sha256
-from rl_interp.core.run import Run
 
 
 def import_dreamerv3(
@@ -25,13 +22,7 @@ def import_dreamerv3(
         env: Gymnasium id of what the agent was trained on.
         run: Name under runs/ or a path.
     """
-    step, arrays = dreamerv3.read_checkpoint(checkpoint)
-    agent = dreamerv3.agent_of(arrays, env_config(env), checkpoint)
-    source = {"checkpoint": str(checkpoint), "sha256": sha256(checkpoint)}
-    opened = Run.create(new_run_path(run), "dreamerv3", agent.config, 0, parent=source)
-    opened.save_checkpoint(step, agent.state_dict())
-    parameters = sum(p.numel() for p in agent.parameters())
-    return {"run": str(opened.path), "agent_steps": step, "size": agent.config.size, "parameters": parameters}
+    return pretrained.import_dreamerv3(checkpoint, env_config(env), new_run_path(run))
 
 
 def import_maze(
@@ -46,9 +37,4 @@ def import_maze(
         region: Cells along the region at the top right that its cheese was in; 0 for anywhere.
         run: Name under runs/ or a path.
     """
-    config, agent = maze.agent_of(maze.read_checkpoint(checkpoint), region, checkpoint)
-    source = {"checkpoint": str(checkpoint), "sha256": sha256(checkpoint)}
-    opened = Run.create(new_run_path(run), maze.KIND, config, 0, parent=source)
-    opened.save_checkpoint(0, agent.state_dict())  # the file does not say how long it was trained
-    parameters = sum(p.numel() for p in agent.parameters())
-    return {"run": str(opened.path), "channels": list(config.channels), "parameters": parameters}
+    return pretrained.import_maze(checkpoint, region, new_run_path(run))
