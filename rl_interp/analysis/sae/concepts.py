@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from rl_interp.analysis.sae.runs import LoadedSAE
-from rl_interp.core.envs import Cells, concepts_sha256, make_labelled
+from rl_interp.core.envs import concepts_sha256, make_labelled
+from rl_interp.core.envs.labelled import Cells
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.progress import SILENT, Progress
