@@ -30,16 +30,6 @@ _INK, _FAINT = (236, 238, 240), (140, 146, 154)
 _OBSERVED, _IMAGINED = "#40a060", "#ffb03b"
 
 
-@dataclass(frozen=True)
-class _Future:
-    """One way the episode goes on: pictures `[T, H, W, 3]` from the first context frame on, and the dream after the
-    context (None for what happened)."""
-
-    title: str
-    pictures: NDArray[np.uint8]
-    dream: Imagined | None = None
-
-
 def imagine(
     loaded: Loaded,
     path: Path,
@@ -80,12 +70,22 @@ def imagine(
     return filmed | {"latent": usage}
 
 
+@dataclass(frozen=True)
+class _Future:
+    """One way the episode goes on: pictures `[T, H, W, 3]` from the first context frame on, and the dream after the
+    context (None for what happened)."""
+
+    title: str
+    pictures: NDArray[np.uint8]
+    dream: Imagined | None = None
+
+
 def _watched(loaded: Loaded, steps: int, skip: int, seed: int) -> list[Moment]:
     moments = watch(loaded, make_labelled(loaded.env), steps, skip, seed)
     if len(moments) < steps:
         raise UserError(
-            f"the episode of seed {seed} has {len(moments)} steps after {skip}, and {steps} were asked for; lower "
-            "--horizon or --skip, or give a different --seed."
+            f"the episode of seed {seed} has {len(moments)} steps after {skip}, and {steps} were asked for; lower the "
+            "horizon or skip less, or give a different seed."
         )
     return moments
 
@@ -102,6 +102,7 @@ def _film(
     taken = torch.tensor([[moment.action] for moment in moments[context - 1 : -1]], device=device)
     actions = None if free else taken
     futures = [_Future("what happened", truth)]
+    # Equal seeds draw equal random numbers, so that dreams with and without interventions can be compared.
     for title, chosen in (("imagined", ()), ("imagined, with intervention", interventions)):
         if chosen or title == "imagined":
             with torch.no_grad(), evaluating(agent), hooked(agent, as_hooks(chosen)):
@@ -267,5 +268,4 @@ def _plot_usage(path: Path, classes: NDArray[Any], surprise: NDArray[Any], deter
         figure.colorbar(shown, ax=axis, label=label)
     axes[-1].set(xlabel="step")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
     save_figure(figure, path)

@@ -120,7 +120,7 @@ def _target(text: str, action_names: Sequence[str], sae: LoadedSAE | None) -> Ta
     if kind != "feature":
         return parse_target(text, action_names, ["feature:N"])
     if sae is None:
-        raise UserError(f"target {text!r} given without an autoencoder; say which one with --sae.")
+        raise UserError(f"target {text!r} given without an autoencoder; name the one that has the feature (--sae).")
     if not number.isdigit() or int(number) >= sae.sae.d_sae:
         raise UserError(f"target {text!r} given; {sae.run.path} has features 0 to {sae.sae.d_sae - 1}.")
     return Feature(sae.hook, sae.sae.encode, int(number))

@@ -114,7 +114,7 @@ def test_phases_and_the_bonus_are_flags(run, place):
         (f"{EMPTY} --explorer dreamt --run new", "transfer between environments that share them"),
         (f"{EMPTY} --explorer tiny --run new", "transfer needs a pre-trained dreamerv3 run"),
         ("imagine tiny --output dream.mp4", "holds an agent without a world model"),
-        ("imagine empty --horizon 5000 --output dream.mp4", "lower --horizon or --skip"),
+        ("imagine empty --horizon 5000 --output dream.mp4", "lower the horizon or skip less"),
         ("imagine empty --horizon 2 --clamp deter=1 --output dream.mp4", "it has the form HOOK:UNIT=VALUE"),
         ("imagine empty --horizon 2 --clamp deter:99=1 --output dream.mp4", "units [99] were given for 'deter'"),
         ("imagine empty --horizon 2 --clamp detr:9=1 --output dream.mp4", "unknown hook point 'detr'"),
