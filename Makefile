@@ -46,6 +46,10 @@ parity: .venv/installed .parity/installed  ## DreamerV3 beside the published pac
 
 PUBLISHED := tests/oracles/published_dreamerv3
 
+.PHONY: docs
+docs: .venv/docs-installed  ## the documentation as a site, in site/; every link and every name must exist
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 clean:  ## remove the virtual environment
 	rm -rf .venv
 
@@ -56,6 +60,10 @@ clean:  ## remove the virtual environment
 
 .venv/bench-installed: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
+
+.venv/docs-installed: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	@touch $@
 
 .parity/installed:

@@ -71,8 +71,7 @@ def _table(results: list[dict]) -> list[str]:
         peers = ", ".join(f"{peer} {figure:,.1f}" for peer, figure in result["peers"].items())
         ratio = f"{result['ratio_to_best_peer']:.2f}" if result["ratio_to_best_peer"] else ""
         share = f"{result['fraction_of_limit']:.0%}" if result["fraction_of_limit"] else ""
-        link = f"[{result['name']}](../benchmarks/{result['name']}.py)"
-        rows.append([link, result["unit"], f"{result['ours']:,.1f}", peers, ratio, share])
+        rows.append([f"`{result['name']}`", result["unit"], f"{result['ours']:,.1f}", peers, ratio, share])
     lines += markdown(HEADER, rows).splitlines()
     versions = sorted({f"{package} {version}" for result in results for package, version in result["versions"].items()})
     return [*lines, "", f"Versions: {', '.join(versions)}."]

@@ -45,7 +45,8 @@ def draw_field(
     """Draw the vector field of one maze; with interventions, also how they change it.
 
     Args:
-        seed, side: of the maze.
+        seed: of the maze.
+        side: of the maze.
         add: vectors to add, as `parse_vector` reads them.
         clamp: channels to hold, as `parse_clamp` reads them.
         path: .png to write; by default in the run's analyses/.
@@ -76,7 +77,8 @@ def draw_retargeting(
     Args:
         hook: a spatial hook point.
         value: what the channel is clamped to; by default twice its largest value in this maze.
-        seed, side: of the maze.
+        seed: of the maze.
+        side: of the maze.
         path: .png to write; by default in the run's analyses/.
 
     Raises:
