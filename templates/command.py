@@ -2,7 +2,7 @@
 
 # A new command is three small things:
 # 1. an analysis that knows no terminal, in `rl_interp/analysis/` (here `silent_units`, below);
-# 2. this file, in `rl_interp/app/commands/`: a function that parses its flags, calls the analysis once and returns a dict;
+# 2. this file, in `rl_interp/app/commands/`: a function that parses its flags, calls the analysis once, returns a dict;
 # 3. a line in `COMMANDS` of `rl_interp/app/cli.py`: `"silent-units": "silent_units:silent_units_command"`.
 # `--json`, `--help`, Ctrl-C and the check of numbers come with it.
 

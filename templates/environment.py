@@ -1,7 +1,7 @@
 """An environment of your own, on which training, evaluation, collecting and films work. Copy it and replace the rules.
 
-In the suite it becomes a folder `rl_interp/core/envs/<family>/` with `config.py`, `game.py` and `labelled.py`, and an entry
-in `FAMILIES` of `rl_interp/core/envs/registry.py`. In a project of your own, one file and `register()` do.
+In the suite it becomes a folder `rl_interp/core/envs/<family>/` with `config.py`, `game.py` and `labelled.py`, and an
+entry in `FAMILIES` of `rl_interp/core/envs/registry.py`. In a project of your own, one file and `register()` will do.
 """
 
 from collections.abc import Mapping
@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
 from rl_interp.core.envs.config import EnvConfig
+from rl_interp.core.envs.registry import FAMILIES, Family
+
 from rl_interp.core.envs.games import GameVector, LabelledGame
 from rl_interp.core.envs.labelled import Cells, Concept
-from rl_interp.core.envs.registry import FAMILIES, Family
 
 CELL = 8
 """Pixels along a cell of the picture."""

@@ -1,4 +1,8 @@
-"""Counting observations in bounded memory: keys of 64 bits, and a table of a fixed size."""
+"""Counting observations in bounded memory: keys of 64 bits, and a table of a fixed size.
+
+The table's size is fixed, so memory does not grow with what is seen, and counts are never too low. A checkpoint keeps
+the counters that are not 0.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,8 @@
-"""The DreamerV3 agent: a world model and the behaviour learned in it, behind the agent contract."""
+"""The DreamerV3 agent: a world model and the behaviour learned in it, behind the agent contract.
+
+Latents are samples in training and the posterior's mode in evaluation, so that what an evaluated agent does follows
+from what it has seen.
+"""
 
 from dataclasses import replace
 

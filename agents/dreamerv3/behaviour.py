@@ -1,4 +1,9 @@
-"""Actor and critic, which learn from imagined trajectories alone (arXiv 2301.04104, "Actor critic learning")."""
+"""Actor and critic, which learn from imagined trajectories alone (arXiv 2301.04104, "Actor critic learning").
+
+Imagined trajectories need no gradient through the dynamics and have none. CBET's bonus has a head of its own beside
+the reward's; the reward of an imagined step is the sum of both means, or in pre-training the bonus alone. In transfer
+the frozen explorer follows the same actions, real and imagined, in its own world model.
+"""
 
 import copy
 from dataclasses import dataclass

@@ -4,6 +4,8 @@ An update of DreamerV3 is some ten thousand small kernels, one after the other t
 leave an accelerator idle for most of it. Recorded once and replayed, they take one call (PyTorch's manual, "CUDA
 Graphs", whole-network capture). What is recorded must be the same operations on the same memory at every update, and
 read nothing back, which a test on the CPU holds an update to, as far as its operations tell.
+
+Untested on a GPU.
 """
 
 from collections.abc import Callable

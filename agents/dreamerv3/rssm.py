@@ -2,6 +2,9 @@
 
 The latent is `deter [B, D]`, the GRU's state, and `stoch [B, S·K]`, one-hot samples side by side (unit s·K + k is
 class k of categorical s): of the posterior, which has seen the observation, or of the prior, which imagines it.
+
+What does not depend on the latent (the encoder, the products of embeddings and of actions) is computed for all steps
+at once, and the prior after the loop.
 """
 
 from typing import Any, Literal, NamedTuple

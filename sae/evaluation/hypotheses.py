@@ -5,6 +5,12 @@ value, everything else left as it is, and the probability of the actions is comp
 random directions of the same norm do over the same distances. Any direction differs from the mean of many others, so a
 hypothesis has to stand out from them one by one. It must come from elsewhere than from such interventions: the most
 effective of 2,048 random directions stand out as well.
+
+An interval over episodes alone, held against the mean of the random directions, would pass nearly every direction,
+since each differs from the mean of the others. Hypotheses that are proposed were selected, so their control is
+selected too: the features of a random dictionary, put to the same test. Chosen by clamping, features of a random
+dictionary change more actions than those of a fitted one; so features are chosen by what the agent does when they
+fire. That too favours directions to which the head listens, in a random dictionary as well.
 """
 
 import re

@@ -82,7 +82,8 @@ class Trainer:
         Adam moves every weight by about its step size, whatever the gradient. On data of low rank the encoder
         starts `gain` times as large as the decoder (a thirteenth, say), and with one step size for both each update
         would turn its directions thirteen times as far: most latents would lose every sample and die. Biases are of the
-        size of what latents are worth, which is that of the data, and take whole steps.
+        size of what latents are worth, which is that of the data, and take whole steps: with the encoder's small
+        ones the Ms. Pac-Man layer's FVU is a fifth higher, 0.016.
         """
         rate, encoder = self.config.peak_rate(self.feed.out.dimensions), self.variant.encoder
         others = [parameter for parameter in self.variant.parameters() if parameter is not encoder]
@@ -124,7 +125,7 @@ class Trainer:
     @torch.no_grad()
     def _resample(self, x: Tensor, residual: Tensor) -> None:
         """Start the dead latents again as samples, drawn in proportion to their squared error: what was read there,
-        and what was missing."""
+        and what was missing. It matters early in training, on layers that vary along little more than one dimension."""
         error = residual.square().sum(1)
         dead, living = self.dead_latents[: int((error > 0).sum())], self.silent <= self._window
         if not len(dead) or not living.any():

@@ -1,4 +1,10 @@
-"""Whitening: the linear map that an autoencoder is fitted behind, and that is folded into its weights."""
+"""Whitening: the linear map that an autoencoder is fitted behind, and that is folded into its weights.
+
+The hidden layer of a DQN varies almost entirely along one direction. Fitted as it is, many latents die and what tells
+the actions apart is lost (docs/results/dqn-mspacman.md); behind ridge whitening the K active latents are not all
+spent on that direction. After folding, decoder rows have unit norm in the whitened space, not in the raw one; latents
+keep their values, so the same ones are active.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,9 @@
-"""Whether fits that differ in their seed alone find the same features."""
+"""Whether fits that differ in their seed alone find the same features.
+
+Directions are compared behind the whitening, since a few dimensions with outlier values make any two directions alike
+in the raw activations. The controls are samples of either half of the episodes, as fits start from, and random
+directions, which point where no data lie.
+"""
 
 from collections.abc import Sequence
 from typing import Any

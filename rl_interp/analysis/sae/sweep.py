@@ -2,6 +2,9 @@
 
 <sweep>/<hook>-<variant>-<latents>-k<k>-seed<seed>/   one dictionary's run; sae.json in it, its figures
         result.json  table.md  pareto.png
+
+Fits that are equally far along share one pass over the data; others, after a kill or when a sweep is extended, go
+group by group. A kill loses about the last five minutes.
 """
 
 import itertools

@@ -2,6 +2,10 @@
 (`triton_loops.py`).
 
 Shape letters as in `pairs.py`; n samples of a chunk, k latents selected of each.
+
+Selection goes by chunks of samples, so that 262,144 latents fit, and gradients are summed after a stable sort by
+latent, so that nothing depends on atomic additions. Untested on a GPU: tests cover selection on the CPU, the loops in
+Triton's interpreter (equal to the dense kernel), and fits on a simulated device, on which mixing devices raises.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,13 @@
-"""Selection and sums over active pairs on a CPU, in compiled loops (`kernels.py`)."""
+"""Selection and sums over active pairs on a CPU, in compiled loops (`kernels.py`).
+
+The product of all samples with all latents was half of an update. It is computed in int8, in half the time of bf16,
+and only to find candidates, an eighth more than K; their values are computed again in float32 and the K largest are
+kept. On the Ms. Pac-Man agent's hidden layer (2,048 latents, K 32; one batch of 2,048 after three passes over 24,653
+steps) this misses 0.04% of the K largest, where choosing by bf16 alone missed 0.5%. A sample or latent with a few
+outlier values, which cost the other entries their precision, gets its products in bf16: its rounding error is known
+beforehand. The candidates of a row are the entries that reach the K-th largest of the maxima of some groups of
+latents, a bound that vector operations find in one pass and that little else exceeds.
+"""
 
 from collections.abc import Callable, Iterator
 from functools import cache, cached_property

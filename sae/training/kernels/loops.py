@@ -3,6 +3,9 @@
 Shape letters: N samples, F latents, D width, P active pairs (sample, latent). Pairs lie sample by sample, as in a CSR
 matrix: those of sample n are `starts[n] : starts[n + 1]`. Every output row is summed by one thread in one order, so
 results do not depend on the number of threads.
+
+The loops run on Numba's OpenMP threads, which are PyTorch's own: a thread pool beside them competed for the cores
+with PyTorch's spinning threads and took half as long again.
 """
 
 from collections.abc import Callable

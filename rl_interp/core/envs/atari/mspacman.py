@@ -11,6 +11,10 @@ The game stops for its animations: before each life, when a ghost is eaten, a ma
 is caught. RAM 39 tells which, counting up by one every eighth frame; what the stick does then changes
 nothing. A life is taken from `lives` at the end of its animation only, 17 to 21 steps after the
 collision.
+
+In 18% of the steps of the reference agent no action can make a difference. The label `controllable` was checked on
+2,500 steps, each played on from its restored state with five actions, and agreed in all of them. Fits, probes and
+hypotheses leave such steps out: what a layer holds during an animation takes part in no choice.
 """
 
 from collections.abc import Mapping
