@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,11 @@ def test_the_agent_keeps_the_contract(template):
 
 
 def test_the_environment_is_known_by_its_id_and_its_config_survives_a_file(corridor):
-    assert from_plain(EnvConfig, to_plain(corridor), "a test") == corridor
+    @dataclass(frozen=True)
+    class Training:
+        env: EnvConfig
+
+    assert from_plain(Training, to_plain(Training(corridor)), "a test").env == corridor
 
 
 def test_the_environment_is_played_alike_in_both_forms(corridor):
