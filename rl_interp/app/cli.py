@@ -40,7 +40,7 @@ COMMANDS: dict[str, Table] = {
         "study": {"cbet": "study:study_cbet", "transfer": "study:study_transfer", "maze": "study:study_maze"},
     },
     "Their layers": {
-        "collect": "analyse:collect",
+        "collect": "collect:collect",
         "probe": "probe:probe_run",
         "maps": "maps:maps",
         "sae": {
@@ -55,7 +55,7 @@ COMMANDS: dict[str, Table] = {
         },
     },
     "Their behaviour": {
-        "saliency": "analyse:saliency",
+        "saliency": "saliency:saliency",
         "imagine": "imagine:imagine",
         "maze": {
             "goals": "maze:maze_goals",
@@ -215,8 +215,7 @@ def _say_what_there_is(words: list[str], table: Table, word: str) -> None:
         lines += ["", f"{heading or 'Commands'}:"]
         for each, entry in commands.items():
             lines += _wrapped(_about(entry), f"  {each.ljust(width)}  ", " " * (width + 4))
-    lines += ["", *_wrapped("Every command takes --json, to print its result as one JSON object on stdout, and --debug, "
-                            "to show the traceback of an error.")]  # fmt: skip
+    lines += ["", *_wrapped(_EVERYWHERE)]
     print("\n".join(lines), file=sys.stdout if asked else sys.stderr)
     raise SystemExit(0 if asked else 2)
 
@@ -224,6 +223,10 @@ def _say_what_there_is(words: list[str], table: Table, word: str) -> None:
 _DESCRIPTION = (
     "Train reinforcement-learning agents, open their hidden layers, and test every claim by intervening. "
     "`rl-interp COMMAND --help` lists a command's flags."
+)
+_EVERYWHERE = (
+    "Every command takes --json, to print its result as one JSON object on stdout, and --debug, to show the traceback "
+    "of an error."
 )
 
 

@@ -3,13 +3,16 @@
 import resource
 import time
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from rl_interp.agents.load import Loaded, load_agent
 from rl_interp.analysis.playing import collect_store, scores_json
 from rl_interp.analysis.sae.evaluation import metrics_json, play_spliced
 from rl_interp.analysis.sae.runs import fit_run, load_sae, require_held_out
 from rl_interp.analysis.saliency_video import film
+from rl_interp.app.commands.flags import Count, Seed
 from rl_interp.app.pages import build, write_page
 from rl_interp.app.progress import TERMINAL, progress_bar
 from rl_interp.core.envs import make_vector
@@ -28,34 +31,34 @@ _WRITTEN = (_MARK, "result.json", "report.html", "saliency.mp4", "saliency.png",
 
 
 def demo(
-    run: str = REFERENCE,
-    output: Path = Path("runs/demo"),
-    episodes: int = 30,
-    samples: int = 60_000,
+    run: Annotated[str, tyro.conf.arg(metavar="RUN")] = REFERENCE,
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("runs/demo"),
+    episodes: Count = 30,
+    samples: Count = 60_000,
     config: SAEConfig = SAEConfig(),  # noqa: B008 - frozen
-    decisions: int = 300,
-    seed: int = 0,
+    steps: Count = 300,
+    seed: Seed = 0,
 ) -> dict[str, Any]:
-    """Score the reference agent, decompose its hidden layer, film its saliency, and write the report.
+    """Score the reference agent, decompose its hidden layer, film its saliency, and write a report.
 
     Args:
-        run: The agent's run.
-        output: Directory to write to; its earlier contents are replaced.
-        episodes: Whole episodes per condition.
-        samples: Activations to collect.
-        config: Of the autoencoder.
-        decisions: Length of the video.
-        seed: Of everything.
+        run: The agent's run: a name under runs/ or a path.
+        output: Directory to write to; an earlier demo in it is replaced.
+        episodes: Number of episodes in each condition.
+        samples: Number of activations to collect.
+        config: Settings of the autoencoder.
+        steps: Length of the video in environment steps.
+        seed: Seed of everything random.
     """
-    at_least_one(episodes=episodes, samples=samples, decisions=decisions)
+    at_least_one(episodes=episodes, samples=samples, steps=steps)
     require_held_out(config)
     loaded = load_agent(run)
     with writing(output):
-        return _demo(loaded, output, episodes, samples, config, decisions, seed)
+        return _demo(loaded, output, episodes, samples, config, steps, seed)
 
 
 def _demo(
-    loaded: Loaded, output: Path, episodes: int, samples: int, config: SAEConfig, decisions: int, seed: int
+    loaded: Loaded, output: Path, episodes: int, samples: int, config: SAEConfig, steps: int, seed: int
 ) -> dict[str, Any]:
     started = time.perf_counter()
     _clear(output)
@@ -70,7 +73,7 @@ def _demo(
         fitted, episodes, 1_000 + seed, EPSILON, {"original": scores.returns}
     )
     write_json(output / "sae" / "analyses" / "evaluation.json", measured | {"made_from": fitted.made_from})
-    video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", decisions, 75, seed, progress=TERMINAL)
+    video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", steps, 75, seed, progress=TERMINAL)
     report = write_page("report", build(fitted), output / "report.html")
     result = {
         "agent": loaded.source | scores_json(scores, loaded.env, 1_000 + seed, EPSILON),

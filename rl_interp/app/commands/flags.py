@@ -5,6 +5,7 @@ A command takes a shared group as one argument, `agent: FromAgent`, whose fields
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
@@ -30,12 +31,23 @@ CountOrNone = Annotated[int, Must("at_least_0")]
 Factor = Annotated[float, Must("at_least_0")]
 Share = Annotated[float, Must("share")]
 
+
+def optional(metavar: str) -> Any:
+    """For a flag that is None by default, in place of `--flag {None}|STR ... (default: None)`."""
+    return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
 RunName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-RunNames = Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-"""Runs are named as directories under runs/, or given as paths."""
+"""The name of a run under runs/, or a path."""
+Name = Annotated[str, tyro.conf.arg(metavar="NAME")]
+NewName = Annotated[str | None, optional("NAME")]
+"""The name of a new run, which is made under runs/, or a path; where it is optional, it is made of others."""
+Autoencoder = Annotated[str | None, optional("RUN")]
+Output = Annotated[Path | None, optional("PATH")]
+Checkpoint = Annotated[CountOrNone | None, optional("STEP")]
+OptionalCount = Annotated[Count | None, optional("INT")]
+Cluster = Annotated[str | None, optional("ADDRESS")]
 Device = Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")]
-NewName = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
-"""The name of a new run, which is made under runs/, or a path."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +56,7 @@ class Agent:
 
     run: RunName
     """The agent's run: a name under runs/ or a path."""
-    checkpoint: Annotated[CountOrNone | None, tyro.conf.arg(metavar="STEP", help_behavior_hint="")] = None
+    checkpoint: Checkpoint = None
     """Step of the checkpoint to load; by default the newest."""
     device: Device = "auto"
     """Device to compute on."""

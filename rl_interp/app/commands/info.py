@@ -19,7 +19,7 @@ _EXTRAS = {
 
 
 def info() -> dict[str, Any]:
-    """Versions, devices and which extras are there: paste it into a bug report."""
+    """Show versions, devices and which extras are installed, to paste into a bug report."""
     known = provenance()
     device = pick_device()
     return {

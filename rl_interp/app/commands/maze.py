@@ -1,7 +1,6 @@
-"""`rl-interp maze goals`, `maze field`, `maze retarget`, `maze steer` and `maze saliency`."""
+"""Analyse agents in mazes: their goals, vector fields, steering and saliency."""
 
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -11,132 +10,123 @@ from rl_interp.analysis.mazes.goals import find_goals
 from rl_interp.analysis.mazes.saliency import judge_methods
 from rl_interp.analysis.mazes.steering import steer_run
 from rl_interp.analysis.sae.runs import load_autoencoder
+from rl_interp.app.commands.flags import Autoencoder, Count, CountOrNone, Device, FromAgent, Output, Seed, optional
 from rl_interp.app.progress import TERMINAL
 
 
 def maze_goals(
-    runs: tyro.conf.Positional[tuple[str, ...]],
-    episodes: int = 1000,
-    seed: int = 10_000,
-    output: Path | None = None,
-    device: str = "auto",
+    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    episodes: Count = 1000,
+    seed: Seed = 10_000,
+    output: Output = None,
+    device: Device = "auto",
 ) -> dict[str, Any]:
-    """Find out what maze agents want: cheese or corner, where the ways part, and where there is no cheese.
+    """Find out what maze agents pursue, the cheese or the corner, where the ways to them part.
+
+    The agents also play mazes without cheese. Several agents, trained with the cheese in different regions, make one
+    table.
 
     Args:
-        runs: Names under runs/ or paths; several, trained with the cheese in different regions, make one table.
-        episodes: Mazes of each kind to play.
-        seed: Of the mazes, which are the same for all agents.
+        runs: The agents' runs: names under runs/ or paths.
+        episodes: Number of mazes of each kind to play.
+        seed: Seed of the mazes, which are the same for all agents.
         output: Folder for table, plot and result; by default in the first run's analyses/.
-        device: auto, cpu or cuda.
+        device: Device to compute on.
     """
     agents = [load_agent(run, None, device) for run in runs]
     return find_goals(agents, episodes, seed, output, TERMINAL)
 
 
 def maze_field(
-    run: tyro.conf.Positional[str],
-    seed: int = 0,
-    side: int = 15,
+    agent: FromAgent,
+    seed: Seed = 0,
+    side: Count = 15,
     add: tuple[str, ...] = (),
     clamp: tuple[str, ...] = (),
-    output: Path | None = None,
-    checkpoint: int | None = None,
-    device: str = "auto",
+    output: Output = None,
 ) -> dict[str, Any]:
-    """Draw what a maze agent would do from every cell; with interventions, also how they change it.
+    """Draw what a maze agent would do from every cell, and how interventions change it.
 
     Args:
-        run: Name under runs/ or a path.
-        seed: Of the maze.
-        side: Cells along its side.
+        agent: An agent in mazes.
+        seed: Seed of the maze.
+        side: Number of cells along the maze's side.
         add: Vectors to add, as cheese:HOOK=SCALE or corner:HOOK=SCALE, such as cheese:block2.res1.sum=-1.
         clamp: Channels to hold at a value everywhere, as HOOK:CHANNEL=VALUE.
         output: The .png to write; by default in the run's analyses/.
-        checkpoint: Step of the checkpoint; by default the newest.
-        device: auto, cpu or cuda.
     """
-    loaded = load_agent(run, checkpoint, device)
+    loaded = agent.load()
     return loaded.source | draw_field(loaded, seed, side, add, clamp, output)
 
 
 def maze_retarget(
-    run: tyro.conf.Positional[str],
+    agent: FromAgent,
     hook: str,
-    channel: int,
-    value: float | None = None,
-    seed: int = 0,
-    side: int = 15,
-    output: Path | None = None,
-    checkpoint: int | None = None,
-    device: str = "auto",
+    channel: CountOrNone,
+    value: Annotated[float | None, optional("FLOAT")] = None,
+    seed: Seed = 0,
+    side: Count = 15,
+    output: Output = None,
 ) -> dict[str, Any]:
     """Clamp a channel at one position after another, and draw where the mouse would then go.
 
     Args:
-        run: Name under runs/ or a path.
+        agent: An agent in mazes.
         hook: Hook point with positions, such as block2.res1.sum.
-        channel: Which channel of it.
-        value: What to clamp it to; by default twice the channel's largest value in this maze.
-        seed: Of the maze.
-        side: Cells along its side.
+        channel: Number of the channel.
+        value: Value to clamp it to; by default twice the channel's largest value in this maze.
+        seed: Seed of the maze.
+        side: Number of cells along the maze's side.
         output: The .png to write; by default in the run's analyses/.
-        checkpoint: Step of the checkpoint; by default the newest.
-        device: auto, cpu or cuda.
     """
-    loaded = load_agent(run, checkpoint, device)
+    loaded = agent.load()
     return loaded.source | draw_retargeting(loaded, hook, channel, value, seed, side, output)
 
 
 def maze_steer(
-    run: tyro.conf.Positional[str],
+    agent: FromAgent,
     hook: str = "block2.res1.sum",
-    mazes: int = 400,
-    episodes: int = 200,
-    units: int = 5,
-    sae: str | None = None,
-    seed: int = 20_000,
-    checkpoint: int | None = None,
-    device: str = "auto",
+    mazes: Count = 400,
+    episodes: Count = 200,
+    units: Count = 5,
+    sae: Autoencoder = None,
+    seed: Seed = 20_000,
 ) -> dict[str, Any]:
-    """Steer a maze agent at one layer: cheese and corner vectors with their controls, and a search for the channels
-    that say where the cheese is, tested on mazes that it has not seen and in whole episodes.
+    """Steer a maze agent at one layer, by cheese and corner vectors and by channels, with controls.
+
+    The channels are those that say where the cheese is: they are searched for on some mazes and tested on others, and
+    in whole episodes.
 
     Args:
-        run: Name under runs/ or a path.
+        agent: An agent in mazes.
         hook: Hook point with positions.
-        mazes: With a decision square, to measure effects on.
-        episodes: To play whole, with and without the interventions.
-        units: Channels to find, and features.
+        mazes: Number of mazes with a decision square to measure effects on.
+        episodes: Number of episodes to play whole, with and without the interventions.
+        units: Number of channels to find, and of features.
         sae: Run of an autoencoder on that layer, whose features are searched as well.
-        seed: Of the mazes.
-        checkpoint: Step of the checkpoint; by default the newest.
-        device: auto, cpu or cuda.
+        seed: Seed of the mazes.
     """
-    loaded = load_agent(run, checkpoint, device)
-    fitted = load_autoencoder(sae, device) if sae else None
+    loaded = agent.load()
+    fitted = load_autoencoder(sae, agent.device) if sae else None
     return steer_run(loaded, hook, mazes, episodes, units, fitted, seed, TERMINAL)
 
 
 def maze_saliency(
-    run: tyro.conf.Positional[str],
-    mazes: int = 60,
-    side: int = 15,
+    agent: FromAgent,
+    mazes: Count = 60,
+    side: Count = 15,
     target: str = "advantage",
-    seed: int = 30_000,
-    checkpoint: int | None = None,
-    device: str = "auto",
+    seed: Seed = 30_000,
 ) -> dict[str, Any]:
-    """Judge every saliency method by what a maze says must matter, the way to the cheese and its ends, beside the same
-    method on the agent with its weights shuffled.
+    """Judge every saliency method by what must matter in a maze: the way to the cheese, and its ends.
+
+    Each method stands beside itself on the agent with its weights shuffled.
 
     Args:
-        run: Name under runs/ or a path.
-        mazes: How many.
-        side: Cells along their side.
-        target: chosen, advantage, value, or q:ACTION.
-        seed: Of the mazes.
-        checkpoint: Step of the checkpoint; by default the newest.
-        device: auto, cpu or cuda.
+        agent: An agent in mazes.
+        mazes: Number of mazes.
+        side: Number of cells along a maze's side.
+        target: What the maps explain: chosen, advantage, value, or q:ACTION.
+        seed: Seed of the mazes.
     """
-    return judge_methods(load_agent(run, checkpoint, device), mazes, side, target, seed, TERMINAL)
+    return judge_methods(agent.load(), mazes, side, target, seed, TERMINAL)

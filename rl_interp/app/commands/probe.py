@@ -2,35 +2,30 @@
 
 from typing import Any
 
-import tyro
-
-from rl_interp.agents.load import load_agent
 from rl_interp.analysis.probes import study
+from rl_interp.app.commands.flags import Count, FromAgent, Seed, Share
 from rl_interp.app.progress import TERMINAL
 
 
 def probe_run(
-    run: tyro.conf.Positional[str],
+    agent: FromAgent,
     hooks: tuple[str, ...],
-    samples: int = 10_000,
-    seed: int = 0,
-    epsilon: float = 0.05,
+    samples: Count = 10_000,
+    seed: Seed = 0,
+    epsilon: Share = 0.05,
     uncontrollable: bool = False,
-    checkpoint: int | None = None,
-    device: str = "auto",
 ) -> dict[str, Any]:
-    """Score linear probes of the environment's ground truth, beside a random network, the raw observation and
-    shuffled labels, on episodes that the probes were not fitted on.
+    """Score linear probes for the environment's ground truth on held-out episodes.
+
+    Beside them stand probes of a random network, of the raw observation, and of shuffled labels.
 
     Args:
-        run: Name under runs/ or a path.
+        agent: The agent to probe.
         hooks: Hook points to read from, such as deter stoch embed.
-        samples: Decisions to play.
-        seed: Of the episodes, the split and the controls.
+        samples: Number of steps to play.
+        seed: Seed of the episodes, the split and the controls.
         epsilon: Probability of a random action.
-        uncontrollable: Whether to keep decisions that can make no difference, such as those during a game's animations.
-        checkpoint: Step of the checkpoint; by default the newest.
-        device: auto, cpu or cuda.
+        uncontrollable: Keep the steps at which actions make no difference, such as those during a game's animations.
     """
-    loaded = load_agent(run, checkpoint, device)
+    loaded = agent.load()
     return loaded.source | study.probe_run(loaded, hooks, samples, seed, epsilon, uncontrollable, TERMINAL)

@@ -1,5 +1,4 @@
-"""`rl-interp sae fit`, `sae evaluate`, `sae sweep`, `sae test`, `sae report`, `sae compare`, `sae push` and `sae
-pull`."""
+"""Fit, evaluate and share sparse autoencoders and transcoders of a layer."""
 
 import sys
 from dataclasses import asdict
@@ -11,15 +10,23 @@ import tyro
 
 from rl_interp.agents.load import load_agent, new_run_path
 from rl_interp.analysis.playing import store_path
-from rl_interp.analysis.sae.evaluation import (
-    coverage_json,
-    evaluate_hypotheses,
-    evaluate_predictive_features,
-    metrics_json,
-    play_spliced,
-)
+from rl_interp.analysis.sae.evaluation import coverage_json, metrics_json, play_spliced
+from rl_interp.analysis.sae.hypotheses import evaluate_hypotheses, evaluate_predictive_features
 from rl_interp.analysis.sae.runs import fit_run, load_autoencoder, load_sae, open_pair, require_held_out, split
 from rl_interp.analysis.sae.sweep import grid, markdown, pareto, run_sweep
+from rl_interp.app.commands.flags import (
+    Checkpoint,
+    Cluster,
+    Count,
+    CountOrNone,
+    Device,
+    NewName,
+    Output,
+    RunName,
+    Seed,
+    Share,
+    optional,
+)
 from rl_interp.app.pages import build, compare, summary, write_page
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.files import require_ours, write_json, write_text
@@ -30,24 +37,26 @@ from rl_interp.sae.export import CONFIG, WEIGHTS
 
 
 def sae_fit(
-    run: tyro.conf.Positional[str],
+    run: RunName,
     hook: str = "fc.post",
-    to: str | None = None,
+    to: Annotated[str | None, optional("HOOK")] = None,
     config: Annotated[SAEConfig, tyro.conf.arg(name="")] = SAEConfig(),  # noqa: B008 - frozen
-    name: Annotated[str | None, tyro.conf.arg(name="as")] = None,
-    checkpoint: int | None = None,
-    device: str = "auto",
+    name: NewName = None,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
 ) -> dict[str, Any]:
-    """Fit a sparse autoencoder on collected activations, or a transcoder; the same command again resumes it.
+    """Fit a sparse autoencoder, or a transcoder, to collected activations.
+
+    The same command again resumes the fit.
 
     Args:
-        run: The agent's run; `rl-interp collect` has stored its activations.
+        run: The agent's run, whose activations `rl-interp collect` has stored.
         hook: Name of the hook point.
-        to: Name of a later one, for a transcoder that predicts it; collected like the other.
-        config: See the fields.
-        name: Of the new run, or a path; by default made of the agent's, the hook and the sizes.
+        to: Name of a later hook point, for a transcoder that predicts its activations; collected like the other.
+        config: Settings of the fit.
+        name: Name of the new run, or a path; by default made of the agent's, the hook and the sizes.
         checkpoint: Step of the agent's checkpoint; by default the newest.
-        device: auto, cpu or cuda.
+        device: Device to fit on.
     """
     require_held_out(config)
     loaded = load_agent(run, checkpoint)
@@ -80,26 +89,27 @@ def sae_fit(
 
 
 def sae_evaluate(
-    run: tyro.conf.Positional[str],
-    episodes: int = 30,
-    seed: int = 1_000,
-    epsilon: float = 0.001,
+    run: RunName,
+    episodes: Count = 30,
+    seed: Seed = 1_000,
+    epsilon: Share = 0.001,
     random_network: bool = False,
-    device: str = "auto",
+    device: Device = "auto",
 ) -> dict[str, Any]:
-    """Measure an autoencoder or a transcoder: reconstruction, latents, policy, concepts, and the return of episodes
-    played through it.
+    """Evaluate an autoencoder or a transcoder: its reconstruction, latents, concepts, and play through it.
+
+    Whole episodes are played with the original layer, with the autoencoder spliced in, and with the layer at zero, at
+    its mean and at its value in a random other state; the splice is rated by how much of the return that each of these
+    three loses it recovers.
 
     Args:
-        run: Its run.
-        episodes: Whole episodes per condition: original, spliced, and the layer at zero, at its mean
-            and at the value of a random other decision; of the return that each of these three loses, it says how
-            much the splice recovers.
-        seed: Of the episodes.
+        run: The autoencoder's run.
+        episodes: Number of episodes in each condition.
+        seed: Seed of the episodes.
         epsilon: Probability of a random action.
-        random_network: Also score the concepts of a dictionary fitted to the agent with its weights shuffled, for which
-            the stored episodes are played again.
-        device: auto, cpu or cuda.
+        random_network: Also score the concepts of a dictionary of the agent with its weights shuffled, on the stored
+            episodes, which are played again.
+        device: Device to compute on.
     """
     at_least_one(episodes=episodes)
     fitted = load_sae(run, device)
@@ -110,31 +120,34 @@ def sae_evaluate(
 
 
 def sae_sweep(
-    run: tyro.conf.Positional[str],
+    run: RunName,
     hooks: tuple[str, ...] = ("fc.post",),
     variants: tuple[Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"], ...] = ("topk",),
-    latents: tuple[int, ...] = (512, 2048),
-    ks: tuple[int, ...] = (8, 16, 32, 64),
-    seeds: int = 1,
+    latents: tuple[Count, ...] = (512, 2048),
+    ks: tuple[Count, ...] = (8, 16, 32, 64),
+    seeds: Count = 1,
     config: SAEConfig = SAEConfig(),  # noqa: B008 - frozen
-    episodes: int = 0,
-    ray: str | None = None,
-    name: Annotated[str | None, tyro.conf.arg(name="as")] = None,
-    checkpoint: int | None = None,
+    episodes: CountOrNone = 0,
+    ray: Cluster = None,
+    name: NewName = None,
+    checkpoint: Checkpoint = None,
 ) -> dict[str, Any]:
-    """Fit every combination of sizes, measure each, and plot what sparsity costs; again, it goes on.
+    """Fit every combination of variants and sizes, evaluate each, and plot what sparsity costs.
+
+    The same command again resumes the sweep; with more sizes it extends it.
 
     Args:
-        run: The agent's run; `rl-interp collect` has stored its activations.
-        hooks: Names of hook points.
-        variants: Of dictionary.
-        latents: Widths.
-        ks: Latents active in a sample.
-        seeds: Fits of each size; with two or more, how well their features agree is in the table, beside chance.
-        config: Everything else.
-        episodes: Whole episodes to play through each dictionary, and with the layer ablated; 0 for none.
-        ray: Address of a Ray cluster, or local; by default everything happens in this process.
-        name: Of the sweep, or a path.
+        run: The agent's run, whose activations `rl-interp collect` has stored.
+        hooks: Names of the hook points.
+        variants: Variants of the dictionary.
+        latents: Widths of the dictionary.
+        ks: Numbers of latents that are active in a sample.
+        seeds: Number of fits of each size; with two or more, the table says how well their features agree, beside
+            chance.
+        config: All other settings of the fits.
+        episodes: Number of episodes to play through each dictionary, and with the layer ablated; 0 for none.
+        ray: Address of a Ray cluster, or "local"; by default everything happens in this process.
+        name: Name of the sweep, or a path.
         checkpoint: Step of the agent's checkpoint; by default the newest.
     """
     require_held_out(config)
@@ -151,21 +164,23 @@ def sae_sweep(
 
 
 def sae_test(
-    run: tyro.conf.Positional[str],
+    run: RunName,
     hypotheses: tyro.conf.Positional[tuple[str, ...]] = (),
-    states: int = 4096,
-    count: int = 10,
+    states: Count = 4096,
+    count: Count = 10,
 ) -> dict[str, Any]:
-    """Put claims about features to the test, on states of held-out episodes and beside random directions; those of a
-    dictionary's own features beside those of a random dictionary's.
+    """Test hypotheses about features, on states of held-out episodes and beside random directions.
+
+    A hypothesis reads FEATURE high|off: ACTION[,ACTION] more|less, such as "12 high: LEFT more". The feature is a
+    number, or a concept, for which the feature that tells it best in training is taken. Without any, the features that
+    predict an action best in training are tested: that they make likelier what the agent does when they fire, beside
+    those of a random dictionary.
 
     Args:
         run: The autoencoder's run.
-        hypotheses: FEATURE high|off: ACTION[,ACTION] more|less, such as "12 high: LEFT more"; the feature is a number,
-            or a concept, for which the one that tells it best in training is taken. Without any, that features make
-            likelier what the agent does when they fire, of those that predict an action best in training.
-        states: Held-out states; of a layer with positions, at all of which a feature is set, about 256 at most.
-        count: Features to take where no hypotheses are given.
+        hypotheses: Hypotheses to test, in quotes.
+        states: Number of held-out states; about 256 at most for a layer with positions.
+        count: Number of features to take where no hypotheses are given.
     """
     fitted = load_autoencoder(run)
     if hypotheses:
@@ -184,18 +199,18 @@ def sae_test(
 
 
 def sae_push(
-    run: tyro.conf.Positional[str],
-    repo: tyro.conf.Positional[str],
-    folder: str | None = None,
+    run: RunName,
+    repo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")],
+    folder: Annotated[str | None, optional("STR")] = None,
     private: bool = False,
 ) -> dict[str, Any]:
     """Upload an autoencoder to a model repository of a hub, in SAELens's layout; needs the extra hub.
 
     Args:
         run: The autoencoder's run.
-        repo: OWNER/NAME; it is made if it is not there.
-        folder: In the repository; by default the hook's name.
-        private: Whether a repository that is made is private.
+        repo: Repository to upload to; it is made if there is none.
+        folder: Folder in the repository; by default the hook's name.
+        private: Make the repository private, if it is made.
     """
     fitted = load_sae(run)
     where = fitted.hook if folder is None else folder
@@ -204,15 +219,18 @@ def sae_push(
 
 
 def sae_pull(
-    repo: tyro.conf.Positional[str], output: Path, folder: str = "", revision: str | None = None
+    repo: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OWNER/NAME")],
+    output: Annotated[Path, tyro.conf.arg(metavar="DIR")],
+    folder: str = "",
+    revision: Annotated[str | None, optional("STR")] = None,
 ) -> dict[str, Any]:
-    """Fetch a dictionary from a hub and write it, in SAELens's layout, for `sae.load`; needs the extra hub.
+    """Download a dictionary from a hub, in SAELens's layout, for `rl_interp.sae.load`; needs the extra hub.
 
     Args:
-        repo: OWNER/NAME.
-        output: The directory to write; one that holds anything but a dictionary is left alone.
-        folder: In the repository.
-        revision: A branch, tag or commit; by default the newest.
+        repo: Repository to download from.
+        output: Directory to write; one that holds anything but a dictionary is left alone.
+        folder: Folder in the repository.
+        revision: Branch, tag or commit; by default the newest.
     """
     require_ours(output, (CONFIG, WEIGHTS))  # better before it is fetched
     found = pull(repo, folder, revision)
@@ -221,17 +239,21 @@ def sae_pull(
 
 
 def sae_report(
-    run: tyro.conf.Positional[str], output: Path | None = None, top: int = 4, clips: int = 200, maps: int = 24
+    run: RunName,
+    output: Output = None,
+    top: Count = 4,
+    clips: CountOrNone = 200,
+    maps: CountOrNone = 24,
 ) -> dict[str, Any]:
-    """Write the autoencoder's report: one HTML file that needs nothing else.
+    """Write an autoencoder's report: one HTML file that needs nothing else.
 
     Args:
-        run: The autoencoder's run; `rl-interp sae evaluate` adds the returns to its report.
-        output: The file; by default report.html in the run.
-        top: Top frames per feature, each from another episode.
-        clips: Of how many features, those whose clamping changes most actions, what happened around the strongest
-            moment is shown too.
-        maps: Of how many of them what they look at there is shown.
+        run: The autoencoder's run; the report has the returns if `rl-interp sae evaluate` has measured them.
+        output: The file to write; by default report.html in the run.
+        top: Number of top frames for each feature, each from a different episode.
+        clips: Number of features to show a clip of, around their strongest moment; those whose clamping changes most
+            actions.
+        maps: Number of these features to show a saliency map of.
     """
     fitted = load_autoencoder(run)
     path = output or fitted.run.path / "report.html"
@@ -240,15 +262,20 @@ def sae_report(
 
 
 def sae_compare(
-    run: tyro.conf.Positional[str], other: tyro.conf.Positional[str], output: Path | None = None, top: int = 2
+    run: RunName,
+    other: RunName,
+    output: Output = None,
+    top: Count = 2,
 ) -> dict[str, Any]:
-    """Match the features of two autoencoders, of one agent or of two in the same environment, and write a page of both.
+    """Match the features of two autoencoders, and write a page that shows both.
+
+    They are of one agent, or of two in the same environment.
 
     Args:
-        run: An autoencoder's run; the match is made on its held-out episodes.
-        other: Another one's.
-        output: The file; by default comparison.html in the first run.
-        top: Top frames per feature, each from another episode.
+        run: An autoencoder's run; features are matched on its held-out episodes.
+        other: The other autoencoder's run.
+        output: The file to write; by default comparison.html in the first run.
+        top: Number of top frames for each feature, each from a different episode.
     """
     first, second = load_autoencoder(run), load_autoencoder(other)
     path = output or first.run.path / "comparison.html"

@@ -1,14 +1,15 @@
-"""`rl-interp study cbet`, `study transfer` and `study maze`."""
+"""Train under several conditions and seeds, and compare; the same command again resumes."""
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from rl_interp.agents.load import load_agent, new_run_path
 from rl_interp.analysis.mazes.goals import find_goals
 from rl_interp.analysis.study import Job, compare, markdown, plot, run_study
+from rl_interp.app.commands.flags import Count, CountOrNone, Factor, Name, OptionalCount
 from rl_interp.app.progress import TERMINAL, progress_bar
 from rl_interp.core.envs import env_config
 from rl_interp.core.errors import at_least_one
@@ -19,74 +20,73 @@ from rl_interp.core.run import Run
 def study_cbet(
     agents: tuple[Literal["impala", "dreamerv3"], ...] = ("impala",),
     envs: tuple[str, ...] = ("MiniGrid-Unlock-v0",),
-    seeds: int = 5,
-    agent_steps: int | None = None,
-    coefficient: float = 0.005,
-    jobs: int | None = None,
-    run: str = "study-cbet",
+    seeds: Count = 5,
+    agent_steps: OptionalCount = None,
+    coefficient: Factor = 0.005,
+    jobs: OptionalCount = None,
+    name: Name = "study-cbet",
 ) -> dict[str, Any]:
-    """Train with and without CBET, over seeds, and say whether it made a difference; again, it goes on.
+    """Train with and without the exploration bonus CBET, and say whether it makes a difference.
 
     Args:
-        agents: Which agents.
-        envs: Gymnasium ids.
-        seeds: Trainings of each condition, with seeds 0, 1 and so on; an interval needs 5.
-        agent_steps: Decisions of each; by default what suits the environment.
+        agents: Kinds of agents to train.
+        envs: Gymnasium ids of the environments.
+        seeds: Number of trainings of each condition, with seeds 0, 1 and so on; an interval needs 5.
+        agent_steps: Environment steps of each training; by default what suits the environment.
         coefficient: Factor of the bonus.
-        jobs: Trainings at a time, one core each; by default as many as there are cores.
-        run: Name under runs/ or a path, for results and run directories.
+        jobs: Number of trainings at a time, one core each; by default as many as there are cores.
+        name: Name of the study's directory, or a path.
     """
     bonus = ("--cbet.coefficient", str(coefficient))
     planned = _plan(agents, envs, seeds, agent_steps, {"base": (), "cbet": bonus})
-    return _study(planned, run, jobs)
+    return _study(planned, name, jobs)
 
 
 def study_transfer(
-    explorer: tyro.conf.Positional[str],
+    explorer: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
     envs: tuple[str, ...] = ("MiniGrid-Unlock-v0", "MiniGrid-KeyCorridorS3R3-v0"),
-    seeds: int = 3,
-    agent_steps: int | None = None,
-    jobs: int | None = None,
-    run: str = "study-transfer",
+    seeds: Count = 3,
+    agent_steps: OptionalCount = None,
+    jobs: OptionalCount = None,
+    name: Name = "study-transfer",
 ) -> dict[str, Any]:
-    """Train IMPALA from nothing and beside a pre-trained exploration policy, over seeds; again, it goes on.
+    """Train IMPALA from scratch and beside a pre-trained exploration policy, and compare.
 
     Args:
         explorer: Run of the exploration policy: `rl-interp train impala --env A,B,C --cbet --pretrain ...` made it.
-        envs: Gymnasium ids.
-        seeds: Trainings of each condition, with seeds 0, 1 and so on; an interval needs 5.
-        agent_steps: Decisions of each; by default what suits the environment.
-        jobs: Trainings at a time, one core each; by default as many as there are cores.
-        run: Name under runs/ or a path, for results and run directories.
+        envs: Gymnasium ids of the environments.
+        seeds: Number of trainings of each condition, with seeds 0, 1 and so on; an interval needs 5.
+        agent_steps: Environment steps of each training; by default what suits the environment.
+        jobs: Number of trainings at a time, one core each; by default as many as there are cores.
+        name: Name of the study's directory, or a path.
     """
     source = ("--explorer", str(Run.open(explorer).path))
     planned = _plan(("impala",), envs, seeds, agent_steps, {"base": (), "transfer": source})
-    return _study(planned, run, jobs)
+    return _study(planned, name, jobs)
 
 
 def study_maze(
-    regions: tuple[int, ...] = (1, 2, 3, 5, 10, 15, 0),
-    seeds: int = 1,
-    agent_steps: int | None = None,
-    episodes: int = 1000,
-    jobs: int | None = None,
-    run: str = "study-maze",
+    regions: tuple[CountOrNone, ...] = (1, 2, 3, 5, 10, 15, 0),
+    seeds: Count = 1,
+    agent_steps: OptionalCount = None,
+    episodes: Count = 1000,
+    jobs: OptionalCount = None,
+    name: Name = "study-maze",
 ) -> dict[str, Any]:
-    """Train IMPALA in mazes with the cheese in regions of the top right, and find out what each agent wants where the
-    cheese can be anywhere; again, it goes on.
+    """Train IMPALA with the cheese in different regions, and find out what each agent pursues elsewhere.
 
     Args:
-        regions: Cells along the region's side; 0 for anywhere.
-        seeds: Trainings of each, with seeds 0, 1 and so on.
-        agent_steps: Decisions of each; by default what suits the environment.
-        episodes: Held-out mazes to play with each agent.
-        jobs: Trainings at a time, one core each; by default as many as there are cores.
-        run: Name under runs/ or a path, for results and run directories.
+        regions: Cells along the side of the region at the top right that the cheese is in; 0 for anywhere.
+        seeds: Number of trainings for each region, with seeds 0, 1 and so on.
+        agent_steps: Environment steps of each training; by default what suits the environment.
+        episodes: Number of held-out mazes to play with each agent.
+        jobs: Number of trainings at a time, one core each; by default as many as there are cores.
+        name: Name of the study's directory, or a path.
     """
     at_least_one(regions=len(regions))
     conditions = {f"region{each}" if each else "anywhere": ("--env.region", str(each)) for each in regions}
     planned = _plan(("impala",), ("rl_interp/Maze-v0",), seeds, agent_steps, conditions)
-    path, _ = _trained(planned, run, jobs)
+    path, _ = _trained(planned, name, jobs)
     agents = [load_agent(path / "training" / job.name) for job in planned]
     goals = find_goals(agents, episodes, folder=path, progress=TERMINAL)
     return {"run": str(path), **goals}

@@ -16,7 +16,7 @@ from rl_interp.agents.impala import IMPALAConfig
 from rl_interp.agents.load import agent_package, new_run_path
 from rl_interp.agents.loop import Report, TrainConfig
 from rl_interp.analysis.playing import scores_json
-from rl_interp.app.commands.flags import CountOrNone, Device, NewName, Seed, config_from
+from rl_interp.app.commands.flags import Cluster, CountOrNone, Device, NewName, Seed, config_from, optional
 from rl_interp.app.progress import progress_bar, warn
 from rl_interp.core.config import differences
 from rl_interp.core.errors import RunError, UserError
@@ -24,7 +24,7 @@ from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
 
-EnvId = Annotated[str | None, tyro.conf.arg(metavar="ID", help_behavior_hint="")]
+EnvId = Annotated[str | None, optional("ID")]
 Bonus = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -95,8 +95,8 @@ def train_impala(
     cbet: Bonus = False,
     seed: Seed = 0,
     name: NewName = None,
-    actors: Annotated[CountOrNone | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")] = None,
-    ray: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS", help_behavior_hint="")] = None,
+    actors: Annotated[CountOrNone | None, optional("INT")] = None,
+    ray: Cluster = None,
     device: Device = "auto",
 ) -> dict[str, Any]:
     """Train an IMPALA agent, on pixels or symbols, with or without a memory.

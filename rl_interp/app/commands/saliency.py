@@ -1,0 +1,37 @@
+"""`rl-interp saliency`."""
+
+from typing import Any
+
+from rl_interp.analysis.sae.runs import load_autoencoder
+from rl_interp.analysis.saliency_video import film
+from rl_interp.app.commands.flags import Autoencoder, Count, CountOrNone, FromAgent, Output, Seed
+from rl_interp.app.progress import TERMINAL
+
+
+def saliency(
+    agent: FromAgent,
+    output: Output = None,
+    method: str = "perturbation",
+    target: str = "advantage",
+    steps: Count = 450,
+    skip: CountOrNone = 0,
+    seed: Seed = 0,
+    sae: Autoencoder = None,
+) -> dict[str, Any]:
+    """Film an episode with a saliency map on every frame, at the game's own pace.
+
+    Args:
+        agent: The agent to explain.
+        output: The .mp4 to write; by default in the run's videos/.
+        method: perturbation, greydanus (the published masks and blur), gradient or integrated-gradients.
+        target: What the map explains: chosen, advantage, value, policy-change or value-change (published with
+            greydanus), q:ACTION such as q:LEFT, unit:HOOK:N such as unit:fc.post:12, or feature:N of --sae.
+        steps: Length of the film in environment steps; it ends with the episode.
+        skip: Number of steps to play before the film starts.
+        seed: Seed of the episode.
+        sae: Run of an autoencoder on this agent, for feature:N.
+    """
+    loaded = agent.load()
+    fitted = load_autoencoder(sae, agent.device) if sae else None
+    path = output or loaded.run.path / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
+    return loaded.source | film(loaded, path, method, target, steps, skip, seed, fitted, TERMINAL)
