@@ -20,49 +20,46 @@ class SAEConfig:
     k: int = 32
     """Latents that are active in one sample: at most so many for topk, on average for the others."""
     prefixes: tuple[float, ...] = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
-    """Shares of the dictionary that reconstruct on their own; matryoshka only."""
+    """Shares of the dictionary that each reconstruct on their own; for matryoshka only."""
     epochs: float = 12.0
     """Passes over the data."""
     batch_size: int = 512
     """Samples per update."""
     learning_rate: float | None = None
-    """Adam's step size at its highest; by default chosen from the data, see `peak_rate`. Lower it where latents die or
-    the loss jumps."""
+    """Adam's highest step size; by default chosen from the data. Lower it if latents die or the loss jumps."""
     warmup: float = 0.02
     """Share of the updates over which the step size rises from 0."""
     decay: float = 0.3
-    """Share of the updates, at the end, over which it falls to 0."""
+    """Share of the updates, at the end, over which the step size falls to 0."""
     aux_k: int = 256
     """Dead latents that the auxiliary loss lets reconstruct the residual; 0 for none."""
     aux_coefficient: float = 1 / 32
     """Weight of the auxiliary loss."""
+    # Relative to the data: a window of millions of samples would never trigger on a small store.
     dead_after: float = 0.25
-    """Passes over the data without firing after which a latent counts as dead during the fit. Relative
-    to the data: a window of millions of samples would never trigger on a small store."""
+    """Passes over the data without firing after which a latent counts as dead during the fit."""
     resample: bool = True
-    """Whether dead latents start again, each window of `dead_after`, as samples that are reconstructed
-    badly (Bricken et al. 2023, "Neuron Resampling"), besides what the auxiliary loss does."""
+    """Restart dead latents, every `dead_after`, as badly reconstructed samples (Bricken et al. 2023)."""
     start: Literal["samples", "random"] = "samples"
-    """Directions at the start: of data samples, which lie where the data varies, or random ones."""
+    """Initial directions: those of data samples, which lie where the data varies, or random ones."""
     centre: bool = True
-    """Whether the data's mean is removed before the fit (it is folded into the weights)."""
+    """Remove the data's mean before the fit (it is folded into the weights afterwards)."""
+    # Whitening is folded into the weights afterwards; inf scales all dimensions by one factor.
     ridge: float = 0.3
-    """The data is whitened with this share of its mean variance added to each principal component's
-    (and that is folded into the weights): 0 evens them all out, inf scales all by one factor."""
+    """Whitening adds this share of the mean variance to each component's: 0 evens all out, inf scales all alike."""
     shuffle: bool = True
-    """Whether samples are mixed across episodes."""
+    """Shuffle samples across episodes."""
     held_out: float = 0.2
     """Share of the episodes kept for evaluation."""
+    # A store that does not tell them apart, as of a game without ground truth, is used whole.
     uncontrollable: bool = False
-    """Whether decisions that can make no difference, such as those during a game's animations, are fitted on, measured
-    and tested too. A store that does not tell them apart, as of a game without ground truth, is used whole."""
+    """Keep the steps at which actions make no difference, such as those during a game's animations."""
     seed: int = 0
-    """Of initialisation."""
+    """Seed of the initialisation."""
     data_seed: int = 0
-    """Of shuffling and the split, so that dictionaries of several seeds see the same data."""
+    """Seed of the shuffling and the split; dictionaries that differ in `seed` alone see the same data."""
     kernel: Literal["sparse", "dense"] = "sparse"
-    """How products are computed: over active pairs alone, in compiled loops on a CPU and Triton's on an accelerator, or
-    dense, by PyTorch's autograd."""
+    """How products are computed: over active latents only, in compiled loops, or densely, by PyTorch's autograd."""
 
     def __post_init__(self) -> None:
         for name in ("latents", "k", "batch_size"):

@@ -53,18 +53,24 @@ def test_what_counts_cannot_be_infinite(config):
                 config(**{field.name: math.inf})
 
 
-def test_every_number_among_the_commands_flags_is_looked_at():
-    known = {name for names in cli.NUMBERS.values() for name in names}
+def commands(table):
+    for entry in table.values():
+        yield from [cli.load(entry)] if isinstance(entry, str) else commands(entry)
+
+
+def test_every_number_among_the_commands_flags_has_a_bound():
     value_of_an_activation = {"value"}
-    for command in [*cli.COMMANDS.values(), *(make() for make, _ in cli.TRAINING.values())]:
-        hints = typing.get_type_hints(command)
-        wanted = {name for name, hint in hints.items() if name != "return" and kinds(hint)}
-        assert wanted <= known | value_of_an_activation, command.__name__
+    for command in commands(cli.COMMANDS):
+        hints = typing.get_type_hints(command, include_extras=True)
+        plain = typing.get_type_hints(command)
+        for name in set(hints) - {"return"} - value_of_an_activation:
+            assert bool(kinds(plain[name])) == bool(list(cli.bounds(hints[name]))), (command.__name__, name)
 
 
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
+        ("evaluate some --checkpoint -1", "checkpoint=-1 given"),
         ("train dqn --seed -1", "seed=-1 given; it must be at least 0"),
         (f"train impala --seed {MAX_SEED + 1}", "it must be at least 0 and at most"),
         ("train dreamerv3 --seed -5", "seed=-5 given"),
