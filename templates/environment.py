@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rl_interp.core.envs.config import EnvConfig
-from rl_interp.core.envs.registry import FAMILIES, Family
 
+from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.games import GameVector, LabelledGame
 from rl_interp.core.envs.labelled import Cells, Concept
+from rl_interp.core.envs.registry import FAMILIES, Family
 
 CELL = 8
 """Pixels along a cell of the picture."""
