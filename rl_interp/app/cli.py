@@ -8,6 +8,7 @@ dict, of which a person sees the figures and `--json` prints the whole.
 import ast
 import importlib
 import json
+import re
 import shutil
 import signal
 import sys
@@ -16,7 +17,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import cache, partial, wraps
-from inspect import signature
+from inspect import getdoc, signature
 from pathlib import Path
 from types import FrameType
 from typing import Any, get_args, get_type_hints
@@ -33,13 +34,14 @@ Command = Callable[..., dict[str, Any]]
 Table = Mapping[str, "str | Table"]
 
 COMMANDS: dict[str, Table] = {
-    "Agents": {
+    "Start here": {"demo": "demo:demo", "info": "info:info"},
+    "Train and score agents": {
         "train": {"dqn": "train:train_dqn", "impala": "train:train_impala", "dreamerv3": "train:train_dreamerv3"},
         "evaluate": "evaluate:evaluate",
         "import": {"dreamerv3": "imports:import_dreamerv3", "maze": "imports:import_maze"},
         "study": {"cbet": "study:study_cbet", "transfer": "study:study_transfer", "maze": "study:study_maze"},
     },
-    "Their layers": {
+    "Open a layer": {
         "collect": "collect:collect",
         "probe": "probe:probe_run",
         "maps": "maps:maps",
@@ -54,7 +56,7 @@ COMMANDS: dict[str, Table] = {
             "pull": "sae:sae_pull",
         },
     },
-    "Their behaviour": {
+    "Explain what an agent does": {
         "saliency": "saliency:saliency",
         "imagine": "imagine:imagine",
         "maze": {
@@ -65,7 +67,6 @@ COMMANDS: dict[str, Table] = {
             "saliency": "maze:maze_saliency",
         },
     },
-    "This installation": {"info": "info:info", "demo": "demo:demo"},
 }
 """Every command, under the headings of `rl-interp --help`: its words, and `module:function` in `app/commands/`."""
 
@@ -156,7 +157,10 @@ def _run(arguments: list[str]) -> dict[str, Any]:
 def load(place: str) -> Command:
     """The function at `module:function`."""
     module, _, name = place.partition(":")
-    return getattr(importlib.import_module(f"rl_interp.app.commands.{module}"), name)
+    command = getattr(importlib.import_module(f"rl_interp.app.commands.{module}"), name)
+    # tyro breaks the text of an argument where the docstring does: so its lines are joined.
+    command.__doc__ = re.sub(r"\n {8,}", " ", getdoc(command) or "")
+    return command
 
 
 def _with_new_names(command: str, arguments: list[str]) -> list[str]:
