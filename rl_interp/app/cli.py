@@ -34,14 +34,13 @@ Command = Callable[..., dict[str, Any]]
 Table = Mapping[str, "str | Table"]
 
 COMMANDS: dict[str, Table] = {
-    "Start here": {"demo": "demo:demo", "info": "info:info"},
-    "Train and score agents": {
+    "Agents": {
         "train": {"dqn": "train:train_dqn", "impala": "train:train_impala", "dreamerv3": "train:train_dreamerv3"},
         "evaluate": "evaluate:evaluate",
         "import": {"dreamerv3": "imports:import_dreamerv3", "maze": "imports:import_maze"},
         "study": {"cbet": "study:study_cbet", "transfer": "study:study_transfer", "maze": "study:study_maze"},
     },
-    "Open a layer": {
+    "Their layers": {
         "collect": "collect:collect",
         "probe": "probe:probe_run",
         "maps": "maps:maps",
@@ -56,7 +55,7 @@ COMMANDS: dict[str, Table] = {
             "pull": "sae:sae_pull",
         },
     },
-    "Explain what an agent does": {
+    "Their behaviour": {
         "saliency": "saliency:saliency",
         "imagine": "imagine:imagine",
         "maze": {
@@ -67,6 +66,7 @@ COMMANDS: dict[str, Table] = {
             "saliency": "maze:maze_saliency",
         },
     },
+    "This installation": {"info": "info:info", "demo": "demo:demo"},
 }
 """Every command, under the headings of `rl-interp --help`: its words, and `module:function` in `app/commands/`."""
 

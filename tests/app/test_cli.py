@@ -74,7 +74,7 @@ def test_every_command_explains_itself_and_its_flags(call, command):
 def test_a_group_lists_its_own_commands(call):
     status, out, _ = call("sae --help")
     assert status == 0
-    assert re.findall(r"^  (\w+) ", out, re.M) == list(cli.COMMANDS["Open a layer"]["sae"])
+    assert re.findall(r"^  (\w+) ", out, re.M) == list(cli.COMMANDS["Their layers"]["sae"])
     status, out, err = call("sae")
     assert (status, out) == (2, "")
     assert "usage: rl-interp sae " in err
