@@ -21,7 +21,7 @@ CONFIGS = (DQNConfig, IMPALAConfig, DreamerV3Config, CBETConfig, SAEConfig, Atar
 
 def kinds(hint):
     """Types of a number, an optional one or a tuple of them."""
-    return {each for each in (hint, *typing.get_args(hint)) if each in (int, float)}
+    return {hint} & {int, float} | {kind for each in typing.get_args(hint) for kind in kinds(each)}
 
 
 def numbers():
