@@ -10,14 +10,23 @@ install: .venv/installed  ## the suite and its development tools, with pinned ve
 demo: .venv/installed  ## the main job end to end: score, SAE, saliency video, report (3 to 20 minutes, by the processor)
 	$(BIN)/rl-interp demo
 
-test: .venv/installed  ## the fast tests
-	$(BIN)/python -m pytest
+test: .venv/installed  ## the fast tests, on all processors
+	$(PYTEST)
+
+test-all: test  ## the fast tests, and then the longer ones
+	$(PYTEST) -m 'full and not slow'
+
+# Tests of one file run in one process, which makes what they share once.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
 
 fuzz: .venv/installed  ## alter every file that is read at random, for a minute a loader (SECONDS=10 for less)
 	$(BIN)/python tests/fuzz/fuzz.py $(or $(SECONDS),60)
 
 test-slow: .venv/installed  ## the long ones: the whole demo, and longer training
 	$(BIN)/python -m pytest -m slow
+
+mutants: .venv/installed  ## make faults on purpose, and list those that no test notices
+	$(BIN)/python tests/mutants/run.py
 
 lint: .venv/installed  ## ruff and pyright
 	$(BIN)/ruff check .
@@ -72,4 +81,4 @@ clean:  ## remove the virtual environment
 	.parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dreamerv3==1.5.0
 	@touch $@
 
-.PHONY: help install demo test fuzz test-slow lint kill full-disk bench parity clean
+.PHONY: help install demo test test-all fuzz test-slow mutants lint kill full-disk bench parity clean

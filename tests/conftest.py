@@ -1,7 +1,10 @@
 """Shared fixtures: small agents, and one thread, so that results are the same everywhere."""
 
 import os
+import signal
 import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported, and for the processes that tests start
 
 import pytest
 import torch
@@ -12,6 +15,9 @@ from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 from rl_interp.core.locks import writing
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what it runs in the background so, and Python and all of its children would then ignore it too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class TinyConv(Agent):

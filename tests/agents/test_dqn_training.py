@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from selection import in_full
 
 from rl_interp.agents.dqn import DivergedError, DQNConfig, load, train
 from rl_interp.agents.dqn.training import Training
@@ -16,7 +17,7 @@ from rl_interp.core.interrupt import Interrupted
 from rl_interp.core.run import Run
 
 SMALL = DQNConfig(
-    agent_steps=600, num_envs=4, env_threads=1, batch_size=8, train_every=8, learning_starts=200, replay_capacity=2000,
+    agent_steps=600, num_envs=2, env_threads=1, batch_size=8, train_every=8, learning_starts=200, replay_capacity=2000,
     target_every=10, epsilon_steps=400, eval_every=0, eval_episodes=1, checkpoint_every=0, log_every=100,
 )  # fmt: skip
 
@@ -62,6 +63,7 @@ def test_the_learner_resumes_exactly(tmp_path):
         assert torch.equal(a, b)
 
 
+@pytest.mark.full
 def test_a_run_shared_without_its_training_state_is_trained_on_from_its_weights(tmp_path):
     run = make(tmp_path / "run")
     train(SMALL, run, 0)
@@ -77,7 +79,7 @@ def test_a_run_shared_without_its_training_state_is_trained_on_from_its_weights(
     assert first_update > 600 + SMALL.learning_starts, "the replay fills before learning goes on"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, *in_full(signal.SIGTERM)])
 def test_a_signal_stops_with_a_checkpoint_from_which_training_goes_on(tmp_path, number):
     run = make(tmp_path / "run")
 

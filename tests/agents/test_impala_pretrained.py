@@ -96,6 +96,7 @@ def test_an_imported_policy_equals_the_published_network(path, policy):
     assert wanted.std(0).min() > 1e-4
 
 
+@pytest.mark.full
 def test_it_becomes_a_run_that_the_commands_take(tmp_path, path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
 

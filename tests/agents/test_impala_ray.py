@@ -34,6 +34,7 @@ def actors():
     made.close()
 
 
+@pytest.mark.full
 def test_remote_actors_play_with_the_published_weights_and_are_replaced_when_they_die(actors, taken_log_probs):
     actors, agent, warnings = actors
     _, unroll = actors.next()

@@ -209,6 +209,7 @@ def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_t
         actors.close()
 
 
+@pytest.mark.full
 def test_an_actor_that_hangs_is_replaced():
     agent, warnings = make_agent(SMALL), []
     actors = ProcessActorPool(SMALL, 0, agent, count=1, timeout=20.0, warn=warnings.append)
@@ -231,6 +232,7 @@ def test_an_actor_that_hangs_is_replaced():
         actors.close()
 
 
+@pytest.mark.full
 def test_the_time_that_an_actor_takes_to_start_does_not_count_as_silence(monkeypatch):
     agent = make_agent(SMALL)
     actors = ProcessActorPool(SMALL, 0, agent, count=1, timeout=60.0)

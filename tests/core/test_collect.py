@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from rl_interp.agents.dqn import DQN
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.collect import collect
-from rl_interp.core.envs import AtariConfig, concepts_sha256, make_labelled
+from rl_interp.core.envs import AtariConfig, MiniGridConfig, concepts_sha256, make_labelled
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import assert_unhooked, run_with_cache
 
@@ -68,6 +69,31 @@ def test_the_store_says_where_it_comes_from(store):
     known = store.manifest["provenance"]
     assert (known["run"], known["seed"], known["epsilon"]) == ("x", 11, 0.3)
     assert known["env"]["sticky_actions"] == 0.25
+
+
+class Remembering(Agent):
+    """Its state is how many steps of the episode it has seen."""
+
+    hook_points = {"count": HookPoint("count", "B D")}
+
+    def __init__(self):
+        super().__init__()
+        self.count = torch.nn.Identity()
+
+    def initial_state(self, batch):
+        return (torch.zeros(batch, 1),)
+
+    def step(self, obs, state, first=None):
+        (count,) = state
+        count = self.count(torch.where(first[:, None], 0, count) + 1)
+        return PolicyOutput((count,), logits=torch.zeros(len(obs), 7))
+
+
+def test_an_agent_remembers_its_episode_and_no_other(tmp_path):
+    config = MiniGridConfig("MiniGrid-Empty-5x5-v0")
+    store = collect(Remembering(), config, "count", 250, tmp_path / "store", seed=0, num_envs=2)
+    assert len(np.unique(store.column("episode"))) > 2
+    np.testing.assert_array_equal(store.read(np.arange(len(store)))[:, 0], store.column("step") + 1)
 
 
 def test_an_unknown_hook_point_is_refused_and_no_hook_is_left(agent, tmp_path):

@@ -274,6 +274,16 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path, monkeypatch):
     assert path.read_text() == "one\nthree\n"
 
 
+@pytest.mark.parametrize("half", [5, 4_096, 10_000])
+def test_what_a_crash_left_of_a_line_is_cut_off_before_the_next(tmp_path, half):
+    path = tmp_path / "lines"
+    append_line(path, "one")
+    with open(path, "a") as file:
+        file.write("x" * half)
+    append_line(path, "two")
+    assert path.read_text() == "one\ntwo\n"
+
+
 def test_a_point_of_tensorboard_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

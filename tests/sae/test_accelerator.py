@@ -9,6 +9,7 @@ import numpy as np
 import pretend
 import pytest
 import torch
+from selection import in_full, mostly_in_full
 
 from rl_interp.core.errors import UserError
 from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer, fit
@@ -89,7 +90,7 @@ def test_pairs_are_those_of_the_reference(kernel):
         torch.testing.assert_close(values, reference, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", ["accelerator", "cpu"], indirect=True)
+@pytest.mark.parametrize("kernel", [*in_full("accelerator"), "cpu"], indirect=True)
 def test_selection_in_bf16_misses_only_what_is_about_as_large(monkeypatch, kernel):
     monkeypatch.setattr(accelerator, "bf16_pays", lambda device: True)
     if isinstance(kernel, CPUKernel):
@@ -120,7 +121,7 @@ def _taken(pairs: Pairs, values: torch.Tensor, exact: torch.Tensor) -> torch.Ten
 
 
 @pytest.mark.usefixtures("_exact", "_loops")
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", mostly_in_full(VARIANTS, ["topk", "jumprelu"]))
 def test_losses_and_gradients_are_the_dense_ones(variant):
     found = []
     for kernel in (AcceleratorKernel(), DenseKernel()):
@@ -135,6 +136,7 @@ def test_losses_and_gradients_are_the_dense_ones(variant):
 
 
 @pytest.mark.usefixtures("_exact", "_loops")
+@pytest.mark.full
 def test_a_fit_is_the_dense_one_and_the_same_each_time():
     fitted = []
     for kernel in (AcceleratorKernel(), AcceleratorKernel(), DenseKernel()):
@@ -148,7 +150,7 @@ def test_a_fit_is_the_dense_one_and_the_same_each_time():
         torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("kernel", ["sparse", "dense"])
+@pytest.mark.parametrize("kernel", ["sparse", *in_full("dense")])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_fit_keeps_to_its_device(monkeypatch, variant, kernel):
     """On a device that is only pretended, with its sums by PyTorch: an operation on tensors of two devices raises."""

@@ -6,6 +6,7 @@ from math import inf
 import numpy as np
 import pytest
 import torch
+from selection import mostly_in_full
 from torch.nn import functional as F
 
 from rl_interp.core.errors import UserError
@@ -32,7 +33,7 @@ def trainer_of(data, config=SMALL, target=None) -> Trainer:
     return Trainer(Feed(ArrayActivations(data), config, target=target), config)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", mostly_in_full(VARIANTS, ["topk", "gated"]))
 def test_every_variant_finds_planted_features_with_about_k_latents_active(variant):
     data, directions = planted(10_000)
     config = replace(SMALL, variant=variant)
@@ -59,6 +60,7 @@ def test_a_transcoder_predicts_the_other_layer():
         Feed(ArrayActivations(data), SMALL, target=ArrayActivations(other[:10]))
 
 
+@pytest.mark.full
 def test_prefixes_of_a_matryoshka_dictionary_reconstruct_on_their_own():
     data, _ = planted(6000)
     x = torch.from_numpy(data)

@@ -1,6 +1,8 @@
 """A small agent, trained through the command line once, that the commands are tried on."""
 
+import fcntl
 import json
+import os
 import shutil
 
 import pytest
@@ -10,17 +12,31 @@ from rl_interp.app import cli
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory, session_mp):
-    """A directory with `runs/tiny` (an agent, its activations) and `runs/tiny-sae`."""
-    path = tmp_path_factory.mktemp("home")
-    session_mp.chdir(path)
+    """A directory with `runs/tiny` (an agent, its activations) and `runs/tiny-sae`: made by whichever process of the
+    tests is the first to need it, of which every process has a copy of its own."""
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"
+    with open(shared.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            making = tmp_path_factory.mktemp("making")
+            session_mp.chdir(making)
+            make_home()
+            making.rename(shared)
+    own = shutil.copytree(shared, tmp_path_factory.mktemp("home") / "own")
+    session_mp.chdir(own)
+    return own
+
+
+def make_home():
+    """Make the runs in the working directory."""
     for command in (
         "train dqn --run tiny --agent-steps 600 --num-envs 4 --env-threads 1 --batch-size 8 --learning-starts 200 "
-        "--replay-capacity 2000 --eval-episodes 1 --log-every 100",
+        "--replay-capacity 2000 --eval-episodes 1 --log-every 100 --env.max-frames 1200",
         "collect tiny --samples 1200",
         "sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --as tiny-sae",
     ):
         assert cli.main([*command.split(), "--json"]) == 0
-    return path
 
 
 @pytest.fixture(scope="session")

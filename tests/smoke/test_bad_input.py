@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from selection import in_full, mostly_in_full
 
 from rl_interp.app.progress import _Lines
 from rl_interp.core.files import sha256, write_json
@@ -15,7 +16,7 @@ from rl_interp.core.run import Run
 
 TRAIN = (
     "train dqn --run new --num-envs 4 --env-threads 1 --batch-size 8 --learning-starts 200 --replay-capacity 2000 "
-    "--eval-episodes 1 --log-every 100"
+    "--eval-episodes 1 --log-every 100 --env.max-frames 1200"
 )
 
 
@@ -140,7 +141,7 @@ def test_without_ffmpeg_the_film_says_so(run, place, monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    [f"{TRAIN} --agent-steps 400", "collect tiny --samples 300 --hook fc.pre", "sae report tiny-sae"],
+    [f"{TRAIN} --agent-steps 400", *in_full("collect tiny --samples 300 --hook fc.pre", "sae report tiny-sae")],
 )
 def test_a_full_disk_is_named_and_leaves_no_half_file(run, place, monkeypatch, command):
     def full(descriptor):
@@ -184,8 +185,8 @@ def interrupt(monkeypatch):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
-@pytest.mark.parametrize("name", LONG)
+@pytest.mark.parametrize("number", [signal.SIGINT, *in_full(signal.SIGTERM)], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize("name", mostly_in_full(LONG, ["train", "sae fit", "evaluate"]))
 def test_a_long_command_stops_cleanly(run, place, interrupt, name, number):
     before = files()
     interrupt(number)
@@ -229,6 +230,7 @@ def test_the_second_of_two_commands_on_one_thing_is_told_so(run, place, holder, 
     assert files() == before
 
 
+@pytest.mark.full
 def test_what_is_harmless_beside_a_training_is_not_refused(run, place, holder):
     holder("runs/tiny")
     assert run("collect tiny --hook fc.pre --samples 100")[0] == 0
@@ -269,7 +271,7 @@ LENGTHENED = {
 }
 
 
-@pytest.mark.parametrize("agent", LENGTHENED)
+@pytest.mark.parametrize("agent", mostly_in_full(LENGTHENED, ["impala"]))
 def test_a_finished_training_is_made_longer(run, place, agent):
     command = LENGTHENED[agent]
     assert run(f"{command} 240")[0] == 0

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
+from selection import in_full
 
 from rl_interp.analysis.sae.evaluation import RECOVERED, play_spliced
 from rl_interp.analysis.sae.runs import load_sae
@@ -25,7 +26,7 @@ SAE_KEYS = {
 def test_training_gives_its_json_and_resumes_as_a_finished_run(run, place):
     command = (
         "train dqn --env ALE/MsPacman-v5 --run fresh --agent-steps 400 --num-envs 4 --env-threads 1 --batch-size 8 "
-        "--learning-starts 200 --replay-capacity 2000 --eval-episodes 1"
+        "--learning-starts 200 --replay-capacity 2000 --eval-episodes 1 --env.max-frames 1200"
     )
     status, result, _ = run(command)
     assert status == 0
@@ -49,6 +50,7 @@ def test_evaluating_tells_the_protocol(run):
     assert run("evaluate tiny --episodes 2 --seed 7")[1]["returns"] == result["returns"]
 
 
+@pytest.mark.full
 def test_the_ground_truth_is_probed(run, place):
     status, result, error = run("probe tiny --hooks fc.post --samples 600")
     assert status == 0, error
@@ -114,6 +116,7 @@ def test_the_return_recovered_is_given_against_each_ablation(home):
     assert played["return_recovered_resample_interval"] is None, "of two episodes"
 
 
+@pytest.mark.full
 def test_two_autoencoders_are_compared(run, place):
     fit = "--latents 64 --k 4 --epochs 2 --batch-size 128"
     shutil.copytree("runs/tiny", "runs/twin")  # another agent, as far as anybody can tell
@@ -137,7 +140,7 @@ def test_a_fit_exports_to_saelens_layout(home):
     assert names == {"cfg.json", "sae_weights.safetensors"}
 
 
-@pytest.mark.parametrize("method", ["perturbation", "gradient", "integrated-gradients"])
+@pytest.mark.parametrize("method", [*in_full("perturbation"), "gradient", *in_full("integrated-gradients")])
 def test_a_saliency_film_has_the_games_pace_and_a_format_browsers_play(run, place, method):
     import imageio_ffmpeg
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from selection import in_full
 
 SMALL = (
     "--size debug --num-envs 2 --batch-size 2 --batch-length 8 --imag-horizon 4 --learning-starts 64 --train-ratio 1 "
@@ -28,6 +29,7 @@ class TestAnyAgent:
         assert status == 0
         assert run(f"evaluate {agent} --episodes 2")[1]["returns"] == result["returns"]
 
+    @pytest.mark.full
     def test_an_autoencoder_is_fitted_on_the_latent(self, run, place, agent):
         hook = {"empty": "stoch", "dreamt": "deter"}[agent]
         assert run(f"collect {agent} --hook {hook} --samples 200")[0] == 0
@@ -50,7 +52,7 @@ class TestAnyAgent:
             assert {"encoder.s0.post", "encoder.s3.post"} <= set(result["pictures"])
             assert "| encoder.s0.post |" in Path(result["table"]).read_text()
 
-    @pytest.mark.parametrize("target", ["advantage", "value", "unit:deter:3"])
+    @pytest.mark.parametrize("target", [*in_full("advantage", "value"), "unit:deter:3"])
     def test_saliency_explains_policy_value_and_a_latent(self, run, place, agent, target):
         status, result, error = run(f"saliency {agent} --target {target} --decisions 3 --output film.mp4")
         assert status == 0, error
@@ -74,6 +76,7 @@ class TestAnyAgent:
 
 @pytest.mark.usefixtures("agents")
 @pytest.mark.parametrize(("agent", "hooks", "concept"), [("empty", "deter stoch", "x"), ("dreamt", "embed", "x")])
+@pytest.mark.full
 def test_probes_stand_beside_their_controls(run, place, agent, hooks, concept):
     status, result, error = run(f"probe {agent} --hooks {hooks} --samples 400")
     assert status == 0, error
@@ -85,6 +88,7 @@ def test_probes_stand_beside_their_controls(run, place, agent, hooks, concept):
 
 
 @pytest.mark.usefixtures("agents")
+@pytest.mark.full
 def test_training_says_how_it_went_and_resumes(run, place):
     status, result, _ = run(f"{EMPTY} --run fresh")
     assert status == 0
@@ -93,6 +97,7 @@ def test_training_says_how_it_went_and_resumes(run, place):
 
 
 @pytest.mark.usefixtures("agents")
+@pytest.mark.full
 def test_phases_and_the_bonus_are_flags(run, place):
     command = f"{EMPTY} --cbet --cbet.reset-probability 0.001 --cbet.width 4096 --pretrain --run explorer"
     status, _, error = run(command)

@@ -34,6 +34,7 @@ class TestAnyAgent:
         assert own <= result.keys()
 
     @pytest.mark.parametrize("hook", ["lstm.h", "conv"])
+    @pytest.mark.full
     def test_an_autoencoder_is_fitted_on_the_lstm_and_on_a_convolution(self, run, place, agent, hook):
         hook = {"unlock": "conv2.post", "crafter": "block2.res2.sum"}[agent] if hook == "conv" else hook
         assert run(f"collect {agent} --hook {hook} --samples 300")[0] == 0
@@ -75,6 +76,7 @@ class TestAnyAgent:
         assert result["frames"] == 4
         assert Path(result["still"]).stat().st_size > 3_000
 
+    @pytest.mark.full
     def test_the_ground_truth_is_probed(self, run, place, agent):
         hook, concept = {"unlock": ("conv2.post", "x"), "crafter": ("fc.post", "drink")}[agent]
         status, result, error = run(f"probe {agent} --hooks lstm.h {hook} --samples 600")
@@ -84,6 +86,7 @@ class TestAnyAgent:
 
 
 @pytest.mark.usefixtures("agents")
+@pytest.mark.full
 def test_training_says_how_it_went_and_resumes(run, place):
     status, result, _ = run(f"{UNLOCK} --run fresh --actors 1")
     assert status == 0
@@ -93,6 +96,7 @@ def test_training_says_how_it_went_and_resumes(run, place):
 
 
 @pytest.mark.usefixtures("agents")
+@pytest.mark.full
 def test_phases_and_the_bonus_are_flags(run, place):
     tasks = "MiniGrid-Empty-5x5-v0,MiniGrid-Unlock-v0"
     command = f"train impala --env {tasks} --cbet --cbet.reset-probability 0.001 --cbet.width 4096 --pretrain"
@@ -106,6 +110,7 @@ def test_phases_and_the_bonus_are_flags(run, place):
 
 
 @pytest.mark.usefixtures("agents")
+@pytest.mark.full
 def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
     command = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 2 --agent-steps 3200 --run study"
     status, result, error = run(command)

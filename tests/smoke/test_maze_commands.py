@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from selection import in_full
 
 from rl_interp.analysis.sae.report import FRAME
 from rl_interp.analysis.sae.runs import load_sae
@@ -38,7 +39,7 @@ def agents(home):
 
 @pytest.mark.usefixtures("agents")
 @pytest.mark.parametrize(
-    ("agent", "truth"), [("mouse", "steps to the cheese"), ("grid", "object"), ("player", "material")]
+    ("agent", "truth"), [("mouse", "steps to the cheese"), *in_full(("grid", "object"), ("player", "material"))]
 )
 def test_layers_are_mapped_beside_their_controls(run, place, agent, truth):
     status, result, error = run(f"maps {agent} --states 24 --clusters 5")
@@ -86,6 +87,7 @@ def test_fields_and_retargeting_are_drawn(run, place):
 
 
 @pytest.mark.usefixtures("agents")
+@pytest.mark.full
 def test_steering_has_its_controls(run, place):
     status, result, error = run("maze steer mouse --hook block2.res1.sum --mazes 12 --episodes 4 --units 1")
     assert status == 0, error
@@ -116,6 +118,7 @@ def test_changing_a_feature_at_recorded_decisions_is_what_clamping_it_does(run, 
 
 
 @pytest.mark.usefixtures("agents")
+@pytest.mark.full
 def test_what_serves_other_agents_serves_maze_agents(run, place):
     assert run("collect mouse --hook block2.res2.sum --samples 900")[0] == 0
     status, _, error = run("sae fit mouse --hook block2.res2.sum --latents 32 --k 4 --epochs 1 --as found")
@@ -172,6 +175,7 @@ def test_bad_input_gets_one_sentence(run, place, command, sentence):
 
 
 @pytest.mark.usefixtures("agents")
+@pytest.mark.full
 def test_saliency_is_judged_by_the_maze(run, place):
     status, result, error = run("maze saliency mouse --mazes 3 --side 7")
     assert status == 0, error

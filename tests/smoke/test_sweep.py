@@ -20,6 +20,7 @@ from rl_interp.sae import SAEConfig, TopK
 SMALL = "--latents 32 --seeds 2 --config.epochs 2 --config.batch-size 128"
 
 
+@pytest.mark.full
 def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
     command = f"sae sweep tiny {SMALL} --ks 2 --kinds topk jumprelu --episodes 1 --as sweep"
     status, result, error = run(command)
@@ -91,6 +92,7 @@ def test_the_tables_interval_is_of_the_mean_over_seeds_which_differ():
         assert (value - low, high - value) == pytest.approx([1.96 * error / (1 - ablated)] * 2, abs=0.02)
 
 
+@pytest.mark.full
 def test_a_sweep_on_ray_gives_what_one_process_gives(run, place):
     pytest.importorskip("ray", reason="the extra `distributed` is not installed")
     # With one thread, as Ray's workers have: more round products otherwise, and so short a fit then goes another way.

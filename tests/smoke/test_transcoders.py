@@ -21,6 +21,7 @@ def fitted(run, place):
     return result
 
 
+@pytest.mark.full
 def test_a_transcoder_is_fitted_measured_and_played_and_refused_where_it_has_no_sense(run, fitted):
     assert 0 < fitted["fvu"] < 1
     assert 0 < fitted["l0"] <= 4

@@ -4,6 +4,7 @@ import ale_py
 import gymnasium
 import numpy as np
 import pytest
+from selection import in_full
 
 from rl_interp.core.envs import AtariConfig, make_labelled, make_vector
 from rl_interp.core.envs.atari.config import emulator, rom_path
@@ -17,7 +18,7 @@ GAMES = [each for each in gymnasium.registry if each.startswith("ALE/")]
     "config",
     [
         AtariConfig(),
-        AtariConfig(noop_max=0, sticky_actions=0.0),
+        *in_full(AtariConfig(noop_max=0, sticky_actions=0.0)),
         AtariConfig("ALE/Pong-v5", frame_skip=3, frame_stack=2),
     ],
 )
@@ -26,7 +27,7 @@ def test_the_labelled_environment_shows_what_the_vector_one_shows(config):
     rng = np.random.default_rng(0)
     episodes, ended = 0, False
     np.testing.assert_array_equal(vector.reset(seed=11)[0], single.reset(seed=11)[0])
-    for _ in range(2000):
+    for _ in range(1000):
         action = int(rng.integers(len(vector.action_names)))
         vector.send(np.array([action]))
         step = vector.recv()
@@ -44,7 +45,8 @@ def test_the_labelled_environment_shows_what_the_vector_one_shows(config):
 
 
 @pytest.mark.parametrize(
-    "env_id", [pytest.param(each, marks=() if each == "ALE/Pong-v5" else pytest.mark.slow) for each in GAMES]
+    "env_id",
+    [pytest.param(each, marks=pytest.mark.full if each == "ALE/Pong-v5" else pytest.mark.slow) for each in GAMES],
 )
 def test_actions_are_what_the_emulator_does_by_their_names(env_id):
     """Each held for some seconds, in the environment, in the vector one, and by the name in the emulator itself."""
@@ -71,7 +73,7 @@ def test_actions_are_what_the_emulator_does_by_their_names(env_id):
         np.testing.assert_array_equal(ale.getScreenRGB(), single._ale.getScreenRGB())
 
 
-@pytest.mark.parametrize("max_frames", [200, 201, 202, 203])
+@pytest.mark.parametrize("max_frames", [200, *in_full(201, 202), 203])
 def test_both_truncate_at_the_same_frame_also_in_mid_skip(max_frames):
     config = AtariConfig(max_frames=max_frames)
     vector, single = make_vector(config, 1, workers=1), make_labelled(config)

@@ -99,21 +99,13 @@ def test_looking_moves_nobody():
     assert positions[0] == positions[1]
 
 
-def test_worker_processes_play_the_same_episodes():
+def test_worker_processes_play_the_same_episodes_and_one_that_dies_is_named():
     here = play(GameVector(CONFIG, games(4)), 2, 40)
     env = WorkerVector(CONFIG, games, 4, workers=2)
     try:
         there = play(env, 2, 40)
-    finally:
-        env.close()
-    np.testing.assert_array_equal(here[0], there[0])
-    np.testing.assert_array_equal(here[1], there[1])
-
-
-def test_a_worker_that_dies_is_named():
-    env = WorkerVector(CONFIG, games, 4, workers=2)
-    try:
-        env.reset(0)
+        np.testing.assert_array_equal(here[0], there[0])
+        np.testing.assert_array_equal(here[1], there[1])
         os.kill(env._processes[1].pid, signal.SIGKILL)
         with pytest.raises(WorkerError, match=r"worker 1 with environments 2 to 3 died \(exit code -9\)"):
             for _ in range(3):
@@ -123,6 +115,7 @@ def test_a_worker_that_dies_is_named():
         env.close()
 
 
+@pytest.mark.full
 def test_a_worker_that_hangs_is_named(monkeypatch):
     monkeypatch.setattr("rl_interp.core.envs.workers.TIMEOUT", 0.5)
     env = WorkerVector(CONFIG, games, 4, workers=2)
