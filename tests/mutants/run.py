@@ -3,25 +3,31 @@
     python tests/mutants/run.py [--parallel 2] [--full] [words of a path or a fault ...]
 
 Each fault is tried on the tests named beside it, without those that `make test` leaves out; `--full` has those too. The
-exit status is 1 if a fault survives, or if the tests fail without any fault.
+exit status is 1 if a fault survives or can't be made. What others have written is imported once, and every try is a
+fork of that.
 """
 
 import argparse
+import importlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 900
 """Seconds in which tests must end: a fault may make them wait for good."""
+IMPORTED_ONCE = (
+    "ale_py", "captum.attr", "crafter", "cv2", "gymnasium", "jinja2", "matplotlib.pyplot", "minigrid", "numba",
+    "pyarrow.parquet", "pytest", "rich.progress", "scipy.stats", "sklearn.linear_model", "torch", "tyro",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,25 +43,73 @@ class Mutant:
     def __str__(self) -> str:
         return f"{self.path}: {self.fault}"
 
-    def applied(self, source: str) -> str:
-        """The file's text with the fault in it."""
-        if source.count(self.text) != 1:
-            raise ValueError(f"{self}: {self.text!r} is there {source.count(self.text)} times, and must be once.")
-        return source.replace(self.text, self.replacement)
+    @property
+    def stale(self) -> str | None:
+        """Why it can't be made; None if it can."""
+        missing = [name for name in (self.path, *self.tests) if not (ROOT / name.partition("::")[0]).is_file()]
+        if missing:
+            return f"{missing[0]} is not there"
+        count = (ROOT / self.path).read_text(encoding="utf-8").count(self.text)
+        return None if count == 1 else f"{self.text!r} stands there {count} times, and must once"
+
+
+class Try:
+    """A fault made in a tree, while its tests run in a child."""
+
+    def __init__(self, tree: Path, mutant: Mutant, full: bool):
+        self.tree, self.mutant, self.begun = tree, mutant, time.monotonic()
+        path = tree / mutant.path
+        self._whole = path.with_suffix(".whole")
+        path.rename(self._whole)
+        source = self._whole.read_text(encoding="utf-8")
+        path.write_text(source.replace(mutant.text, mutant.replacement), encoding="utf-8")
+        self._child = os.fork()
+        if not self._child:
+            _run_tests(tree, mutant.tests, full)
+
+    def outcome(self) -> str | None:
+        """`killed` or `SURVIVES`; None while the tests run. The file is then as it was, to its time of change, so that
+        what is compiled of it stays valid."""
+        done, status = os.waitpid(self._child, os.WNOHANG)
+        if not done and time.monotonic() - self.begun < LIMIT:
+            return None
+        with suppress(ProcessLookupError):  # and what a test started and left
+            os.killpg(self._child, signal.SIGKILL)
+        if not done:
+            os.waitpid(self._child, 0)
+        self._whole.replace(self.tree / self.mutant.path)
+        code = os.waitstatus_to_exitcode(status) if done else 1
+        if code > 2:  # 2 is of a fault that shows when the tests are imported
+            raise RuntimeError(f"{self.mutant}: pytest ended with {code}:\n{(self.tree / 'log').read_text()[-3000:]}")
+        return "killed" if code else "SURVIVES"
+
+
+def _run_tests(tree: Path, tests: tuple[str, ...], full: bool) -> None:
+    """In a child, which ends with pytest's status."""
+    import pytest
+
+    os.setpgid(0, 0)
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    os.environ["PYTHONPATH"] = str(tree)
+    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    shutil.rmtree(tree.with_suffix(".tmp"), ignore_errors=True)
+    chosen = ("-m", "not slow") if full else ()
+    options = ["-x", "-p", "no:cacheprovider", "--basetemp", str(tree.with_suffix(".tmp")), *chosen]
+    status = 3
+    try:
+        status = int(pytest.main([*options, *tests]))
+    finally:
+        os._exit(status)
 
 
 def read() -> list[Mutant]:
-    """All faults, each checked to be one that can be made now."""
     listed = tomllib.loads(Path(__file__).with_name("mutants.toml").read_text(encoding="utf-8"))["mutant"]
-    mutants = [
+    return [
         Mutant(each["fault"], each["path"], each["text"], each["with"], tuple(each["tests"].split())) for each in listed
     ]
-    for mutant in mutants:
-        mutant.applied((ROOT / mutant.path).read_text(encoding="utf-8"))
-        for test in mutant.tests:
-            if not (ROOT / test.partition("::")[0]).is_file():
-                raise ValueError(f"{mutant}: {test} is not there.")
-    return mutants
 
 
 def copied(to: Path) -> Path:
@@ -73,34 +127,6 @@ def copied(to: Path) -> Path:
     return to
 
 
-def passes(tree: Path, tests: Sequence[str], full: bool) -> bool:
-    """Whether tests pass in a tree; those that `make test` leaves out only if `full`."""
-    command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *(("-m", "not slow") if full else ())]
-    with tempfile.TemporaryDirectory() as temporary:
-        command += ["--basetemp", f"{temporary}/tests", *tests]
-        environment = os.environ | {"PYTHONPATH": str(tree)}
-        try:
-            done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, timeout=LIMIT)
-        except subprocess.TimeoutExpired:
-            return False
-    if done.returncode not in (0, 1, 2):  # 2: a fault that shows when the tests are imported
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-3000:]}{done.stderr}")
-    return done.returncode == 0
-
-
-def survives(tree: Path, mutant: Mutant, full: bool) -> bool:
-    """Whether no test notices the fault. The file is afterwards as it was, to its time of change, so that what is
-    compiled of it stays valid."""
-    path = tree / mutant.path
-    whole = path.with_suffix(".whole")
-    path.rename(whole)
-    try:
-        path.write_text(mutant.applied(whole.read_text(encoding="utf-8")), encoding="utf-8")
-        return passes(tree, mutant.tests, full)
-    finally:
-        whole.replace(path)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", help="only faults of which a line of the list has one of these")
@@ -108,23 +134,30 @@ def main() -> int:
     parser.add_argument("--full", action="store_true", help="with the tests that `make test` leaves out")
     given = parser.parse_args()
     mutants = [each for each in read() if not given.words or any(word in str(each) for word in given.words)]
-    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(given.parallel) as pool:
-        free: SimpleQueue[Path] = SimpleQueue()
-        for number in range(given.parallel):
-            free.put(copied(Path(folder) / str(number)))
-
-        def tried(mutant: Mutant) -> bool:
-            tree = free.get()
-            try:
-                survived = survives(tree, mutant, given.full)
-                print("SURVIVES" if survived else "killed  ", mutant, flush=True)
-                return survived
-            finally:
-                free.put(tree)
-
-        survivors = sum(pool.map(tried, mutants))
-    print(f"{len(mutants) - survivors} of {len(mutants)} faults are noticed.")
-    return 1 if survivors else 0
+    left, unnoticed, tries = [], 0, []
+    for mutant in mutants:
+        if mutant.stale:
+            print(f"STALE    {mutant}: {mutant.stale}", flush=True)
+            unnoticed += 1
+        else:
+            left.append(mutant)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for name in IMPORTED_ONCE:
+        importlib.import_module(name)
+    with tempfile.TemporaryDirectory() as folder:
+        free = [copied(Path(folder, str(number))) for number in range(given.parallel)]
+        while left or tries:
+            while left and free:
+                tries.append(Try(free.pop(), left.pop(0), given.full))
+            for each in [*tries]:
+                if outcome := each.outcome():
+                    print(f"{outcome:8} {each.mutant} ({time.monotonic() - each.begun:.0f} s)", flush=True)
+                    unnoticed += outcome != "killed"
+                    tries.remove(each)
+                    free.append(each.tree)
+            time.sleep(0.05)
+    print(f"{len(mutants) - unnoticed} of {len(mutants)} faults are noticed.")
+    return 1 if unnoticed else 0
 
 
 if __name__ == "__main__":

@@ -186,7 +186,7 @@ def interrupt(monkeypatch):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, *in_full(signal.SIGTERM)], ids=["ctrl-c", "sigterm"])
-@pytest.mark.parametrize("name", mostly_in_full(LONG, ["train", "sae fit", "evaluate"]))
+@pytest.mark.parametrize("name", mostly_in_full(LONG, ["train", "sae fit"]))
 def test_a_long_command_stops_cleanly(run, place, interrupt, name, number):
     before = files()
     interrupt(number)
