@@ -5,20 +5,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_interp.agents.loop import TrainConfig
 from rl_interp.core.agent import Agent
+from rl_interp.core.config import from_plain
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import EnvConfig, MiniGridConfig
 from rl_interp.core.envs.minigrid.config import ACTIONS
 from rl_interp.core.errors import RunError, ShapeError
 from rl_interp.core.run import RUNS, Run
+from rl_interp.core.weights import with_weights
 
 AGENT_KINDS = {
-    "dqn": "rl_interp.agents.dqn",
-    "impala": "rl_interp.agents.impala",
-    "impala-procgen": "rl_interp.agents.impala.pretrained",
-    "dreamerv3": "rl_interp.agents.dreamerv3",
+    "dqn": ("rl_interp.agents.dqn", "DQNConfig"),
+    "impala": ("rl_interp.agents.impala", "IMPALAConfig"),
+    "impala-procgen": ("rl_interp.agents.impala.pretrained", "IMPALAConfig"),
+    "dreamerv3": ("rl_interp.agents.dreamerv3", "DreamerV3Config"),
 }
-"""Run kind to the module that offers `load(run, step)` and `load_config(run)` for it."""
+"""Run kind to the package that made it, which offers `make_agent(config)`, and the name of its configuration there."""
 
 
 @dataclass(frozen=True)
@@ -43,35 +46,55 @@ class Loaded:
 
 
 def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -> Loaded:
-    """Load the agent of a run, given as a path or a name under `runs/`.
+    """Load the agent of a run, given as a path or a name under `runs/`, in evaluation mode.
 
     Args:
         step: of the checkpoint; by default the newest.
 
     Raises:
-        RunError: no such run or checkpoint, a file that does not match its checksum, another
-            architecture, or a run that holds no agent.
+        RunError: no such run or checkpoint, a file that does not match its checksum, a different architecture, or a
+            run that holds no agent.
     """
     opened = Run.open(run)
-    kind = opened.meta["kind"]
-    if kind not in AGENT_KINDS:
-        raise RunError(
-            f"{opened.path} is a run of kind {kind!r}, which holds no agent; give a run of {list(AGENT_KINDS)}."
-        )
-    package = agent_package(kind)
-    env = package.load_config(opened).env
+    config = load_config(opened)
     if step is None:  # once: a training may save a newer one meanwhile
         step = opened.newest_step()
+    make = agent_package(opened.meta["kind"]).make_agent
     try:
-        agent = package.load(opened, step)
+        agent = with_weights(lambda: make(config), opened.weights(step), opened.path).eval()
     except ShapeError as error:
+        env = config.env
         if not (isinstance(env, MiniGridConfig) and _lacks_actions(error, env)):
             raise
         raise RunError(
             f"{error} {env.id} has the actions {', '.join(env.action_names)}; a run of an earlier version, which gave "
             f"it {len(ACTIONS)}, must be trained again."
         ) from None
-    return Loaded(opened, step, agent.to(pick_device(device)), env.scored, opened.weights_sha256(step))
+    return Loaded(opened, step, agent.to(pick_device(device)), config.env.scored, opened.weights_sha256(step))
+
+
+def load_config(run: Run) -> TrainConfig:
+    """The configuration that the agent of a run was made with.
+
+    Raises:
+        RunError: the run holds no agent, or its configuration is not one of its kind.
+    """
+    kind = run.meta["kind"]
+    if kind not in AGENT_KINDS:
+        raise RunError(
+            f"{run.path} is a run of kind {kind!r}, which holds no agent; give a run of {list(AGENT_KINDS)}."
+        )
+    return from_plain(getattr(agent_package(kind), AGENT_KINDS[kind][1]), run.config, run.path / "config.yaml")
+
+
+def agent_package(kind: str) -> Any:
+    """The package that made runs of a kind of `AGENT_KINDS`."""
+    return importlib.import_module(AGENT_KINDS[kind][0])
+
+
+def new_run_path(name: str) -> Path:
+    """The directory of a new run: `name` as a path if it has a slash, else under `runs/`."""
+    return Path(name) if "/" in name else RUNS / name
 
 
 def _lacks_actions(error: ShapeError, env: MiniGridConfig) -> bool:
@@ -81,13 +104,3 @@ def _lacks_actions(error: ShapeError, env: MiniGridConfig) -> bool:
     return (
         bool(fewer) and len(have) == len(want) and [h - w for h, w in zip(have, want, strict=True) if h != w] == [fewer]
     )
-
-
-def agent_package(kind: str) -> Any:
-    """The module that made runs of a kind of `AGENT_KINDS`."""
-    return importlib.import_module(AGENT_KINDS[kind])
-
-
-def new_run_path(name: str) -> Path:
-    """The directory of a new run: `name` as a path if it has a slash, else under `runs/`."""
-    return Path(name) if "/" in name else RUNS / name

@@ -1,56 +1,71 @@
-"""The loop around every agent's training: log, evaluate, checkpoint, stop cleanly, resume."""
+"""What every agent's training shares: its configuration, and the loop that logs, scores, checkpoints, stops and
+resumes."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from torch import Tensor
 
 from rl_interp.core.agent import Agent
-from rl_interp.core.envs import EnvConfig
+from rl_interp.core.envs import EnvConfig, make_vector
 from rl_interp.core.envs.workers import WorkerError
-from rl_interp.core.errors import NotFiniteError, UserError
+from rl_interp.core.errors import NotFiniteError, UserError, require_numbers
 from rl_interp.core.interrupt import Interrupted, graceful_stop
+from rl_interp.core.progress import SILENT, Progress, Update
 from rl_interp.core.read import reading
-from rl_interp.core.rollout import Episodes
+from rl_interp.core.rollout import Episodes, evaluate
 from rl_interp.core.run import Run
 
-Report = Callable[[int, dict[str, float]], None]
+_SHOWN = ("episode_return", "eval_return", "loss")
+"""Figures shown beside the progress bar."""
 
 
 class DivergedError(UserError):
     """Training produced a value that is not finite."""
 
 
-class TrainConfig(Protocol):
-    """What every agent's configuration has."""
+@dataclass(frozen=True)
+class TrainConfig:
+    """What the configuration of every agent has; each agent adds its own fields and the defaults that suit it.
 
-    @property
-    def env(self) -> EnvConfig: ...
+    A step is one environment step: one action in one environment, however many frames the emulator repeats it for.
+    """
 
-    @property
-    def agent_steps(self) -> int: ...
+    env: EnvConfig
+    """The environment and its conventions."""
+    agent_steps: int
+    """Environment steps to train for, over all environments."""
+    num_envs: int
+    """Environments stepped together."""
+    log_every: int
+    """Steps between lines of metrics."""
+    checkpoint_every: int
+    """Steps between checkpoints; 0 for one at the end only."""
+    eval_every: int = 0
+    """Steps between evaluations; 0 for one at the end only."""
+    eval_episodes: int = 30
+    """Whole episodes per evaluation."""
+    eval_epsilon: float = 0.0
+    """Probability of a random action in evaluation; otherwise a policy is sampled from, and Q-values are maximised."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16 autocast; `auto` uses it where the processor multiplies in it."""
 
-    @property
-    def eval_every(self) -> int: ...
-
-    @property
-    def eval_episodes(self) -> int: ...
-
-    @property
-    def eval_epsilon(self) -> float: ...
-
-    @property
-    def checkpoint_every(self) -> int: ...
-
-    @property
-    def log_every(self) -> int: ...
+    def __post_init__(self) -> None:
+        require_numbers(
+            self,
+            at_least_1=("agent_steps", "num_envs", "log_every", "eval_episodes"),
+            at_least_0=("checkpoint_every", "eval_every"),
+            share=("eval_epsilon",),
+        )
 
 
 class Training(Protocol):
-    """The state of a run: everything that a checkpoint saves and a resume brings back."""
+    """The state of a run: everything that a checkpoint saves and a resumed run gets back."""
 
     @property
     def agent(self) -> Agent: ...
@@ -59,7 +74,7 @@ class Training(Protocol):
     def agent_steps(self) -> int: ...
 
     def advance(self) -> None:
-        """Take some decisions, and the updates that are due."""
+        """Take some environment steps, and the updates that are due."""
         ...
 
     def metrics(self) -> dict[str, float]:
@@ -67,7 +82,7 @@ class Training(Protocol):
         ...
 
     def score(self) -> Episodes:
-        """Evaluate the agent as it is."""
+        """Evaluate the agent as it is; see the function `score`."""
         ...
 
     def state(self) -> dict[str, Any]:
@@ -83,38 +98,59 @@ class Training(Protocol):
     def close(self) -> None: ...
 
 
-def train_run(
-    training: Training, config: TrainConfig, run: Run, report: Report = lambda step, values: None
-) -> Episodes:
+def train_run(training: Training, config: TrainConfig, run: Run, progress: Progress = SILENT) -> Episodes:
     """Train `run` from its newest checkpoint, or from the start, until `config.agent_steps`.
 
-    A run whose configuration says fewer decisions is made longer: see `Run.extend`.
+    A run whose configuration has fewer steps is made longer: see `Run.extend`.
 
     A checkpoint that was shared without its training state gives the weights only; `metrics.jsonl` then
     says `restarted_from_weights` at its step.
 
-    `report(agent_steps, metrics)` is called at each logged line. Returns the final evaluation.
+    Returns:
+        The final evaluation.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with a checkpoint written.
         DivergedError: the loss is not finite; no checkpoint is written.
-        WorkerError: an environment's or an actor's process ended it, with a checkpoint written.
+        WorkerError: the process of an environment or an actor failed, with a checkpoint written.
         RunError: another command is writing the run, or the disk is full.
     """
     try:
         with run.writing():
             _resume(training, config, run)
             if config.agent_steps > (before := run.config.get("agent_steps", config.agent_steps)):
-                run.extend(config, before, config.agent_steps)  # not before it is known that it can go on
-            try:
-                _advance(training, config, run, report)
-                return training.score()
-            except NotFiniteError:
-                check_finite(np.nan, training.agent_steps, "the agent's preferences", "the learning rate")
-                raise
+                run.extend(config, before, config.agent_steps)  # only now, since a resume can be refused
+            with progress.bar(f"Training {run.path.name}", config.agent_steps, "steps") as update:
+                try:
+                    _advance(training, config, run, update)
+                    return training.score()
+                except NotFiniteError:
+                    check_finite(np.nan, training.agent_steps, "the agent's preferences", "the learning rate")
+                    raise
     finally:
         training.close()
         run.close()
+
+
+def score(agent: Agent, config: TrainConfig, seed: int, num_envs: int = 16, workers: int = 0) -> Episodes:
+    """Evaluate on whole episodes of the environment as it is scored (unclipped rewards, no curriculum).
+
+    Args:
+        seed: of the training; the episodes have the next one.
+        num_envs: environments stepped together, at most.
+        workers: see `make_vector`.
+    """
+    with closing(make_vector(config.env.scored, min(num_envs, config.eval_episodes), workers)) as env:
+        return evaluate(agent, env, config.eval_episodes, seed=seed + 1, epsilon=config.eval_epsilon)
+
+
+def check_finite(value: float, agent_steps: int, name: str = "the loss", rates: str = "learning_rate") -> None:
+    """Raise `DivergedError` unless the value is finite; `rates` names the step sizes to lower."""
+    if not np.isfinite(value):
+        raise DivergedError(
+            f"{name} became {value} at step {agent_steps}; the last checkpoint is kept: lower {rates} and start a "
+            "new run, or resume this one to see whether it happens again."
+        )
 
 
 def _resume(training: Training, config: TrainConfig, run: Run) -> None:
@@ -132,12 +168,14 @@ def _resume(training: Training, config: TrainConfig, run: Run) -> None:
         run.log(step, {"restarted_from_weights": 1})
 
 
-def _advance(training: Training, config: TrainConfig, run: Run, report: Report) -> None:
+def _advance(training: Training, config: TrainConfig, run: Run, update: Update) -> None:
     started, started_at = time.perf_counter(), training.agent_steps
+    shown: dict[str, float] = {}
 
     def log(values: dict[str, float]) -> None:
         run.log(training.agent_steps, values)
-        report(training.agent_steps, values)
+        shown.update({name: values[name] for name in _SHOWN if name in values})
+        update(training.agent_steps, "  ".join(f"{name} {value:.3g}" for name, value in shown.items()))
 
     def log_metrics() -> None:
         rate = (training.agent_steps - started_at) / (time.perf_counter() - started)
@@ -152,14 +190,16 @@ def _advance(training: Training, config: TrainConfig, run: Run, report: Report) 
                 if _passes(before, now, config.eval_every):
                     scores = training.score()
                     log({"eval_return": float(scores.returns.mean())} | _numbers(scores.summary(config.env)))
-            except WorkerError as error:  # processes that play end the training: what was learned is saved first
+            except WorkerError as error:
+                # Nothing can be played any more, but what was learned is worth keeping.
                 if not training.agent_steps:
                     raise
                 if training.agent_steps not in run.checkpoint_steps():
                     log_metrics()
                 raise WorkerError(f"{error} Training ended at {_saved(training, config, run)}") from error
             saves = _passes(before, now, config.checkpoint_every)
-            if stop or saves or _passes(before, now, config.log_every):  # a checkpoint has no figures that wait
+            # Before a checkpoint too, which does not hold the figures that wait for their line.
+            if stop or saves or _passes(before, now, config.log_every):
                 log_metrics()
             if stop:
                 raise Interrupted(f"stopped at {_saved(training, config, run)}")
@@ -173,7 +213,7 @@ def _saved(training: Training, config: TrainConfig, run: Run) -> str:
     """Save what is not saved yet, and say where."""
     now = training.agent_steps
     path = run.path / "checkpoints" / str(now) if now in run.checkpoint_steps() else _save(training, run)
-    return f"decision {now} of {config.agent_steps}, saved in {path}; run the same command again to go on."
+    return f"step {now} of {config.agent_steps}, saved in {path}; run the same command again to go on."
 
 
 def _save(training: Training, run: Run) -> Path:
@@ -182,15 +222,6 @@ def _save(training: Training, run: Run) -> Path:
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in summary.items() if isinstance(value, float)}
-
-
-def check_finite(value: float, agent_steps: int, name: str = "the loss", rates: str = "learning_rate") -> None:
-    """Raise `DivergedError` unless the value is finite; `rates` names the step sizes to lower."""
-    if not np.isfinite(value):
-        raise DivergedError(
-            f"{name} became {value} at decision {agent_steps}; the last checkpoint is kept: lower {rates} and start a "
-            "new run, or resume this one to see whether it happens again."
-        )
 
 
 def _passes(before: int, now: int, every: int) -> bool:

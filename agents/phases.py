@@ -1,54 +1,52 @@
-"""The phases of training with a bonus, shared by agents: from nothing, pre-training, transfer (Parisi et al. 2021)."""
+"""The phases of training with an exploration bonus: from scratch, pre-training, transfer (Parisi et al. 2021)."""
 
-from pathlib import Path
-from typing import Protocol, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import nn
 
 from rl_interp.agents.cbet import CBETConfig
+from rl_interp.agents.loop import TrainConfig
 from rl_interp.core.config import from_plain
-from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import RunError, UserError
-from rl_interp.core.run import Run
+from rl_interp.core.run import Run, load_into
 
 
-class PhasedConfig(Protocol):
-    """What the configuration of an agent with these phases has."""
+@dataclass(frozen=True)
+class PhasedConfig(TrainConfig):
+    """The configuration of an agent that can learn from a bonus, and from an explorer that did so before."""
 
-    @property
-    def env(self) -> EnvConfig: ...
+    cbet: CBETConfig | None = None
+    """The exploration bonus; none by default."""
+    pretrain: bool = False
+    """Pre-training of an exploration policy: the bonus is the only reward, and no state is terminal."""
+    explorer: str | None = None
+    """Transfer: the run of a pre-trained policy, whose frozen logits are added to the learned ones."""
 
-    @property
-    def cbet(self) -> CBETConfig | None: ...
-
-    @property
-    def pretrain(self) -> bool: ...
-
-    @property
-    def explorer(self) -> str | None: ...
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretrain and self.cbet is None:
+            raise UserError("pretrain given without a bonus to learn from; give --cbet too.")
+        if self.cbet and self.cbet.reset_probability and not self.pretrain:
+            raise UserError(
+                f"cbet.reset_probability={self.cbet.reset_probability} given without pretrain; counts are reset at "
+                "random in pre-training only."
+            )
+        if self.pretrain and self.explorer:
+            raise UserError("pretrain and explorer given; pre-train first, then transfer in a run of its own.")
 
 
 Config = TypeVar("Config", bound=PhasedConfig)
-
-
-def check_phases(config: PhasedConfig) -> None:
-    """Raise `UserError` where bonus and phases contradict one another."""
-    if config.pretrain and config.cbet is None:
-        raise UserError("pretrain given without a bonus to learn from; give --cbet too.")
-    if config.cbet and config.cbet.reset_probability and not config.pretrain:
-        raise UserError(
-            f"cbet.reset_probability={config.cbet.reset_probability} given without pretrain; counts are reset at "
-            "random in pre-training only."
-        )
-    if config.pretrain and config.explorer:
-        raise UserError("pretrain and explorer given; pre-train first, then transfer in a run of its own.")
 
 
 def explorer_config(config: Config, kind: str) -> Config:
     """The configuration of the run that `config.explorer` names.
 
     Raises:
-        RunError: it is of another kind, its actions or observations are others, or it has itself for an explorer.
+        RunError: the run is of a different kind, has different actions or observations, or its own explorers lead
+            back to it.
     """
-    run = Run.open(Path(config.explorer or ""))
+    run = Run.open(config.explorer or "")
     if run.meta["kind"] != kind:
         raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; transfer needs a pre-trained {kind} run.")
     theirs = from_plain(type(config), run.config, run.path / "config.yaml")
@@ -62,8 +60,19 @@ def explorer_config(config: Config, kind: str) -> Config:
     return theirs
 
 
+def load_explorer(explorer: nn.Module, config: PhasedConfig) -> None:
+    """Put the pre-trained weights of `config.explorer` into a new agent's explorer, whose checkpoints hold them from
+    then on.
+
+    Raises:
+        RunError: there is no such run, or its weights do not fit.
+    """
+    run = Run.open(config.explorer or "")
+    load_into(explorer, run.load_weights(), run.path)
+
+
 def _check_chain(run: Run, config: PhasedConfig) -> None:
-    """An explorer may have one in turn; a circle of them would never end."""
+    """An explorer may have an explorer in turn; a circle of them would never end."""
     seen = {run.path.resolve()}
     while config.explorer is not None:
         after = Run.open(config.explorer)

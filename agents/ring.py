@@ -15,9 +15,9 @@ from rl_interp.core.files import full_disk_said
 class Ring:
     """`length` slots of `num_envs` environments; subclasses make the arrays with `array` and write at `cursor`.
 
-    `tick` numbers the writes: slots belong together only if their ticks are consecutive, which alone keeps batches
-    clear of the ring's seam and of gaps left by a resume. A directory's slots count only after `restore`: to a ring
-    that begins anew they are a dead run's.
+    `tick` numbers the writes: slots belong together only if their ticks are consecutive, which is all that keeps
+    batches clear of the ring's seam and of gaps that a resume left. Slots found in a directory count only after
+    `restore`; a ring that begins anew takes them for those of a dead run.
     """
 
     def __init__(self, length: int, num_envs: int, directory: Path | None = None):
@@ -34,10 +34,10 @@ class Ring:
 
     def array(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
         """Zeros of `shape`, or what the directory holds under that name, with more slots if it held fewer; the longer
-        file takes the other's place when the ring is gone on with.
+        file takes the other's place once the ring is written to.
 
         Raises:
-            RunError: it holds an array of another shape or dtype, or the disk has no room for one.
+            RunError: the directory holds an array of a different shape or dtype, or the disk is full.
         """
         if self._directory is None:
             return np.zeros(shape, dtype)
@@ -59,14 +59,14 @@ class Ring:
         if array.shape != shape or array.dtype != dtype:
             raise RunError(
                 f"{path} holds {array.dtype} {array.shape}, but this run needs {np.dtype(dtype)} {shape}: it belongs "
-                "to a run of another configuration; give the run another name."
+                "to a run of a different configuration; give the run another name."
             )
         self._arrays.append(array)
         return array
 
     def begin(self) -> int:
         """The slot to write to next, which until `advance` belongs to nothing: a kill in between leaves no slot that
-        is half of one moment and half of another."""
+        is half old and half new."""
         if self._is_new:
             self.tick[:] = self._never
             self._go_on()
@@ -92,13 +92,13 @@ class Ring:
     def restore(self, state: dict[str, int]) -> None:
         self.cursor, self.size, self.next_tick = state["cursor"], state["size"], state["next_tick"]
         if self.size < self.length and self.cursor != self.size:
-            if self.cursor:  # it had come round, and its oldest slots are in the middle of a longer ring
+            if self.cursor:  # it has wrapped around, so its oldest slots would be in the middle of a longer ring
                 self._stay_short()
                 raise RunError(
-                    f"{self._directory} holds a replay that had come round and can't be made longer; keep "
+                    f"{self._directory} holds a replay that has wrapped around and can't be made longer; keep "
                     "replay_capacity, or give the run another name."
                 )
-            self.cursor = self.size  # it was full to the last slot, and has more now
+            self.cursor = self.size  # it was full to its last slot, and has more slots now
         self._go_on()
 
     def _go_on(self) -> None:
@@ -120,8 +120,8 @@ class Ring:
 
 
 def _reserved(path: Path, dtype: DTypeLike, shape: tuple[int, ...], slots: NDArray[Any] | None = None) -> NDArray[Any]:
-    """A new memory map whose blocks are on disk already: where they are found missing later, writing to it would
-    kill the process. It begins with the given slots, and has yet to get its name."""
+    """A new memory map, with its blocks reserved on disk: if the disk were found full later, writing to the map would
+    kill the process. It begins with the given slots, and does not have its final name yet."""
     unfinished = _unfinished(path)
     try:
         with full_disk_said(path):

@@ -16,11 +16,11 @@ from torch import nn
 
 from benchmarks.measure import Result, main
 from rl_interp.agents.impala.actor import Actor, Unroll, flat_weights, unroll_layout
+from rl_interp.agents.impala.agent import make_agent
 from rl_interp.agents.impala.config import IMPALAConfig, default_config
 from rl_interp.agents.impala.learner import Learner
 from rl_interp.agents.impala.network import SymbolNet
 from rl_interp.agents.impala.training import Training
-from rl_interp.agents.impala.transfer import make_agent
 
 TASK = "MiniGrid-DoorKey-8x8-v0"
 CONFIG = replace(default_config(TASK), agent_steps=10**9)

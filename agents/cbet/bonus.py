@@ -1,4 +1,4 @@
-"""The bonus: rare states and rare changes are worth seeing."""
+"""The bonus: rare states and rare changes are rewarded."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ from rl_interp.core.errors import UserError
 
 @dataclass(frozen=True)
 class CBETConfig:
-    """How states and changes are counted, and what they are worth."""
+    """How states and changes are counted, and how large the bonus for them is."""
 
     coefficient: float = 0.005
     """Factor of the bonus."""
     form: Literal["sum", "root"] = "sum"
     """`sum`: coefficient / (N(s') + N(c)), the paper's; `root`: coefficient / sqrt(N(s') · N(c))."""
     key: Literal["exact", "simhash"] = "exact"
-    """Which observations count as the same: equal ones, or those of equal SimHash."""
+    """Which observations count as the same: equal ones, or those with the same SimHash."""
     bits: int = 32
     """Length of a SimHash."""
     shared: bool = True
-    """Whether all actors count in one table, or each in its own."""
+    """Whether all actors share one table, or each has its own."""
     width: int = 1 << 20
-    """Counters per row of a table, of which there are four, 4 bytes each: 16 MiB a table, whatever is seen."""
+    """Counters per row of a table, which has four rows of 4-byte counters: 16 MiB a table, however much is seen."""
     reset_probability: float = 0.0
-    """Chance, per environment step, that a table is cleared; states and changes apart. For pre-training (0.001 in
-    the paper), where nothing else keeps the bonus from running dry."""
+    """Probability, per environment step, that a table is cleared; states and changes separately. For pre-training
+    (0.001 in the paper), where nothing else keeps the bonus from vanishing."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.coefficient < inf:
@@ -51,7 +51,7 @@ class CBET:
 
     Args:
         state_shape: of the egocentric observation s.
-        scene_shape: of what changes are taken of: in MiniGrid the panorama, in Crafter the frame.
+        scene_shape: of the scene whose changes count: in MiniGrid the panorama, in Crafter the frame.
         seed: of the hashes and of the resets.
     """
 
@@ -87,13 +87,13 @@ class CBET:
         real = np.flatnonzero(~first)
         if not len(real):
             return bonus
-        # Signed, and wide enough: a difference of bytes would wrap around and make different changes one.
+        # Signed and wide enough: differences of bytes would wrap around, and different changes would be equal.
         change = scenes[real].astype(np.int16) - scenes_before[real].astype(np.int16)
         state_keys, change_keys = self._state_key(states[real]), self._change_key(change)
-        n_states, n_changes = self.states.add(state_keys), self.changes.add(change_keys)
-        n_states, n_changes = n_states.astype(np.float64), n_changes.astype(np.float64)
-        worth = n_states + n_changes if self.config.form == "sum" else np.sqrt(n_states * n_changes)
-        bonus[real] = self.config.coefficient / worth
+        n_states = self.states.add(state_keys).astype(np.float64)
+        n_changes = self.changes.add(change_keys).astype(np.float64)
+        seen = n_states + n_changes if self.config.form == "sum" else np.sqrt(n_states * n_changes)
+        bonus[real] = self.config.coefficient / seen
         return bonus
 
     def _clear_at_random(self) -> None:

@@ -1,4 +1,4 @@
-"""Counting observations in bounded memory: keys of 64 bits, and a table of a fixed size.
+"""Counting observations in bounded memory: 64-bit keys, and a table of a fixed size.
 
 The table's size is fixed, so memory does not grow with what is seen, and counts are never too low. A checkpoint keeps
 the counters that are not 0.
@@ -62,7 +62,7 @@ class CountTable:
         self._mask = np.uint64(width - 1)
 
     def add(self, keys: NDArray[np.uint64]) -> NDArray[np.uint32]:
-        """Count `keys [N]`, equal ones one after another; returns each one's count, itself included, `[N]`."""
+        """Count `keys [N]`, equal ones one after the other; returns the count of each, itself included, `[N]`."""
         cells = (_mixed(keys[None] + self._shifts) & self._mask).astype(np.int64)
         rows = np.arange(_ROWS)[:, None]
         counts = self.counts[rows, cells].min(0) + _occurrence(keys)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rl_interp.agents.dqn.agent import DQN
 from rl_interp.agents.dqn.config import DQNConfig
-from rl_interp.agents.dqn.network import DQN
 from rl_interp.agents.dqn.replay import Batch
 from rl_interp.core.device import computes_in_bf16
 
@@ -17,7 +17,8 @@ class Learner:
     """The online and target networks with their optimiser."""
 
     def __init__(self, agent: DQN, config: DQNConfig, device: torch.device):
-        self.agent, self.config, self.device = agent.to(device), config, device
+        self.agent, self.config = agent.to(device), config
+        self.device = device
         self.target = copy.deepcopy(agent).requires_grad_(False)
         self.optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
         self.bf16 = computes_in_bf16(config.precision, device)
@@ -29,15 +30,18 @@ class Learner:
             torch.from_numpy(array).to(self.device, non_blocking=True)
             for array in (batch.obs, batch.actions, batch.returns, batch.discounts, batch.next_obs)
         )
+        # Products in bf16; values and their difference in float32, where small errors still count.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             target = bootstrap(self.agent, self.target, returns, discounts, next_obs, self.config.double)
             q = self.agent.step(obs).preferences.float().gather(1, actions[:, None])[:, 0]
+        # Huber: quadratic below an error of 1, linear above, as Mnih et al. clip the error.
         loss = F.smooth_l1_loss(q, target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.agent.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
+        # In between the target stands still, so that the values learned from do not move with every update.
         if self.updates % self.config.target_every == 0:
             self.target.load_state_dict(self.agent.state_dict())
         return loss.detach()

@@ -1,8 +1,8 @@
 """Replay memory that stores every frame once.
 
-An observation is four consecutive frames of one environment, so a transition stored as two stacks
+An observation is four consecutive frames of one environment, so transitions stored as two stacks
 would hold each frame eight times. Here each environment's newest frame is one slot of a ring, and
-stacks are put together when a batch is drawn.
+stacks are assembled when a batch is drawn.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Batch:
     """`n`-step transitions: `obs`, `next_obs` uint8 `[B, S, H, W]`, the rest `[B]`.
 
     `returns` is the sum of `gamma^k r_k` up to the bootstrap; `discounts` multiplies the value of
-    `next_obs`, and is 0 where the episode (or life, if so configured) ended before.
+    `next_obs`, and is 0 where the episode (or life, if so configured) ended before it.
     """
 
     obs: NDArray[np.uint8]
@@ -75,6 +75,7 @@ class Replay(Ring):
     ) -> None:
         """Store one slot per environment: `frames [N, H, W]` is the newest frame of the observation acted on."""
         at, before = self.begin(), self.cursor - 1
+        # How far back the stack of this slot reaches: not over an episode's start, nor over a gap left by a resume.
         continued = np.minimum(self.age[before] + 1, self.stack - 1)
         consecutive = self.next_tick > 0 and self.tick[before] == self.next_tick - 1
         self.age[at] = np.where(first | (not consecutive), 0, continued)
@@ -88,13 +89,14 @@ class Replay(Ring):
     def sample(self, batch: int, rng: np.random.Generator) -> Batch:
         """Draw `batch` transitions uniformly, with replacement, from those whose window is complete."""
         slots, envs = self._draw(batch, rng)
+        # R = Σ_k γ^k r_k while the episode runs; `ahead` counts the steps to the observation bootstrapped from.
         returns = np.zeros(batch, np.float32)
         discount = np.ones(batch, np.float32)
         ahead = np.zeros(batch, np.int64)
         running = np.ones(batch, bool)
         for k in range(self.n_step):
             at = (slots + k) % self.length
-            running = running & self.valid[at, envs]
+            running = running & self.valid[at, envs]  # a truncated episode is bootstrapped from its last observation
             returns += np.where(running, discount * self.reward[at, envs], 0)
             discount = np.where(running, discount * self.gamma * ~self.terminal[at, envs], discount)
             ahead += running
@@ -110,6 +112,7 @@ class Replay(Ring):
     def _draw(self, batch: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         slots = np.empty(0, np.int64)
         envs = np.empty(0, np.int64)
+        # Drawn blindly and thrown away where the window, from the stack's first frame to the last reward, has a gap.
         for _ in range(1000):
             s = rng.integers(self.size, size=batch)
             e = rng.integers(self.num_envs, size=batch)
@@ -130,6 +133,6 @@ class Replay(Ring):
 
     def restore(self, state: dict[str, int]) -> None:
         """Go on from `state`. Slots written after it (by a run that was killed) stay usable, but a gap in the ticks
-        keeps every batch on one side of the seam: on the other are other episodes."""
+        keeps every batch on one side of the seam, since the episodes on the two sides differ."""
         super().restore(state)
         self.next_tick = max(self.next_tick, int(self.tick.max())) + self.length

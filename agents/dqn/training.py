@@ -7,29 +7,33 @@ from typing import Any
 import numpy as np
 import torch
 
+from rl_interp.agents.dqn.agent import make_agent
 from rl_interp.agents.dqn.config import DQNConfig
 from rl_interp.agents.dqn.learner import Learner
-from rl_interp.agents.dqn.network import DQN
 from rl_interp.agents.dqn.replay import Replay
-from rl_interp.agents.loop import Report, check_finite, train_run
+from rl_interp.agents.loop import check_finite, score, train_run
 from rl_interp.core.device import pick_device
 from rl_interp.core.envs import make_vector
-from rl_interp.core.rollout import Actor, Episodes, evaluate
+from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.rollout import Actor, Episodes
 from rl_interp.core.run import Run, load_into
 
 
 class Training:
-    """The state of a run: everything that a checkpoint saves and a resume brings back.
+    """The state of a run: everything that a checkpoint saves and a resumed run gets back.
 
     The updates that are due are taken while the emulators step, in threads of their own; what they give
     is the same as if the two took turns.
+
+    Args:
+        directory: of the replay's memory maps; None to keep it in memory.
     """
 
     def __init__(self, config: DQNConfig, seed: int, directory: Path | None, device: str = "auto"):
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
         self.env = make_vector(config.env, config.num_envs, workers=config.env_threads)
-        self.agent = DQN(len(self.env.action_names), config.env.frame_stack)
+        self.agent = make_agent(config)
         self.learner = Learner(self.agent, config, pick_device(device))
         self.replay = Replay(
             config.replay_capacity,
@@ -47,7 +51,7 @@ class Training:
         self._begin()
 
     def _begin(self) -> None:
-        """Start fresh episodes, seeded by how far training has come, so that a resume sees new ones."""
+        """Start fresh episodes, seeded by how far training has come, so that a resumed run plays new ones."""
         self._obs = self.env.reset(self.seed + self.agent_steps)
         self._first = np.ones(self.config.num_envs, bool)
         self._lives: np.ndarray | None = None
@@ -55,26 +59,31 @@ class Training:
 
     @property
     def epsilon(self) -> float:
+        """Probability of a random action now."""
         fraction = min(1.0, self.agent_steps / self.config.epsilon_steps)
         return 1 + fraction * (self.config.epsilon_final - 1)
 
     def advance(self) -> None:
-        """Take one decision in every environment and the updates that are due."""
+        """Take one step in every environment and the updates that are due."""
         config = self.config
         actions = self.actor.act(self._obs, self._first, self.epsilon)
+        # The emulators step in their threads while this one learns.
         self.env.send(actions)
         self._learn()
         step = self.env.recv()
+        # To the learner a lost life can be the end; to the game, and to reported returns, it is not.
         lives = step.info["lives"]
         lost_life = np.zeros(config.num_envs, bool) if self._lives is None else lives < self._lives
         terminal = step.terminated | (lost_life & config.life_loss_terminal)
         reward = np.clip(step.reward, -1, 1) if config.clip_reward else step.reward
+        # A step that only reset its environment leads nowhere: its slot holds a frame, and no transition.
         self.replay.add(self._obs[:, -1], self._first, actions, reward, terminal & ~step.first, ~step.first)
         self._return += step.reward
         for i in np.flatnonzero(step.done):
             self.episode_returns.append(float(self._return[i]))
             self._return[i] = 0
-        self._obs, self._first, self._lives = step.obs, step.first, lives
+        self._obs, self._first = step.obs, step.first
+        self._lives = lives
         self.agent_steps += config.num_envs
 
     def _learn(self) -> None:
@@ -83,6 +92,21 @@ class Training:
         if len(self.replay) >= config.learning_starts:
             for _ in range(now // config.train_every - (now - config.num_envs) // config.train_every):
                 self.loss = self.learner.update(self.replay.sample(config.batch_size, self.rng))
+
+    def metrics(self) -> dict[str, float]:
+        """The last update's loss; the mean return of episodes that ended since the last call."""
+        values = {"epsilon": self.epsilon, "updates": self.learner.updates}
+        if self.loss is not None:
+            values["loss"] = self.loss.item()
+            check_finite(values["loss"], self.agent_steps)
+        if self.episode_returns:
+            values["episode_return"] = float(np.mean(self.episode_returns))
+            self.episode_returns.clear()
+        return values
+
+    def score(self) -> Episodes:
+        """Evaluate without clipping rewards and without ending episodes at lost lives."""
+        return score(self.agent, self.config, self.seed, self.config.num_envs, self.config.env_threads)
 
     def state(self) -> dict[str, Any]:
         self.replay.flush()
@@ -104,38 +128,17 @@ class Training:
         self._begin()
 
     def continue_from(self, weights: Mapping[str, torch.Tensor], agent_steps: int, source: Path) -> None:
-        """Go on from weights alone: the optimiser starts afresh and the replay fills before learning does."""
+        """Go on from weights alone: the optimiser starts afresh, and the replay fills before learning does."""
         load_into(self.agent, weights, source)
         self.learner.target.load_state_dict(self.agent.state_dict())
         self.agent_steps = agent_steps
         self._begin()
 
-    def metrics(self) -> dict[str, float]:
-        values = {"epsilon": self.epsilon, "updates": self.learner.updates}
-        if self.loss is not None:
-            values["loss"] = self.loss.item()
-            check_finite(values["loss"], self.agent_steps)
-        if self.episode_returns:
-            values["episode_return"] = float(np.mean(self.episode_returns))
-            self.episode_returns.clear()
-        return values
-
-    def score(self) -> Episodes:
-        """Evaluate on whole episodes, without clipping and without ending them at lost lives."""
-        config = self.config
-        env = make_vector(config.env.scored, min(config.num_envs, config.eval_episodes), workers=config.env_threads)
-        try:
-            return evaluate(self.agent, env, config.eval_episodes, seed=self.seed + 1, epsilon=config.eval_epsilon)
-        finally:
-            env.close()
-
     def close(self) -> None:
         self.env.close()
 
 
-def train(
-    config: DQNConfig, run: Run, seed: int, device: str = "auto", report: Report = lambda step, values: None
-) -> Episodes:
+def train(config: DQNConfig, run: Run, seed: int, device: str = "auto", progress: Progress = SILENT) -> Episodes:
     """Train a DQN's run to its end, from wherever it stands; see `agents.loop.train_run`."""
     with run.writing():  # before its replay is opened
-        return train_run(Training(config, seed, run.path / "replay", device), config, run, report)
+        return train_run(Training(config, seed, run.path / "replay", device), config, run, progress)

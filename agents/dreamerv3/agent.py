@@ -17,16 +17,15 @@ from rl_interp.agents.dreamerv3.world_model import WorldModel
 from rl_interp.agents.phases import explorer_config
 from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.errors import UserError
-from rl_interp.core.run import Run, load_into
 
 
 class DreamerV3(Agent):
     """Logits `[T, B, A]` and values `[T, B]` from uint8 observations `[T, B, C, H, W]` and the actions in between.
 
     In training mode latents are samples, as published; in `eval()` they are the posterior's mode, so that what the
-    agent does depends on what it has seen alone. The state is `(deter, stoch, action)`.
+    agent does follows from what it has seen. The state is `(deter, stoch, action)`.
 
-    Heads that deciding does not need (decoder, reward, bonus, cont, prior) are computed only where a hook is on them.
+    Heads that the policy does not need (decoder, reward, bonus, cont, prior) are computed only where a hook is on them.
 
     Args:
         explorer: a pre-trained agent whose policy is added to this one's: π = softmax(f_task + f_expl). It has a
@@ -44,7 +43,7 @@ class DreamerV3(Agent):
             explorer.requires_grad_(False)
             out = self.behaviour.actor.out
             assert isinstance(out, nn.Linear)
-            nn.init.zeros_(out.weight)
+            nn.init.zeros_(out.weight)  # so that training starts as the explorer plays
             points |= {
                 f"explorer.{name}": replace(point, path=f"explorer.{point.path}")
                 for name, point in explorer.hook_points.items()
@@ -67,16 +66,19 @@ class DreamerV3(Agent):
         time, batch = obs.shape[:2]
         deter, stoch, action, *guide = state or self.initial_state(batch)
         first = torch.zeros(time, batch, dtype=torch.bool, device=obs.device) if first is None else first
+        # The action that led to each observation: the state's for the first, and from then on the one before.
         led_here = action[None]
         if time > 1:
             if actions is None:
                 raise UserError("DreamerV3 was given observations in a row without the actions between them.")
             led_here = torch.cat([led_here, one_hot(actions[:-1], self.num_actions)])
+        # The posterior latents of what was seen.
         model = self.world_model
         embed = model.encode(model.scaled(obs.flatten(0, 1))).unflatten(0, (time, batch))
         latent, _ = model.rssm.observe(embed, led_here, first, Latent(deter, stoch), greedy=not self.training)
         features = latent.features
         self._show(latent)
+        # An explorer follows the same observations and actions in its own world model, and its logits are added.
         new, added = (latent.deter[-1], latent.stoch[-1], torch.zeros_like(action)), None
         if self.explorer is not None:
             with torch.no_grad():
@@ -86,7 +88,7 @@ class DreamerV3(Agent):
         return PolicyOutput(new, logits=self.behaviour.policy(features, added), value=self.behaviour.value(features))
 
     def imagine(self, state: State, horizon: int, actions: Tensor | None = None, seed: int | None = None) -> Imagined:
-        """Imagine `horizon` decisions from a state of `step` (`[B, ...]`), in the phase `imagine` of hooks.
+        """Imagine `horizon` steps from a state that `step` returned (`[B, ...]`), in the phase `imagine` of hooks.
 
         Args:
             actions: int64 `[H, B]` to take; by default samples of the policy.
@@ -103,7 +105,7 @@ class DreamerV3(Agent):
             return self.behaviour.imagine(self.world_model, own, horizon, actions=given, guide=guide)
 
     def _show(self, latent: Latent) -> None:
-        """Compute what hooks are on and the policy does not need."""
+        """Compute those heads that the policy does not need but a hook is on."""
         model, features = self.world_model, latent.features.flatten(0, -2)
         for head in (model.decoder, model.reward, model.bonus, model.cont):
             if head is not None and _watched(head):
@@ -114,22 +116,10 @@ class DreamerV3(Agent):
 
 
 def make_agent(config: DreamerV3Config) -> DreamerV3:
-    """The untrained agent of a configuration; with `explorer`, the explorer's sizes are those of its run."""
+    """The untrained agent of a configuration; an explorer has the sizes of its own run."""
     if config.explorer is None:
         return DreamerV3(config)
     return DreamerV3(config, make_agent(explorer_config(config, "dreamerv3")))
-
-
-def load_explorer(agent: DreamerV3, config: DreamerV3Config) -> None:
-    """Put the pre-trained weights into a new transfer agent. Its checkpoints hold them from then on.
-
-    Raises:
-        RunError: the run is none of DreamerV3's, or its actions or observations are others.
-    """
-    assert config.explorer is not None
-    assert agent.explorer is not None
-    run = Run.open(config.explorer)
-    load_into(agent.explorer, run.load_weights(), run.path)
 
 
 def _watched(module: nn.Module) -> bool:

@@ -1,4 +1,4 @@
-"""Actor and critic, which learn from imagined trajectories alone (arXiv 2301.04104, "Actor critic learning").
+"""Actor and critic, which learn only from imagined trajectories (arXiv 2301.04104, "Actor critic learning").
 
 Imagined trajectories need no gradient through the dynamics and have none. CBET's bonus has a head of its own beside
 the reward's; the reward of an imagined step is the sum of both means, or in pre-training the bonus alone. In transfer
@@ -21,7 +21,7 @@ from rl_interp.core.hooks import phase
 
 @dataclass(frozen=True)
 class Imagined:
-    """Trajectories of H imagined decisions: H + 1 latents `[H + 1, B, ...]`, the first one observed."""
+    """Trajectories of H imagined steps: H + 1 latents `[H + 1, B, ...]`, the first one observed."""
 
     latent: Latent
     features: Tensor
@@ -29,7 +29,7 @@ class Imagined:
     actions: Tensor
     """One-hot `[H + 1, B, A]`; the last one leads nowhere."""
     policy: Tensor
-    """Log-probabilities `[H + 1, B, A]` of the policy that imagined, whatever was done."""
+    """Log-probabilities `[H + 1, B, A]` of the policy, whichever actions were taken."""
     cont: Tensor
     """`[H + 1, B]`: 1 where the episode is predicted to go on, 0 where it ended."""
     rewards: Tensor
@@ -89,7 +89,7 @@ class Behaviour(nn.Module):
         actions: Tensor | None = None,
         guide: Guide | None = None,
     ) -> Imagined:
-        """Go on from latents `[B, ...]` without observations, for `horizon` decisions.
+        """Go on from latents `[B, ...]` without observations, for `horizon` steps.
 
         Args:
             terminated: `[B]`, where an episode ended at the start.
@@ -97,6 +97,7 @@ class Behaviour(nn.Module):
         """
         latents, taken, policies, added = [start], [], [], []
         with phase("imagine"):
+            # One action more than steps: the last latent's policy is part of the trajectory.
             for t in range(horizon + 1):
                 added.append(guide.logits() if guide else None)
                 policies.append(policy := self.policy(latents[-1].features, added[-1]))
@@ -108,6 +109,7 @@ class Behaviour(nn.Module):
             latent = Latent(*(torch.stack(parts) for parts in zip(*latents, strict=True)))
             features = latent.features
             rewards, going_on = self._predictions(model, features[1:])
+        # Whether the first latent's episode goes on is known; of the others it is predicted.
         ended = torch.zeros_like(going_on[:1]) if terminated is None else terminated[None].float()
         return Imagined(
             latent,
@@ -120,7 +122,7 @@ class Behaviour(nn.Module):
         )
 
     def _predictions(self, model: WorldModel, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What the policy is to earn, and whether it goes on, `[H, B]` each."""
+        """Predicted rewards that the policy is to maximise, and whether the episode goes on, `[H, B]` each."""
         going_on = (model.cont(features)[..., 0] > 0).float()
         if model.bonus is None:
             return distributions.two_hot_mean(model.reward(features)), going_on
@@ -130,16 +132,20 @@ class Behaviour(nn.Module):
         return distributions.two_hot_mean(model.reward(features)) + bonus, going_on
 
     def losses(self, dream: Imagined) -> dict[str, Tensor]:
-        """`actor` and `critic` as scalars to minimise, and figures about them. Moves the range of returns."""
+        """`actor` and `critic` as scalars to minimise, and figures about them. Updates the range of returns."""
         config, features = self.config, dream.features
+        # Each step counts by its discount and by the probability of having got there.
         weight = (config.discount * dream.cont).cumprod(0)[:-1] / config.discount
+        # Targets: λ-returns of the imagined rewards, bootstrapped from the critic.
         critic = self.critic(features)
         value = distributions.two_hot_mean(critic.detach())
         returns = lambda_returns(dream.rewards, config.discount * dream.cont[1:], value, config.return_lambda)
         advantage = (returns - value[:-1]) / self._range(returns)
+        # REINFORCE with the value as baseline, and a bonus for entropy.
         policy = self.policy(features[:-1], None if dream.guide is None else dream.guide[:-1])
         log_prob, entropy = (policy * dream.actions[:-1]).sum(-1), distributions.entropy(policy)
         actor_loss = -(weight * (log_prob * advantage + config.actor_entropy * entropy)).mean()
+        # The critic learns the returns, and stays near to its slow copy.
         with torch.no_grad():
             slow = distributions.two_hot_mean(self.slow_critic(features[:-1]))
         errors = distributions.two_hot_loss(critic[:-1], returns, slow)

@@ -3,8 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rl_interp.agents.cbet import CBETConfig
-from rl_interp.agents.phases import check_phases
+from rl_interp.agents.phases import PhasedConfig
 from rl_interp.core.envs import EnvConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers, unknown
 
@@ -45,45 +44,45 @@ SizeName = Literal["debug", "tiny", "small", "medium", "large", "xlarge"]
 
 
 @dataclass(frozen=True)
-class DreamerV3Config:
+class DreamerV3Config(PhasedConfig):
     """Everything a DreamerV3 run depends on besides its seed."""
 
     env: EnvConfig = field(default_factory=MiniGridConfig)
-    """The environment and its conventions."""
+    agent_steps: int = 1_000_000
+    num_envs: int = 4
+    log_every: int = 2_000
+    checkpoint_every: int = 50_000
+
     size: SizeName = "small"
     """Widths of the networks."""
-    agent_steps: int = 1_000_000
-    """Decisions to train for."""
-    num_envs: int = 4
-    """Environments that play side by side."""
     batch_size: int = 16
     """Sequences per update."""
     batch_length: int = 64
-    """Decisions per sequence."""
+    """Steps per sequence."""
     train_ratio: float = 512.0
-    """Decisions learned from per decision played."""
+    """Steps learned from per environment step."""
     replay_capacity: int = 1_000_000
-    """Decisions kept."""
+    """Steps kept."""
     replay_on_disk: bool = True
-    """Keep them in the run's directory, as memory maps, so that a resumed run has them again; else in memory."""
+    """Keep the replay in the run's directory, as memory maps, so that a resumed run has it again; else in memory."""
     replay_latents: bool = False
     """Keep the agent's latents beside its observations, and learn from sequences that go on from the latent before
     them, which each update renews, instead of from the initial one: so a sequence from an episode's middle knows what
     came before. As in the published package since 2024 ("replay_context"); 1.5.0 starts every sequence afresh."""
     learning_starts: int = 1024
-    """Decisions played before the first update."""
+    """Steps before the first update."""
     imag_horizon: int = 15
-    """Decisions imagined from every latent."""
+    """Steps imagined from every latent."""
     horizon: int = 333
-    """Decisions after which a reward has lost most of its worth: the discount is 1 − 1/horizon."""
+    """Steps after which a reward has lost most of its worth: the discount is 1 − 1/horizon."""
     return_lambda: float = 0.95
     """λ of the imagined returns."""
     actor_entropy: float = 3e-4
     """Weight of the policy's entropy."""
     dyn_scale: float = 0.5
-    """Weight of the loss that pulls the prior to the posterior."""
+    """Weight of the loss that pulls the prior towards the posterior."""
     rep_scale: float = 0.1
-    """Weight of the loss that pulls the posterior to the prior."""
+    """Weight of the loss that pulls the posterior towards the prior."""
     free_nats: float = 1.0
     """KL below which neither pulls."""
     unimix: float = 0.01
@@ -96,49 +95,27 @@ class DreamerV3Config:
     """Share of the critic that enters the slow critic at each update."""
     return_decay: float = 0.99
     """Decay of the running 5th and 95th percentiles of returns."""
-    cbet: CBETConfig | None = None
-    """The exploration bonus; none by default. A head of its own learns it, and imagined rewards are the sum of
-    both heads' means; the reward head learns the extrinsic reward alone."""
-    pretrain: bool = False
-    """Pre-training of an exploration policy: imagined rewards are the bonus alone, and no state is terminal."""
-    explorer: str | None = None
-    """Transfer: the run of a pre-trained policy, whose frozen logits are added to the learned ones."""
-    eval_every: int = 0
-    """Decisions between evaluations; 0 for none but the last."""
-    eval_episodes: int = 30
-    """Full episodes per evaluation."""
-    eval_epsilon: float = 0.0
-    """Probability of a random action in evaluation; otherwise actions are samples of the policy."""
-    checkpoint_every: int = 50_000
-    """Decisions between checkpoints."""
-    log_every: int = 2_000
-    """Decisions between lines of metrics."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 autocast; `auto` uses it where the processor multiplies in it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size not in SIZES:
             raise UserError(unknown("size", self.size, list(SIZES)))
         require_numbers(
             self,
-            at_least_1=(
-                "agent_steps", "num_envs", "batch_size", "replay_capacity", "learning_starts", "imag_horizon",
-                "eval_episodes", "log_every",
-            ),
-            at_least_0=("actor_entropy", "dyn_scale", "rep_scale", "free_nats", "eval_every", "checkpoint_every"),
+            at_least_1=("batch_size", "replay_capacity", "learning_starts", "imag_horizon"),
+            at_least_0=("actor_entropy", "dyn_scale", "rep_scale", "free_nats"),
             positive=("train_ratio", "model_lr", "behaviour_lr"),
-            share=("return_lambda", "unimix", "slow_fraction", "return_decay", "eval_epsilon"),
-        )  # fmt: skip
+            share=("return_lambda", "unimix", "slow_fraction", "return_decay"),
+        )
         if self.batch_length < 2:
-            raise UserError(f"batch_length={self.batch_length} given; a sequence has at least 2 decisions.")
+            raise UserError(f"batch_length={self.batch_length} given; a sequence has at least 2 steps.")
         if self.replay_capacity // self.num_envs <= self.batch_length:
             raise UserError(
                 f"replay_capacity={self.replay_capacity} given for num_envs={self.num_envs}; of each it must hold more "
-                f"than batch_length={self.batch_length} decisions."
+                f"than batch_length={self.batch_length} steps."
             )
         if self.horizon < 2:
-            raise UserError(f"horizon={self.horizon} given; it must be at least 2 decisions.")
-        check_phases(self)
+            raise UserError(f"horizon={self.horizon} given; it must be at least 2 steps.")
 
     @property
     def discount(self) -> float:
@@ -156,7 +133,8 @@ def default_config(env_id: str, size: str = "tiny", **overrides: object) -> Drea
             checkpoint_every=5_000, log_every=500,
         )  # fmt: skip
         if env.categories is None:
-            # Pictures take the model longer: a policy that learns as fast follows its early errors and never explores.
-            # And short sequences know nothing of what was achieved before them, so of what still pays.
+            # Pictures take the model longer to learn: a policy that learns as fast as it does on symbols follows the
+            # model's early errors and never explores. And short sequences do not show what was achieved before them,
+            # so not what still pays.
             values |= dict(behaviour_lr=1e-4, actor_entropy=3e-3, learning_starts=2048, replay_latents=True)
     return DreamerV3Config(env=env, size=size, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

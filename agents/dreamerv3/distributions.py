@@ -24,7 +24,7 @@ def two_hot_mean(logits: Tensor) -> Tensor:
     """The value that logits `[..., 255]` stand for, `[...]`: symexp of the mean bin, as the published package has
     it (the paper's later version takes the mean after symexp)."""
     bins = torch.linspace(LOW, HIGH, BINS, device=logits.device)
-    with torch.autocast(logits.device.type, enabled=False):  # a mean of bins from -20 to 20 wants all of float32
+    with torch.autocast(logits.device.type, enabled=False):  # a mean of bins from -20 to 20 needs float32
         return symexp(logits.float().softmax(-1) @ bins)
 
 
@@ -32,7 +32,7 @@ def two_hot_loss(logits: Tensor, *targets: Tensor) -> Tensor:
     """Cross-entropy `[...]` of logits `[..., 255]` with the two bins next to symlog(target), weighted by nearness;
     summed over the targets `[...]`."""
     place = (symlog(torch.stack(targets, -1).float()).clamp(LOW, HIGH) - LOW) * ((BINS - 1) / (HIGH - LOW))
-    below = place.floor().clamp(max=BINS - 2).nan_to_num()  # what is no number shall make the loss none
+    below = place.floor().clamp(max=BINS - 2).nan_to_num()  # a NaN is not an index; the weights carry it to the loss
     weights = torch.cat([1 - (place - below), place - below], -1)
     index = torch.cat([below, below + 1], -1).long()
     return -(logits.float().log_softmax(-1).gather(-1, index) * weights).sum(-1)
@@ -52,7 +52,7 @@ def unimix(logits: Tensor, share: float) -> Tensor:
 def sample(log_probs: Tensor) -> Tensor:
     """One-hot samples `[..., K]`, through which gradients go as through the probabilities (straight through)."""
     probs = log_probs.exp()
-    below = probs.detach().cumsum(-1) < _uniform(probs)  # one random number a sample: they cost more than the sums
+    below = probs.detach().cumsum(-1) < _uniform(probs)  # one random number a sample, since they cost more than sums
     return _straight_through(below.sum(-1).clamp(max=probs.shape[-1] - 1), probs)
 
 
@@ -72,14 +72,14 @@ def _straight_through(index: Tensor, probs: Tensor) -> Tensor:
 
 
 def one_hot(index: Tensor, classes: int) -> Tensor:
-    """float32 `[..., classes]` of int64 `[...]`, without PyTorch's look at the values, for which a CUDA graph can't
-    wait."""
+    """float32 `[..., classes]` of int64 `[...]`. Unlike PyTorch's, it does not read the values back to check them,
+    which a CUDA graph can't do."""
     zeros = torch.zeros(*index.shape, classes, device=index.device)
     return zeros.scatter_(-1, index[..., None], 1.0)
 
 
 def entropy(log_probs: Tensor) -> Tensor:
-    """In nats, of the last axis."""
+    """Entropy in nats over the last axis: `[..., K]` to `[...]`."""
     return -(log_probs.exp() * log_probs).sum(-1)
 
 

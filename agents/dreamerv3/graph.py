@@ -1,9 +1,9 @@
 """An update as one CUDA graph.
 
-An update of DreamerV3 is some ten thousand small kernels, one after the other through time; launched one by one they
-leave an accelerator idle for most of it. Recorded once and replayed, they take one call (PyTorch's manual, "CUDA
-Graphs", whole-network capture). What is recorded must be the same operations on the same memory at every update, and
-read nothing back, which a test on the CPU holds an update to, as far as its operations tell.
+An update of DreamerV3 is some ten thousand small kernels, one after the other through time; launched one by one, they
+leave a GPU idle most of the time. Recorded once and replayed, they take one call (PyTorch's manual, "CUDA Graphs",
+whole-network capture). Every update must then be the same operations on the same memory, and read nothing back; a test
+on the CPU checks that, as far as operations show it.
 
 Untested on a GPU.
 """
@@ -20,7 +20,7 @@ _EAGER = 3
 
 
 class CUDAGraph:
-    """`function` of tensors on an accelerator: as it is for a few calls, from then on its recording.
+    """`function` of tensors on a GPU: called as it is a few times, and from then on replayed.
 
     Inputs have the same names, shapes and types at every call.
     """
@@ -38,15 +38,15 @@ class CUDAGraph:
             return self._aside(tensors)
         if self.calls == _EAGER + 1:
             self.inputs = {name: tensor.clone() for name, tensor in tensors.items()}
-            with torch.cuda.graph(self.graph):  # records, and does not run
+            with torch.cuda.graph(self.graph):  # records without running
                 self.outputs = self.function(self.inputs)
         for name, tensor in tensors.items():
             self.inputs[name].copy_(tensor)
         self.graph.replay()
-        return {name: tensor.clone() for name, tensor in self.outputs.items()}  # the next replay writes there again
+        return {name: tensor.clone() for name, tensor in self.outputs.items()}  # the next replay overwrites them
 
     def _aside(self, tensors: Tensors) -> Tensors:
-        """On a stream of its own, as what comes before a capture must be."""
+        """Call it on a stream of its own, as calls before a capture must be."""
         current = torch.cuda.current_stream()
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream):

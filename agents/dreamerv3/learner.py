@@ -21,8 +21,10 @@ class Learner:
     """The agent with its three optimisers."""
 
     def __init__(self, agent: DreamerV3, device: torch.device):
-        self.agent, self.config, self.device = agent.to(device), agent.config, device
-        model, behaviour, config = agent.world_model, agent.behaviour, agent.config
+        self.agent, self.config = agent.to(device), agent.config
+        self.device = device
+        model, behaviour = agent.world_model, agent.behaviour
+        config = agent.config
         self.parts = {
             "model": _Part(model.parameters(), config.model_lr, 1e-8, 1000.0),
             "actor": _Part(behaviour.actor.parameters(), config.behaviour_lr, 1e-5, 100.0),
@@ -33,19 +35,25 @@ class Learner:
         self._update = CUDAGraph(self._take_steps) if device.type == "cuda" else self._take_steps
 
     def update(self, batch: Batch) -> tuple[dict[str, Tensor], Latent | None]:
-        """Take one step of each optimiser; returns loss terms, gradient norms and figures as scalars, and the latents
-        `[T, B, ...]` of the batch if the replay keeps them."""
+        """Take one step of each optimiser.
+
+        Returns:
+            Loss terms, gradient norms and figures as scalars; and the latents `[T, B, ...]` of the batch, if the replay
+            keeps them.
+        """
         found = self._update({name: send(array, self.device) for name, array in batch.items()})
         self.updates += 1
         return found, Latent(*map(found.pop, Latent._fields)) if self.config.replay_latents else None
 
     def _take_steps(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         agent, config = self.agent, self.config
+        # The world model learns to predict what was seen.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             terms, seen = agent.world_model.losses(tensors)
             total = agent.world_model.total(terms)
         figures = {f"{name}_loss": value.mean() for name, value in terms.items()}
         figures["model_grad_norm"] = self.parts["model"].step(total)
+        # With the new model, a dream from every latent of the batch.
         start = Latent(*(leaf.detach().flatten(0, 1) for leaf in seen.latent))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             dream = agent.behaviour.imagine(
@@ -55,19 +63,22 @@ class Learner:
                 tensors["terminated"].flatten(),
                 guide=self._guide(tensors),
             )
-        # Apart: within one, autocast would use the weights again that it made for the dream, which have no gradients.
+        # A context of its own: within one, autocast would reuse the weights that it cast for the dream, which have no
+        # gradients.
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             losses = agent.behaviour.losses(dream)
+        # Actor and critic learn from the dream alone.
         for name in ("actor", "critic"):
             figures[f"{name}_grad_norm"] = self.parts[name].step(losses[name])
             figures[f"{name}_loss"] = losses.pop(name)
-        # The first time all of it: the slow critic starts as the critic is after its first update, as published.
+        # The first time the whole way: the slow critic starts as the critic is after its first update, as published.
         agent.behaviour.follow(config.slow_fraction if self.updates else 1.0)
         kept = seen.latent._asdict() if config.replay_latents else {}
         return {name: value.detach() for name, value in (figures | losses | kept).items()}
 
     @torch.no_grad()
     def _guide(self, tensors: dict[str, Tensor]) -> Guide | None:
+        """The explorer where the dreams begin: it has followed the same sequences in its own world model."""
         explorer = self.agent.explorer
         if explorer is None:
             return None
@@ -84,7 +95,7 @@ class Learner:
         self.updates = state["updates"]
         for name, part in self.parts.items():
             part.optimizer.load_state_dict(state["optimizers"][name])
-            for group in part.optimizer.param_groups:  # a run may go on where another kind of device began it
+            for group in part.optimizer.param_groups:  # a run may go on on a different kind of device
                 group["capturable"] = self.device.type == "cuda"
 
 
@@ -97,7 +108,7 @@ class _Part:
         self.optimizer = torch.optim.Adam(self.parameters, rate, eps=eps, fused=True, capturable=on_cuda)
 
     def step(self, loss: Tensor) -> Tensor:
-        """Returns the gradients' norm before clipping."""
+        """Take a step down the loss; returns the gradients' norm before clipping."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.clip)

@@ -17,7 +17,7 @@ from rl_interp.agents.dreamerv3.norm import LayerNorm
 from rl_interp.core.agent import HookPoint
 
 Points = list[tuple[str, HookPoint]]
-"""Names of sites and where they are, with paths relative to the module that lists them."""
+"""Names of hook points and where they are, with paths relative to the module that lists them."""
 
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
 
@@ -36,7 +36,7 @@ class Dense(nn.Module):
         return self.finish(self.linear(x))
 
     def finish(self, product: Tensor) -> Tensor:
-        """What follows the product, for callers that have worked it out in parts."""
+        """What follows the product, for callers that compute the product in parts."""
         return self.act(self.norm(product))
 
     @staticmethod
@@ -118,7 +118,7 @@ class ImageDecoder(nn.Module):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def forward(self, x: Tensor) -> Tensor:
-        """`[B, D]` to means `[B, C, H, W]`, in [0, 1] where they are right."""
+        """`[B, D]` to predicted images `[B, C, H, W]` on the scale [0, 1]."""
         x = self.first(x).unflatten(1, (_SMALLEST, _SMALLEST, -1)).permute(0, 3, 1, 2)
         for stage in self.stages:
             x = stage(x)
@@ -152,7 +152,7 @@ def _stage_points(count: int, name: str, path: str) -> Points:
 
 
 def to_compute(x: Tensor) -> Tensor:
-    """What autocast would make of `x` at every product that it enters: made once, and kept."""
+    """`x` in the type that autocast would convert it to at every product: converted once, and kept."""
     kind = x.device.type
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
@@ -161,7 +161,7 @@ def stages(shape: Sequence[int]) -> int:
     """How often an image `(C, H, W)` is halved.
 
     Raises:
-        ValueError: its sides are not equal, or no power of two of at least 8.
+        ValueError: its sides differ, or are not a power of two of at least 8.
     """
     _, height, width = shape
     if height != width or height < 2 * _SMALLEST or height & (height - 1):

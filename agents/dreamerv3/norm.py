@@ -1,10 +1,10 @@
 """The layer norm, in float32 as published, whatever type comes in.
 
-Two things about PyTorch's on a CPU make it more than a name. In bf16 it adds up the gradients of its weights in bf16,
-which stands still where the sum is a few hundred times what is added: of 16,384 rows two fifths of the bias's gradient
-were lost, of 262,144 all but four hundredths. And it works through rows shorter than a vector register one number at a
-time: with the 8 channels and 32×32 positions of size `tiny`, two norms took two fifths of an update. Those are compiled
-here, and take a seventh of the time.
+PyTorch's on a CPU has two faults that matter here. In bf16 it sums the gradients of its weights in bf16, where a sum
+no longer grows once it is a few hundred times what is added: of 16,384 rows two fifths of the bias's gradient were
+lost, of 262,144 all but 4%. And it processes rows shorter than a vector register one number at a time: with the 8
+channels and 32×32 positions of size `tiny`, two norms took two fifths of an update. Those are compiled here, and take a
+seventh of the time.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ from rl_interp.core.threads import share_threads
 _WIDTH = 16
 """Numbers in the widest vector registers: rows of as many are PyTorch's."""
 _ROWS = 4096
-"""Rows a part: parts are what threads share, and what gradients of the weights are summed by."""
+"""Rows per part: threads share the parts, and gradients of the weights are summed part by part."""
 
 
 class LayerNorm(nn.LayerNorm):
@@ -40,7 +40,7 @@ class LayerNorm(nn.LayerNorm):
 
 @cache
 def loops_are_right(width: int) -> bool:
-    """Whether the compiled loops for rows this wide give PyTorch's norm and gradients, of some known numbers; tried
+    """Whether the compiled loops for rows this wide give PyTorch's norm and gradients on some known numbers; tried
     once."""
     x, gradient = (torch.arange(5.0 * width).view(5, width).mul(step).sin() for step in (1, 2))
     tried = []
@@ -85,7 +85,7 @@ class _Normed(torch.autograd.Function):
 
 @cache
 def _kernels(channels: int) -> tuple[Any, Any]:
-    """Forward and backward for rows of a length known when they are compiled, which unrolls the loops over them."""
+    """Forward and backward for rows of a length known at compile time, so that the loops over them are unrolled."""
     compile_rows = compiled(nogil=True, error_model="numpy", fastmath={"reassoc", "contract"}, parallel=True)
     share = np.float32(1 / channels)
 

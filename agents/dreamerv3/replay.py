@@ -19,7 +19,8 @@ from rl_interp.core.errors import UserError
 
 Batch = dict[str, NDArray[Any]]
 """`obs` uint8, `actions` int64, `rewards`, `terminated`, `first`, and `bonus` if there is one: `[T, B, ...]`. With
-latents, what came before the sequences: `before_NAME [B, ...]` of each, float32 or int64, and `before_actions [B]`."""
+latents, also what came before the sequences: `before_NAME [B, ...]` of each latent, float32 or int64, and
+`before_actions [B]`."""
 
 
 class SequenceReplay(Ring):
@@ -29,8 +30,8 @@ class SequenceReplay(Ring):
     action taken then. A frame is stored once: 12 KiB for one of Crafter's.
 
     Args:
-        latents: names, widths and dtypes of what else each slot is to keep: the latents that the agent had there, as
-            `RSSM.packed` gives them.
+        latents: names, widths and dtypes of the latents that each slot is to keep besides, as `RSSM.packed` gives
+            them.
     """
 
     def __init__(
@@ -70,10 +71,11 @@ class SequenceReplay(Ring):
         """
         if not self.holds(length):
             raise UserError(
-                f"the replay holds {self.size} decisions of each environment and sequences of {length} were asked for"
+                f"the replay holds {self.size} steps of each environment and sequences of {length} were asked for"
                 f"{', with a latent before them' if self.latents else ''}; collect more before learning, or lower "
                 "batch_length."
             )
+        # With latents, the slot before each sequence is drawn too: there its first latent comes from.
         before = 1 if self.latents else 0
         slots = (self._starts(batch, before + length, rng) + np.arange(before + length)[:, None]) % self.length
         envs = rng.integers(self.num_envs, size=batch)
@@ -90,17 +92,17 @@ class SequenceReplay(Ring):
         return drawn
 
     def holds(self, length: int) -> bool:
-        """Whether there may be sequences of `length`."""
+        """Whether it is long enough for sequences of `length`."""
         return self.size >= length + bool(self.latents)
 
     def renew(self, **latents: NDArray[Any]) -> None:
-        """Put newer latents `[T, B, ...]` in the place of those of the batch that was drawn last."""
+        """Replace the latents of the batch drawn last by newer ones, `[T, B, ...]`."""
         assert self._drawn is not None
         for name, values in latents.items():
             self.latents[name][self._drawn] = values
 
     def _starts(self, batch: int, length: int, rng: np.random.Generator) -> NDArray[np.int64]:
-        """Slots `[batch]` that begin sequences without a gap, where a resume left out some."""
+        """Slots `[batch]` that begin sequences without a gap, such as a resume leaves."""
         starts, oldest = np.empty(0, np.int64), self.cursor - self.size
         for _ in range(1000):
             drawn = oldest + rng.integers(self.size - length + 1, size=batch)
@@ -108,11 +110,11 @@ class SequenceReplay(Ring):
             starts = np.concatenate([starts, drawn[ahead == length - 1]])
             if len(starts) >= batch:
                 return starts[:batch]
-        raise UserError(f"the replay holds no {length} decisions in a row; collect more before learning.")
+        raise UserError(f"the replay holds no {length} steps in a row; collect more before learning.")
 
     def restore(self, state: Mapping[str, int]) -> None:
-        """Go on from `state`, without the slots written after it by a run that was killed. Latents that it renewed
-        since stay as they are, until the updates to come renew them."""
+        """Go on from `state`, without the slots that a killed run wrote after it. Latents that it renewed since stay as
+        they are, until an update renews them."""
         super().restore(dict(state))
         written_after = self.tick >= self.next_tick
         self.tick[written_after] = self._never

@@ -117,7 +117,7 @@ class RSSM(nn.Module):
         """
         initial = self.initial(1)
         draw = distributions.mode if greedy else distributions.sample
-        # What does not depend on the latent is worked out for all steps at once.
+        # Products of actions and embeddings do not depend on the latent, so they are computed for all steps at once.
         w_stoch, w_action = to_compute(self.img_in.linear.weight).split([latent.stoch.shape[-1], actions.shape[-1]], 1)
         w_deter, w_embed = to_compute(self.obs_out.linear.weight).split([self.width, embed.shape[-1]], 1)
         again = first[..., None]
@@ -126,8 +126,10 @@ class RSSM(nn.Module):
         deter, stoch = latent
         deters, stochs, posteriors = [], [], []
         for t in range(len(embed)):
+            # An episode begins with the initial latent.
             deter = torch.where(again[t], initial.deter, deter)
             stoch = torch.where(again[t], initial.stoch, stoch)
+            # The GRU steps by the last latent and action; the posterior adds what is seen.
             x = self.img_in.finish(F.linear(stoch, w_stoch) + from_action[t])
             deter = self.deter(self.gru(x, deter))
             hidden = self.obs_out.finish(F.linear(deter, w_deter) + from_embed[t])

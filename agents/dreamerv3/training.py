@@ -8,24 +8,29 @@ import numpy as np
 import torch
 
 from rl_interp.agents.cbet import CBET
-from rl_interp.agents.dreamerv3.agent import load_explorer, make_agent
+from rl_interp.agents.dreamerv3.agent import make_agent
 from rl_interp.agents.dreamerv3.config import DreamerV3Config
 from rl_interp.agents.dreamerv3.learner import EXPLORER, Learner
 from rl_interp.agents.dreamerv3.replay import SequenceReplay
 from rl_interp.agents.dreamerv3.rssm import RSSM, Latent
-from rl_interp.agents.loop import Report, check_finite, train_run
+from rl_interp.agents.loop import check_finite, score, train_run
+from rl_interp.agents.phases import load_explorer
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
 from rl_interp.core.envs.games import GameVector
-from rl_interp.core.rollout import Actor, Episodes, evaluate
+from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.rollout import Actor, Episodes
 from rl_interp.core.run import Run, load_into
 
 
 class Training:
-    """The state of a run.
+    """The state of a run: everything that a checkpoint saves and a resumed run gets back.
 
     The updates that are due are taken while the environments step, where those have processes of their own; what
     they give is the same as if the two took turns.
+
+    Args:
+        directory: of the replay's memory maps.
     """
 
     def __init__(self, config: DreamerV3Config, seed: int, directory: Path | None, device: str = "auto"):
@@ -34,8 +39,8 @@ class Training:
         self.config, self.seed = config, seed
         env = config.env
         self.agent = make_agent(config).train()
-        if config.explorer is not None:
-            load_explorer(self.agent, config)
+        if self.agent.explorer is not None:
+            load_explorer(self.agent.explorer, config)
         self.learner = Learner(self.agent, pick_device(device))
         capacity = min(config.replay_capacity, config.agent_steps + config.num_envs)
         latents = {}
@@ -58,7 +63,7 @@ class Training:
         self._begin()
 
     def _begin(self) -> None:
-        """Start fresh episodes, seeded by how far training has come, so that a resume sees new ones."""
+        """Start fresh episodes, seeded by how far training has come, so that a resumed run plays new ones."""
         count = self.config.num_envs
         self._obs = self.env.reset(self.seed + self.agent_steps)
         self._scene = self.env.scene() if self.bonus is not None else None
@@ -72,20 +77,24 @@ class Training:
         self._return = np.zeros(count, np.float32)
 
     def advance(self) -> None:
-        """Take one decision in every environment and the updates that are due."""
+        """Take one step in every environment and the updates that are due."""
         config = self.config
         first = self._came["first"]
+        # At random until learning starts.
         random = len(self.replay) < config.learning_starts
         actions = self.actor.act(self._obs, first, epsilon=1.0 if random else 0.0)
+        # A slot of the replay: an observation, what came with it, the action taken there, and perhaps the latents.
         latents = {}
         for rssm, at, prefix in self._remembered():
             latents |= rssm.packed(Latent(*self.actor.state[at : at + 2]), prefix)
         self.replay.add(obs=self._obs, actions=actions, **self._came, **latents)
+        # The environments step while this process learns, where they have processes of their own.
         self.env.send(actions)
         self._learn()
         step = self.env.recv()
         self._came = {"rewards": step.reward, "terminated": step.terminated, "first": step.first}
         if self.bonus is not None:
+            # Counts are of the change that the step made, so the scene before it is kept.
             scene = self.env.scene()
             assert self._scene is not None
             self._came["bonus"] = self.bonus(step.obs, self._scene, scene, step.first)
@@ -102,19 +111,19 @@ class Training:
         config, now = self.config, self.agent_steps
         if len(self.replay) < config.learning_starts or not self.replay.holds(config.batch_length):
             return
-        each = config.batch_size * config.batch_length / config.train_ratio  # decisions played per update
+        each = config.batch_size * config.batch_length / config.train_ratio  # environment steps per update
         for _ in range(int(now / each) - int((now - config.num_envs) / each)):
             batch = self.replay.sample(config.batch_size, config.batch_length, self.rng)
             figures, latent = self.learner.update(batch)
-            values = torch.stack(list(figures.values())).tolist()  # all at once: an accelerator is waited for
+            values = torch.stack(list(figures.values())).tolist()  # one wait for an accelerator, not one each
             self._figures.append(dict(zip(figures, values, strict=True)))
             for name, value in self._figures[-1].items():
                 check_finite(value, self.agent_steps, name, "model_lr or behaviour_lr")
-            if latent is not None:  # an explorer's stay as they were played: it never changes
+            if latent is not None:  # an explorer never changes, so its latents stay as they were played
                 self.replay.renew(**self.agent.world_model.rssm.packed(latent))
 
     def _remembered(self) -> list[tuple[RSSM, int, str]]:
-        """Whose latents the replay keeps, where they are in the agent's state, and what their names begin with."""
+        """Whose latents the replay keeps, where they are in the agent's state, and the prefix of their names."""
         if not self.config.replay_latents:
             return []
         explorer = self.agent.explorer
@@ -133,13 +142,8 @@ class Training:
         return values
 
     def score(self) -> Episodes:
-        """Evaluate on whole episodes, the policy sampled from as in training."""
-        config = self.config
-        env = make_vector(config.env.scored, min(16, config.eval_episodes))
-        try:
-            return evaluate(self.agent, env, config.eval_episodes, seed=self.seed + 1, epsilon=config.eval_epsilon)
-        finally:
-            env.close()
+        """Evaluate, with the policy sampled from as in training."""
+        return score(self.agent, self.config, self.seed)
 
     def state(self) -> dict[str, Any]:
         self.replay.flush()
@@ -155,7 +159,8 @@ class Training:
         }
 
     def _episodes(self) -> dict[str, Any] | None:
-        """Where the episodes stand; None where the environments can't say, and a resumed run starts new ones."""
+        """Where the episodes stand; None where the environments have no `state()`, so that a resumed run starts new
+        ones."""
         if not isinstance(self.env, GameVector):
             return None
         return {
@@ -198,9 +203,7 @@ class Training:
         self.env.close()
 
 
-def train(
-    config: DreamerV3Config, run: Run, seed: int, device: str = "auto", report: Report = lambda step, values: None
-) -> Episodes:
+def train(config: DreamerV3Config, run: Run, seed: int, device: str = "auto", progress: Progress = SILENT) -> Episodes:
     """Train a DreamerV3 run to its end, from wherever it stands; see `agents.loop.train_run`."""
     with run.writing():  # before its replay is opened
-        return train_run(Training(config, seed, run.path / "replay", device), config, run, report)
+        return train_run(Training(config, seed, run.path / "replay", device), config, run, progress)

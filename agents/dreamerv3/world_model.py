@@ -1,4 +1,4 @@
-"""The world model: what is seen is encoded, followed by the RSSM, and predicted by heads."""
+"""The world model: an encoder of observations, the RSSM that follows them, and heads that predict them."""
 
 from dataclasses import dataclass
 
@@ -29,7 +29,7 @@ class Observed:
 class WorldModel(nn.Module):
     """Encoder, RSSM, decoder, and heads for the reward, for going on, and for the bonus if there is one.
 
-    Pixels go through convolutions. Symbols are made one vector of zeros and ones, a one for the category at each
+    Pixels go through convolutions. Symbols become one vector of zeros and ones, with a one for the category at each
     place, and go through an MLP.
     """
 
@@ -104,7 +104,7 @@ class WorldModel(nn.Module):
             return Observed(post, posterior, self.rssm.prior_of(post.deter))
 
     def before(self, batch: dict[str, Tensor], prefix: str = "") -> tuple[Latent, Tensor] | None:
-        """What a replayed batch says of the decisions before its sequences, for `observe`."""
+        """The latent and the action before a replayed batch's sequences, for `observe`; None if it has none."""
         if "before_actions" not in batch:
             return None
         latent = self.rssm.unpacked(*(batch[f"before_{name}"] for name in self.rssm.packing(prefix)))
@@ -119,14 +119,17 @@ class WorldModel(nn.Module):
                 `before_deter [B, D]`, `before_stoch [B, S]` (classes) and `before_actions [B]`, the sequences go on
                 from there.
         """
+        # Follow the sequences: posterior latents, and the priors that were predicted without the observations.
         first, scaled = batch["first"], self.scaled(batch["obs"].flatten(0, 1))
         seen = self._observe(scaled, batch["actions"], first, self.before(batch))
+        # Priors and posteriors are pulled together, each by a weight of its own, but not below the free nats.
         kl = {
             "dyn": distributions.kl_divergence(seen.posterior.detach(), seen.prior),
             "rep": distributions.kl_divergence(seen.posterior, seen.prior.detach()),
         }
-        features = seen.latent.features
         terms = {name: value.clamp(min=self.config.free_nats) for name, value in kl.items()}
+        # The heads predict the observation, and what came with it, from the latent.
+        features = seen.latent.features
         predicted = self.decoder(features.flatten(0, 1))
         if self.symbols is None:
             image = F.mse_loss(predicted, scaled, reduction="none").sum((-3, -2, -1))
@@ -143,7 +146,7 @@ class WorldModel(nn.Module):
         return terms, seen
 
     def total(self, terms: dict[str, Tensor]) -> Tensor:
-        """The weighted sum of loss terms, a mean over decisions."""
+        """The weighted sum of loss terms, each a mean over steps."""
         weights = {"dyn": self.config.dyn_scale, "rep": self.config.rep_scale}
         return torch.stack([weights.get(name, 1.0) * value.mean() for name, value in terms.items()]).sum()
 

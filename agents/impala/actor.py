@@ -1,4 +1,4 @@
-"""An actor: it plays its environments with the newest weights and writes what happened into an unroll."""
+"""An actor: it plays its environments with the weights that it is given, and writes what happened into an unroll."""
 
 from typing import Any
 
@@ -7,22 +7,106 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from rl_interp.agents.impala.agent import make_agent
 from rl_interp.agents.impala.config import IMPALAConfig
-from rl_interp.agents.impala.transfer import make_agent
 from rl_interp.core.agent import Agent
 from rl_interp.core.device import computes_in_bf16
 from rl_interp.core.envs import make_vector
 from rl_interp.core.envs.workers import WorkerError
 
 Unroll = dict[str, NDArray[Any]]
-"""The arrays of `unroll_layout`: T decisions of N environments."""
+"""The arrays of `unroll_layout`: T steps of N environments."""
+
+
+class Actor:
+    """Actor number `index` of a run: N environments with seeds and exploration of their own.
+
+    Args:
+        life: how often this actor was replaced or the run resumed; each life plays new episodes.
+    """
+
+    def __init__(self, config: IMPALAConfig, seed: int, index: int, life: int = 0):
+        self.config = config
+        self.agent = make_agent(config).eval()
+        self.env = make_vector(config.env, config.num_envs, workers=1)
+        own_seed, env_seed = np.random.SeedSequence([seed, index, life]).generate_state(2)
+        self.rng = np.random.default_rng(own_seed)
+        self.obs, self.first = self.env.reset(int(env_seed >> 1)), np.ones(config.num_envs, bool)
+        self.state: tuple[Tensor, ...] = self.agent.initial_state(config.num_envs)
+        self.total = np.zeros(config.num_envs, np.float32)
+        # For symbols, converting the weights at every step costs what the smaller products save.
+        pixels = config.env.observation_kind == "pixels"
+        self._bf16 = pixels and computes_in_bf16(config.precision, torch.device("cpu"))
+
+    @torch.no_grad()
+    def play(self, weights: NDArray[np.float32], out: Unroll) -> None:
+        """Play T steps in every environment and write them into `out`.
+
+        Raises:
+            WorkerError: an environment gave a reward that is not finite.
+        """
+        set_flat_weights(self.agent, weights)
+        for i, leaf in enumerate(self.state):
+            out[f"state{i}"][:] = leaf.numpy()
+        for t in range(self.config.unroll):
+            self._observe(out, t)
+            actions, log_probs = self._choose()
+            self.env.send(actions)
+            step = self.env.recv()
+            # Said here, by name, before it spreads through the loss into the weights.
+            if not np.isfinite(step.reward).all():
+                bad = int(np.argmin(np.isfinite(step.reward)))
+                raise WorkerError(f"environment {bad} of {self.config.env.id} gave the reward {step.reward[bad]}.")
+            self.total += step.reward
+            # μ(a | x) is kept: by the time the learner sees the action, its policy is a different one.
+            out["actions"][t], out["log_probs"][t] = actions, log_probs
+            out["rewards"][t], out["terminated"][t] = step.reward, step.terminated
+            out["episode_return"][t] = np.where(step.done, self.total, np.nan)
+            self.total[step.done] = 0
+            self.obs, self.first = step.obs, step.first
+        self._observe(out, self.config.unroll)
+
+    def _observe(self, out: Unroll, t: int) -> None:
+        out["obs"][t], out["first"][t] = self.obs, self.first
+        if "scene" in out:
+            out["scene"][t] = self.env.scene()
+
+    def _choose(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Actions sampled from the policy, and their log-probabilities."""
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+            out = self.agent.step(torch.from_numpy(self.obs), self.state, torch.from_numpy(self.first))
+        assert out.logits is not None
+        self.state = out.state
+        log_probs = out.logits.log_softmax(-1).numpy()
+        # With Gumbel noise added, the largest is a sample of the softmax.
+        actions = (log_probs + self.rng.gumbel(size=log_probs.shape)).argmax(-1)
+        return actions, np.take_along_axis(log_probs, actions[:, None], 1)[:, 0]
+
+    def snapshot(self) -> dict[str, Any]:
+        """Where the actor stands, for a checkpoint; its environments must have a `state()`."""
+        return {
+            "env": self.env.state(),  # pyright: ignore[reportAttributeAccessIssue]
+            "first": torch.from_numpy(self.first),
+            "state": list(self.state),
+            "total": torch.from_numpy(self.total),
+            "rng": self.rng.bit_generator.state,
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> None:
+        self.obs = self.env.restore(snapshot["env"])  # pyright: ignore[reportAttributeAccessIssue]
+        self.first, self.total = snapshot["first"].numpy().copy(), snapshot["total"].numpy().copy()
+        self.state = tuple(snapshot["state"])
+        self.rng.bit_generator.state = snapshot["rng"]
+
+    def close(self) -> None:
+        self.env.close()
 
 
 def unroll_layout(config: IMPALAConfig, agent: Agent) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:
     """Name to shape and dtype of an unroll's arrays.
 
-    `obs`, `first` and `scene` have T + 1 entries: what the last decision led to is needed for its value.
-    `episode_return` is NaN but where an episode ended.
+    `obs`, `first` and `scene` have T + 1 entries, since the last step is worth what the observation after it is.
+    `episode_return` is NaN except where an episode ended. `state0`, ... are the agent's state at the start.
     """
     t, n, env = config.unroll, config.num_envs, config.env
     layout: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
@@ -42,12 +126,12 @@ def unroll_layout(config: IMPALAConfig, agent: Agent) -> dict[str, tuple[tuple[i
 
 
 def environments(unroll: Unroll, part: slice) -> Unroll:
-    """Those of some environments."""
+    """The part of an unroll that is of some environments."""
     return {name: array[part] if name.startswith("state") else array[:, part] for name, array in unroll.items()}
 
 
 def flat_weights(agent: Agent) -> NDArray[np.float32]:
-    """All of an agent's weights in one vector, as actors receive them."""
+    """All weights of an agent as one float32 vector, as actors receive them."""
     return torch.cat([w.detach().float().flatten().cpu() for w in agent.state_dict().values()]).numpy()
 
 
@@ -58,84 +142,3 @@ def set_flat_weights(agent: Agent, flat: NDArray[np.float32]) -> None:
     for weight in agent.state_dict().values():
         weight.copy_(torch.from_numpy(flat[start : start + weight.numel()]).view(weight.shape))
         start += weight.numel()
-
-
-class Actor:
-    """Actor number `index` of a run: N environments with seeds and exploration of their own.
-
-    Args:
-        life: how often this actor was replaced or the run resumed: episodes are seeded anew with each.
-    """
-
-    def __init__(self, config: IMPALAConfig, seed: int, index: int, life: int = 0):
-        self.config = config
-        self.agent = make_agent(config).eval()
-        self.env = make_vector(config.env, config.num_envs, workers=1)
-        own_seed, env_seed = np.random.SeedSequence([seed, index, life]).generate_state(2)
-        self.rng = np.random.default_rng(own_seed)
-        self.obs, self.first = self.env.reset(int(env_seed >> 1)), np.ones(config.num_envs, bool)
-        self.state: tuple[Tensor, ...] = self.agent.initial_state(config.num_envs)
-        self.total = np.zeros(config.num_envs, np.float32)
-        # For symbols, converting the weights at every decision costs what the smaller products save.
-        pixels = config.env.observation_kind == "pixels"
-        self._bf16 = pixels and computes_in_bf16(config.precision, torch.device("cpu"))
-
-    @torch.no_grad()
-    def play(self, weights: NDArray[np.float32], out: Unroll) -> None:
-        """Play T decisions in every environment and write them into `out`.
-
-        Raises:
-            WorkerError: an environment gave a reward that is not finite.
-        """
-        set_flat_weights(self.agent, weights)
-        for i, leaf in enumerate(self.state):
-            out[f"state{i}"][:] = leaf.numpy()
-        for t in range(self.config.unroll):
-            self._look(out, t)
-            actions, log_probs = self._decide()
-            self.env.send(actions)
-            step = self.env.recv()
-            if not np.isfinite(step.reward).all():
-                bad = int(np.argmin(np.isfinite(step.reward)))
-                raise WorkerError(f"environment {bad} of {self.config.env.id} gave the reward {step.reward[bad]}.")
-            self.total += step.reward
-            out["actions"][t], out["log_probs"][t] = actions, log_probs
-            out["rewards"][t], out["terminated"][t] = step.reward, step.terminated
-            out["episode_return"][t] = np.where(step.done, self.total, np.nan)
-            self.total[step.done] = 0
-            self.obs, self.first = step.obs, step.first
-        self._look(out, self.config.unroll)
-
-    def _look(self, out: Unroll, t: int) -> None:
-        out["obs"][t], out["first"][t] = self.obs, self.first
-        if "scene" in out:
-            out["scene"][t] = self.env.scene()
-
-    def _decide(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Actions sampled from the policy, and their log-probabilities."""
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            out = self.agent.step(torch.from_numpy(self.obs), self.state, torch.from_numpy(self.first))
-        assert out.logits is not None
-        self.state = out.state
-        log_probs = out.logits.log_softmax(-1).numpy()
-        actions = (log_probs + self.rng.gumbel(size=log_probs.shape)).argmax(-1)
-        return actions, np.take_along_axis(log_probs, actions[:, None], 1)[:, 0]
-
-    def snapshot(self) -> dict[str, Any]:
-        """Where the actor stands, for a checkpoint; its environments must be able to say it."""
-        return {
-            "env": self.env.state(),  # pyright: ignore[reportAttributeAccessIssue]
-            "first": torch.from_numpy(self.first),
-            "state": list(self.state),
-            "total": torch.from_numpy(self.total),
-            "rng": self.rng.bit_generator.state,
-        }
-
-    def restore(self, snapshot: dict[str, Any]) -> None:
-        self.obs = self.env.restore(snapshot["env"])  # pyright: ignore[reportAttributeAccessIssue]
-        self.first, self.total = snapshot["first"].numpy().copy(), snapshot["total"].numpy().copy()
-        self.state = tuple(snapshot["state"])
-        self.rng.bit_generator.state = snapshot["rng"]
-
-    def close(self) -> None:
-        self.env.close()

@@ -1,11 +1,10 @@
 """Where unrolls come from: an actor in this process, or several in processes of their own.
 
-ActorPool are asynchronous: each plays on with the newest weights that were published while the learner works.
+Actors in processes are asynchronous: each plays on, with the newest weights there are, while the learner works.
 """
 
 import multiprocessing as mp
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
@@ -20,25 +19,26 @@ from rl_interp.agents.impala.actor import Actor, Unroll, unroll_layout
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs.workers import WorkerError
+from rl_interp.core.progress import SILENT, Progress
 
 START_TIMEOUT = 1800.0
 """Seconds that an actor may take to begin: imports and environments on a slow or crowded machine."""
 SLOTS = 2
-"""Unrolls of an actor under way: it fills one while the learner learns from the other."""
+"""Unrolls in memory for each actor: it fills one while the learner learns from the other."""
 
 
 class ActorPool(Protocol):
     """A source of unrolls."""
 
     def publish(self, weights: NDArray[np.float32]) -> None:
-        """Give the actors new weights; those under way finish their unroll with the old ones."""
+        """Give the actors new weights; unrolls under way are finished with the old ones."""
         ...
 
     def next(self) -> tuple[int, Unroll]:
         """The next finished unroll and its actor's number. The arrays are valid until the next call.
 
         Raises:
-            WorkerError: an actor fails again and again, or an environment gave what is no number.
+            WorkerError: an actor failed before its first unroll, or an environment gave a reward that is not finite.
         """
         ...
 
@@ -52,37 +52,39 @@ class ActorPool(Protocol):
 
 
 class LocalActorPool:
-    """One actor in this process, which takes turns with the learner: slower, and the same every time. A resumed
-    run goes on bit for bit as if it had not stopped, where the environment says where it stands."""
+    """One actor in this process, which takes turns with the learner: slower, and the same every time.
+
+    Where the environments have a `state()`, a resumed run goes on bit for bit as if it had not stopped.
+    """
 
     def __init__(self, config: IMPALAConfig, seed: int, agent: Agent):
-        self._player = Actor(config, seed, index=0)
+        self._actor = Actor(config, seed, index=0)
         self._unroll = {name: np.empty(*entry) for name, entry in unroll_layout(config, agent).items()}
 
     def publish(self, weights: NDArray[np.float32]) -> None:
         self._weights = weights
 
     def next(self) -> tuple[int, Unroll]:
-        self._player.play(self._weights, self._unroll)
+        self._actor.play(self._weights, self._unroll)
         return 0, self._unroll
 
     def state(self) -> dict[str, Any]:
-        return {"local": self._player.snapshot()} if hasattr(self._player.env, "state") else {}
+        return {"local": self._actor.snapshot()} if hasattr(self._actor.env, "state") else {}
 
     def restore(self, state: dict[str, Any]) -> None:
         if "local" in state:
-            self._player.restore(state["local"])
+            self._actor.restore(state["local"])
 
     def close(self) -> None:
-        self._player.close()
+        self._actor.close()
 
 
 class SharedWeights:
     """The newest weights in shared memory, for one writer and any number of readers.
 
-    There is no lock, since an actor that is killed while it reads could never give it back: versions take turns
-    between two places, and a reader during whose copy a newer one came reads again. That relies on writes becoming
-    visible in their order, which x86 guarantees. Given to another process, it attaches to the same memory there.
+    There is no lock, since an actor that is killed while it reads would never release it: versions take turns
+    between two places, and a reader reads again if a newer version came while it copied. That relies on writes becoming
+    visible in their order, which x86 guarantees. Sent to another process, it attaches to the same memory there.
     """
 
     def __init__(self, size: int, name: str | None = None):
@@ -99,7 +101,7 @@ class SharedWeights:
         self._version[...] = version
 
     def read(self) -> NDArray[np.float32]:
-        """A copy of the version that was the newest when the reading began."""
+        """A copy of the newest version when the reading began."""
         while True:
             version = int(self._version)
             weights = self._places[version % 2].copy()
@@ -114,26 +116,26 @@ class SharedWeights:
 
 
 @dataclass
-class _Actor:
-    """An actor's process as the learner sees it."""
+class _ActorProcess:
+    """An actor as the learner's process sees it."""
 
     process: Any
     pipe: Connection
     life: int
     finished: int = 0
-    """Unrolls it has given in this life."""
+    """Unrolls it has played in this life."""
     since: float = field(default_factory=time.monotonic)
     """When it last answered."""
     ready: bool = False
-    """Whether it has said that it begins to play."""
+    """Whether it has said that it is about to play."""
 
 
 class ProcessActorPool:
     """`count` actors in processes, their unrolls and the weights in shared memory.
 
-    An actor that dies, or does not answer for `timeout` seconds, is replaced by a new one with fresh episodes;
-    what is lost is its unfinished unroll. One that fails before it has given anything is not: the cause would
-    be the same again. Until it says that it is ready it has `start_timeout` seconds.
+    An actor that dies, or does not answer for `timeout` seconds, is replaced by a new one with fresh episodes, and only
+    its unfinished unroll is lost. One that fails before its first unroll ends the training, since a new one would fail
+    the same way. An actor has `start_timeout` seconds to begin.
     """
 
     def __init__(
@@ -144,11 +146,12 @@ class ProcessActorPool:
         count: int,
         life: int = 0,
         timeout: float = 300.0,
-        warn: Callable[[str], None] = print,
+        progress: Progress = SILENT,
         start_timeout: float = START_TIMEOUT,
     ):
-        self._config, self._seed, self._timeout, self._warn = config, seed, timeout, warn
-        self._start_timeout = start_timeout
+        self._config, self._seed = config, seed
+        self._timeout, self._start_timeout = timeout, start_timeout
+        self._progress = progress
         self._context = mp.get_context("spawn")
         self._layout = unroll_layout(config, agent)
         bytes_each = sum(_aligned(shape, dtype) for shape, dtype in self._layout.values())
@@ -156,7 +159,7 @@ class ProcessActorPool:
         self._slots = [_arrays(self._memory, self._layout, i * bytes_each) for i in range(count * SLOTS)]
         self._weights = SharedWeights(sum(weight.numel() for weight in agent.state_dict().values()))
         self._life = life
-        self._actors: list[_Actor] = []
+        self._actors: list[_ActorProcess] = []
         self._count = count
         self._held: tuple[int, int] | None = None
 
@@ -166,10 +169,12 @@ class ProcessActorPool:
             self._actors = [self._start(index, self._life) for index in range(self._count)]
 
     def next(self) -> tuple[int, Unroll]:
-        if self._held is not None:  # what was given last has been learned from: its place is free
+        # What was given last has been learned from, so its actor may write there again.
+        if self._held is not None:
             index, slot = self._held
             self._held = None
             self._ask(index, slot)
+        # The first unroll that is finished; meanwhile, look after actors that are silent for too long.
         while True:
             ready = wait([actor.pipe for actor in self._actors], timeout=1.0)
             for index, actor in enumerate(self._actors):
@@ -207,32 +212,32 @@ class ProcessActorPool:
             )
         actor.process.kill()
         actor.pipe.close()
-        self._warn(f"actor {index} {why}; a new one takes its place, and its unfinished unroll is lost.")
+        self._progress.warn(f"actor {index} {why}; a new one takes its place, and its unfinished unroll is lost.")
         self._actors[index] = self._start(index, actor.life + 1)
 
-    def _start(self, index: int, life: int) -> _Actor:
+    def _start(self, index: int, life: int) -> _ActorProcess:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_act,
+            target=_run_actor,
             args=(theirs, self._config, self._seed, index, life, self._layout, self._memory.name, self._weights),
             daemon=True,
         )
         process.start()
         theirs.close()
-        actor = _Actor(process, ours, life)
+        actor = _ActorProcess(process, ours, life)
         for slot in range(index * SLOTS, (index + 1) * SLOTS):
             ours.send(slot)
         return actor
 
     def _ask(self, index: int, slot: int) -> None:
-        with suppress(OSError):  # it died: `next` will see that, and a replacement is given all its slots anew
+        with suppress(OSError):  # it died: `next` will see that, and its replacement is given all slots
             self._actors[index].pipe.send(slot)
 
     def state(self) -> dict[str, Any]:
         return {"life": max((actor.life for actor in self._actors), default=self._life)}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Episodes under way are not brought back: actors begin new ones, of other seeds."""
+        """Episodes under way are not brought back: actors begin new ones, with different seeds."""
         self._life = state.get("life", 0) + 1
 
     def close(self) -> None:
@@ -248,7 +253,7 @@ class ProcessActorPool:
         self._weights.close(unlink=True)
 
 
-def _act(
+def _run_actor(
     pipe: Connection,
     config: IMPALAConfig,
     seed: int,
@@ -258,28 +263,28 @@ def _act(
     memory_name: str,
     weights: SharedWeights,
 ) -> None:
-    """An actor's process: fill the slots that the learner names until it hangs up."""
+    """What an actor's process does: fill the slots that the learner names, until it hangs up."""
     import signal
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the learner's: it ends its actors itself
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the learner, which ends its actors itself
     torch.set_num_threads(1)
     unrolls = SharedMemory(memory_name)
     bytes_each = sum(_aligned(shape, dtype) for shape, dtype in layout.values())
-    player = None
+    actor = None
     try:
-        player = Actor(config, seed, index, life)
+        actor = Actor(config, seed, index, life)
         pipe.send(None)  # ready
         while True:
             slot = pipe.recv()
-            player.play(weights.read(), _arrays(unrolls, layout, slot * bytes_each))
+            actor.play(weights.read(), _arrays(unrolls, layout, slot * bytes_each))
             pipe.send(slot)
     except (EOFError, OSError):
         pass
-    except Exception as error:  # whatever it is, the learner's process is where it is reported
+    except Exception as error:  # reported by the learner's process, whatever it is
         pipe.send(f"{type(error).__name__}: {error}")
     finally:
-        if player is not None:
-            player.close()
+        if actor is not None:
+            actor.close()
         weights.close()
         unrolls.close()
 

@@ -2,31 +2,30 @@
 
 import reprlib
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
-from rl_interp.agents.cbet import CBETConfig
-from rl_interp.agents.phases import check_phases
+from rl_interp.agents.phases import PhasedConfig
 from rl_interp.core.envs import CrafterConfig, EnvConfig, MazeConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers
 
 MOST_SECTIONS = 16
-"""Of the ResNet: each halves the picture, so that more would see a single point."""
+"""Sections of the ResNet, at most: each halves the picture, so that more would see a single point."""
 
 
 @dataclass(frozen=True)
-class IMPALAConfig:
+class IMPALAConfig(PhasedConfig):
     """Everything an IMPALA run depends on besides its seed."""
 
     env: EnvConfig = field(default_factory=MiniGridConfig)
-    """The environment and its conventions."""
     agent_steps: int = 3_000_000
-    """Decisions to train for, over all actors."""
     num_envs: int = 32
-    """Environments of an actor; its unrolls of them are a batch."""
+    """Environments of each actor; its unrolls of them are a batch."""
+    log_every: int = 20_000
+    checkpoint_every: int = 500_000
+
     unroll: int = 20
-    """Decisions per unroll: the length that V-trace and the LSTM see."""
+    """Steps per unroll: the length that V-trace and the LSTM see."""
     minibatches: int = 1
-    """Updates from a batch, each from an equal share of its environments; V-trace makes up for the policy's having
+    """Updates from a batch, each from an equal share of its environments; V-trace corrects for the policy's having
     moved on meanwhile."""
     channels: tuple[int, ...] = (16, 32, 32)
     """Channels of the ResNet's sections, for pixels."""
@@ -35,7 +34,7 @@ class IMPALAConfig:
     lstm: int = 128
     """Width of the LSTM; 0 for none, where everything worth knowing is in view."""
     gamma: float = 0.99
-    """Discount per decision."""
+    """Discount per step."""
     learning_rate: float = 2e-3
     """Adam's step size at the start; it falls linearly to 0 at `agent_steps`."""
     adam_eps: float = 1e-5
@@ -48,35 +47,16 @@ class IMPALAConfig:
     """Weight of the value's squared error in the loss."""
     reward_scale: float = 1.0
     """Factor of the extrinsic reward in learning."""
-    cbet: CBETConfig | None = None
-    """The exploration bonus; none by default."""
-    pretrain: bool = False
-    """Pre-training of an exploration policy: the bonus alone is learned from, and no state is terminal."""
-    explorer: str | None = None
-    """Transfer: the run of a pre-trained policy, whose frozen logits are added to the learned ones."""
-    eval_every: int = 0
-    """Decisions between evaluations; 0 for none but the last."""
-    eval_episodes: int = 30
-    """Full episodes per evaluation."""
-    eval_epsilon: float = 0.0
-    """Probability of a random action in evaluation; otherwise actions are samples of the policy."""
-    checkpoint_every: int = 500_000
-    """Decisions between checkpoints."""
-    log_every: int = 20_000
-    """Decisions between lines of metrics."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 autocast; `auto` uses it where the processor multiplies in it."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         require_numbers(
             self,
-            at_least_1=("agent_steps", "num_envs", "unroll", "channels", "hidden", "eval_episodes", "log_every"),
-            at_least_0=(
-                "adam_eps", "entropy_cost", "baseline_cost", "reward_scale", "eval_every", "checkpoint_every",
-            ),
+            at_least_1=("unroll", "channels", "hidden"),
+            at_least_0=("adam_eps", "entropy_cost", "baseline_cost", "reward_scale"),
             positive=("learning_rate", "max_grad_norm"),
-            share=("gamma", "eval_epsilon"),
-        )  # fmt: skip
+            share=("gamma",),
+        )
         if self.minibatches < 1 or self.num_envs % self.minibatches:
             raise UserError(
                 f"minibatches={self.minibatches} given for {self.num_envs} environments; they must share them equally."
@@ -87,7 +67,6 @@ class IMPALAConfig:
             )
         if self.lstm < 0:
             raise UserError(f"lstm={self.lstm} given; it is a width, or 0 for no LSTM.")
-        check_phases(self)
 
 
 def default_config(env_id: str, **overrides: object) -> IMPALAConfig:

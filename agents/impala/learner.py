@@ -1,4 +1,7 @@
-"""One IMPALA update: V-trace actor-critic on an unroll (Espeholt et al. 2018, §4.2)."""
+"""One IMPALA update: V-trace actor-critic on an unroll (Espeholt et al. 2018, arXiv 1802.01561, §4).
+
+Shape letters: T time, B batch.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,62 +10,24 @@ import torch
 from torch import Tensor, nn
 
 from rl_interp.agents.impala.actor import Unroll
+from rl_interp.agents.impala.agent import IMPALA, Transfer
 from rl_interp.agents.impala.config import IMPALAConfig
-from rl_interp.agents.impala.network import IMPALA
-from rl_interp.agents.impala.transfer import Transfer
-from rl_interp.agents.impala.vtrace import vtrace
 from rl_interp.core.agent import PolicyOutput
 from rl_interp.core.device import computes_in_bf16
-
-
-@dataclass(frozen=True)
-class Losses:
-    """Scalars: `total = policy + baseline_cost · value − entropy_cost · entropy`, and how far off policy it was."""
-
-    total: Tensor
-    policy: Tensor
-    value: Tensor
-    entropy: Tensor
-    rho: Tensor
-    """Mean importance ratio π/μ of the actions taken; 1 where the actor had the learner's weights."""
-
-
-def losses(config: IMPALAConfig, out: PolicyOutput, batch: dict[str, Tensor]) -> Losses:
-    """Losses, each a mean over the decisions of an unroll.
-
-    Args:
-        out: of the agent on the T + 1 observations.
-        batch: the unroll's arrays as tensors, with `rewards` as they are to be learned from.
-    """
-    assert out.logits is not None
-    assert out.value is not None
-    log_probs = out.logits[:-1].log_softmax(-1)
-    taken = log_probs.gather(-1, batch["actions"][..., None])[..., 0]
-    valid = ~batch["first"][1:]  # the others only reset their environment
-    going_on = torch.ones_like(taken) if config.pretrain else (~batch["terminated"]).float()
-    targets = vtrace(
-        batch["log_probs"], taken.detach(), batch["rewards"], config.gamma * going_on,
-        out.value[:-1].detach(), out.value[-1].detach(), valid,
-    )  # fmt: skip
-    count = valid.sum().clamp(min=1)
-    policy = -(targets.advantages * taken).sum() / count  # 0 where not valid
-    value = 0.5 * (valid * (targets.vs - out.value[:-1]) ** 2).sum() / count
-    entropy = -(valid * (log_probs.exp() * log_probs).sum(-1)).sum() / count
-    total = policy + config.baseline_cost * value - config.entropy_cost * entropy
-    return Losses(total, policy.detach(), value.detach(), entropy.detach(), (valid * targets.rhos).sum() / count)
 
 
 class Learner:
     """The agent with its optimiser."""
 
     def __init__(self, agent: IMPALA | Transfer, config: IMPALAConfig, device: torch.device):
-        self.agent, self.config, self.device = agent.to(device), config, device
+        self.agent, self.config = agent.to(device), config
+        self.device = device
         learned = [parameter for parameter in agent.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(learned, config.learning_rate, eps=config.adam_eps, fused=True)
         self.bf16 = computes_in_bf16(config.precision, device)
         self.updates = 0
 
-    def update(self, unroll: Unroll, progress: float) -> Losses:
+    def update(self, unroll: Unroll, progress: float) -> "Losses":
         """Take one optimiser step.
 
         Args:
@@ -70,14 +35,17 @@ class Learner:
             progress: share of the training done, in [0, 1].
         """
         batch = {name: torch.from_numpy(array).to(self.device) for name, array in unroll.items()}
+        # What is learned from: the extrinsic reward, the bonus, or both.
         extrinsic = 0.0 if self.config.pretrain else self.config.reward_scale
         batch["rewards"] = extrinsic * batch["rewards"]
         if "bonus" in batch:
             batch["rewards"] = batch["rewards"] + batch["bonus"]
+        # From the state that the actor had at the unroll's start, by the weights of now.
         state = tuple(batch[f"state{i}"] for i in range(len(self.agent.initial_state(1))))
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             out = self.agent.unroll(batch["obs"], state, batch["first"])
         result = losses(self.config, out, batch)
+        # The step size falls linearly to 0 at the end of training.
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * max(0.0, 1 - progress)
         self.optimizer.zero_grad(set_to_none=True)
@@ -93,3 +61,102 @@ class Learner:
     def restore(self, state: dict[str, Any]) -> None:
         self.updates = state["updates"]
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Scalars: `total = policy + baseline_cost · value − entropy_cost · entropy`, and how far off policy it was."""
+
+    total: Tensor
+    policy: Tensor
+    value: Tensor
+    entropy: Tensor
+    rho: Tensor
+    """Mean importance ratio π/μ of the actions taken; 1 where the actor had the learner's weights."""
+
+
+def losses(config: IMPALAConfig, out: PolicyOutput, batch: dict[str, Tensor]) -> Losses:
+    """Losses (§4.2), each a mean over the steps of an unroll.
+
+    Args:
+        out: the agent's on the T + 1 observations.
+        batch: the unroll's arrays as tensors, with `rewards` as they are to be learned from.
+    """
+    assert out.logits is not None
+    assert out.value is not None
+    log_probs = out.logits[:-1].log_softmax(-1)
+    taken = log_probs.gather(-1, batch["actions"][..., None])[..., 0]
+    # A step that only reset its environment has neither an action nor a reward to learn from.
+    valid = ~batch["first"][1:]
+    # Exploration is not episodic: in pre-training a death costs nothing by itself.
+    going_on = torch.ones_like(taken) if config.pretrain else (~batch["terminated"]).float()
+    targets = vtrace(
+        batch["log_probs"], taken.detach(), batch["rewards"], config.gamma * going_on,
+        out.value[:-1].detach(), out.value[-1].detach(), valid,
+    )  # fmt: skip
+    count = valid.sum().clamp(min=1)
+    policy = -(targets.advantages * taken).sum() / count  # advantages are 0 where not valid
+    value = 0.5 * (valid * (targets.vs - out.value[:-1]) ** 2).sum() / count
+    entropy = -(valid * (log_probs.exp() * log_probs).sum(-1)).sum() / count
+    total = policy + config.baseline_cost * value - config.entropy_cost * entropy
+    return Losses(total, policy.detach(), value.detach(), entropy.detach(), (valid * targets.rhos).sum() / count)
+
+
+@dataclass(frozen=True)
+class VTrace:
+    """What `vtrace` gives, all `[T, B]` and without gradient."""
+
+    vs: Tensor
+    """Value targets v_s (eq. 1)."""
+    advantages: Tensor
+    """min(ρ̄_pg, ratio) · (r_s + γ v_{s+1} − V(x_s)), the weights of ∇ log π."""
+    rhos: Tensor
+    """Importance ratios π/μ, not truncated: how far behind the actors were."""
+
+
+@torch.no_grad()
+def vtrace(
+    behavior_log_probs: Tensor,
+    target_log_probs: Tensor,
+    rewards: Tensor,
+    discounts: Tensor,
+    values: Tensor,
+    bootstrap: Tensor,
+    valid: Tensor | None = None,
+    rho_bar: float = 1.0,
+    c_bar: float = 1.0,
+    pg_rho_bar: float = 1.0,
+) -> VTrace:
+    """V-trace (§4.1): off-policy corrected value targets and policy-gradient advantages of T steps.
+
+    Args:
+        behavior_log_probs: log μ(a_s | x_s) of the actions taken, `[T, B]`.
+        target_log_probs: log π(a_s | x_s) under the learner, `[T, B]`.
+        rewards: r_s, `[T, B]`.
+        discounts: γ where the episode goes on or was truncated after the step, 0 where it terminated, `[T, B]`.
+        values: V(x_s), `[T, B]`.
+        bootstrap: V of the observation after the last step, `[B]`.
+        valid: False where a step only reset its environment (NEXT_STEP autoreset), `[T, B]`. There the target is
+            V itself, the advantage 0, and no trace passes: a truncated episode is bootstrapped from its last
+            observation, and nothing of the next one reaches it.
+        rho_bar: truncation ρ̄ of the ratios in the temporal differences: it sets which policy's value is learned.
+        c_bar: truncation c̄ of the trace coefficients: it sets how fast.
+        pg_rho_bar: truncation of the ratios in the advantages.
+    """
+    rhos = (target_log_probs - behavior_log_probs).exp()
+    real = torch.ones_like(rewards) if valid is None else valid.to(rewards.dtype)
+    # δ_s V = ρ_s (r_s + γ V(x_{s+1}) − V(x_s)), and the coefficients γ c_s by which corrections pass backwards.
+    next_values = torch.cat([values[1:], bootstrap[None]])
+    deltas = real * rhos.clamp(max=rho_bar) * (rewards + discounts * next_values - values)
+    traces = real * discounts * rhos.clamp(max=c_bar)
+    # Remark 1: v_s − V(x_s) = δ_s V + γ c_s (v_{s+1} − V(x_{s+1})), from the end backwards.
+    corrections = torch.zeros_like(values)
+    following = torch.zeros_like(bootstrap)
+    for s in reversed(range(len(values))):
+        following = deltas[s] + traces[s] * following
+        corrections[s] = following
+    vs = values + corrections
+    # The policy's gradient is weighted by r_s + γ v_{s+1} − V(x_s).
+    next_vs = torch.cat([vs[1:], bootstrap[None]])
+    advantages = real * rhos.clamp(max=pg_rho_bar) * (rewards + discounts * next_vs - values)
+    return VTrace(vs, advantages, rhos)

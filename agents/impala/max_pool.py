@@ -1,7 +1,7 @@
 """The ResNet's max-pooling, compiled for bf16 on a CPU.
 
-PyTorch keeps an eight-byte index for every maximum of two bytes, which was a third of an actor's time. Here no index is
-kept where no gradient is asked for, and one byte where it is: forward 4 to 7 times, both ways 2 to 2.5 times as fast.
+PyTorch keeps an eight-byte index for every two-byte maximum, which took a third of an actor's time. Here no index is
+kept where no gradient is needed, and one byte where it is: 4 to 7 times as fast forward, 2 to 2.5 times both ways.
 """
 
 from functools import cache
@@ -38,7 +38,7 @@ class MaxPool2d(nn.MaxPool2d):
 
 @cache
 def loops_are_right() -> bool:
-    """Whether the compiled loops give PyTorch's maxima and gradients, of some known numbers; tried once."""
+    """Whether the compiled loops give PyTorch's maxima and gradients on some known numbers; tried once."""
     x = torch.arange(2.0 * 3 * 7 * 6).mul(37).remainder(251).view(2, 3, 7, 6).bfloat16()
     tried = []
     with torch.inference_mode(False), torch.enable_grad():
@@ -67,7 +67,7 @@ class _Pooled(torch.autograd.Function):
 
 
 def _pooled(x: Tensor, with_places: bool = False) -> tuple[Tensor, NDArray[np.uint8]]:
-    """Maxima, and where in its window each was (0 to 8, row by row), or nothing."""
+    """Maxima, and where in its window each was (0 to 8, row by row); an empty array if not `with_places`."""
     batch, channels, height, width = x.shape
     out = torch.empty(
         batch, channels, (height + 1) // 2, (width + 1) // 2, dtype=x.dtype, memory_format=torch.channels_last

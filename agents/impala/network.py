@@ -1,72 +1,16 @@
-"""The IMPALA agent: a torso for pixels or for symbols, perhaps an LSTM, a policy and a value.
-
-Espeholt et al. 2018, arXiv 1802.01561, figure 3 (right): the deep residual network. The observation is all that
-the agent is given; the paper's last reward and last action are left out, so that a state is what is seen.
-"""
+"""IMPALA's parts: a torso for pixels, a torso for symbols, and an LSTM whose gates can be hooked."""
 
 import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from rl_interp.agents.impala.lstm import HookedLSTM, LSTMState, lstm_hook_points
 from rl_interp.agents.impala.max_pool import MaxPool2d
-from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
+from rl_interp.core.agent import HookPoint
 
-
-class IMPALA(Agent):
-    """Logits `[T, B, A]` and values `[T, B]` from uint8 observations `[T, B, 3, H, W]`.
-
-    Args:
-        shape: of an observation, `(C, H, W)`.
-        categories: where bytes are categories, how many each channel has, for a smaller network on embedded cells;
-            None where they are intensities, for the deep ResNet.
-        channels: of the ResNet's sections.
-        lstm: its width; 0 for none, and an agent without memory.
-    """
-
-    def __init__(
-        self,
-        num_actions: int,
-        shape: tuple[int, ...],
-        categories: tuple[int, ...] | None = None,
-        channels: tuple[int, ...] = (16, 32, 32),
-        hidden: int = 256,
-        lstm: int = 256,
-    ):
-        super().__init__()
-        self.observation = "pixels" if categories is None else "symbols"
-        self.torso = ResNet(shape, channels) if categories is None else SymbolNet(categories)
-        self.fc, self.relu = nn.Linear(self.torso.features(shape), hidden), nn.ReLU()
-        self.lstm = HookedLSTM(hidden, lstm) if lstm else None
-        self.policy, self.baseline = nn.Linear(lstm or hidden, num_actions), nn.Linear(lstm or hidden, 1)
-        self.hook_points = {
-            **{name: HookPoint(f"torso.{point.path}", point.axes, point.kind) for name, point in self.torso.points},
-            "fc.pre": HookPoint("fc", "B D"),
-            "fc.post": HookPoint("relu", "B D", head=None if lstm else "policy"),
-            **(lstm_hook_points("lstm", head="policy") if lstm else {}),
-            "policy": HookPoint("policy", "B D"),
-            "value": HookPoint("baseline", "B D"),
-        }
-
-    def initial_state(self, batch: int) -> State:
-        if self.lstm is None:
-            return ()
-        zeros = torch.zeros(batch, self.lstm.width, device=self.policy.weight.device)
-        return (zeros, zeros.clone())
-
-    def unroll(
-        self, obs: Tensor, state: State = (), first: Tensor | None = None, actions: Tensor | None = None
-    ) -> PolicyOutput:
-        time, batch = obs.shape[:2]
-        flat = self.relu(self.fc(self.torso(obs.flatten(0, 1)).flatten(1)))
-        new: State = ()
-        if self.lstm is not None:
-            given: LSTMState = state or self.initial_state(batch)
-            h, new = self.lstm(flat.unflatten(0, (time, batch)), given, first)
-            flat = h.flatten(0, 1)
-        logits, values = self.policy(flat).float(), self.baseline(flat).float()
-        return PolicyOutput(new, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
+LSTMState = tuple[Tensor, Tensor]
+"""Hidden and cell state, `[B, D]` each."""
 
 
 class ResNet(nn.Module):
@@ -87,7 +31,7 @@ class ResNet(nn.Module):
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def features(self, shape: tuple[int, ...]) -> int:
-        """How many numbers come of an observation: every section halves the picture."""
+        """How many numbers an observation becomes: every section halves the picture."""
         *_, height, width = shape
         for _ in self.sections:
             height, width = -(-height // 2), -(-width // 2)
@@ -148,13 +92,13 @@ class SymbolNet(nn.Module):
                 ("conv2.post", "relu2"),
             )
         ]  # fmt: skip
-        # Not a weight, and so no checkpoint's: real even where the network is made without memory.
+        # Not a weight, so in no checkpoint: given values even where weights are made without memory to be loaded later.
         offsets = torch.tensor([0, *itertools.accumulate(categories[:-1])], device="cpu")[:, None, None]
         self.register_buffer("offsets", offsets, persistent=False)
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def features(self, shape: tuple[int, ...]) -> int:
-        """How many numbers come of an observation: both convolutions take a cell from every side."""
+        """How many numbers an observation becomes: both convolutions take a cell from every side."""
         *_, height, width = shape
         return self.width * (height - 4) * (width - 4)
 
@@ -163,6 +107,116 @@ class SymbolNet(nn.Module):
         assert isinstance(self.offsets, Tensor)
         one_hot = torch.zeros(len(obs), *obs.shape[-2:], self.total, device=obs.device)
         one_hot.scatter_(-1, (obs.long() + self.offsets).permute(0, 2, 3, 1), 1.0)
-        one_hot = one_hot.permute(0, 3, 1, 2)  # as a view: channels are last in memory
+        one_hot = one_hot.permute(0, 3, 1, 2)  # a view, with channels last in memory
         x = self.relu1(self.conv1(self.embed(one_hot)))
         return self.relu2(self.conv2(x))
+
+
+class HookedLSTM(nn.Module):
+    """One LSTM layer, stepped through time; the state is reset to zero where `first` is set.
+
+    Hochreiter & Schmidhuber 1997, in the form and the weight layout of `torch.nn.LSTM`. Gates, cell and hidden state
+    are modules, so that each can be read and changed at every step.
+    """
+
+    def __init__(self, inputs: int, width: int):
+        super().__init__()
+        self.width = width
+        self.weight_ih = nn.Parameter(torch.empty(4 * width, inputs))
+        self.weight_hh = nn.Parameter(torch.empty(4 * width, width))
+        self.bias = nn.Parameter(torch.empty(4 * width))
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(width**-0.5), width**-0.5)
+        self.input_gate, self.forget_gate = nn.Sigmoid(), nn.Sigmoid()
+        self.cell_gate, self.output_gate = nn.Tanh(), nn.Sigmoid()
+        self.cell, self.hidden = nn.Identity(), nn.Identity()
+
+    def forward(self, x: Tensor, state: LSTMState, first: Tensor | None) -> tuple[Tensor, LSTMState]:
+        """`x [T, B, inputs]`, `first [T, B]` -> hidden states `[T, B, width]` and the last state; in float32, or in
+        the weights' own type, whatever autocast says."""
+        with torch.autocast(x.device.type, enabled=False):
+            hidden, cell = state
+            # The inputs' part of the gates does not wait for the state, so it is one product for all steps.
+            projected = F.linear(x.to(self.bias.dtype), self.weight_ih, self.bias)
+            keep = projected.new_ones(*x.shape[:2], 1) if first is None else (~first).to(projected.dtype)[..., None]
+            if not self._watched():  # three times as fast
+                outputs, hidden, cell = _Sequence.apply(projected, hidden, cell, self.weight_hh, keep)
+                return outputs, (hidden, cell)
+            outputs = []
+            for t in range(len(x)):
+                hidden, cell = self._step(projected[t] + F.linear(hidden * keep[t], self.weight_hh), cell * keep[t])
+                outputs.append(hidden)
+            return torch.stack(outputs), (hidden, cell)
+
+    def _step(self, gates: Tensor, cell: Tensor) -> LSTMState:
+        i, f, g, o = gates.chunk(4, -1)
+        cell = self.cell(self.forget_gate(f) * cell + self.input_gate(i) * self.cell_gate(g))
+        return self.hidden(self.output_gate(o) * torch.tanh(cell)), cell
+
+    def _watched(self) -> bool:
+        """Whether a hook is on a gate or a state, which must then exist as a tensor of its own."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self.children())
+
+
+def lstm_hook_points(path: str, head: str) -> dict[str, HookPoint]:
+    """`lstm.i`, `.f`, `.g`, `.o` (gates after their nonlinearity; `.pre` before it), `lstm.c` and `lstm.h`, which the
+    linear layer `head` reads."""
+    gates = {"i": "input_gate", "f": "forget_gate", "g": "cell_gate", "o": "output_gate"}
+    points = {"lstm.c": HookPoint(f"{path}.cell", "T B D", "recurrent")}
+    for letter, module in gates.items():
+        points[f"lstm.{letter}.pre"] = HookPoint(f"{path}.{module}", "T B D", "recurrent", side="input")
+        points[f"lstm.{letter}"] = HookPoint(f"{path}.{module}", "T B D", "recurrent")
+    return points | {"lstm.h": HookPoint(f"{path}.hidden", "T B D", "recurrent", head=head)}
+
+
+class _Sequence(torch.autograd.Function):
+    """All steps of an LSTM as one operation of autograd: the same numbers as stepping, three times as fast.
+
+    Backpropagation through time is written out: what depends on the forward pass alone is computed for all steps at
+    once, and the recurrent weights' gradient is one product.
+    """
+
+    @staticmethod
+    def forward(ctx, projected: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, keep: Tensor):
+        time, batch, width = len(projected), len(hidden), hidden.shape[1]
+        gates = torch.empty_like(projected)
+        outputs, cells, tanhs, before_h, before_c = projected.new_empty(5, time, batch, width)
+        for t in range(time):
+            # An episode's first step starts from zero.
+            torch.mul(hidden, keep[t], out=before_h[t])
+            torch.mul(cell, keep[t], out=before_c[t])
+            # All four gates in one product, their nonlinearities in place.
+            torch.addmm(projected[t], before_h[t], weight.T, out=gates[t])
+            i, f, g, o = gates[t].chunk(4, -1)
+            gates[t, :, : 2 * width].sigmoid_()
+            g.tanh_()
+            o.sigmoid_()
+            # c = f · c + i · g and h = o · tanh(c), written straight to where the backward pass reads them.
+            cell = torch.mul(f, before_c[t], out=cells[t]).addcmul_(i, g)
+            hidden = torch.mul(o, torch.tanh(cell, out=tanhs[t]), out=outputs[t])
+        ctx.save_for_backward(gates, tanhs, before_h, before_c, weight, keep)
+        return outputs, hidden.clone(), cell.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_outputs: Tensor, d_hidden: Tensor, d_cell: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
+        gates, tanhs, before_h, before_c, weight, keep = ctx.saved_tensors
+        i, f, g, o = gates.chunk(4, -1)
+        # One factor of every gradient, for all steps at once: from the hidden state to the cell through tanh, and to
+        # the gates' inputs, the first three by way of the cell and the last by way of the hidden state.
+        cell_from_hidden = o * (1 - tanhs.square())
+        by_cell = torch.cat([g * i * (1 - i), before_c * f * (1 - f), i * (1 - g.square())], -1)
+        by_hidden = tanhs * o * (1 - o)
+        d_gates = torch.empty_like(gates)
+        for t in reversed(range(len(gates))):
+            # The hidden state is an output and the next step's input; the cell passes through it and on to the next.
+            d_hidden = d_hidden + d_outputs[t]
+            d_cell = torch.addcmul(d_cell, d_hidden, cell_from_hidden[t])
+            through_cell = d_gates[t, :, : by_cell.shape[-1]].unflatten(-1, (3, -1))
+            torch.mul(d_cell[:, None], by_cell[t].unflatten(-1, (3, -1)), out=through_cell)
+            torch.mul(d_hidden, by_hidden[t], out=d_gates[t, :, by_cell.shape[-1] :])
+            # To the step before, unless an episode began here.
+            d_hidden = (d_gates[t] @ weight) * keep[t]
+            d_cell = d_cell * f[t] * keep[t]
+        d_weight = d_gates.flatten(0, 1).T @ before_h.flatten(0, 1)
+        return d_gates, d_hidden, d_cell, d_weight, None

@@ -1,9 +1,9 @@
-"""Maze policies that train-procgen-pytorch saved: those of Langosco et al. 2022, "Goal Misgeneralization in Deep
-Reinforcement Learning" (arXiv 2105.14111), which Turner et al. 2023 (arXiv 2310.08043) took apart.
+"""Pretrained maze policies, as train-procgen-pytorch saves them: those of Langosco et al. 2022, "Goal Misgeneralization
+in Deep Reinforcement Learning" (arXiv 2105.14111), which Turner et al. 2023 (arXiv 2310.08043) took apart.
 
-The network is this package's IMPALA with sections of 64, 128 and 128 channels, `hidden` 256 and no LSTM, under other
-names: pixels are divided by 255 there too, residual blocks are the same, and what the last section gives is flattened
-channels first.
+The network is this package's IMPALA with sections of 64, 128 and 128 channels, `hidden` 256 and no LSTM, under
+different names: there too pixels are divided by 255, residual blocks are the same, and the last section's output is
+flattened channels first.
 """
 
 import re
@@ -14,21 +14,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from rl_interp.agents.impala.agent import IMPALA
 from rl_interp.agents.impala.config import IMPALAConfig
-from rl_interp.agents.impala.network import IMPALA
 from rl_interp.core.agent import HookPoint, PolicyOutput, State
-from rl_interp.core.config import from_plain
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.errors import RunError
-from rl_interp.core.run import Run
 from rl_interp.core.weights import Held, read_state, with_weights
 
 KIND = "impala-procgen"
-"""Of the runs that hold such an agent."""
+"""The kind of runs that hold such an agent."""
 REMEDY = "give the .pth file that train-procgen-pytorch saved"
 _WEIGHTS = ("model_state_dict", "state_dict")
 COMBINATIONS = 15
-"""Procgen's actions: combinations of keys."""
+"""How many actions Procgen has: combinations of keys."""
 MOVES = ((5,), (3,), (0, 1, 2), (6, 7, 8), (4, 9, 10, 11, 12, 13, 14))
 """The actions that lead up, down, left and right in Procgen's mazes, and those that lead nowhere. The game drops the
 vertical part of a diagonal (`set_action_xy` in procgen/src/games/maze.cpp); special keys do nothing there."""
@@ -63,26 +61,20 @@ class ProcgenMaze(IMPALA):
         return PolicyOutput(out.state, logits=logits, value=out.value)
 
 
-def load_config(run: Run) -> IMPALAConfig:
-    """The configuration that an imported run was made with."""
-    return from_plain(IMPALAConfig, run.config, run.path / "config.yaml")
-
-
-def load(run: Run, step: int | None = None) -> ProcgenMaze:
-    """The agent of an imported run, in evaluation mode."""
-    config = load_config(run)
-    return with_weights(lambda: ProcgenMaze(config), run.weights(step), run.path).eval()
+def make_agent(config: IMPALAConfig) -> ProcgenMaze:
+    """The agent of a configuration, before it gets its weights."""
+    return ProcgenMaze(config)
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
-    """A checkpoint's weights by their published names. No code in the file is run.
+    """A checkpoint's weights by the names they were saved under. No code in the file is run.
 
     The trainer of Lee (joonleesky/train-procgen-pytorch) saves them as `state_dict`, that of Langosco et al. as
-    `model_state_dict` beside the optimiser's; some are shared bare. Those of a policy that was trained on several
-    devices, `module.` before each name, and files of PyTorch before 1.6 are read as well.
+    `model_state_dict` beside the optimiser's; some are shared bare. Weights of a policy that was trained on several
+    devices, with `module.` before each name, and files of PyTorch before 1.6 are read as well.
 
     Raises:
-        RunError: it is no checkpoint, holds anything but tensors and plain containers, or no weights.
+        RunError: the file is not a checkpoint, holds anything but tensors and plain containers, or has no weights.
     """
     data = read_state(path, REMEDY)
     found = [data[key] for key in _WEIGHTS if key in data] if isinstance(data, dict) else []
@@ -95,18 +87,18 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
 
 
 def agent_of(weights: Mapping[str, Tensor], region: int, source: Path | str) -> tuple[IMPALAConfig, ProcgenMaze]:
-    """The configuration and the agent with a checkpoint's weights, of the widths that they have.
+    """The configuration and the agent of a checkpoint's weights; its widths are those of the weights.
 
     Args:
         region: of the cheese in its training, as in `MazeConfig`.
         source: named in errors.
 
     Raises:
-        RunError: weights of other names or shapes than the published policies'.
+        RunError: the weights have names or shapes that the pretrained policies do not have.
     """
     renamed = {}
     for name, value in weights.items():
-        ours = _renamed(name)
+        ours = _our_name(name)
         if ours is None:
             raise RunError(
                 f"{source} holds {reprlib.repr(name)}, which the maze policies without a memory do not have."
@@ -129,8 +121,8 @@ def agent_of(weights: Mapping[str, Tensor], region: int, source: Path | str) -> 
     return config, agent.eval()
 
 
-def _renamed(name: str) -> str | None:
-    """Our name of a weight or bias."""
+def _our_name(name: str) -> str | None:
+    """What a weight or bias is called here; None where there is no such thing."""
     layer, _, kind = name.rpartition(".")
     for theirs, ours in _NAMES.items():
         if (match := re.fullmatch(theirs, layer)) and kind in ("weight", "bias"):

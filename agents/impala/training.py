@@ -1,7 +1,7 @@
-"""Training IMPALA: take an unroll, work out its bonus, learn from it, publish the weights."""
+"""Training IMPALA: take an unroll, compute its bonus, learn from it, publish the weights."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,25 @@ from numpy.typing import NDArray
 from rl_interp.agents.cbet import CBET
 from rl_interp.agents.impala.actor import Unroll, environments, flat_weights
 from rl_interp.agents.impala.actor_pool import ActorPool, LocalActorPool, ProcessActorPool
+from rl_interp.agents.impala.agent import Transfer, make_agent
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.agents.impala.learner import Learner, Losses
-from rl_interp.agents.impala.transfer import Transfer, load_explorer, make_agent
-from rl_interp.agents.loop import Report, check_finite, train_run
+from rl_interp.agents.loop import check_finite, score, train_run
+from rl_interp.agents.phases import load_explorer
 from rl_interp.core.agent import Agent
 from rl_interp.core.device import keep_memory, pick_device
-from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError
-from rl_interp.core.rollout import Episodes, evaluate
+from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run, load_into
 
 
 class Training:
-    """The state of a run.
+    """The state of a run: everything that a checkpoint saves and a resumed run gets back.
 
     Args:
         actors: processes that play; 0 to play in this one, which is slower and reproducible bit for bit.
-        ray_address: of a Ray cluster that the actors are to run on.
+        ray_address: of a Ray cluster for the actors.
     """
 
     def __init__(
@@ -39,16 +40,16 @@ class Training:
         device: str = "auto",
         actors: int = 0,
         ray_address: str | None = None,
-        warn: Callable[[str], None] = print,
+        progress: Progress = SILENT,
     ):
         keep_memory()
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
         self.agent = make_agent(config)
         if isinstance(self.agent, Transfer):
-            load_explorer(self.agent, config)
+            load_explorer(self.agent.explorer, config)
         self.learner = Learner(self.agent, config, pick_device(device))
-        self.actors = _make_actors(config, seed, self.agent, actors, ray_address, warn)
+        self.actors = _make_actors(config, seed, self.agent, actors, ray_address, progress)
         self._bonuses: dict[int, CBET] = {}
         self.agent_steps = 0
         self._clear()
@@ -60,13 +61,15 @@ class Training:
         self._bonus_sum, self._bonus_count = 0.0, 0
 
     def advance(self) -> None:
-        """One unroll and the updates from it."""
+        """Take one unroll and the updates from it."""
         index, unroll = self.actors.next()
+        # Bonuses are computed here, as unrolls arrive, so that all counts are in one place.
         bonus = self._bonus(index, unroll)
         ended = unroll["episode_return"]
         self._returns.extend(ended[np.isfinite(ended)].tolist())
         if bonus is not None:
             unroll = {**unroll, "bonus": bonus}
+        # An update for each share of the environments, whole in time: V-trace and the LSTM go along it.
         for part in np.split(np.arange(self.config.num_envs), self.config.minibatches):
             self._losses = self.learner.update(
                 environments(unroll, slice(part[0], part[-1] + 1)), self.agent_steps / self.config.agent_steps
@@ -86,6 +89,7 @@ class Training:
         return bonus
 
     def _counts(self, index: int) -> CBET:
+        """The counts of an actor, or of all."""
         if index not in self._bonuses:
             config = self.config
             assert config.cbet is not None
@@ -114,13 +118,8 @@ class Training:
         return values
 
     def score(self) -> Episodes:
-        """Evaluate on whole episodes, the policy sampled from as in training."""
-        config = self.config
-        env = make_vector(config.env.scored, min(16, config.eval_episodes))
-        try:
-            return evaluate(self.agent, env, config.eval_episodes, seed=self.seed + 1, epsilon=config.eval_epsilon)
-        finally:
-            env.close()
+        """Evaluate, with the policy sampled from as in training."""
+        return score(self.agent, self.config, self.seed)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -142,6 +141,7 @@ class Training:
         self.actors.publish(flat_weights(self.agent))
 
     def continue_from(self, weights: Mapping[str, torch.Tensor], agent_steps: int, source: Path) -> None:
+        """Go on from weights alone: the optimiser and the counts start afresh."""
         load_into(self.agent, weights, source)
         self.agent_steps = agent_steps
         self.actors.publish(flat_weights(self.agent))
@@ -155,10 +155,9 @@ def train(
     run: Run,
     seed: int,
     device: str = "auto",
-    report: Report = lambda step, values: None,
+    progress: Progress = SILENT,
     actors: int | None = None,
     ray_address: str | None = None,
-    warn: Callable[[str], None] = print,
 ) -> Episodes:
     """Train an IMPALA run to its end, from wherever it stands; see `agents.loop.train_run`.
 
@@ -169,16 +168,11 @@ def train(
     count = max(1, cores - 1) if actors is None else actors
     if ray_address is None:  # the actors have the other cores
         torch.set_num_threads(max(1, min(torch.get_num_threads(), cores - count)))
-    return train_run(Training(config, seed, device, count, ray_address, warn), config, run, report)
+    return train_run(Training(config, seed, device, count, ray_address, progress), config, run, progress)
 
 
 def _make_actors(
-    config: IMPALAConfig,
-    seed: int,
-    agent: Agent,
-    count: int,
-    ray_address: str | None,
-    warn: Callable[[str], None],
+    config: IMPALAConfig, seed: int, agent: Agent, count: int, ray_address: str | None, progress: Progress
 ) -> ActorPool:
     if ray_address is not None:
         try:
@@ -187,7 +181,7 @@ def _make_actors(
             raise UserError(
                 "--ray given, and Ray is not installed; install the extra: pip install 'rl-interp[distributed]'."
             ) from None
-        return RayActorPool(config, seed, agent, max(1, count), ray_address, warn)
+        return RayActorPool(config, seed, agent, max(1, count), ray_address, progress)
     if count == 0:
         return LocalActorPool(config, seed, agent)
-    return ProcessActorPool(config, seed, agent, count, warn=warn)
+    return ProcessActorPool(config, seed, agent, count, progress=progress)

@@ -1,10 +1,10 @@
 """A study: the same training under several conditions and seeds, with a table, a plot, and the differences' intervals.
 
-<study>/<agent>-<environment>-<condition>-seed<N>.json    one training's curve and final scores; small, to be kept
+<study>/<agent>-<environment>-<condition>-seed<N>.json    one training's curve and final scores; small, worth keeping
         training/<agent>-<environment>-<condition>-seed<N>/   its run directory
         result.json  table.md  curves.png
 
-What is there already is not trained again, and what was stopped goes on from its checkpoint.
+A training that has a result is not repeated, and one that was stopped goes on from its checkpoint.
 """
 
 import ctypes
@@ -14,29 +14,100 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from rl_interp.core import tables
-from rl_interp.core.errors import RunError, UserError
-from rl_interp.core.files import write_json
+from rl_interp.agents.load import load_agent, new_run_path
+from rl_interp.analysis.mazes.goals import find_goals
+from rl_interp.analysis.study_results import compare, markdown, plot
+from rl_interp.core.envs import env_config
+from rl_interp.core.errors import RunError, at_least_one
+from rl_interp.core.files import write_json, write_text
 from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.locks import writing
-from rl_interp.core.pictures import new_figure, save_figure
+from rl_interp.core.progress import SILENT, Progress, Update
 from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.run import Run
-from rl_interp.core.stats import bootstrap, iqm, plain, shown
 
-_OWN_SCORES = ("crafter_score", "success_rate")
+MAZE = "rl_interp/Maze-v0"
+_BASE = "base"
+"""The condition that others are compared with."""
+_EVAL_EPISODES = 100
 _PATIENCE = 120.0
-"""Seconds for trainings of a study that was killed to save and end."""
+"""Seconds that the trainings of a killed study have to save and end."""
 _LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
-"""Loaded here: between fork and exec nothing may be."""
+"""Loaded in advance, since nothing may be loaded between fork and exec."""
+
+
+def cbet_study(
+    name: str,
+    agents: Sequence[str],
+    envs: Sequence[str],
+    seeds: int,
+    agent_steps: int | None = None,
+    coefficient: float = 0.005,
+    parallel: int | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Train with and without CBET, over seeds, and say whether it made a difference.
+
+    Args:
+        name: of the study under `runs/`, or its path.
+        agents: impala, dreamerv3.
+        envs: Gymnasium ids.
+        seeds: trainings of each condition, with seeds 0, 1 and so on.
+        agent_steps: of each; by default what suits the environment.
+        coefficient: factor of the bonus.
+        parallel: trainings at a time, one core each; by default as many as there are cores.
+
+    Raises:
+        Interrupted, RunError: see `run_study`.
+    """
+    conditions = {_BASE: (), "cbet": ("--cbet.coefficient", str(coefficient))}
+    return _comparison(name, plan(agents, envs, seeds, agent_steps, conditions), parallel, progress)
+
+
+def transfer_study(
+    name: str,
+    explorer: Path | str,
+    envs: Sequence[str],
+    seeds: int,
+    agent_steps: int | None = None,
+    parallel: int | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Train IMPALA from scratch and beside a pre-trained exploration policy, the run `explorer`, over seeds; see
+    `cbet_study`."""
+    conditions = {_BASE: (), "transfer": ("--explorer", str(Run.open(explorer).path))}
+    return _comparison(name, plan(["impala"], envs, seeds, agent_steps, conditions), parallel, progress)
+
+
+def maze_study(
+    name: str,
+    regions: Sequence[int],
+    seeds: int,
+    agent_steps: int | None = None,
+    episodes: int = 1000,
+    parallel: int | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Train IMPALA in mazes with the cheese in regions of the top right, and find out what each agent pursues where the
+    cheese can be anywhere: `find_goals`.
+
+    Args:
+        regions: cells along the region's side; 0 for anywhere.
+        episodes: held-out mazes of each kind to play with each agent.
+        name, seeds, agent_steps, parallel: see `cbet_study`.
+    """
+    at_least_one(regions=len(regions))
+    conditions = {f"region{each}" if each else "anywhere": ("--env.region", str(each)) for each in regions}
+    jobs, path = plan(["impala"], [MAZE], seeds, agent_steps, conditions), new_run_path(name)
+    run_study(jobs, path, parallel, progress)
+    agents = [load_agent(path / "training" / job.name) for job in jobs]
+    return {"run": str(path), **find_goals(agents, episodes, folder=path, progress=progress)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +123,7 @@ class Job:
 
     @property
     def line(self) -> str:
-        """The command as one types it."""
+        """The command as typed."""
         return " ".join(("rl-interp", *self.command))
 
     @property
@@ -66,24 +137,64 @@ def short_name(env_id: str) -> str:
     return name.rpartition("-v")[0].lower() or "crafter"
 
 
+def plan(
+    agents: Sequence[str],
+    envs: Sequence[str],
+    seeds: int,
+    agent_steps: int | None,
+    conditions: Mapping[str, Sequence[str]],
+) -> list[Job]:
+    """Every training of a study, from conditions with their flags. Those of one seed follow one another, so that a
+    study that is stopped can compare what it has."""
+    for env in envs:
+        env_config(env)  # an unknown one is refused before anything is trained
+    return [
+        Job(agent, env, condition, seed, (*_command(agent, env, seed, agent_steps), *flags))
+        for agent in agents
+        for env in envs
+        for seed in range(seeds)
+        for condition, flags in conditions.items()
+    ]
+
+
+def _command(agent: str, env: str, seed: int, agent_steps: int | None) -> tuple[str, ...]:
+    command = ("train", agent, "--env", env, "--seed", str(seed), "--eval-episodes", str(_EVAL_EPISODES))
+    if agent == "impala":
+        command += ("--actors", "0")  # in one process, so that trainings share the cores and resume bit for bit
+    if agent_steps is not None:
+        command += ("--agent-steps", str(agent_steps), "--log-every", str(max(1, agent_steps // 150)))
+    return command
+
+
+def _comparison(name: str, jobs: Sequence[Job], parallel: int | None, progress: Progress) -> dict[str, Any]:
+    path = new_run_path(name)
+    results = run_study(jobs, path, parallel, progress)
+    table = compare(results, _BASE)
+    write_json(path / "result.json", table)
+    write_text(path / "table.md", markdown(table))
+    curves = plot(results, path / "curves.png")
+    return {"run": str(path), "table": str(path / "table.md"), "plot": str(curves), "result": table}
+
+
 def run_study(
-    jobs: Sequence[Job], path: Path, parallel: int, progress: Callable[[float, str], None] = lambda done, note: None
+    jobs: Sequence[Job], path: Path, parallel: int | None = None, progress: Progress = SILENT
 ) -> list[dict[str, Any]]:
     """Run the jobs that have no result yet, `parallel` at a time, each in a process of one thread.
 
+    Returns:
+        The result of every job, in their order.
+
     Raises:
-        Interrupted: after Ctrl-C or SIGTERM, when every training has written its checkpoint.
-        RunError: a training failed, and its own sentence is in the message; a result there is of another command; or
-            another study is being written there.
+        Interrupted: after Ctrl-C or SIGTERM, once every training has written its checkpoint.
+        RunError: a training failed, and its own sentence is in the message; a result there is of a different command;
+            or a different study is being written there.
     """
-    with writing(path):
+    with writing(path), progress.bar(f"Study {path.name}", len(jobs), "trainings") as update:
         _check_results(jobs, path)
-        return _run_jobs(jobs, path, parallel, progress)
+        return _run_jobs(jobs, path, parallel or os.cpu_count() or 1, update)
 
 
-def _run_jobs(
-    jobs: Sequence[Job], path: Path, parallel: int, progress: Callable[[float, str], None]
-) -> list[dict[str, Any]]:
+def _run_jobs(jobs: Sequence[Job], path: Path, parallel: int, update: Update) -> list[dict[str, Any]]:
     waiting = [job for job in jobs if not _result_path(path, job).exists()]
     running: dict[Job, subprocess.Popen[str]] = {}
     deadline = time.monotonic() + _PATIENCE
@@ -98,8 +209,9 @@ def _run_jobs(
                     if process.poll() is not None:
                         _finish(running.pop(job), job, path)
                 done = [_share_done(job, path) for job in jobs]
-                progress(sum(done), f"{sum(share == 1 for share in done)} of {len(jobs)} trainings finished")
+                update(sum(done), f"{sum(share == 1 for share in done)} of {len(jobs)} trainings finished")
         finally:
+            # Each saves its checkpoint and ends.
             for process in running.values():
                 process.terminate()
             for process in running.values():
@@ -124,20 +236,20 @@ def _read_result(path: Path) -> dict[str, Any]:
 
 
 def _check_results(jobs: Sequence[Job], path: Path) -> None:
-    """Raise `RunError` where the result of another training lies under a job's name."""
+    """Raise `RunError` where a job's name is taken by the result of a different training."""
     for job in jobs:
         if not _result_path(path, job).exists():
             continue
         made_by = _read_result(_result_path(path, job))["command"]
         if made_by != job.line:
             raise RunError(
-                f"{_result_path(path, job)} is the result of `{made_by}`, and `{job.line}` was asked for; give another "
-                "--run, or move it away."
+                f"{_result_path(path, job)} is the result of `{made_by}`, and `{job.line}` was asked for; give the "
+                "study a different name, or move the file away."
             )
 
 
 def _next(waiting: Sequence[Job], path: Path, impatient: bool) -> Job | None:
-    """The first training that nobody writes: one whose study was killed lives on until it has saved."""
+    """The first training that no process is writing: one whose study was killed lives on until it has saved."""
     for job in waiting:
         with suppress(RunError):
             if not impatient:
@@ -161,8 +273,8 @@ def _start(job: Job, path: Path) -> "subprocess.Popen[str]":
 
 
 def stop_with_parent() -> None:
-    """In a new process, on Linux: when the thread that started it ends, as it does when its process is killed, get
-    SIGTERM, so that a training saves and ends instead of going on with nobody to take its result."""
+    """In a new process, on Linux: get SIGTERM when the thread that started it ends, as it does when its process is
+    killed, so that a training saves and ends instead of going on with nobody to take its result."""
     if _LIBC:
         _LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
@@ -195,7 +307,7 @@ def _result_path(path: Path, job: Job) -> Path:
 
 
 def _share_done(job: Job, path: Path) -> float:
-    """Share of a training that is done, by its last logged line."""
+    """The share of a training that is done, by its last logged line."""
     if _result_path(path, job).exists():
         return 1.0
     run = path / "training" / job.name
@@ -203,99 +315,6 @@ def _share_done(job: Job, path: Path) -> float:
         return 0.0
     try:
         logged, steps = Run(run).metrics(), Run(run).config["agent_steps"]
-    except (RunError, KeyError):  # its own training, which is about to read it, says what is wrong
+    except (RunError, KeyError):  # the training itself is about to read it, and says what is wrong
         return 0.0
     return min(0.99, logged[-1]["step"] / steps) if logged else 0.0
-
-
-def compare(results: Sequence[dict[str, Any]], base: str) -> list[dict[str, Any]]:
-    """Per agent, environment and condition: the IQM over seeds of the final return, with its 95% interval; and for each
-    condition but `base` the difference to it, and whether its interval excludes zero; None for the intervals of too few
-    seeds, and for what they would say."""
-    rows: list[dict[str, Any]] = []
-    for agent, env in _groups(results):
-        evaluations = _evaluations(results, agent, env)
-        if base not in evaluations:
-            raise UserError(f"a study without the condition {base!r} has nothing to compare with.")
-        scores = {name: np.array([each["mean"] for each in found]) for name, found in evaluations.items()}
-        for name, values in scores.items():
-            row = {"agent": agent, "env": env, "condition": name, "seeds": len(values)}
-            row |= {"iqm": iqm(values), "interval": plain(bootstrap([values])), **_own_scores(evaluations[name])}
-            if name != base:
-                difference = bootstrap([values, scores[base]], lambda ours, theirs: iqm(ours) - iqm(theirs))
-                row |= {"difference": difference.value, "difference_interval": plain(difference)}
-                row["excludes_zero"] = difference.excludes_zero
-            rows.append(row)
-    return rows
-
-
-def _groups(results: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
-    """Agents and environments, as they come."""
-    return list(dict.fromkeys((result["agent"], result["env"]) for result in results))
-
-
-def _evaluations(results: Sequence[dict[str, Any]], agent: str, env: str) -> dict[str, list[dict[str, Any]]]:
-    """Condition to its seeds' evaluations."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for result in results:
-        if (result["agent"], result["env"]) == (agent, env):
-            found.setdefault(result["condition"], []).append(result["evaluation"])
-    return found
-
-
-def _own_scores(evaluations: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The environment's own scores, averaged over seeds."""
-    names = [name for name in _OWN_SCORES if name in evaluations[0]]
-    return {name: float(np.mean([each[name] for each in evaluations])) for name in names}
-
-
-def markdown(rows: Sequence[dict[str, Any]]) -> str:
-    """The comparison as a table."""
-    own = [name for name in _OWN_SCORES if any(name in row for row in rows)]
-    heads = ["agent", "environment", "condition", "seeds", "final return, IQM [95% interval]", "difference to base"]
-    heads += ["excludes zero", *(name.replace("_", " ") for name in own)]
-    table = []
-    for row in rows:
-        difference = excludes = ""
-        if "difference" in row:
-            difference = f"{row['difference']:+.3g} {shown(row['difference_interval'], '+.3g')}"
-            excludes = {True: "yes", False: "no", None: "unknown"}[row["excludes_zero"]]
-        score = f"{row['iqm']:.3g} {shown(row['interval'])}"
-        cells = [row["agent"], row["env"], row["condition"], str(row["seeds"]), score, difference, excludes]
-        table.append([*cells, *(f"{row[name]:.3g}" if name in row else "" for name in own)])
-    return tables.markdown(heads, table)
-
-
-def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
-    """Training returns against environment steps: every seed a thin line, the mean over seeds a thick one."""
-    from matplotlib.ticker import EngFormatter
-
-    groups = _groups(results)
-    colours = dict(
-        zip(dict.fromkeys(r["condition"] for r in results), ("0.35", "tab:orange", "tab:blue"), strict=False)
-    )
-    figure, axes = new_figure(1, len(groups), 5.2 * len(groups), 3.6)
-    for panel, (agent, env) in zip(axes[0], groups, strict=True):
-        for condition, colour in colours.items():
-            group = [r for r in results if (r["agent"], r["env"], r["condition"]) == (agent, env, condition)]
-            curves = [r for r in group if r["steps"]]  # in a short training no episode may have ended
-            if not curves:
-                continue
-            grid = np.linspace(0, max(r["steps"][-1] for r in curves), 200)
-            every = np.array([np.interp(grid, r["steps"], _smooth(r["returns"])) for r in curves])
-            panel.plot(grid, every.T, color=colour, linewidth=0.7, alpha=0.45)
-            panel.plot(grid, every.mean(0), color=colour, linewidth=2, label=f"{condition} ({len(curves)} seeds)")
-        panel.set(title=f"{agent}, {env}", xlabel="environment steps", ylabel="return of training episodes")
-        panel.set_xlim(0, None)
-        panel.xaxis.set_major_formatter(EngFormatter(sep=""))  # 5k, 1M
-        low, high = panel.get_ylim()
-        panel.set_ylim(low, max(high, low + 0.1))  # where nothing was learned the noise would fill the panel
-        panel.legend(frameon=False, loc="best")
-        panel.spines[["top", "right"]].set_visible(False)
-    return save_figure(figure, path)
-
-
-def _smooth(values: Sequence[float], window: int = 5) -> np.ndarray:
-    """Centred running mean, shorter at the ends."""
-    padded = np.pad(np.asarray(values, float), window // 2, mode="edge")
-    return np.convolve(padded, np.ones(window) / window, "valid")

@@ -3,6 +3,22 @@
 import pytest
 import torch
 
+from rl_interp.core.progress import Progress
+
+
+@pytest.fixture
+def heard():
+    """Progress that keeps its `warnings`."""
+
+    class Heard(Progress):
+        def __init__(self):
+            self.warnings = []
+
+        def warn(self, sentence):
+            self.warnings.append(sentence)
+
+    return Heard()
+
 
 @pytest.fixture
 def taken_log_probs():

@@ -117,5 +117,5 @@ def test_bf16_updates_stay_close_to_fp32(batch):
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence():
-    with pytest.raises(DivergedError, match="the loss became nan at decision 7; the last checkpoint is kept"):
+    with pytest.raises(DivergedError, match="the loss became nan at step 7; the last checkpoint is kept"):
         check_finite(float("nan"), 7)

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +11,12 @@ import pytest
 import torch
 from selection import in_full
 
-from rl_interp.agents.dqn import DivergedError, DQNConfig, load, train
-from rl_interp.agents.dqn.training import Training
+from rl_interp.agents.dqn import DQNConfig, Training, train
+from rl_interp.agents.load import load_agent
+from rl_interp.agents.loop import DivergedError
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interrupt import Interrupted
+from rl_interp.core.progress import Progress
 from rl_interp.core.run import Run
 
 SMALL = DQNConfig(
@@ -41,7 +44,7 @@ def test_training_counts_updates_and_logs(tmp_path):
     assert lines[-1]["updates"] == (600 - 200) // 8
     assert lines[1]["epsilon"] == pytest.approx(1 - 0.99 * 200 / 400)
     assert np.isfinite(lines[-1]["loss"])
-    assert load(run).q.weight.shape == (9, 512)
+    assert load_agent(run.path).agent.q.weight.shape == (9, 512)
 
 
 def test_the_learner_resumes_exactly(tmp_path):
@@ -83,13 +86,14 @@ def test_a_run_shared_without_its_training_state_is_trained_on_from_its_weights(
 def test_a_signal_stops_with_a_checkpoint_from_which_training_goes_on(tmp_path, number):
     run = make(tmp_path / "run")
 
-    def stop_at(step, values):
-        if step >= 300:
-            os.kill(os.getpid(), number)
+    class Stopping(Progress):
+        @contextmanager
+        def bar(self, title, total, unit):
+            yield lambda done, note: done >= 300 and os.kill(os.getpid(), number)
 
     assert threading.current_thread() is threading.main_thread()
-    with pytest.raises(Interrupted, match=r"stopped at decision 30\d of 600, saved in .*; run the same command again"):
-        train(SMALL, run, 0, report=stop_at)
+    with pytest.raises(Interrupted, match=r"stopped at step 30\d of 600, saved in .*; run the same command again"):
+        train(SMALL, run, 0, progress=Stopping())
     assert len(run.checkpoint_steps()) == 1
     train(SMALL, run, 0)
     assert run.checkpoint_steps()[-1] == 600
@@ -105,7 +109,7 @@ def test_an_agent_that_diverged_between_two_looks_at_the_loss_stops_as_well(tmp_
         return torch.tensor(0.0)
 
     monkeypatch.setattr("rl_interp.agents.dqn.training.Learner.update", diverge)
-    with pytest.raises(DivergedError, match="the agent's preferences became nan at decision .*; the last checkpoint"):
+    with pytest.raises(DivergedError, match="the agent's preferences became nan at step .*; the last checkpoint"):
         train(SMALL, run, 0)
     assert run.checkpoint_steps() == []
 
@@ -113,7 +117,7 @@ def test_an_agent_that_diverged_between_two_looks_at_the_loss_stops_as_well(tmp_
 def test_a_diverged_loss_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     run = make(tmp_path / "run")
     monkeypatch.setattr("rl_interp.agents.dqn.training.Learner.update", lambda self, batch: torch.tensor(float("inf")))
-    with pytest.raises(DivergedError, match="the loss became inf at decision 300"):
+    with pytest.raises(DivergedError, match="the loss became inf at step 300"):
         train(SMALL, run, 0)
     assert run.checkpoint_steps() == []
 
@@ -122,7 +126,7 @@ def test_weights_of_another_stack_are_refused(tmp_path):
     run = make(tmp_path / "run")
     run.save_checkpoint(1, {k: v for k, v in Training(SMALL, 0, None).agent.state_dict().items() if k != "q.bias"})
     with pytest.raises(RunError, match="of another architecture: 'q.bias' is nothing there"):
-        load(run)
+        load_agent(run.path)
 
 
 @pytest.mark.parametrize(

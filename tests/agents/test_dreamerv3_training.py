@@ -9,9 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rl_interp.agents.cbet import CBETConfig
-from rl_interp.agents.dreamerv3 import DreamerV3Config, Training, default_config, distributions, load, make_agent, train
+from rl_interp.agents.dreamerv3 import DreamerV3Config, Training, default_config, distributions, make_agent, train
 from rl_interp.agents.dreamerv3.learner import EXPLORER, Learner
 from rl_interp.agents.dreamerv3.replay import SequenceReplay
+from rl_interp.agents.load import load_agent
 from rl_interp.agents.loop import DivergedError
 from rl_interp.core.envs import env_config
 from rl_interp.core.errors import RunError, UserError
@@ -102,7 +103,7 @@ def test_sequences_come_with_the_latent_before_them_which_an_update_renews():
 
 
 def test_a_replay_that_is_too_short_is_refused():
-    with pytest.raises(UserError, match="holds 3 decisions of each environment and sequences of 5 were asked for"):
+    with pytest.raises(UserError, match="holds 3 steps of each environment and sequences of 5 were asked for"):
         filled(slots=3).sample(1, 5, np.random.default_rng(0))
 
 
@@ -119,7 +120,7 @@ def test_a_replay_on_disk_goes_on_where_the_checkpoint_was(tmp_path):
     again.restore(state)
     drawn = again.sample(200, 5, np.random.default_rng(0))
     assert (drawn["rewards"] >= 0).all()
-    with pytest.raises(RunError, match="belongs to a run of another configuration"):
+    with pytest.raises(RunError, match="belongs to a run of a different configuration"):
         SequenceReplay(40, 2, (3, 2, 2), directory=tmp_path)
 
 
@@ -154,7 +155,7 @@ def test_a_replay_that_has_come_round_can_not(tmp_path):
     replay = filled(slots=27, directory=tmp_path)
     state = replay.state()
     replay.flush()
-    with pytest.raises(RunError, match="had come round and can't be made longer"):
+    with pytest.raises(RunError, match="has wrapped around and can't be made longer"):
         SequenceReplay(60, 2, (1, 2, 2), directory=tmp_path).restore(state)
     again = filled(slots=0, directory=tmp_path)
     again.restore(state)
@@ -315,7 +316,7 @@ def test_transfer_starts_from_the_explorer_which_never_moves(tmp_path):
     pretrained = source.load_weights()
     assert saved.keys() == pretrained.keys()
     assert all(torch.equal(saved[name], pretrained[name]) for name in saved)
-    assert load(run).behaviour.actor.out.weight.any()
+    assert load_agent(run.path).agent.behaviour.actor.out.weight.any()
 
 
 def test_an_explorer_that_does_not_fit_is_refused(tmp_path):
@@ -338,7 +339,7 @@ def test_a_loss_that_is_not_finite_is_named_and_nothing_is_saved(tmp_path, part,
 
     monkeypatch.setattr(Learner, "__init__", broken)
     term = {"reward": "reward_loss", "decoder": "image_loss"}[part]
-    with pytest.raises(DivergedError, match=f"{term} became nan at decision .*; the last checkpoint is kept"):
+    with pytest.raises(DivergedError, match=f"{term} became nan at step .*; the last checkpoint is kept"):
         train(replace(SMALL, log_every=1000), run, seed=0)
     assert not run.checkpoint_steps()
 

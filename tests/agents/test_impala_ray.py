@@ -23,26 +23,26 @@ SMALL = IMPALAConfig(
 
 
 @pytest.fixture
-def actors():
+def actors(heard):
     from rl_interp.agents.impala.ray_actor_pool import RayActorPool
 
     torch.manual_seed(0)
-    agent, warnings = make_agent(SMALL), []
-    made = RayActorPool(SMALL, 0, agent, 1, "local", warnings.append)
+    agent = make_agent(SMALL)
+    made = RayActorPool(SMALL, 0, agent, 1, "local", heard)
     made.publish(flat_weights(agent))
-    yield made, agent, warnings
+    yield made, agent
     made.close()
 
 
 @pytest.mark.full
-def test_remote_actors_play_with_the_published_weights_and_are_replaced_when_they_die(actors, taken_log_probs):
-    actors, agent, warnings = actors
+def test_remote_actors_play_with_the_weights_given_and_are_replaced_when_they_die(actors, taken_log_probs, heard):
+    actors, agent = actors
     _, unroll = actors.next()
     np.testing.assert_allclose(unroll["log_probs"], taken_log_probs(agent, unroll), atol=1e-5)
     os.kill(actors.process_ids()[0], signal.SIGKILL)
     while actors._lives[0] == 0 or actors._finished[0] == 0:
         actors.next()
-    assert warnings == ["actor 0 died; a new one takes its place, and its unfinished unroll is lost."]
+    assert heard.warnings == ["actor 0 died; a new one takes its place, and its unfinished unroll is lost."]
 
 
 @pytest.mark.slow

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from rl_interp.agents.cbet import CBETConfig
-from rl_interp.agents.impala import IMPALAConfig, Transfer, default_config, load, make_agent, train
+from rl_interp.agents.impala import IMPALAConfig, Training, Transfer, default_config, make_agent, train
 from rl_interp.agents.impala.actor import Actor, environments, flat_weights, set_flat_weights, unroll_layout
 from rl_interp.agents.impala.actor_pool import ProcessActorPool, SharedWeights
 from rl_interp.agents.impala.learner import Learner, losses
-from rl_interp.agents.impala.training import Training
+from rl_interp.agents.load import load_agent, load_config
 from rl_interp.agents.loop import DivergedError
 from rl_interp.core.agent import PolicyOutput
 from rl_interp.core.envs import CrafterConfig, MazeConfig, MiniGridConfig
@@ -45,8 +45,8 @@ def empty_unroll(config):
 
 
 def played(config=SMALL, seed=0):
-    player, unroll = Actor(config, seed, index=0), empty_unroll(config)
-    player.play(flat_weights(make_agent(config)), unroll)
+    actor, unroll = Actor(config, seed, index=0), empty_unroll(config)
+    actor.play(flat_weights(make_agent(config)), unroll)
     return unroll
 
 
@@ -61,14 +61,14 @@ def test_weights_survive_being_flattened():
 def test_an_unroll_holds_what_the_learner_would_compute(taken_log_probs):
     """The probabilities that the actor wrote are those of the unrolled network with the same weights and state."""
     torch.manual_seed(0)
-    agent, player, unroll = make_agent(SMALL), Actor(SMALL, 0, index=0), empty_unroll(SMALL)
+    agent, actor, unroll = make_agent(SMALL), Actor(SMALL, 0, index=0), empty_unroll(SMALL)
     for _ in range(3):  # so that states are no longer zero, and episodes have ended
-        player.play(flat_weights(agent), unroll)
+        actor.play(flat_weights(agent), unroll)
     np.testing.assert_allclose(unroll["log_probs"], taken_log_probs(agent, unroll), atol=1e-5)
 
 
 def test_the_losses_are_those_written_out():
-    """Without a trace through the episode's end: two decisions, an episode that terminates, and its reset."""
+    """Without a trace through the episode's end: two steps, an episode that terminates, and its reset."""
     config = replace(SMALL, num_envs=1, unroll=3, gamma=0.9, entropy_cost=0.01)
     logits = torch.tensor([[[0.0, 1.0]], [[1.0, 0.0]], [[0.5, 0.5]], [[0.0, 0.0]]])
     values = torch.tensor([[1.0], [2.0], [5.0], [3.0]])
@@ -82,7 +82,7 @@ def test_the_losses_are_those_written_out():
     taken = log_probs.gather(-1, batch["actions"][..., None])[..., 0]
     batch["log_probs"] = taken.clone()
     got = losses(config, PolicyOutput(logits=logits, value=values), batch)
-    vs = [0.9 * 1.0, 1.0]  # the last decision's value is its reward: the episode ended there
+    vs = [0.9 * 1.0, 1.0]  # the last step's value is its reward: the episode ended there
     advantages = [0.9 * 1.0 - 1.0, 1.0 - 2.0]
     policy = -(advantages[0] * taken[0, 0] + advantages[1] * taken[1, 0]) / 2
     value = 0.5 * ((vs[0] - 1.0) ** 2 + (vs[1] - 2.0) ** 2) / 2
@@ -185,13 +185,13 @@ def test_training_logs_checkpoints_evaluates_and_loads(tmp_path):
     assert lines[-1]["step"] == 640
     assert {"loss", "entropy", "rho", "bonus", "steps_per_second"} <= lines[-1].keys()
     assert run.checkpoint_steps() == [640]
-    assert load(run).policy.weight.shape == (7, 16)
+    assert load_agent(run.path).agent.policy.weight.shape == (7, 16)
 
 
-def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_they_die(taken_log_probs):
+def test_actor_processes_play_with_the_weights_given_and_are_replaced_when_they_die(taken_log_probs, heard):
     torch.manual_seed(0)
-    agent, warnings = make_agent(SMALL), []
-    actors = ProcessActorPool(SMALL, 0, agent, count=2, warn=warnings.append)
+    agent = make_agent(SMALL)
+    actors = ProcessActorPool(SMALL, 0, agent, count=2, progress=heard)
     try:
         actors.publish(flat_weights(agent))
         seen = set()
@@ -202,7 +202,7 @@ def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_t
         os.kill(actors._actors[0].process.pid, signal.SIGKILL)
         while actors._actors[0].life == 0 or actors._actors[0].finished == 0:
             actors.next()
-        assert warnings == [
+        assert heard.warnings == [
             "actor 0 died (exit code -9); a new one takes its place, and its unfinished unroll is lost."
         ]
     finally:
@@ -210,9 +210,9 @@ def test_actor_processes_play_with_the_published_weights_and_are_replaced_when_t
 
 
 @pytest.mark.full
-def test_an_actor_that_hangs_is_replaced():
-    agent, warnings = make_agent(SMALL), []
-    actors = ProcessActorPool(SMALL, 0, agent, count=1, timeout=20.0, warn=warnings.append)
+def test_an_actor_that_hangs_is_replaced(heard):
+    agent = make_agent(SMALL)
+    actors = ProcessActorPool(SMALL, 0, agent, count=1, timeout=20.0, progress=heard)
     try:
         actors.publish(flat_weights(agent))
         actors.next()
@@ -227,7 +227,7 @@ def test_an_actor_that_hangs_is_replaced():
         actors._replace = replaced
         while actors._actors[0].life == 0 or actors._actors[0].finished == 0:
             actors.next()
-        assert "has not answered for 1 s" in warnings[0]
+        assert "has not answered for 1 s" in heard.warnings[0]
     finally:
         actors.close()
 
@@ -284,23 +284,23 @@ def test_weights_that_are_read_while_others_are_written_are_of_one_version():
 
 
 def test_an_environment_that_gives_no_number_stops_training_in_one_sentence(monkeypatch):
-    player = Actor(SMALL, 0, index=0)
-    original = player.env.recv
+    actor = Actor(SMALL, 0, index=0)
+    original = actor.env.recv
 
     def poisoned():
         step = original()
         step.reward[2] = np.nan
         return step
 
-    monkeypatch.setattr(player.env, "recv", poisoned)
+    monkeypatch.setattr(actor.env, "recv", poisoned)
     with pytest.raises(WorkerError, match="environment 2 of MiniGrid-Empty-5x5-v0 gave the reward nan"):
-        player.play(flat_weights(make_agent(SMALL)), empty_unroll(SMALL))
+        actor.play(flat_weights(make_agent(SMALL)), empty_unroll(SMALL))
 
 
 def test_a_loss_that_is_no_number_stops_training(tmp_path):
     config = replace(SMALL, learning_rate=1e30, max_grad_norm=1e30)
     run = make(tmp_path / "run", config)
-    with pytest.raises(DivergedError, match="became (nan|inf) at decision"):
+    with pytest.raises(DivergedError, match="became (nan|inf) at step"):
         train(config, run, 0, actors=0)
     assert run.checkpoint_steps() == []
 
@@ -320,7 +320,7 @@ def test_transfer_starts_as_the_explorer_and_leaves_it_as_it_was(explorer, tmp_p
     assert isinstance(agent, Transfer)
     pretrained = explorer.load_weights()
     obs = torch.from_numpy(played()["obs"][:1])
-    torch.testing.assert_close(agent.unroll(obs).logits, load(explorer).unroll(obs).logits)
+    torch.testing.assert_close(agent.unroll(obs).logits, load_agent(explorer.path).agent.unroll(obs).logits)
     task_before = agent.task.policy.weight.clone()
     for _ in range(20):
         training.advance()
@@ -329,7 +329,7 @@ def test_transfer_starts_as_the_explorer_and_leaves_it_as_it_was(explorer, tmp_p
     assert not torch.equal(agent.task.policy.weight, task_before)
     run = make(tmp_path / "run", config)
     run.save_checkpoint(800, agent.state_dict(), training.state())
-    assert torch.equal(load(run).unroll(obs).logits, agent.unroll(obs).logits)
+    assert torch.equal(load_agent(run.path).agent.unroll(obs).logits, agent.unroll(obs).logits)
 
 
 def test_a_transfer_agent_opens_both_networks(explorer):
@@ -364,7 +364,5 @@ def test_defaults_depend_on_the_environment():
 
 
 def test_a_config_comes_back_from_plain_values(tmp_path):
-    from rl_interp.agents.impala import load_config
-
     config = replace(COUNTING, env=CrafterConfig(length=99), channels=(4, 8))
     assert load_config(make(tmp_path / "run", config)) == config

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from rl_interp.agents.loop import train_run
+from rl_interp.agents.loop import TrainConfig, train_run
 from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.errors import RunError
 from rl_interp.core.locks import writing
@@ -23,18 +23,17 @@ class Env:
 
 
 @dataclass(frozen=True)
-class Config:
-    agent_steps: int = 100
-    eval_every: int = 30
-    eval_episodes: int = 1
-    eval_epsilon: float = 0.0
-    checkpoint_every: int = 40
-    log_every: int = 10
+class Config(TrainConfig):
     env: Env = Env()
+    agent_steps: int = 100
+    num_envs: int = 1
+    log_every: int = 10
+    checkpoint_every: int = 40
+    eval_every: int = 30
 
 
 class Counting:
-    """Five decisions at a time; `end` maps a decision to what happens when it is reached."""
+    """Five steps at a time; `end` maps a step to what happens when it is reached."""
 
     def __init__(self, end=None):
         self.agent, self.agent_steps, self.end = nn.Linear(1, 1), 0, end or {}
@@ -65,7 +64,7 @@ class Counting:
 
 class Refusing(Counting):
     def restore(self, weights, state, source):
-        raise ValueError("it had come round")
+        raise ValueError("it has wrapped around")
 
 
 class Killed(BaseException):
@@ -105,7 +104,7 @@ def test_a_run_restarted_from_weights_and_killed_says_so_once(run, tmp_path):
 
 @pytest.mark.parametrize("at", [15, 40, 75])
 def test_what_was_learned_is_saved_before_a_dead_actor_ends_the_training(run, at):
-    saved = rf" Training ended at decision {at} of 100, saved in .*run/checkpoints/{at}; run the same command"
+    saved = rf" Training ended at step {at} of 100, saved in .*run/checkpoints/{at}; run the same command"
     with pytest.raises(WorkerError, match=rf"actor 1 died\.{saved}"):
         train_run(Counting({at: WorkerError("actor 1 died.")}), Config(), Run(run.path))
     assert run.checkpoint_steps()[-1] == at

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl_interp.agents.impala.vtrace import vtrace
+from rl_interp.agents.impala.learner import vtrace
 
 T, B = 7, 3
 

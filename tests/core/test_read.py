@@ -18,7 +18,6 @@ import yaml
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from rl_interp.agents import impala
 from rl_interp.agents.load import load_agent
 from rl_interp.analysis.sae import runs
 from rl_interp.core.config import from_plain
@@ -165,14 +164,13 @@ def test_weights_that_are_not_finite_are_refused(run):
 
 def test_an_agent_is_of_the_step_that_it_is_said_to_be_of_while_its_training_saves(run, monkeypatch):
     kept = checkpoint_of(run)
-    load = impala.load
 
-    def load_while_saving(opened, step):
-        agent = load(opened, step)
-        opened.save_checkpoint(10**9, {name: weight + 1 for name, weight in agent.state_dict().items()})
+    def load_while_saving(make, weights, source):
+        agent = with_weights(make, weights, source)
+        Run.open(run).save_checkpoint(10**9, {name: weight + 1 for name, weight in agent.state_dict().items()})
         return agent
 
-    monkeypatch.setattr(impala, "load", load_while_saving)
+    monkeypatch.setattr("rl_interp.agents.load.with_weights", load_while_saving)
     loaded = load_agent(run, device="cpu")
     assert loaded.step == int(kept.name)
     assert loaded.weights_sha256 == sha256(kept / "model.safetensors")

@@ -19,11 +19,11 @@ from alterations import ANY, Mutation
 
 from rl_interp import sae
 from rl_interp.agents import dqn, dreamerv3, impala
-from rl_interp.agents.dreamerv3 import pretrained as dreamerv3_published
-from rl_interp.agents.impala import pretrained as maze_published
+from rl_interp.agents.dreamerv3 import pretrained as pretrained_dreamerv3
+from rl_interp.agents.impala import pretrained as pretrained_mazes
 from rl_interp.agents.load import load_agent
 from rl_interp.agents.loop import _resume
-from rl_interp.analysis import study
+from rl_interp.analysis import study, study_results
 from rl_interp.analysis.sae import sweep
 from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.core.envs import MazeConfig, MiniGridConfig, env_config
@@ -93,7 +93,7 @@ DQN = dqn.DQNConfig()
 
 _impala = _agent("impala", IMPALA, lambda: impala.make_agent(IMPALA))
 _dreamerv3 = _agent("dreamerv3", DREAMERV3, lambda: dreamerv3.make_agent(DREAMERV3))
-_maze = _agent("impala-procgen", MAZE, lambda: maze_published.ProcgenMaze(MAZE))
+_maze = _agent("impala-procgen", MAZE, lambda: pretrained_mazes.ProcgenMaze(MAZE))
 _dqn = _agent("dqn", DQN, lambda: dqn.DQN(9))
 
 
@@ -179,7 +179,7 @@ def _policy(before_1_6: bool) -> Callable[[Path], None]:
     def made(directory: Path) -> None:
         torch.manual_seed(0)
         directory.mkdir(parents=True)
-        weights = {name(ours): w for ours, w in maze_published.ProcgenMaze(MAZE).state_dict().items()}
+        weights = {name(ours): w for ours, w in pretrained_mazes.ProcgenMaze(MAZE).state_dict().items()}
         content = {"model_state_dict": weights, "optimizer_state_dict": {"state": {0: {"step": 3}}}}
         torch.save(content, directory / "it.pth", _use_new_zipfile_serialization=not before_1_6)
 
@@ -188,7 +188,7 @@ def _policy(before_1_6: bool) -> Callable[[Path], None]:
 
 def _import_maze(directory: Path) -> None:
     path = directory / "it.pth"
-    _, agent = maze_published.agent_of(maze_published.read_checkpoint(path), 5, path)
+    _, agent = pretrained_mazes.agent_of(pretrained_mazes.read_checkpoint(path), 5, path)
     with torch.no_grad():
         agent.step(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
 
@@ -209,9 +209,9 @@ def _published(directory: Path) -> None:
 
 def _import_dreamerv3(directory: Path) -> None:
     path = directory / "checkpoint.ckpt"
-    step, arrays = dreamerv3_published.read_checkpoint(path)
+    step, arrays = pretrained_dreamerv3.read_checkpoint(path)
     assert isinstance(step, int)
-    agent = dreamerv3_published.agent_of(arrays, EMPTY, path)
+    agent = pretrained_dreamerv3.agent_of(arrays, EMPTY, path)
     with torch.no_grad():
         agent.step(torch.zeros(1, *EMPTY.observation_shape, dtype=torch.uint8))
 
@@ -273,7 +273,7 @@ def _judge(directory: Path) -> None:
 def _compare(directory: Path) -> None:
     study._check_results([JOB], directory)
     result = study._read_result(study._result_path(directory, JOB))
-    study.markdown(study.compare([result, RESULT], "base"))
+    study_results.markdown(study_results.compare([result, RESULT], "base"))
 
 
 _JSON, _YAML = (

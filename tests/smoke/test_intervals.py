@@ -11,8 +11,9 @@ from rl_interp.analysis.playing import scores_json
 from rl_interp.analysis.sae.evaluation import RECOVERED
 from rl_interp.analysis.sae.sweep import markdown as sweep_table
 from rl_interp.analysis.sae.sweep import pareto
-from rl_interp.analysis.study import Job, _share_done, compare
-from rl_interp.analysis.study import markdown as study_table
+from rl_interp.analysis.study import Job, _share_done
+from rl_interp.analysis.study_results import compare
+from rl_interp.analysis.study_results import markdown as study_table
 from rl_interp.app import cli
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.rollout import Episodes

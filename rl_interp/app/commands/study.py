@@ -1,20 +1,12 @@
 """Train under several conditions and seeds, and compare; the same command again resumes."""
 
-import os
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from rl_interp.agents.load import load_agent, new_run_path
-from rl_interp.analysis.mazes.goals import find_goals
-from rl_interp.analysis.study import Job, compare, markdown, plot, run_study
+from rl_interp.analysis.study import cbet_study, maze_study, transfer_study
 from rl_interp.app.commands.flags import Count, CountOrNone, Factor, Name, OptionalCount
-from rl_interp.app.progress import TERMINAL, progress_bar
-from rl_interp.core.envs import env_config
-from rl_interp.core.errors import at_least_one
-from rl_interp.core.files import write_json, write_text
-from rl_interp.core.run import Run
+from rl_interp.app.progress import TERMINAL
 
 
 def study_cbet(
@@ -37,9 +29,7 @@ def study_cbet(
         jobs: Number of trainings at a time, one core each; by default as many as there are cores.
         name: Name of the study's directory, or a path.
     """
-    bonus = ("--cbet.coefficient", str(coefficient))
-    planned = _plan(agents, envs, seeds, agent_steps, {"base": (), "cbet": bonus})
-    return _study(planned, name, jobs)
+    return cbet_study(name, agents, envs, seeds, agent_steps, coefficient, jobs, TERMINAL)
 
 
 def study_transfer(
@@ -60,9 +50,7 @@ def study_transfer(
         jobs: Number of trainings at a time, one core each; by default as many as there are cores.
         name: Name of the study's directory, or a path.
     """
-    source = ("--explorer", str(Run.open(explorer).path))
-    planned = _plan(("impala",), envs, seeds, agent_steps, {"base": (), "transfer": source})
-    return _study(planned, name, jobs)
+    return transfer_study(name, explorer, envs, seeds, agent_steps, jobs, TERMINAL)
 
 
 def study_maze(
@@ -83,54 +71,4 @@ def study_maze(
         jobs: Number of trainings at a time, one core each; by default as many as there are cores.
         name: Name of the study's directory, or a path.
     """
-    at_least_one(regions=len(regions))
-    conditions = {f"region{each}" if each else "anywhere": ("--env.region", str(each)) for each in regions}
-    planned = _plan(("impala",), ("rl_interp/Maze-v0",), seeds, agent_steps, conditions)
-    path, _ = _trained(planned, name, jobs)
-    agents = [load_agent(path / "training" / job.name) for job in planned]
-    goals = find_goals(agents, episodes, folder=path, progress=TERMINAL)
-    return {"run": str(path), **goals}
-
-
-def _plan(
-    agents: tuple[str, ...],
-    envs: tuple[str, ...],
-    seeds: int,
-    agent_steps: int | None,
-    conditions: dict[str, tuple[str, ...]],
-) -> list[Job]:
-    """Every training; those of one seed beside one another, so that a study that is stopped compares what it has."""
-    for env in envs:
-        env_config(env)
-    return [
-        Job(agent, env, condition, seed, (*_command(agent, env, seed, agent_steps), *flags))
-        for agent in agents
-        for env in envs
-        for seed in range(seeds)
-        for condition, flags in conditions.items()
-    ]
-
-
-def _study(planned: list[Job], run: str, jobs: int | None) -> dict[str, Any]:
-    path, results = _trained(planned, run, jobs)
-    table = compare(results, "base")
-    write_json(path / "result.json", table)
-    write_text(path / "table.md", markdown(table))
-    curves = plot(results, path / "curves.png")
-    return {"run": str(path), "table": str(path / "table.md"), "plot": str(curves), "result": table}
-
-
-def _trained(planned: list[Job], run: str, jobs: int | None) -> tuple[Path, list[dict[str, Any]]]:
-    """The study's directory and its trainings' results."""
-    path = new_run_path(run)
-    with progress_bar(f"Study {path.name}", len(planned), "trainings") as update:
-        return path, run_study(planned, path, jobs or os.cpu_count() or 1, update)
-
-
-def _command(agent: str, env: str, seed: int, agent_steps: int | None) -> tuple[str, ...]:
-    command = ("train", agent, "--env", env, "--seed", str(seed), "--eval-episodes", "100")
-    if agent == "impala":
-        command += ("--actors", "0")  # in one process, so that trainings share the cores and resume bit for bit
-    if agent_steps is not None:
-        command += ("--agent-steps", str(agent_steps), "--log-every", str(max(1, agent_steps // 150)))
-    return command
+    return maze_study(name, regions, seeds, agent_steps, episodes, jobs, TERMINAL)

@@ -1,9 +1,6 @@
 """Train an agent: DQN, IMPALA or DreamerV3; the same command again resumes it."""
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -13,16 +10,10 @@ from rl_interp.agents.cbet import CBETConfig
 from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.dreamerv3 import DreamerV3Config
 from rl_interp.agents.impala import IMPALAConfig
-from rl_interp.agents.load import agent_package, new_run_path
-from rl_interp.agents.loop import Report, TrainConfig
-from rl_interp.analysis.playing import scores_json
+from rl_interp.analysis.training import train_agent
 from rl_interp.app.commands.flags import Cluster, CountOrNone, Device, NewName, Seed, config_from, optional
-from rl_interp.app.progress import progress_bar, warn
-from rl_interp.core.config import differences
-from rl_interp.core.errors import RunError, UserError
-from rl_interp.core.locks import writing
-from rl_interp.core.rollout import Episodes
-from rl_interp.core.run import Run
+from rl_interp.app.progress import TERMINAL
+from rl_interp.core.errors import UserError
 
 EnvId = Annotated[str | None, optional("ID")]
 Bonus = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -83,9 +74,7 @@ def train_dqn(
         name: Name of the new run, or a path; by default made of agent, game and seed.
         device: Device to learn on.
     """
-    return train_agent(
-        "dqn", config, seed, name, lambda opened, report: dqn.train(config, opened, seed, device, report)
-    )
+    return train_agent("dqn", config, seed, name, device, TERMINAL)
 
 
 @config_from(_impala_config)
@@ -115,10 +104,7 @@ def train_impala(
         ray: Address of a Ray cluster to run the actors on, or "local" to start one here; needs the extra distributed.
         device: Device to learn on.
     """
-    return train_agent(
-        "impala", config, seed, name,
-        lambda opened, report: impala.train(config, opened, seed, device, report, actors, ray, warn),
-    )  # fmt: skip
+    return train_agent("impala", config, seed, name, device, TERMINAL, actors=actors, ray_address=ray)
 
 
 @config_from(_dreamerv3_config)
@@ -143,91 +129,4 @@ def train_dreamerv3(
         name: Name of the new run, or a path; by default made of agent, environment and seed.
         device: Device to learn on.
     """
-    return train_agent(
-        "dreamerv3", config, seed, name, lambda opened, report: dreamerv3.train(config, opened, seed, device, report)
-    )
-
-
-def train_agent(
-    kind: str, config: TrainConfig, seed: int, name: str | None, train: Callable[[Run, Report], Episodes]
-) -> dict[str, Any]:
-    """Make or resume the run, train it with a progress bar, and say how it went."""
-    _ = config.env.action_names  # an unknown environment is refused before a run is made for it
-    path = new_run_path(name or default_name(kind, config, seed))
-    with writing(path):
-        return _train(path, kind, config, seed, train)
-
-
-def _train(
-    path: Path, kind: str, config: TrainConfig, seed: int, train: Callable[[Run, Report], Episodes]
-) -> dict[str, Any]:
-    opened = _open_or_create(path, kind, config, seed)
-    started, before = time.perf_counter(), (opened.checkpoint_steps()[-1:] or [0])[0]
-    with progress_bar(f"Training {path.name}", config.agent_steps, "decisions") as update:
-        shown: dict[str, float] = {}
-
-        def report(step: int, values: dict[str, float]) -> None:
-            shown.update({k: v for k, v in values.items() if k in ("episode_return", "eval_return", "loss")})
-            update(step, "  ".join(f"{name} {value:.3g}" for name, value in shown.items()))
-
-        final = train(opened, report)
-    opened.close()
-    newest = opened.checkpoint_steps()[-1]
-    return {
-        "run": str(path),
-        "agent_steps": newest,
-        "env_frames": newest * config.env.frames_per_step,
-        # A run shared without its training state does not say how many there were.
-        "updates": opened.load_state(newest)["learner"]["updates"] if opened.has_state(newest) else None,
-        "steps_per_second": (newest - before) / (time.perf_counter() - started),
-        "evaluation": scores_json(final, config.env.scored, seed + 1, config.eval_epsilon),
-    }
-
-
-def default_name(kind: str, config: TrainConfig, seed: int) -> str:
-    """e.g. `dqn-mspacman-seed0`, `impala-minigrid-unlock-cbet-seed3`."""
-    task = config.env.id.rpartition("/")[2].lower().replace(",", "+")
-    for suffix in ("-v0", "-v1", "-v5"):
-        task = task.replace(suffix, "")
-    kinds = [word for word in ("cbet", "pretrain", "explorer") if getattr(config, word, None)]
-    return "-".join([kind, task, *kinds, f"seed{seed}"])
-
-
-def _open_or_create(path: Path, kind: str, config: TrainConfig, seed: int) -> Run:
-    if not Run(path).checkpoint_steps():
-        if (path / "meta.json").exists():
-            warn(f"{path} was begun before and has no checkpoint; it begins anew.")
-        return Run.create(path, kind, config, seed)
-    opened = Run.open(path)
-    _require_same(path, {name: opened.meta[name] for name in ("kind", "seed")}, {"kind": kind, "seed": seed})
-    theirs = agent_package(kind).load_config(opened)
-    _require_same(path, replace(theirs, agent_steps=config.agent_steps), config)
-    if config.agent_steps < theirs.agent_steps:
-        raise RunError(
-            f"{path} is trained for {theirs.agent_steps} decisions, and --agent-steps {config.agent_steps} was given; "
-            "a run can be made longer, not shorter: give a different --name."
-        )
-    if config.agent_steps > theirs.agent_steps:
-        _say_longer(opened, theirs, config)
-    return opened
-
-
-def _require_same(path: Path, recorded: Any, given: Any) -> None:
-    if other := differences(recorded, given):
-        raise RunError(
-            f"{path} already holds a run of which {other} (all is in its config.yaml); repeat that one's flags to "
-            "resume it, or give a different --name."
-        )
-
-
-def _say_longer(run: Run, before: TrainConfig, config: TrainConfig) -> None:
-    sentence = f"{run.path} is made longer, from {before.agent_steps} to {config.agent_steps} decisions."
-    # Of the schedules, IMPALA's alone depends on the run's length.
-    if isinstance(before, IMPALAConfig) and isinstance(config, IMPALAConfig):
-        at = run.checkpoint_steps()[-1]
-        rates = [each.learning_rate * max(0.0, 1 - at / each.agent_steps) for each in (before, config)]
-        sentence += (
-            f" Its step size falls to 0 at the last decision, so that at decision {at} it now is {rates[1]:.3g} "
-            f"instead of {rates[0]:.3g}."
-        )
-    warn(sentence)
+    return train_agent("dreamerv3", config, seed, name, device, TERMINAL)

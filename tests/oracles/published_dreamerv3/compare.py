@@ -10,8 +10,8 @@ import torch
 
 from rl_interp.agents.dreamerv3 import DreamerV3, DreamerV3Config, Latent, distributions, make_agent
 from rl_interp.agents.dreamerv3.behaviour import lambda_returns
-from rl_interp.agents.dreamerv3.convert import from_published
 from rl_interp.agents.dreamerv3.learner import Learner
+from rl_interp.agents.dreamerv3.pretrained import to_state_dict
 from rl_interp.core.envs import EnvConfig
 from rl_interp.core.tables import markdown
 
@@ -49,7 +49,7 @@ def load(arrays: Mapping[str, np.ndarray], size: str) -> tuple[DreamerV3, dict[s
         obs = np.stack([cells[..., :3].argmax(-1), cells[..., 3:].argmax(-1)], 2)
     agent = make_agent(DreamerV3Config(env=env, size=size, precision="fp32"))
     weights = {n.removeprefix("weights/"): arrays[n] for n in arrays if n.startswith("weights/")}
-    agent.load_state_dict(from_published(weights))
+    agent.load_state_dict(to_state_dict(weights))
     batch = {
         "obs": obs.astype(np.uint8),
         "actions": data["action"].argmax(-1).T,
@@ -131,8 +131,8 @@ def compare(arrays: Mapping[str, np.ndarray], size: str, patch: Callable[..., No
         return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
 
     errors = {name: _error(value.detach().numpy(), arrays[name]) for name, value in ours.items()}
-    theirs = {"gradient": from_published(recorded("gradients/"))}
-    first, then = from_published(recorded("weights/")), from_published(recorded("updated/"))
+    theirs = {"gradient": to_state_dict(recorded("gradients/"))}
+    first, then = to_state_dict(recorded("weights/")), to_state_dict(recorded("updated/"))
     theirs["step"] = {name: then[name] - first[name] for name in then}
     for what, mine in (("gradient", gradients), ("step", steps)):
         for name, value in theirs[what].items():

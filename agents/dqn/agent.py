@@ -1,4 +1,4 @@
-"""The DQN's network: three convolutions and a hidden layer, 867,465 parameters with nine actions.
+"""The DQN agent: three convolutions and a hidden layer, 867,465 parameters with nine actions.
 
 Mnih et al. (2015) in the sizes of DuPlessie & Gritsevskiy (2024): conv 32-64-32, hidden layer 512.
 """
@@ -6,6 +6,7 @@ Mnih et al. (2015) in the sizes of DuPlessie & Gritsevskiy (2024): conv 32-64-32
 import torch
 from torch import Tensor, nn
 
+from rl_interp.agents.dqn.config import DQNConfig
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 
 
@@ -51,3 +52,8 @@ class DQN(Agent):
         x = self.relu3(self.conv3(x))
         x = self.relu4(self.fc(x.flatten(1)))
         return PolicyOutput(q_values=self.q(x))
+
+
+def make_agent(config: DQNConfig) -> DQN:
+    """The untrained agent of a configuration."""
+    return DQN(len(config.env.action_names), config.env.frame_stack)
