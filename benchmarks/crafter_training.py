@@ -1,8 +1,8 @@
 """Steps per second of IMPALA's training on Crafter, beside merely stepping the package's environment.
 
-Ours is the whole of it: environments, the deep ResNet's decisions and its updates. The peers take random actions
-and learn nothing: `crafter.Env` as it installs, without numba, and with it; both begin new worlds as episodes end.
-The limit is the learner alone, with an unroll always at hand.
+Ours is all of it: environments, the deep ResNet's actions and its updates. The peers take random actions and learn
+nothing: `crafter.Env` as it installs, without numba, and with it; both begin new worlds as episodes end. The limit is
+the learner alone, with an unroll always at hand.
 """
 
 import os
@@ -43,7 +43,7 @@ def measure() -> Result:
     ours = minigrid_training.steps_per_second(CONFIG)
     peers = {"crafter.Env alone, no numba": bare(False), "crafter.Env alone, numba": bare(True)}
     limit = minigrid_training.updates_alone(CONFIG, 10)
-    details = {"environments": CONFIG.num_envs, "decisions per update": CONFIG.unroll}
+    details = {"environments": CONFIG.num_envs, "steps per update": CONFIG.unroll}
     return Result("crafter_training", "steps/s", ours, peers, limit, details)
 
 

@@ -1,10 +1,10 @@
-"""Decisions per second of DQN training, beside Stable-Baselines3's DQN.
+"""Environment steps per second of DQN training, beside Stable-Baselines3's DQN.
 
 Both train the same network (867,465 parameters) on Ms. Pac-Man with sticky actions: batch 32, one
-update every 4 decisions, a target network, replay of single observations. SB3 runs as its guide for
+update every 4 steps, a target network, replay of single observations. SB3 runs as its guide for
 Atari says: `make_atari_env`'s preprocessing and a `CnnPolicy`, with our layer sizes, over as many
-environments as its `train_freq` of 4 decisions allows. The learning phase alone is timed, after the
-first updates. The limit is how often the updates alone run: decisions would then be free.
+environments as its `train_freq` of 4 steps allows. Only the learning phase is timed, after the
+first updates. The limit is the rate of the updates alone, as if steps were free.
 """
 
 import time
@@ -18,7 +18,7 @@ from rl_interp.agents.dqn import DQN, DQNConfig, Learner
 from rl_interp.agents.dqn.replay import Batch
 from rl_interp.agents.dqn.training import Training
 
-DECISIONS = 4_000
+STEPS = 4_000
 CONFIG = DQNConfig(
     batch_size=32,
     train_every=4,
@@ -35,7 +35,7 @@ def ours() -> float:
     while training.agent_steps < CONFIG.learning_starts + 400:
         training.advance()
     start, before = time.perf_counter(), training.agent_steps
-    while training.agent_steps < before + DECISIONS:
+    while training.agent_steps < before + STEPS:
         training.advance()
     return (training.agent_steps - before) / (time.perf_counter() - start)
 
@@ -80,7 +80,7 @@ def stable_baselines3() -> float:
     )  # fmt: skip
     assert sum(p.numel() for p in model.q_net.parameters()) == sum(p.numel() for p in DQN(9).parameters())
     clock = Clock()
-    model.learn(CONFIG.learning_starts + 400 + DECISIONS, callback=clock)
+    model.learn(CONFIG.learning_starts + 400 + STEPS, callback=clock)
     steps, times = np.array(clock.marks).T
     begin = np.searchsorted(steps, CONFIG.learning_starts + 400)
     return float((steps[-1] - steps[begin]) / (times[-1] - times[begin]))
@@ -100,10 +100,10 @@ def updates_alone() -> float:
 
 
 def measure() -> Result:
-    """DQN training on Ms. Pac-Man, decisions per second."""
-    details = {"batch": 32, "decisions per update": 4, "environments": f"ours {CONFIG.num_envs}, stable-baselines3 4"}
+    """DQN training on Ms. Pac-Man, steps per second."""
+    details = {"batch": 32, "steps per update": 4, "environments": f"ours {CONFIG.num_envs}, stable-baselines3 4"}
     return Result(
-        "dqn_training", "decisions/s", ours(), {"stable-baselines3 DQN": stable_baselines3()}, updates_alone(), details
+        "dqn_training", "steps/s", ours(), {"stable-baselines3 DQN": stable_baselines3()}, updates_alone(), details
     )
 
 

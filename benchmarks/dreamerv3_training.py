@@ -1,8 +1,8 @@
-"""Decisions per second of DreamerV3's whole training on Crafter: playing, remembering, learning.
+"""Environment steps per second of DreamerV3's whole training on Crafter: playing, remembering, learning.
 
-Size `tiny` with its defaults for a CPU; on an accelerator also the published sizes, with theirs. The limit is the
-updates alone, on a batch always at hand: decisions per update over seconds per update. Nobody else has this size to
-compare with; an update of a published size stands beside the published package's in `dreamerv3_update`.
+Size `tiny` with its defaults for a CPU; on a GPU also the published sizes, with theirs. The limit is the updates alone,
+on a batch always at hand: steps per update over seconds per update. No peer has this size; an update of a published
+size is compared with the published package's in `dreamerv3_update`.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ SECONDS = 30.0
 
 
 def steps_per_second(size: str) -> float:
-    """Of training from when the first updates have been taken."""
+    """The rate of training, once the first updates have been taken."""
     config = default_config("CrafterReward-v1", size, agent_steps=10_000)
     with tempfile.TemporaryDirectory() as directory:
         training = Training(config, seed=0, directory=Path(directory))
@@ -37,15 +37,15 @@ def steps_per_second(size: str) -> float:
 
 
 def measure() -> Result:
-    """DreamerV3 training on Crafter, decisions per second."""
+    """DreamerV3 training on Crafter, steps per second."""
     ours, config = steps_per_second("tiny"), default_config("CrafterReward-v1", "tiny")
     update, _ = dreamerv3_update.seconds("tiny", "auto", batch=config.batch_size, length=config.batch_length)
     each = config.batch_size * config.batch_length / config.train_ratio
-    details = {"decisions an update": each, "seconds an update": f"{update:.3f}"}
+    details = {"steps per update": each, "seconds per update": f"{update:.3f}"}
     if pick_device().type == "cuda":
         published = [size for size in SIZES if size not in ("debug", "tiny")]
-        details |= {f"{size}, decisions/s": f"{steps_per_second(size):.1f}" for size in published}
-    return Result("dreamerv3_training", "decisions/s", ours, {}, each / update, details)
+        details |= {f"{size}, steps/s": f"{steps_per_second(size):.1f}" for size in published}
+    return Result("dreamerv3_training", "steps/s", ours, {}, each / update, details)
 
 
 if __name__ == "__main__":

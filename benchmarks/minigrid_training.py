@@ -2,7 +2,7 @@
 
 All train on MiniGrid-DoorKey-8x8-v0 from the symbolic view, with the same convolutional torso and as many
 parameters: SB3 has no recurrent policy, and gets as wide hidden layers in place of our LSTM. Each has 32
-environments and 20 decisions between updates; all else is its own default. Ours runs as the command line does, with
+environments and 20 steps between updates; all else is its own default. Ours runs as the command line does, with
 one actor process beside the learner; SB3's environments run in its own process (`DummyVecEnv`), where they are
 faster than in subprocesses, since a step is short. The limit is how often the learner's updates alone run.
 """
@@ -28,7 +28,7 @@ SECONDS = 15.0
 
 
 def steps_per_second(config: IMPALAConfig, actors: int = 1) -> float:
-    """Of training, once it is under way."""
+    """The rate of training, once it is under way."""
     training = Training(config, 0, actors=actors)
     try:
         for _ in range(20):
@@ -96,9 +96,9 @@ def stable_baselines3(name: str) -> float:
 def updates_alone(config: IMPALAConfig, count: int = 100) -> float:
     """Steps per second of the learner alone."""
     agent = make_agent(config)
-    learner, player = Learner(agent, config, torch.device("cpu")), Actor(config, 0, index=0)
+    learner, actor = Learner(agent, config, torch.device("cpu")), Actor(config, 0, index=0)
     unroll: Unroll = {name: np.zeros(*entry) for name, entry in unroll_layout(config, agent).items()}
-    player.play(flat_weights(agent), unroll)
+    actor.play(flat_weights(agent), unroll)
     for _ in range(5):
         learner.update(unroll, 0.0)
     start = time.perf_counter()
@@ -113,7 +113,7 @@ def measure() -> Result:
     ours, limit = steps_per_second(CONFIG), updates_alone(CONFIG)
     torch.set_num_threads(2)
     peers = {f"stable-baselines3 {name}": stable_baselines3(name) for name in ("A2C", "PPO")}
-    details = {"task": TASK, "environments": CONFIG.num_envs, "decisions per update": CONFIG.unroll}
+    details = {"task": TASK, "environments": CONFIG.num_envs, "steps per update": CONFIG.unroll}
     return Result("minigrid_training", "steps/s", ours, peers, limit, details)
 
 

@@ -44,7 +44,7 @@ class Counting:
         self.agent_steps += 5
 
     def metrics(self):
-        return {"decisions": float(self.agent_steps)}
+        return {"steps": float(self.agent_steps)}
 
     def score(self):
         return Episodes(np.array([float(self.agent_steps)]), np.array([1]), {})
@@ -99,7 +99,7 @@ def test_a_run_restarted_from_weights_and_killed_says_so_once(run, tmp_path):
             train_run(Counting(end), Config(), Run(run.path))
     train_run(Counting(), Config(), Run(run.path))
     assert [line["step"] for line in run.metrics() if "restarted_from_weights" in line] == [40]
-    assert [line["step"] for line in run.metrics() if "decisions" in line] == [50, 60, 70, 80, 90, 100]
+    assert [line["step"] for line in run.metrics() if "steps" in line] == [50, 60, 70, 80, 90, 100]
 
 
 @pytest.mark.parametrize("at", [15, 40, 75])
@@ -109,7 +109,7 @@ def test_what_was_learned_is_saved_before_a_dead_actor_ends_the_training(run, at
         train_run(Counting({at: WorkerError("actor 1 died.")}), Config(), Run(run.path))
     assert run.checkpoint_steps()[-1] == at
     train_run(Counting(), Config(), Run(run.path))
-    logged = [line["step"] for line in run.metrics() if "decisions" in line]
+    logged = [line["step"] for line in run.metrics() if "steps" in line]
     assert logged == sorted({at, *range(10, 101, 10)}), "nor are the figures since the last line lost"
 
 

@@ -278,8 +278,8 @@ def test_a_finished_training_is_made_longer(run, place, agent):
     status, result, error = run(f"{command} 360")
     assert status == 0, error
     assert result["agent_steps"] == 360
-    assert "is made longer, from 240 to 360 decisions." in error
-    assert ("Its step size falls to 0 at the last decision, so that at decision 240 it now is" in error) == (
+    assert "is made longer, from 240 to 360 steps." in error
+    assert ("Its step size falls to 0 at the last step, so that at step 240 it now is" in error) == (
         agent == "impala"
     )
     (once,) = Run.open("longer").meta["extended"]
@@ -288,7 +288,7 @@ def test_a_finished_training_is_made_longer(run, place, agent):
     assert run(f"{command} 360")[1]["agent_steps"] == 360
     status, _, error = run(f"{command} 240")
     assert status == 1
-    assert "is trained for 360 decisions, and --agent-steps 240 was given; a run can be made longer, not" in error
+    assert "is trained for 360 steps, and --agent-steps 240 was given; a run can be made longer, not" in error
     assert run(f"{command} 480 --seed 1")[0] == 1
     assert len(Run.open("longer").meta["extended"]) == 1
 
