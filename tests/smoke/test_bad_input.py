@@ -279,9 +279,7 @@ def test_a_finished_training_is_made_longer(run, place, agent):
     assert status == 0, error
     assert result["agent_steps"] == 360
     assert "is made longer, from 240 to 360 steps." in error
-    assert ("Its step size falls to 0 at the last step, so that at step 240 it now is" in error) == (
-        agent == "impala"
-    )
+    assert ("Its step size falls to 0 at the last step, so that at step 240 it now is" in error) == (agent == "impala")
     (once,) = Run.open("longer").meta["extended"]
     assert (once["from"], once["to"], once["at"]) == (240, 360, 240)
     assert Run.open("longer").config["agent_steps"] == 360
