@@ -28,9 +28,9 @@ class CBETConfig:
     """Whether all actors share one table, or each has its own."""
     width: int = 1 << 20
     """Counters per row of a table, which has four rows of 4-byte counters: 16 MiB a table, however much is seen."""
+    # In pre-training nothing else keeps the bonus from vanishing; 0.001 in the paper.
     reset_probability: float = 0.0
-    """Probability, per environment step, that a table is cleared; states and changes separately. For pre-training
-    (0.001 in the paper), where nothing else keeps the bonus from vanishing."""
+    """Probability, per environment step, that a table is cleared, states and changes separately; for pre-training."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.coefficient < inf:

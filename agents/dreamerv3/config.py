@@ -65,10 +65,10 @@ class DreamerV3Config(PhasedConfig):
     """Steps kept."""
     replay_on_disk: bool = True
     """Keep the replay in the run's directory, as memory maps, so that a resumed run has it again; else in memory."""
+    # A sequence from an episode's middle then knows what came before. As in the published package since 2024
+    # ("replay_context"); 1.5.0 starts every sequence afresh. Each update renews the latents that it has passed.
     replay_latents: bool = False
-    """Keep the agent's latents beside its observations, and learn from sequences that go on from the latent before
-    them, which each update renews, instead of from the initial one: so a sequence from an episode's middle knows what
-    came before. As in the published package since 2024 ("replay_context"); 1.5.0 starts every sequence afresh."""
+    """Keep latents in the replay, and begin a sequence with the one before it instead of the initial one."""
     learning_starts: int = 1024
     """Steps before the first update."""
     imag_horizon: int = 15

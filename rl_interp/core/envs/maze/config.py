@@ -44,12 +44,11 @@ class MazeConfig(EnvConfig):
     start: Literal["bottom left", "anywhere"] = "bottom left"
     """Where the mouse starts: at the maze's bottom left, as published, or in any free cell. Scores are from there."""
     curriculum: bool = False
-    """Whether training begins in mazes of `min_side`; larger ones follow once four fifths of the
-    largest so far are solved."""
+    """Begin training in the smallest mazes; larger ones follow once four fifths of the largest so far are solved."""
     cheese: bool = True
-    """Whether there is one. Without it an episode lasts until it is truncated, and gives nothing."""
+    """Whether there is a cheese. Without one an episode lasts until it is truncated, and no reward is given."""
     decision: bool = False
-    """Whether to play only mazes with a decision square: where the way to the cheese leaves that to the top right."""
+    """Play only mazes with a decision square, at which the ways to the cheese and to the top right part."""
     patience: int = 8
     """Steps per cell of the maze's side after which an episode is truncated: 200 in a maze of 25."""
 

@@ -33,9 +33,9 @@ class MiniGridConfig(EnvConfig):
 
     id: str = "MiniGrid-Unlock-v0"
     """Gymnasium id. Several, joined by commas, take turns: environment i plays the (i mod n)-th."""
+    # Rows run from the farthest cells to the agent's own, which shows what it carries.
     observation: Literal["pixels", "symbols"] = "symbols"
-    """Symbols: object, colour and state of each cell in view as categories, `[3, 7, 7]`; pixels: their picture
-    `[3, 56, 56]`. Rows run from the farthest cells to the agent's own, which shows what it carries."""
+    """Object, colour and state of each cell in view as categories, `[3, 7, 7]`, or their picture, `[3, 56, 56]`."""
 
     def __post_init__(self) -> None:
         if self.observation not in ("pixels", "symbols"):
