@@ -42,6 +42,7 @@ def test_a_study_of_few_seeds_says_that_it_has_no_intervals():
     assert "| unknown |" in study_table([base, cbet])
     base, cbet = compare(study(5), "base")
     assert base["interval"][0] < base["interval"][1]
+    assert cbet["difference"] == pytest.approx(4, abs=1)
     assert cbet["excludes_zero"] is True
     assert 3 < cbet["difference_interval"][0] < cbet["difference"] < 5
     assert TOO_FEW not in study_table([base, cbet])
