@@ -2,9 +2,10 @@
 
     python tests/mutants/run.py [--parallel 2] [--full] [words of a path or a fault ...]
 
-Each fault is tried on the tests named beside it, without those that `make test` leaves out; `--full` has those too. The
-exit status is 1 if a fault survives or can't be made. What others have written is imported once, and every try is a
-fork of that.
+Each fault is tried on the tests named beside it, without those that `make test` leaves out; `--full` has those too. A
+test that fails is run again without the fault, and has noticed it only if it then passes. The exit status is 1 if a
+fault survives, can't be made, or fails a test that fails anyway. What others have written is imported once, and every
+try is a fork of that.
 """
 
 import argparse
@@ -17,9 +18,11 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 900
@@ -54,37 +57,65 @@ class Mutant:
 
 
 class Try:
-    """A fault made in a tree, while its tests run in a child."""
+    """A fault made in a tree, while its tests run in a child; and then, without it, the test that failed."""
 
     def __init__(self, tree: Path, mutant: Mutant, full: bool):
-        self.tree, self.mutant, self.begun = tree, mutant, time.monotonic()
+        self.tree, self.mutant, self.full = tree, mutant, full
+        self.begun, self._failed = time.monotonic(), False
         path = tree / mutant.path
         self._whole = path.with_suffix(".whole")
         path.rename(self._whole)
         source = self._whole.read_text(encoding="utf-8")
         path.write_text(source.replace(mutant.text, mutant.replacement), encoding="utf-8")
-        self._child = os.fork()
+        self._start(mutant.tests)
+
+    def _start(self, tests: Sequence[str]) -> None:
+        self._started, self._child = time.monotonic(), os.fork()
         if not self._child:
-            _run_tests(tree, mutant.tests, full)
+            _run_tests(self.tree, tests, self.full)
 
     def outcome(self) -> str | None:
-        """`killed` or `SURVIVES`; None while the tests run. The file is then as it was, to its time of change, so that
-        what is compiled of it stays valid."""
+        """`killed`, `SURVIVES`, or `BROKEN` where a test fails without the fault too; None while tests run."""
         done, status = os.waitpid(self._child, os.WNOHANG)
-        if not done and time.monotonic() - self.begun < LIMIT:
+        if not done and time.monotonic() - self._started < LIMIT:
             return None
         with suppress(ProcessLookupError):  # and what a test started and left
             os.killpg(self._child, signal.SIGKILL)
         if not done:
             os.waitpid(self._child, 0)
-        self._whole.replace(self.tree / self.mutant.path)
         code = os.waitstatus_to_exitcode(status) if done else 1
-        if code > 2:  # 2 is of a fault that shows when the tests are imported
-            raise RuntimeError(f"{self.mutant}: pytest ended with {code}:\n{(self.tree / 'log').read_text()[-3000:]}")
-        return "killed" if code else "SURVIVES"
+        if self._failed:
+            return "BROKEN" if code else "killed"
+        self._whole.replace(
+            self.tree / self.mutant.path
+        )  # as it was, to its time of change: what was compiled is valid
+        if not code:
+            return "SURVIVES"
+        self._failed = True
+        self._start((self.tree / _FAILED).read_text(encoding="utf-8").splitlines()[:1] or self.mutant.tests)
+        return None
 
 
-def _run_tests(tree: Path, tests: tuple[str, ...], full: bool) -> None:
+_FAILED, _LOG = "failed.txt", "log.txt"
+"""In a tree: the ids of the tests that failed, and what pytest said."""
+
+
+class _Failures:
+    """A plugin of pytest that writes down what failed."""
+
+    def __init__(self, path: Path):
+        path.write_text("", encoding="utf-8")
+        self._path = path
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(f"{report.nodeid}\n")
+
+    pytest_collectreport = pytest_runtest_logreport
+
+
+def _run_tests(tree: Path, tests: Sequence[str], full: bool) -> None:
     """In a child, which ends with pytest's status."""
     import pytest
 
@@ -92,15 +123,15 @@ def _run_tests(tree: Path, tests: tuple[str, ...], full: bool) -> None:
     os.chdir(tree)
     sys.path.insert(0, str(tree))
     os.environ["PYTHONPATH"] = str(tree)
-    log = os.open("log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    log = os.open(_LOG, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    shutil.rmtree(tree.with_suffix(".tmp"), ignore_errors=True)
-    chosen = ("-m", "not slow") if full else ()
-    options = ["-x", "-p", "no:cacheprovider", "--basetemp", str(tree.with_suffix(".tmp")), *chosen]
+    temporary = tree.with_suffix(".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    options = ["-x", "-p", "no:cacheprovider", "--basetemp", str(temporary), *(("-m", "not slow") if full else ())]
     status = 3
     try:
-        status = int(pytest.main([*options, *tests]))
+        status = int(pytest.main([*options, *tests], plugins=[_Failures(tree / _FAILED)]))
     finally:
         os._exit(status)
 
