@@ -23,6 +23,7 @@ SAE_KEYS = {
 }  # fmt: skip
 
 
+@pytest.mark.full
 def test_training_gives_its_json_and_resumes_as_a_finished_run(run, place):
     command = (
         "train dqn --env ALE/MsPacman-v5 --run fresh --agent-steps 400 --num-envs 4 --env-threads 1 --batch-size 8 "
