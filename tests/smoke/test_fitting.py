@@ -20,7 +20,7 @@ from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore, StoreWriter
 from rl_interp.sae import SAEConfig
 
-SMALL = SAEConfig(latents=32, k=2, epochs=5, batch_size=128)
+SMALL = SAEConfig(latents=32, k=2, epochs=10, batch_size=128)
 
 
 def fit(*names: str) -> tuple[int, float]:

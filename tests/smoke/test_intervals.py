@@ -57,7 +57,7 @@ def test_few_successes_get_an_interval_with_a_width():
 
 
 def test_a_sweep_that_played_one_episode_has_no_interval_in_table_or_plot(tmp_path):
-    row = {"hook": "fc.post", "kind": "topk", "latents": 8, "k": 2, "l0": 2.0, "seed": 0, "fvu": 0.1}
+    row = {"hook": "fc.post", "variant": "topk", "latents": 8, "k": 2, "l0": 2.0, "seed": 0, "fvu": 0.1}
     row |= {"returns": {name: [float(i)] for i, name in enumerate(("zero", "mean", "resample", "spliced", "original"))}}
     row |= dict.fromkeys(RECOVERED, 0.5) | {f"{name}_interval": None for name in RECOVERED}
     assert sweep_table([row]).count(f"0.5 ({TOO_FEW})") == len(RECOVERED)

@@ -22,11 +22,11 @@ SMALL = "--latents 32 --seeds 2 --config.epochs 2 --config.batch-size 128"
 
 @pytest.mark.full
 def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
-    command = f"sae sweep tiny {SMALL} --ks 2 --kinds topk jumprelu --episodes 1 --as sweep"
+    command = f"sae sweep tiny {SMALL} --ks 2 --variants topk jumprelu --episodes 1 --as sweep"
     status, result, error = run(command)
     assert status == 0, error
     rows = result["result"]
-    assert [(r["kind"], r["latents"], r["k"], r["seed"]) for r in rows] == [
+    assert [(r["variant"], r["latents"], r["k"], r["seed"]) for r in rows] == [
         ("topk", 32, 2, 0),
         ("topk", 32, 2, 1),
         ("jumprelu", 32, 2, 0),
@@ -35,7 +35,7 @@ def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
     assert all(row["fvu"] > 0 and set(row["controls"]) == {"original", "spliced", *RECOVERED.values()} for row in rows)
     for pair in (rows[:2], rows[2:]):  # the decoder before whitening is folded in; two epochs
         states = [Run.open(row["run"]).load_state() for row in pair]
-        first, second = (state["kind"]["decoder"][state["silent"] < state["samples"] / 2].numpy() for state in states)
+        first, second = (state["variant"]["decoder"][state["silent"] < state["samples"] / 2].numpy() for state in states)
         cosines = first @ second.T
         matched = cosines[linear_sum_assignment(-cosines)].mean()
         assert [row["stability"] for row in pair] == pytest.approx([matched, matched], rel=1e-3)
@@ -76,7 +76,7 @@ def test_the_tables_interval_is_of_the_mean_over_seeds_which_differ():
     returns = {"original": [1.0] * 30, "zero": [0.0] * 30, "mean": [0.2] * 30, "resample": [-1.0] * 30}
     for seed in range(16):
         spliced = rng.normal(rng.normal(0.8, 0.3), 1.0, 30)
-        row = {"hook": "fc.post", "kind": "topk", "latents": 8, "k": 2, "seed": seed, "fvu": 0.1}
+        row = {"hook": "fc.post", "variant": "topk", "latents": 8, "k": 2, "seed": seed, "fvu": 0.1}
         for name, ablation in RECOVERED.items():
             ablated = returns[ablation][0]
             row[name] = (spliced.mean() - ablated) / (1 - ablated)
