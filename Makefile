@@ -50,7 +50,7 @@ parity: .venv/installed .parity/installed  ## DreamerV3 beside the published pac
 	$(BIN)/python $(PUBLISHED)/compare.py .parity/image.npz debug
 	$(BIN)/python $(PUBLISHED)/compare.py .parity/vector.npz debug
 	$(BIN)/python $(PUBLISHED)/compare.py .parity/small.npz small
-	rm -rf .parity/run && $(BIN)/rl-interp import dreamerv3 .parity/checkpoint.ckpt --run .parity/run
+	rm -rf .parity/run && $(BIN)/rl-interp import dreamerv3 .parity/checkpoint.ckpt --name .parity/run
 	$(BIN)/rl-interp evaluate .parity/run --episodes 2
 
 PUBLISHED := tests/oracles/published_dreamerv3

@@ -57,7 +57,7 @@ def saved(path, agent, step=1234):
 def test_a_checkpoint_becomes_a_run(tmp_path, arrays, optax_state, capsys):
     optimiser = {"agent/wm/model_opt/state": [(np.asarray(optax_state.count),), (optax_state.mu,)]}
     path = saved(tmp_path / "checkpoint.ckpt", arrays | optimiser)
-    command = ["import", "dreamerv3", str(path), "--env", MINIGRID.id, "--run", str(tmp_path / "run")]
+    command = ["import", "dreamerv3", str(path), "--env", MINIGRID.id, "--name", str(tmp_path / "run")]
     assert main([*command, "--json"]) == 0
     assert '"size": "debug"' in capsys.readouterr().out
     assert main(["evaluate", str(tmp_path / "run"), "--episodes", "2", "--json"]) == 0
@@ -97,7 +97,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, arrays, capsys):
     path.write_bytes(pickle.dumps([1, 2]))
     with pytest.raises(RunError, match="holds no agent"):
         read_checkpoint(path)
-    assert main(["import", "dreamerv3", str(path), "--run", str(tmp_path / "run")]) == 1
+    assert main(["import", "dreamerv3", str(path), "--name", str(tmp_path / "run")]) == 1
     assert "holds no agent" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

@@ -105,14 +105,14 @@ def test_it_becomes_a_run_that_the_commands_take(tmp_path, path, capsys, monkeyp
         assert main([*command.split(), "--json"]) == 0, capsys.readouterr().err
         return json.loads(capsys.readouterr().out)
 
-    assert run(f"import maze {path} --region 1 --run published")["channels"] == list(WIDTHS)
+    assert run(f"import maze {path} --region 1 --name published")["channels"] == list(WIDTHS)
     assert run("evaluate published --episodes 2")["protocol"]["id"] == "rl_interp/Maze-v0"
     run("collect published --hook block2.res1.sum --samples 100")
     run("maze goals published --episodes 8")
     run("maze field published --side 5 --add cheese:block2.res1.sum=-1")
     run("maze retarget published --side 5 --hook block2.res1.sum --channel 1")
     run("maze steer published --hook block2.res1.sum --mazes 8 --episodes 2 --units 1")
-    run("saliency published --decisions 2 --target q:left --method gradient --output film.mp4")
+    run("saliency published --steps 2 --target q:left --method gradient --output film.mp4")
     run("maps published --states 8 --clusters 3 --hooks block2.res1.sum")
 
 
@@ -162,7 +162,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path, policy, capsys):
     torch.save({"policy": policy.state_dict()}, path)
     with pytest.raises(RunError, match="holds no weights under model_state_dict or state_dict"):
         read_checkpoint(path)
-    assert main(["import", "maze", str(path), "--run", str(tmp_path / "run")]) == 1
+    assert main(["import", "maze", str(path), "--name", str(tmp_path / "run")]) == 1
     assert "holds no weights" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 

@@ -42,10 +42,7 @@ DQN = (
     "--log-every 40 --precision fp32"
 )
 FIT = "--latents 32 --k 2 --epochs 40 --batch-size 64"
-DEMO = (
-    "--episodes 1 --samples 200 --decisions 4 --config.latents 32 --config.k 2 --config.epochs 20 "
-    "--config.batch-size 64"
-)
+DEMO = "--episodes 1 --samples 200 --steps 4 --config.latents 32 --config.k 2 --config.epochs 20 --config.batch-size 64"
 SWEEP = "--latents 32 --ks 2 4 --config.epochs 6 --config.batch-size 64"
 
 
@@ -62,23 +59,23 @@ class Command:
 
 
 COMMANDS = [
-    Command("train dqn", f"{DQN} --run made", "made", exact=False),
-    Command("train impala", f"{IMPALA} --actors 0 --run made", "made"),
-    Command("train impala with the bonus", f"{IMPALA} --actors 0 --cbet --cbet.width 4096 --run made", "made"),
-    Command("train impala with actors", f"{IMPALA} --actors 1 --run made", "made", exact=False),
-    Command("train dreamerv3", f"{DREAMER} --run made", "made"),
-    Command("train dreamerv3 with latents", f"{DREAMER} --replay-latents --run made", "made", exact=False),
+    Command("train dqn", f"{DQN} --name made", "made", exact=False),
+    Command("train impala", f"{IMPALA} --actors 0 --name made", "made"),
+    Command("train impala with the bonus", f"{IMPALA} --actors 0 --cbet --cbet.width 4096 --name made", "made"),
+    Command("train impala with actors", f"{IMPALA} --actors 1 --name made", "made", exact=False),
+    Command("train dreamerv3", f"{DREAMER} --name made", "made"),
+    Command("train dreamerv3 with latents", f"{DREAMER} --replay-latents --name made", "made", exact=False),
     Command("collect", "collect agent --hook conv2.post --samples 300 --seed 7", "agent/activations/conv2.post"),
-    Command("sae fit", f"sae fit agent --hook conv2.post {FIT} --as made", "made"),
+    Command("sae fit", f"sae fit agent --hook conv2.post {FIT} --name made", "made"),
     Command("demo", f"demo --run pacman --output runs/made {DEMO}", "made"),
-    Command("sae sweep", f"sae sweep agent --hooks conv2.post {SWEEP} --as made", "made"),
+    Command("sae sweep", f"sae sweep agent --hooks conv2.post {SWEEP} --name made", "made"),
 ]
 MADE_BEFORE = (
     "train dqn --env ALE/MsPacman-v5 --env.max-frames 400 --agent-steps 160 --num-envs 4 --env-threads 1 "
-    "--batch-size 8 --learning-starts 100 --replay-capacity 400 --eval-episodes 1 --precision fp32 --run pacman",
-    f"train impala {GAME} --hidden 16 --lstm 16 --num-envs 4 --unroll 10 --agent-steps 80 --actors 0 --run agent",
+    "--batch-size 8 --learning-starts 100 --replay-capacity 400 --eval-episodes 1 --precision fp32 --name pacman",
+    f"train impala {GAME} --hidden 16 --lstm 16 --num-envs 4 --unroll 10 --agent-steps 80 --actors 0 --name agent",
     "collect agent --hook conv2.post --samples 200",
-    "sae fit agent --hook conv2.post --latents 32 --k 2 --epochs 1 --batch-size 64 --as dictionary",
+    "sae fit agent --hook conv2.post --latents 32 --k 2 --epochs 1 --batch-size 64 --name dictionary",
 )
 
 

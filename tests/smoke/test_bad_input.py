@@ -15,7 +15,7 @@ from rl_interp.core.files import sha256, write_json
 from rl_interp.core.run import Run
 
 TRAIN = (
-    "train dqn --run new --num-envs 4 --env-threads 1 --batch-size 8 --learning-starts 200 --replay-capacity 2000 "
+    "train dqn --name new --num-envs 4 --env-threads 1 --batch-size 8 --learning-starts 200 --replay-capacity 2000 "
     "--eval-episodes 1 --log-every 100 --env.max-frames 1200"
 )
 
@@ -98,14 +98,14 @@ def test_a_checkpoint_cannot_run_code(run, place):
     torch.save({"learner": Bomb()}, state)
     digests = {name: sha256(newest("tiny") / name) for name in ("state.pt", "model.safetensors")}
     write_json(newest("tiny") / "manifest.json", {"step": 600, "files": digests})
-    status, _, err = run(TRAIN.replace("--run new", "--run tiny") + " --agent-steps 600")
+    status, _, err = run(TRAIN.replace("--name new", "--name tiny") + " --agent-steps 600")
     assert status == 1
     assert "state.pt was not read: it holds posix.system, which is neither a tensor nor a plain container" in err
     assert not Path("exploded").exists()
 
 
 def test_a_run_is_not_continued_with_another_configuration(run, place):
-    status, _, err = run("train dqn --run tiny --gamma 0.5")
+    status, _, err = run("train dqn --name tiny --gamma 0.5")
     assert status == 1
     assert "already holds a run of which" in err
     assert "gamma is 0.99, not 0.5 as given" in err
@@ -132,7 +132,7 @@ def test_a_store_with_a_missing_or_altered_shard_is_refused(run, place):
 
 def test_without_ffmpeg_the_film_says_so(run, place, monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "/nonexistent/ffmpeg")
-    status, _, err = run("saliency tiny --decisions 2 --method gradient --output film.mp4")
+    status, _, err = run("saliency tiny --steps 2 --method gradient --output film.mp4")
     assert status == 1
     assert "ffmpeg" in err
     assert "IMAGEIO_FFMPEG_EXE" in err
@@ -156,16 +156,16 @@ def test_a_full_disk_is_named_and_leaves_no_half_file(run, place, monkeypatch, c
 
 
 LONG = {
-    "train": f"{TRAIN} --agent-steps 1000000 --run stopped",
+    "train": f"{TRAIN} --agent-steps 1000000 --name stopped",
     "train impala": "train impala --env MiniGrid-Empty-5x5-v0 --hidden 16 --lstm 16 --num-envs 4 --unroll 10 "
-    "--agent-steps 1000000 --log-every 40 --actors 1 --run stopped",
-    "study": "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --agent-steps 200000 --run stopped",
+    "--agent-steps 1000000 --log-every 40 --actors 1 --name stopped",
+    "study": "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --agent-steps 200000 --name stopped",
     "evaluate": "evaluate tiny --episodes 1000",
     "collect": "collect tiny --hook fc.pre --samples 100000",
-    "sae fit": "sae fit tiny --latents 64 --k 4 --epochs 2000 --as stopped",
+    "sae fit": "sae fit tiny --latents 64 --k 4 --epochs 2000 --name stopped",
     "sae evaluate": "sae evaluate tiny-sae --episodes 1000",
     "sae report": "sae report tiny-sae --maps 2",
-    "saliency": "saliency tiny --decisions 200 --output film.mp4",
+    "saliency": "saliency tiny --steps 200 --output film.mp4",
     "demo": "demo --run tiny --episodes 1000",
 }
 
@@ -211,11 +211,11 @@ def test_a_stopped_fit_goes_on(run, place, interrupt):
 
 WRITERS = {
     f"{TRAIN} --agent-steps 600": "runs/new",
-    f"{TRAIN} --agent-steps 600 --run tiny": "runs/tiny",
+    f"{TRAIN} --agent-steps 600 --name tiny": "runs/tiny",
     "collect tiny --samples 1200": "runs/tiny/activations/fc.post",
-    "sae fit tiny --latents 64 --k 4 --as new": "runs/new",
-    "sae sweep tiny --latents 64 --ks 4 --as new": "runs/new",
-    "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --agent-steps 200 --run new": "runs/new",
+    "sae fit tiny --latents 64 --k 4 --name new": "runs/new",
+    "sae sweep tiny --latents 64 --ks 4 --name new": "runs/new",
+    "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --agent-steps 200 --name new": "runs/new",
     "demo --run tiny --output runs/new": "runs/new",
 }
 
@@ -238,7 +238,7 @@ def test_what_is_harmless_beside_a_training_is_not_refused(run, place, holder):
 
 
 def test_a_study_does_not_take_another_trainings_result_for_its_own(run, place):
-    study = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --run s --agent-steps"
+    study = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 1 --name s --agent-steps"
     path = Path("runs/s/impala-empty-5x5-base-seed0.json")
     made_by = {"command": "rl-interp train impala --agent-steps 7", "condition": "base", "agent": "impala", "env": "x"}
     write_json(path, made_by | {"steps": [], "returns": [], "evaluation": {"mean": 0.5}})
@@ -262,11 +262,11 @@ def test_a_demo_empties_no_directory_in_which_something_was_put(run, place):
 
 
 LENGTHENED = {
-    "dqn": f"{TRAIN} --run longer --agent-steps",
+    "dqn": f"{TRAIN} --name longer --agent-steps",
     "impala": "train impala --env MiniGrid-Empty-5x5-v0 --hidden 16 --lstm 16 --num-envs 4 --unroll 10 --log-every 40 "
-    "--eval-episodes 1 --actors 0 --run longer --agent-steps",
+    "--eval-episodes 1 --actors 0 --name longer --agent-steps",
     "dreamerv3": "train dreamerv3 --env MiniGrid-Empty-5x5-v0 --size debug --num-envs 2 --batch-size 2 "
-    "--batch-length 8 --train-ratio 2 --learning-starts 32 --imag-horizon 4 --eval-episodes 1 --run longer "
+    "--batch-length 8 --train-ratio 2 --learning-starts 32 --imag-horizon 4 --eval-episodes 1 --name longer "
     "--agent-steps",
 }
 

@@ -26,7 +26,7 @@ SAE_KEYS = {
 @pytest.mark.full
 def test_training_gives_its_json_and_resumes_as_a_finished_run(run, place):
     command = (
-        "train dqn --env ALE/MsPacman-v5 --run fresh --agent-steps 400 --num-envs 4 --env-threads 1 --batch-size 8 "
+        "train dqn --env ALE/MsPacman-v5 --name fresh --agent-steps 400 --num-envs 4 --env-threads 1 --batch-size 8 "
         "--learning-starts 200 --replay-capacity 2000 --eval-episodes 1 --env.max-frames 1200"
     )
     status, result, _ = run(command)
@@ -60,7 +60,7 @@ def test_the_ground_truth_is_probed(run, place):
 
 
 def test_an_autoencoder_is_fitted_measured_and_reported(run, place, capsys):
-    status, fitted, shown = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --as other")
+    status, fitted, shown = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --name other")
     assert status == 0
     assert "whitened FVU" in shown
     assert set(fitted) >= SAE_KEYS | {"samples", "samples_per_second"}
@@ -121,8 +121,8 @@ def test_the_return_recovered_is_given_against_each_ablation(home):
 def test_two_autoencoders_are_compared(run, place):
     fit = "--latents 64 --k 4 --epochs 2 --batch-size 128"
     shutil.copytree("runs/tiny", "runs/twin")  # another agent, as far as anybody can tell
-    assert run(f"sae fit twin {fit} --as twin-sae")[0] == 0
-    assert run(f"sae fit tiny {fit} --seed 1 --as other-seed")[0] == 0
+    assert run(f"sae fit twin {fit} --name twin-sae")[0] == 0
+    assert run(f"sae fit tiny {fit} --seed 1 --name other-seed")[0] == 0
     status, twins, error = run("sae compare tiny-sae twin-sae --output twins.html")
     assert status == 0, error
     assert twins["first"]["alike"] == twins["second"]["alike"] == 1
@@ -145,7 +145,7 @@ def test_a_fit_exports_to_saelens_layout(home):
 def test_a_saliency_film_has_the_games_pace_and_a_format_browsers_play(run, place, method):
     import imageio_ffmpeg
 
-    status, result, _ = run(f"saliency tiny --method {method} --target q:LEFT --decisions 6 --output film.mp4")
+    status, result, _ = run(f"saliency tiny --method {method} --target q:LEFT --steps 6 --output film.mp4")
     assert status == 0
     assert result["frames"] == 6
     assert abs(result["spearman_with_shuffled_weights"]) <= 1
@@ -157,7 +157,7 @@ def test_a_saliency_film_has_the_games_pace_and_a_format_browsers_play(run, plac
 
 
 def test_a_film_can_explain_a_feature(run, place):
-    status, result, _ = run("saliency tiny --target feature:3 --sae tiny-sae --decisions 2 --output film.mp4")
+    status, result, _ = run("saliency tiny --target feature:3 --sae tiny-sae --steps 2 --output film.mp4")
     assert status == 0
     assert result["target"] == "feature:3"
     assert Path("film.mp4").stat().st_size > 1_000

@@ -17,7 +17,7 @@ CRAFTER = f"train dreamerv3 --env CrafterReward-v1 --env.length 40 --agent-steps
 def agents(home):
     from rl_interp.app import cli
 
-    for command in (f"{EMPTY} --run empty", f"{CRAFTER} --run dreamt"):
+    for command in (f"{EMPTY} --name empty", f"{CRAFTER} --name dreamt"):
         assert cli.main([*command.split(), "--json"]) == 0
 
 
@@ -33,7 +33,7 @@ class TestAnyAgent:
     def test_an_autoencoder_is_fitted_on_the_latent(self, run, place, agent):
         hook = {"empty": "stoch", "dreamt": "deter"}[agent]
         assert run(f"collect {agent} --hook {hook} --samples 200")[0] == 0
-        status, _, error = run(f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --as found")
+        status, _, error = run(f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --name found")
         assert status == 0, error
         status, measured, error = run("sae evaluate found --episodes 2")
         assert status == 0, error
@@ -54,7 +54,7 @@ class TestAnyAgent:
 
     @pytest.mark.parametrize("target", [*in_full("advantage", "value"), "unit:deter:3"])
     def test_saliency_explains_policy_value_and_a_latent(self, run, place, agent, target):
-        status, result, error = run(f"saliency {agent} --target {target} --decisions 3 --output film.mp4")
+        status, result, error = run(f"saliency {agent} --target {target} --steps 3 --output film.mp4")
         assert status == 0, error
         assert result["frames"] == 3
 
@@ -90,22 +90,22 @@ def test_probes_stand_beside_their_controls(run, place, agent, hooks, concept):
 @pytest.mark.usefixtures("agents")
 @pytest.mark.full
 def test_training_says_how_it_went_and_resumes(run, place):
-    status, result, _ = run(f"{EMPTY} --run fresh")
+    status, result, _ = run(f"{EMPTY} --name fresh")
     assert status == 0
     assert (result["agent_steps"], result["updates"]) == (200, 9)
-    assert run(f"{EMPTY} --run fresh")[1]["evaluation"] == result["evaluation"]
+    assert run(f"{EMPTY} --name fresh")[1]["evaluation"] == result["evaluation"]
 
 
 @pytest.mark.usefixtures("agents")
 @pytest.mark.full
 def test_phases_and_the_bonus_are_flags(run, place):
-    command = f"{EMPTY} --cbet --cbet.reset-probability 0.001 --cbet.width 4096 --pretrain --run explorer"
+    command = f"{EMPTY} --cbet --cbet.reset-probability 0.001 --cbet.width 4096 --pretrain --name explorer"
     status, _, error = run(command)
     assert status == 0, error
-    status, _, error = run(f"{EMPTY} --explorer explorer --run transferred")
+    status, _, error = run(f"{EMPTY} --explorer explorer --name transferred")
     assert status == 0, error
     assert run("evaluate transferred --episodes 1")[0] == 0
-    assert run(f"{CRAFTER} --cbet --cbet.width 4096 --run counted")[0] == 0
+    assert run(f"{CRAFTER} --cbet --cbet.width 4096 --name counted")[0] == 0
     assert run("imagine transferred --context 1 --horizon 2 --output dream.mp4 --free")[0] == 0
 
 
@@ -115,9 +115,9 @@ def test_phases_and_the_bonus_are_flags(run, place):
     [
         ("train dreamerv3 --env MiniGrid-Empty-5x5-v0 --env.observation pixels", "images of 56×56 given"),
         ("train dreamerv3 --size huge", "unknown size 'huge'"),
-        (f"{EMPTY} --run empty --batch-length 16", "not 16 as given"),
-        (f"{EMPTY} --explorer dreamt --run new", "transfer between environments that share them"),
-        (f"{EMPTY} --explorer tiny --run new", "transfer needs a pre-trained dreamerv3 run"),
+        (f"{EMPTY} --name empty --batch-length 16", "not 16 as given"),
+        (f"{EMPTY} --explorer dreamt --name new", "transfer between environments that share them"),
+        (f"{EMPTY} --explorer tiny --name new", "transfer needs a pre-trained dreamerv3 run"),
         ("imagine tiny --output dream.mp4", "holds an agent without a world model"),
         ("imagine empty --horizon 5000 --output dream.mp4", "lower the horizon or skip less"),
         ("imagine empty --horizon 2 --clamp deter=1 --output dream.mp4", "it has the form HOOK:UNIT=VALUE"),
@@ -125,8 +125,8 @@ def test_phases_and_the_bonus_are_flags(run, place):
         ("imagine empty --horizon 2 --clamp detr:9=1 --output dream.mp4", "unknown hook point 'detr'"),
         ("imagine empty --horizon 0 --output dream.mp4", "horizon=0 given"),
         ("probe empty --hooks detr --samples 100", "unknown hook point 'detr'"),
-        ("saliency empty --target unit:deter --decisions 1", "a unit is named as unit:HOOK:N"),
-        ("saliency empty --target unit:deter:99 --decisions 1", "which has 0 to 31"),
+        ("saliency empty --target unit:deter --steps 1", "a unit is named as unit:HOOK:N"),
+        ("saliency empty --target unit:deter:99 --steps 1", "which has 0 to 31"),
     ],
 )
 def test_bad_input_gets_one_sentence(run, place, command, sentence):

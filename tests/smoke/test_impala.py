@@ -20,7 +20,7 @@ UNLOCK = f"train impala --env MiniGrid-Unlock-v0 --agent-steps 400 {SMALL}"
 def agents(home):
     from rl_interp.app import cli
 
-    for command in (f"{UNLOCK} --run unlock --actors 0", f"{CRAFTER} --run crafter --actors 0"):
+    for command in (f"{UNLOCK} --name unlock --actors 0", f"{CRAFTER} --name crafter --actors 0"):
         assert cli.main([*command.split(), "--json"]) == 0
 
 
@@ -38,13 +38,13 @@ class TestAnyAgent:
     def test_an_autoencoder_is_fitted_on_the_lstm_and_on_a_convolution(self, run, place, agent, hook):
         hook = {"unlock": "conv2.post", "crafter": "block2.res2.sum"}[agent] if hook == "conv" else hook
         assert run(f"collect {agent} --hook {hook} --samples 300")[0] == 0
-        status, fitted, error = run(f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --as found")
+        status, fitted, error = run(f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --name found")
         assert status == 0, error
         assert fitted["policy_kl"] >= 0
         status, measured, _ = run("sae evaluate found --episodes 2")
         assert status == 0
         assert set(measured["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
-        status, _, error = run(f"saliency {agent} --target feature:1 --sae found --decisions 2 --output film.mp4")
+        status, _, error = run(f"saliency {agent} --target feature:1 --sae found --steps 2 --output film.mp4")
         assert status == 0, error
         fitted = load_sae("runs/found")
         for sample, _, obs, state in moments_at(fitted, np.array([0, 7, 60])):
@@ -65,13 +65,13 @@ class TestAnyAgent:
         shutil.copytree(
             f"runs/{agent}", "runs/twin"
         )  # another agent, as far as anybody can tell: it follows the episodes
-        assert run(f"sae fit twin --hook {hook} --latents 32 --k 4 --epochs 1 --as twins")[0] == 0
+        assert run(f"sae fit twin --hook {hook} --latents 32 --k 4 --epochs 1 --name twins")[0] == 0
         status, compared, error = run("sae compare found twins --top 1")
         assert status == 0, error
         assert compared["first"]["best_mean"] == pytest.approx(1, abs=1e-3)
 
     def test_a_film_is_made_as_of_the_dqn(self, run, place, agent):
-        status, result, error = run(f"saliency {agent} --target value --decisions 4 --output film.mp4")
+        status, result, error = run(f"saliency {agent} --target value --steps 4 --output film.mp4")
         assert status == 0, error
         assert result["frames"] == 4
         assert Path(result["still"]).stat().st_size > 3_000
@@ -88,11 +88,11 @@ class TestAnyAgent:
 @pytest.mark.usefixtures("agents")
 @pytest.mark.full
 def test_training_says_how_it_went_and_resumes(run, place):
-    status, result, _ = run(f"{UNLOCK} --run fresh --actors 1")
+    status, result, _ = run(f"{UNLOCK} --name fresh --actors 1")
     assert status == 0
     assert (result["agent_steps"], result["updates"]) == (400, 10)
     assert set(result["evaluation"]) >= {"mean", "success_rate", "protocol"}
-    assert run(f"{UNLOCK} --run fresh --actors 1")[1]["evaluation"] == result["evaluation"]
+    assert run(f"{UNLOCK} --name fresh --actors 1")[1]["evaluation"] == result["evaluation"]
 
 
 @pytest.mark.usefixtures("agents")
@@ -100,19 +100,19 @@ def test_training_says_how_it_went_and_resumes(run, place):
 def test_phases_and_the_bonus_are_flags(run, place):
     tasks = "MiniGrid-Empty-5x5-v0,MiniGrid-Unlock-v0"
     command = f"train impala --env {tasks} --cbet --cbet.reset-probability 0.001 --cbet.width 4096 --pretrain"
-    status, _, error = run(f"{command} --agent-steps 400 {SMALL} --actors 0 --run explorer")
+    status, _, error = run(f"{command} --agent-steps 400 {SMALL} --actors 0 --name explorer")
     assert status == 0, error
-    status, _, error = run(f"{UNLOCK} --explorer explorer --actors 0 --run transferred")
+    status, _, error = run(f"{UNLOCK} --explorer explorer --actors 0 --name transferred")
     assert status == 0, error
     assert run("evaluate transferred --episodes 1")[0] == 0
     assert "cbet" in Path("runs/explorer/config.yaml").read_text()
-    assert run(f"{CRAFTER} --cbet --cbet.width 4096 --actors 0 --run counted")[0] == 0
+    assert run(f"{CRAFTER} --cbet --cbet.width 4096 --actors 0 --name counted")[0] == 0
 
 
 @pytest.mark.usefixtures("agents")
 @pytest.mark.full
 def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
-    command = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 2 --agent-steps 3200 --run study"
+    command = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 2 --agent-steps 3200 --name study"
     status, result, error = run(command)
     assert status == 0, error
     _, row = result["result"]
@@ -136,13 +136,13 @@ def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
         ("train dqn --cbet", "train impala with it"),
         ("train impala --pretrain", "pretrain given without a bonus"),
         ("train impala --cbet.form max", "invalid choice"),
-        (f"{UNLOCK} --explorer crafter --run new", "transfer between environments that share them"),
-        (f"{UNLOCK} --explorer tiny --run new", "transfer needs a pre-trained impala run"),
-        (f"{UNLOCK} --explorer nowhere --run new", "unknown run 'nowhere'"),
-        (f"{UNLOCK} --ray 127.0.0.1:1 --run new", "no Ray cluster answers at '127.0.0.1:1'"),
-        (f"{UNLOCK} --run unlock --seed 5", "already holds a run of which seed is 0, not 5 as given"),
-        ("saliency unlock --method gradient --decisions 1", "symbols, which have no gradient"),
-        ("saliency unlock --target q:jump --decisions 1", "unknown action 'jump'"),
+        (f"{UNLOCK} --explorer crafter --name new", "transfer between environments that share them"),
+        (f"{UNLOCK} --explorer tiny --name new", "transfer needs a pre-trained impala run"),
+        (f"{UNLOCK} --explorer nowhere --name new", "unknown run 'nowhere'"),
+        (f"{UNLOCK} --ray 127.0.0.1:1 --name new", "no Ray cluster answers at '127.0.0.1:1'"),
+        (f"{UNLOCK} --name unlock --seed 5", "already holds a run of which seed is 0, not 5 as given"),
+        ("saliency unlock --method gradient --steps 1", "symbols, which have no gradient"),
+        ("saliency unlock --target q:jump --steps 1", "unknown action 'jump'"),
         ("collect unlock --hook lstm.x --samples 10", "unknown hook point 'lstm.x'"),
         ("study cbet --seeds 0", "seeds=0 given"),
         ("study transfer nowhere", "unknown run 'nowhere'"),

@@ -30,9 +30,9 @@ def agents(home):
 
     small = SMALL.replace("--channels 4 4 ", "")
     for command in (
-        f"{MAZE} --run mouse",
-        f"train impala --env MiniGrid-Unlock-v0 --agent-steps 400 {small} --lstm 16 --run grid --actors 0",
-        f"train impala --env CrafterReward-v1 --env.length 40 --agent-steps 160 {SMALL} --run player --actors 0",
+        f"{MAZE} --name mouse",
+        f"train impala --env MiniGrid-Unlock-v0 --agent-steps 400 {small} --lstm 16 --name grid --actors 0",
+        f"train impala --env CrafterReward-v1 --env.length 40 --agent-steps 160 {SMALL} --name player --actors 0",
     ):
         assert cli.main([*command.split(), "--json"]) == 0
 
@@ -66,7 +66,7 @@ def test_goals_of_several_agents_make_one_table(run, place):
 @pytest.mark.slow
 @pytest.mark.usefixtures("agents")
 def test_a_study_trains_an_agent_a_region(run, place):
-    status, result, error = run("study maze --regions 1 0 --agent-steps 2048 --episodes 8 --run study --jobs 1")
+    status, result, error = run("study maze --regions 1 0 --agent-steps 2048 --episodes 8 --name study --jobs 1")
     assert status == 0, error
     assert [row["region"] for row in result["agents"]] == [1, 0]
     assert Path("runs/study/impala-maze-anywhere-seed0.json").exists()
@@ -103,7 +103,7 @@ def test_steering_has_its_controls(run, place):
 def test_changing_a_feature_at_recorded_decisions_is_what_clamping_it_does(run, place):
     hook = "block2.res1.post"  # beside it runs the residual arm, which is the observation's own
     assert run(f"collect mouse --hook {hook} --samples 300")[0] == 0
-    assert run(f"sae fit mouse --hook {hook} --latents 16 --k 3 --epochs 1 --as found")[0] == 0
+    assert run(f"sae fit mouse --hook {hook} --latents 16 --k 3 --epochs 1 --name found")[0] == 0
     fitted = load_sae("found")
     held_out = np.unique(fitted.store.column("episode")[fitted.held_out_rows // fitted.store.positions])
     obs = np.concatenate([each.obs for each in replay(fitted.agent.env, fitted.store, held_out)])
@@ -121,7 +121,7 @@ def test_changing_a_feature_at_recorded_decisions_is_what_clamping_it_does(run, 
 @pytest.mark.full
 def test_what_serves_other_agents_serves_maze_agents(run, place):
     assert run("collect mouse --hook block2.res2.sum --samples 900")[0] == 0
-    status, _, error = run("sae fit mouse --hook block2.res2.sum --latents 32 --k 4 --epochs 1 --as found")
+    status, _, error = run("sae fit mouse --hook block2.res2.sum --latents 32 --k 4 --epochs 1 --name found")
     assert status == 0, error
     status, measured, error = run("sae evaluate found --episodes 2 --random-network")
     assert status == 0, error
@@ -141,7 +141,7 @@ def test_what_serves_other_agents_serves_maze_agents(run, place):
     status, result, error = run("maze steer mouse --hook block2.res2.sum --mazes 8 --episodes 2 --units 1 --sae found")
     assert status == 0, error
     assert len(result["searches"]["features"]["scores"]) == 32
-    status, _, error = run("saliency mouse --target value --decisions 3 --output film.mp4")
+    status, _, error = run("saliency mouse --target value --steps 3 --output film.mp4")
     assert status == 0, error
     status, result, error = run("probe mouse --hooks fc.post --samples 300")
     assert status == 0, error

@@ -96,12 +96,12 @@ def test_the_tables_interval_is_of_the_mean_over_seeds_which_differ():
 def test_a_sweep_on_ray_gives_what_one_process_gives(run, place):
     pytest.importorskip("ray", reason="the extra `distributed` is not installed")
     # With one thread, as Ray's workers have: more round products otherwise, and so short a fit then goes another way.
-    command = [sys.executable, "-m", "rl_interp.app.cli", *f"sae sweep tiny {SMALL} --ks 2 --as here --json".split()]
+    command = [sys.executable, "-m", "rl_interp.app.cli", *f"sae sweep tiny {SMALL} --ks 2 --name here --json".split()]
     alone = subprocess.run(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True
     )
     here = json.loads(alone.stdout.splitlines()[-1])["result"]
-    status, result, error = run(f"sae sweep tiny {SMALL} --ks 2 --ray local --as there")
+    status, result, error = run(f"sae sweep tiny {SMALL} --ks 2 --ray local --name there")
     assert status == 0, error
     assert [row["fvu"] for row in result["result"]] == pytest.approx([row["fvu"] for row in here], rel=1e-4)
 
