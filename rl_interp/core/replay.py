@@ -1,13 +1,14 @@
 """Recorded episodes, played again from their seeds and actions: no frame needs to be stored.
 
 `revisit` stops at states of an activation store, where the environment can be asked for its screen and its cells;
-`replay` gives whole episodes, for an agent to follow.
+`looks` gives screens or observations alone, which can be had faster; `replay` gives whole episodes, for an agent to
+follow.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import EnvConfig, LabelledEnv, make_labelled
+from rl_interp.core.envs.labelled import SideBySide
 from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.store import ActivationStore
 
@@ -57,6 +59,26 @@ def revisit(config: EnvConfig, store: ActivationStore, samples: NDArray[np.integ
         steps = np.flatnonzero(np.isin(whole, wanted)).tolist()
         for step, obs in env.replay(int(seeds[whole[0]]), taken, steps):
             yield Visit(int(whole[step]), episode, step, int(taken[step]), obs, env)
+
+
+def looks(
+    config: EnvConfig, store: ActivationStore, samples: NDArray[np.integer], what: Literal["screen", "observation"]
+) -> Iterator[dict[int, NDArray[Any]]]:
+    """What some states of a store look like, to a person or to the agent: an episode's by number at a time, in no
+    order. Several episodes are played at once where the environment can."""
+    env, wanted = make_labelled(config), np.unique(samples)
+    if not isinstance(env, SideBySide) or not len(wanted):
+        for _, states in groupby(revisit(config, store, wanted), key=lambda state: state.episode):
+            yield {state.sample: state.env.render() if what == "screen" else state.obs for state in states}
+        return
+    number, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
+    places = [np.flatnonzero(number == episode) for episode in np.unique(number[wanted])]
+    episodes = [
+        (int(seeds[whole[0]]), actions[whole].astype(np.int64), np.flatnonzero(np.isin(whole, wanted)))
+        for whole in places
+    ]
+    for which, found in env.replay_side_by_side(episodes, what):
+        yield {int(places[which][step]): look for step, look in found.items()}
 
 
 def replay(config: EnvConfig, store: ActivationStore, episodes: NDArray[np.integer] | None = None) -> Iterator[Episode]:

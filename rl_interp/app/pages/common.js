@@ -33,8 +33,33 @@ function signed(values, labels, unit) {
   }).flat());
 }
 const framed = (report, ...pictures) => el("div", {class: "frames" + (report.positions > 1 ? " large" : "")}, ...pictures);
-const frames = (f, report) => framed(report, f.top.map(t => el("figure", {},
-  el("img", {loading: "lazy", alt: "game screen", src: "data:image/png;base64," + report.frames[t.frame]}),
-  el("figcaption", {}, `${num(t.activation, 2)} · ${report.actions[t.action]}`, el("br", {}), `episode ${t.episode}, decision ${t.step}`))));
+// Screens lie in sheets, one below the other. A row of a layer with positions is about a part of its screen, which is framed.
+async function draw(canvas, report, sample, row) {
+  const {height, width, places, sheets} = report.screens, [sheet, place] = places[sample];
+  report.decoded ??= [];
+  const image = await (report.decoded[sheet] ??= decoded("data:image/webp;base64," + sheets[sheet]));
+  const box = report.boxes[row % report.positions], context = canvas.getContext("2d");
+  context.drawImage(image, 0, place*height, width, height, 0, 0, width, height);
+  if (!box) return;
+  const line = Math.max(1, Math.round(height / 128)), [left, top, right, bottom] = box;
+  Object.assign(context, {lineWidth: line, strokeStyle: "rgb(255, 0, 200)"}).strokeRect(left + line/2, top + line/2, right - left - line, bottom - top - line);
+}
+async function decoded(source) { const image = new Image(); image.src = source; await image.decode(); return image; }
+const canvas = (report, label) => el("canvas", {role: "img", "aria-label": label, width: report.screens.width, height: report.screens.height});
+function still(report, row) {
+  const node = canvas(report, "game screen");
+  draw(node, report, Math.floor(row / report.positions), row);
+  return node;
+}
+function clip(report, row, pace=100) {
+  const node = canvas(report, "clip of the game"), samples = report.clips[row];
+  let at = 0, timer = null;
+  const next = () => { if (node.isConnected || !timer) draw(node, report, samples[at++ % samples.length], row); else clearInterval(timer); };
+  next();
+  timer = setInterval(next, pace);
+  return node;
+}
+const frames = (f, report) => framed(report, f.top.map(t => el("figure", {}, still(report, t.frame),
+  el("figcaption", {}, `${num(t.activation, 2)} · ${report.actions[t.action]}`, el("br", {}), `episode ${t.episode}, step ${t.step}`))));
 const conceptTable = (f, report) => table(["concept", "AUROC", "when it fires", "overall"],
   f.concepts.map(c => [c.concept, num(c.auroc), pct(c.precision, 0), pct((report.concepts.find(k => k.name === c.concept) || {}).rate, 0)]));

@@ -56,12 +56,12 @@ function show(i) {
     : [note(`Dead: it fires in none of the ${D.samples.toLocaleString()} samples.`)]));
 }
 function described(f) {
-  const clip = D.clips[f.top[0].frame], looks = D.saliency[f.i];
+  const looks = D.saliency[f.i];
   return [note(`fires in ${pct(f.density, 3)} of the samples, at most ${num(f.max, 2)}`),
-    ...(clip ? titled("Around its strongest moment, over and over", framed(D, webp("clip of the game", clip))) : []),
+    ...(D.clips[f.top[0].frame] ? titled("Around its strongest moment, over and over", framed(D, clip(D, f.top[0].frame))) : []),
     ...(looks ? titled("What it looks at there", el("div", {class: "frames large"}, webp("saliency of the feature", looks.image)),
       note(`Red: blurring it lowers the feature; blue: raises it. Rank correlation with the map of a network of shuffled weights: ${looks.control === null ? "none, there it is silent whatever is blurred" : num(looks.control, 2)}.`)) : []),
-    ...titled(`Strongest moments, each from another episode${D.positions > 1 ? "; the frame is around what the position is about" : ""}`, frames(f, D)),
+    ...titled(`Strongest moments, each from a different episode${D.positions > 1 ? "; the frame is around what the position is about" : ""}`, frames(f, D)),
     el("div", {class: "columns"}, el("div", {}, fires(f)), el("div", {}, does(f)))];
 }
 const fires = f => [...titled("Activations where it fires", bars(f.histogram, ["0", num(f.max, 2)], {width: 260, height: 80, title: "activation histogram"})),
