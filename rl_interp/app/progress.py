@@ -79,6 +79,9 @@ class Terminal(Progress):
     def bar(self, title: str, total: float, unit: str) -> AbstractContextManager[Update]:
         return progress_bar(title, total, unit)
 
+    def note(self, sentence: str) -> None:
+        console.print(Text(printable(sentence)), highlight=False, soft_wrap=True)
+
     def warn(self, sentence: str) -> None:
         warn(sentence)
 

@@ -24,6 +24,9 @@ class Progress:
         """Show `title` and how many of `total` units are done, for the length of the block."""
         yield _ignore
 
+    def note(self, sentence: str) -> None:
+        """Say what is worth knowing, and nothing to worry about."""
+
     def warn(self, sentence: str) -> None:
         """Say what does not stop the work."""
         warnings.warn(sentence, stacklevel=2)

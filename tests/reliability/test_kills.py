@@ -16,8 +16,8 @@ from torch import nn
 
 from rl_interp.agents.loop import train_run
 from rl_interp.analysis import study
+from rl_interp.analysis.demo import _clear
 from rl_interp.analysis.study import stop_with_parent
-from rl_interp.app.commands.demo import _clear
 from rl_interp.core.files import write_json
 from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes

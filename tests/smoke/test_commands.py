@@ -94,8 +94,14 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place, capsys):
     assert {"feature", "neuron", "random"} <= set(data["concepts"][0])
     assert len(data["clips"]) == 5
     assert set(data["clips"]) <= {str(f["top"][0]["frame"]) for f in living}
-    with Image.open(io.BytesIO(base64.b64decode(next(iter(data["clips"].values()))))) as clip:
-        assert clip.n_frames > 2
+    shown = {sample for clip in data["clips"].values() for sample in clip}
+    shown |= {moment["frame"] for feature in living for moment in feature["top"]}
+    assert {str(sample) for sample in shown} == data["screens"]["places"].keys()
+    assert all(len(clip) > 2 for clip in data["clips"].values())
+    for number, sheet in enumerate(data["screens"]["sheets"]):
+        with Image.open(io.BytesIO(base64.b64decode(sheet))) as picture:
+            last = max(place for of, place in data["screens"]["places"].values() if of == number)
+            assert picture.size == (160, 210 * (last + 1))
     assert len(data["saliency"]) == 3
     assert all(each["control"] is None or -1 <= each["control"] <= 1 for each in data["saliency"].values())
     with Image.open(io.BytesIO(base64.b64decode(next(iter(data["saliency"].values()))["image"]))) as picture:

@@ -13,8 +13,9 @@ import torch
 from rl_interp.agents.load import load_agent
 from rl_interp.analysis.sae import runs
 from rl_interp.analysis.sae.concepts import labelled
-from rl_interp.analysis.sae.evaluation import coverage_json, evaluate_hypotheses
-from rl_interp.app.pages import build
+from rl_interp.analysis.sae.evaluation import coverage_json
+from rl_interp.analysis.sae.hypotheses import evaluate_hypotheses
+from rl_interp.analysis.sae.report import build
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore, StoreWriter
@@ -137,7 +138,7 @@ def test_a_store_or_an_agent_that_was_replaced_under_a_dictionary_is_noticed(pla
     tiny.save_checkpoint(600, {name: value + 1 for name, value in weights.items()})
     _, _, error = run("sae report mine --top 1 --clips 0 --maps 0")
     assert "warning: runs/tiny is not what runs/mine was fitted to" in error
-    assert "evaluation.json is left out: dictionary, agent or activations were others then" in error
+    assert "evaluation.json is left out: it is of a different dictionary, agent or activations" in error
 
 
 def test_a_fit_is_not_gone_on_with_under_other_settings_which_are_named(place):

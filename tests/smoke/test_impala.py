@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rl_interp.analysis.sae.report_saliency import moments_at
+from rl_interp.analysis.sae.pictures import moments_at
 from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.core.hooks import run_with_cache
 
@@ -47,7 +47,7 @@ class TestAnyAgent:
         status, _, error = run(f"saliency {agent} --target feature:1 --sae found --steps 2 --output film.mp4")
         assert status == 0, error
         fitted = load_sae("runs/found")
-        for sample, _, obs, state in moments_at(fitted, np.array([0, 7, 60])):
+        for sample, obs, state in moments_at(fitted, np.array([0, 7, 60])):
             _, cache = run_with_cache(fitted.agent.agent, obs, state, names=[hook])
             value, store = (
                 cache[hook].detach().movedim(fitted.agent.agent.hook_points[hook].feature_axis, -1),

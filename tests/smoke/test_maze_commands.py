@@ -1,7 +1,5 @@
 """The commands on a maze agent, and feature maps on agents of other grids."""
 
-import base64
-import io
 import json
 import re
 from pathlib import Path
@@ -12,9 +10,8 @@ import torch
 from PIL import Image
 from selection import in_full
 
-from rl_interp.analysis.sae.report import FRAME
 from rl_interp.analysis.sae.runs import load_sae
-from rl_interp.analysis.sae.states import decisions
+from rl_interp.analysis.sae.states import states_of
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import as_hooks
 from rl_interp.core.replay import replay
@@ -100,14 +97,14 @@ def test_steering_has_its_controls(run, place):
 
 
 @pytest.mark.usefixtures("agents")
-def test_changing_a_feature_at_recorded_decisions_is_what_clamping_it_does(run, place):
+def test_changing_a_feature_at_recorded_states_is_what_clamping_it_does(run, place):
     hook = "block2.res1.post"  # beside it runs the residual arm, which is the observation's own
     assert run(f"collect mouse --hook {hook} --samples 300")[0] == 0
     assert run(f"sae fit mouse --hook {hook} --latents 16 --k 3 --epochs 1 --name found")[0] == 0
     fitted = load_sae("found")
     held_out = np.unique(fitted.store.column("episode")[fitted.held_out_rows // fitted.store.positions])
     obs = np.concatenate([each.obs for each in replay(fitted.agent.env, fitted.store, held_out)])
-    on = decisions(fitted, fitted.held_out_rows, len(obs))
+    on = states_of(fitted, fitted.held_out_rows, len(obs))
     assert on is not None
     active = fitted.sae.encode(on.x.flatten(0, 1))[:, 2].view(on.x.shape[:2])
     moved = on.head(on.x + (1.5 - active)[..., None] * fitted.sae.W_dec[2])
@@ -136,8 +133,12 @@ def test_what_serves_other_agents_serves_maze_agents(run, place):
     data = json.loads(re.search(r'application/json">(.*?)</script>', Path(reported["report"]).read_text(), re.S)[1])
     assert {"kind: dead end", "way: to the cheese"} <= {concept["name"] for concept in data["concepts"]}
     assert any(feature["clamp"] for feature in data["features"])
-    with Image.open(io.BytesIO(base64.b64decode(next(iter(data["frames"].values()))))) as frame:
-        assert (np.asarray(frame.convert("RGB")) == FRAME).all(-1).any(), "the position is framed"
+    framed = {str(moment["frame"] % data["positions"]) for f in data["features"] for moment in f["top"]}
+    assert framed == data["boxes"].keys(), "each position is framed"
+    height, width = data["screens"]["height"], data["screens"]["width"]
+    for left, top, right, bottom in data["boxes"].values():
+        assert left < right <= width + (right - left)
+        assert top < bottom <= height + (bottom - top)
     status, result, error = run("maze steer mouse --hook block2.res2.sum --mazes 8 --episodes 2 --units 1 --sae found")
     assert status == 0, error
     assert len(result["searches"]["features"]["scores"]) == 32

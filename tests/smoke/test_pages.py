@@ -8,8 +8,9 @@ import shutil
 
 import pytest
 
+from rl_interp.analysis.sae.report import build
 from rl_interp.analysis.sae.runs import load_autoencoder
-from rl_interp.app.pages import build, write_page
+from rl_interp.app.pages import write_page
 from rl_interp.core.stats import TOO_FEW
 
 HOSTILE = (
@@ -17,7 +18,7 @@ HOSTILE = (
     """&lt;b&gt;"><iframe srcdoc="<script>parent.executed=4</script>"></iframe>{{ 6*7 }}{% raw %}${executed=5}"""
     "\u2028\u2029<!--<script>"  # a comment without an end, in which a script element swallows what follows
 )
-PICTURES = {"frames", "clips", "image"}
+PICTURES = {"screens", "clips", "boxes", "image"}
 """Keys of the data under which there are pictures, which a run can't name."""
 
 
@@ -179,11 +180,17 @@ def test_a_report_can_be_sorted_searched_filtered_and_clicked(report, opened, tm
     assert page.inner_text("#detail h3") == f"Feature {last}"
     filmed = next(i for i in living if str(features[i]["top"][0]["frame"]) in report["clips"])
     page.evaluate(f"show({filmed})")
-    widths = (
-        "Promise.all([...document.querySelectorAll('#detail img')].map(i => i.decode().then(() => i.naturalWidth)))"
+    assert page.locator("#detail canvas[aria-label='clip of the game']").count() == 1
+    assert page.locator("#detail canvas[aria-label='game screen']").count() == len(features[filmed]["top"])
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('#detail canvas')].every(canvas => {
+            const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+            return new Set(new Uint32Array(data.buffer)).size > 2;
+        })"""
     )
-    assert min(page.evaluate(widths)) > 0
-    assert page.locator("#detail img[alt='clip of the game']").count() == 1
+    screen = "document.querySelector('#detail canvas[aria-label='clip of the game']').toDataURL()"
+    first = page.evaluate(screen)
+    page.wait_for_function(f"first => {screen} !== first", arg=first)
     linked = next(i for i in living if features[i]["alike"])
     page.evaluate(f"show({linked})")
     page.click("#detail a >> nth=0")

@@ -11,8 +11,33 @@ from rl_interp.analysis.sae.concepts import of_states
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.sae.states import states_of
 from rl_interp.core.errors import UserError, unknown
+from rl_interp.core.files import write_json
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.sae import SAE, Features, Hypothesis, States
+
+
+def evaluate_claims(
+    fitted: LoadedSAE, texts: Sequence[str], states: int, count: int, progress: Progress = SILENT
+) -> dict[str, Any]:
+    """Test hypotheses, or, without any, `count` predictive features, and write the outcomes into the run.
+
+    Args:
+        texts: as `Hypothesis.parse` reads them.
+        states: held-out states to test on.
+    """
+    if texts:
+        found = {"features": evaluate_hypotheses(fitted, texts, states, progress)}
+    else:
+        found = evaluate_predictive_features(fitted, states, count, progress)
+    write_json(fitted.run.path / "analyses" / "hypotheses.json", found | {"made_from": fitted.made_from})
+    summary = {
+        name: {
+            "passed": sum(each["passed"] for each in outcomes),
+            "exceeds": sum(each["exceeds"] for each in outcomes) / len(outcomes),
+        }
+        for name, outcomes in found.items()
+    }
+    return {"run": str(fitted.run.path), "summary": summary, "outcomes": found["features"]}
 
 
 def evaluate_hypotheses(

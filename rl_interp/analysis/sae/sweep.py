@@ -1,4 +1,4 @@
-"""A sweep: dictionaries of many sizes on one agent, fitted from few passes over the data, measured and compared.
+"""A sweep: dictionaries of many sizes on one agent, fitted from few passes over the data, evaluated and compared.
 
 <sweep>/<hook>-<variant>-<latents>-k<k>-seed<seed>/   one dictionary's run; sae.json in it, its figures
         result.json  table.md  pareto.png
@@ -8,22 +8,25 @@ group by group. A kill loses about the last five minutes.
 """
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rl_interp.agents.load import load_agent
+from rl_interp.agents.load import Loaded, load_agent, new_run_path
+from rl_interp.analysis.playing import store_path
 from rl_interp.analysis.sae.evaluation import RECOVERED, metrics_json, play_spliced
-from rl_interp.analysis.sae.runs import fit_runs, load_sae, newest_step, parent_of
+from rl_interp.analysis.sae.runs import fit_runs, load_sae, newest_step, parent_of, require_held_out
 from rl_interp.analysis.sae.stability import stability
 from rl_interp.core import stats, tables
 from rl_interp.core.cluster import connect
 from rl_interp.core.errors import RunError
-from rl_interp.core.files import write_json
+from rl_interp.core.files import write_json, write_text
+from rl_interp.core.locks import writing
 from rl_interp.core.pictures import new_figure, save_figure
+from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
@@ -44,27 +47,66 @@ def name_of(hook: str, config: SAEConfig) -> str:
     return f"{hook}-{config.variant}-{config.latents}-k{config.k}-seed{config.seed}"
 
 
+def sweep(
+    loaded: Loaded,
+    hooks: Sequence[str],
+    configs: Sequence[SAEConfig],
+    name: str | None,
+    episodes: int = 0,
+    ray: str | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Fit and evaluate every configuration at every hook point; write figures, table and plot.
+
+    Args:
+        name: of the sweep, or a path; None for one made of the agent's.
+        episodes: whole episodes played through each dictionary; 0 for none.
+        ray: address of a Ray cluster, "local" for one on this machine, None to stay in this process.
+
+    Raises:
+        UserError: no cluster answers at the address.
+    """
+    for config in configs:
+        require_held_out(config)
+    stores = [ActivationStore(store_path(loaded.run, hook)) for hook in hooks]
+    path = new_run_path(name or f"{loaded.run.path.name}-sweep")
+    with writing(path):
+        if ray is None:
+            for store in stores:
+                fit_group(loaded, store, configs, path, episodes, progress)
+        else:
+            _on_ray(loaded, stores, configs, path, episodes, ray)
+        found = rows(path, [(store.hook, config) for store in stores for config in configs], [loaded, *stores])
+        write_json(path / "result.json", found)
+        write_text(path / "table.md", markdown(found))
+        plot = pareto(found, path / "pareto.png")
+    return {"run": str(path), "table": str(path / "table.md"), "plot": str(plot), "result": found}
+
+
 def fit_group(
-    run: str, checkpoint: int | None, store: Path, configs: Sequence[SAEConfig], path: Path, episodes: int
+    loaded: Loaded,
+    store: ActivationStore,
+    configs: Sequence[SAEConfig],
+    path: Path,
+    episodes: int,
+    progress: Progress = SILENT,
 ) -> None:
-    """Fit `configs` on one store side by side and measure each; what is there already is left as it is.
+    """Fit `configs` on one store side by side and evaluate each; what is there already is left as it is.
 
     Args:
         episodes: whole episodes played through each dictionary; 0 for none.
     """
-    opened = ActivationStore(store)
-    loaded = load_agent(run, checkpoint)
-    planned = {path / name_of(opened.hook, config): config for config in configs}
-    parent = parent_of(loaded, opened, None)
+    planned = {path / name_of(store.hook, config): config for config in configs}
+    parent = parent_of(loaded, store, None)
     missing = {at: config for at, config in planned.items() if not _is_measured(at, config, parent, episodes)}
     if missing:
-        fit_runs(loaded, opened, missing)
+        fit_runs(loaded, store, missing, progress=progress)
     known: dict[str, np.ndarray] = {}  # what does not depend on the dictionary is played once
     for at in missing:
-        fitted = load_sae(at)
+        fitted = load_sae(at, opened=(loaded, store), progress=progress)
         figures = metrics_json(fitted) | {"made_from": fitted.made_from}
         if episodes:
-            figures |= play_spliced(fitted, episodes, 1_000, 0.001, known)
+            figures |= play_spliced(fitted, episodes, 1_000, 0.001, known, progress)
             known = {name: np.array(v) for name, v in figures["returns"].items() if name != "spliced"}
         write_json(at / FIGURES, figures)
 
@@ -73,7 +115,7 @@ def _is_measured(at: Path, config: SAEConfig, parent: dict[str, Any], episodes: 
     """Whether the figures of this very fit are there, of so many episodes.
 
     Raises:
-        RunError: another fit is there.
+        RunError: a different fit is there.
     """
     step = newest_step(at, config, parent)
     if not step or not (at / FIGURES).exists():
@@ -86,43 +128,13 @@ def _is_measured(at: Path, config: SAEConfig, parent: dict[str, Any], episodes: 
     return not episodes or len(played) == episodes
 
 
-def run_sweep(
-    run: str,
-    checkpoint: int | None,
-    stores: Sequence[Path],
-    configs: Sequence[SAEConfig],
-    path: Path,
-    episodes: int,
-    ray: str | None,
-    progress: Callable[[int], None] = lambda done: None,
-) -> list[dict[str, Any]]:
-    """Fit and measure every configuration on every store; returns a row for each.
-
-    Args:
-        ray: address of a Ray cluster, "local" for one on this machine, None to stay in this process.
-
-    Raises:
-        UserError: no cluster answers at the address.
-    """
-    if ray is None:
-        for done, store in enumerate(stores):
-            fit_group(run, checkpoint, store, configs, path, episodes)
-            progress(done + 1)
-    else:
-        _on_ray(run, checkpoint, stores, configs, path, episodes, ray, progress)
-    hooks = [ActivationStore(store).hook for store in stores]
-    return rows(path, [(hook, config) for hook in hooks for config in configs])
-
-
 def _on_ray(
-    run: str,
-    checkpoint: int | None,
-    stores: Sequence[Path],
+    loaded: Loaded,
+    stores: Sequence[ActivationStore],
     configs: Sequence[SAEConfig],
     path: Path,
     episodes: int,
     address: str,
-    progress: Callable[[int], None],
 ) -> None:
     """One task for each store and as many of the configurations as make every core busy. The run, the stores and the
     sweep are read and written at the same absolute paths on every machine of the cluster."""
@@ -133,21 +145,23 @@ def _on_ray(
     try:
         cores = max(1, int(ray.cluster_resources().get("CPU", 1)))
         parts = min(len(configs), -(-cores // len(stores)))
-        task = ray.remote(fit_group).options(num_cpus=1, max_retries=2)
-        places = [(store.absolute(), configs[part::parts]) for store in stores for part in range(parts)]
-        agent = str(Run.open(run).path.absolute())
-        waiting = [task.remote(agent, checkpoint, store, each, path.absolute(), episodes) for store, each in places]
-        for done in range(len(waiting)):
-            finished, waiting = ray.wait(waiting)
-            ray.get(finished)
-            progress(done + 1)
+        task = ray.remote(_fit_group_at).options(num_cpus=1, max_retries=2)
+        places = [(store.path.absolute(), configs[part::parts]) for store in stores for part in range(parts)]
+        agent = str(loaded.run.path.absolute())
+        ray.get([task.remote(agent, loaded.step, store, each, path.absolute(), episodes) for store, each in places])
     except RayTaskError as error:
         raise RunError(f"a part of the sweep failed: {str(error.cause).splitlines()[0]}") from None
     finally:
         ray.shutdown()
 
 
-def rows(path: Path, planned: Sequence[tuple[str, SAEConfig]]) -> list[dict[str, Any]]:
+def _fit_group_at(run: str, step: int, store: Path, configs: Sequence[SAEConfig], path: Path, episodes: int) -> None:
+    fit_group(load_agent(run, step, "cpu"), ActivationStore(store), configs, path, episodes)
+
+
+def rows(
+    path: Path, planned: Sequence[tuple[str, SAEConfig]], opened: Iterable[Loaded | ActivationStore] = ()
+) -> list[dict[str, Any]]:
     """The figures of every dictionary; where a size has several seeds, their stability too, beside that of what
     nothing was fitted to."""
     found = []
@@ -157,7 +171,7 @@ def rows(path: Path, planned: Sequence[tuple[str, SAEConfig]]) -> list[dict[str,
         found.append(size | {"run": str(at)} | _read_figures(at / FIGURES))
     for of_size in _sizes(found).values():
         if len(of_size) > 1:
-            agreements, controls = stability([load_sae(row["run"]) for row in of_size])
+            agreements, controls = stability([load_sae(row["run"], opened=opened) for row in of_size])
             for row, agreement in zip(of_size, agreements, strict=True):
                 row |= {"stability": agreement} | {f"stability_of_{name}": value for name, value in controls.items()}
     return found
@@ -226,7 +240,7 @@ def _sizes(found: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], list[dict[s
 
 
 def pareto(found: Sequence[dict[str, Any]], path: Path) -> Path:
-    """FVU, and the return recovered where it was measured, against L0: a line for each kind and number of latents."""
+    """FVU, and the return recovered where it was measured, against L0: a line for each variant and size."""
     names = {"fvu": "variance unexplained (FVU)", "return_recovered": "share of the return recovered"}
     shown = [name for name in names if any(row.get(name) is not None for row in found)]
     figure, axes = new_figure(1, len(shown), 5.4 * len(shown), 4)

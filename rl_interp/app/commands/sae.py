@@ -1,19 +1,17 @@
 """Fit, evaluate and share sparse autoencoders and transcoders of a layer."""
 
-import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
 import tyro
 
-from rl_interp.agents.load import load_agent, new_run_path
-from rl_interp.analysis.playing import store_path
-from rl_interp.analysis.sae.evaluation import coverage_json, metrics_json, play_spliced
-from rl_interp.analysis.sae.hypotheses import evaluate_hypotheses, evaluate_predictive_features
-from rl_interp.analysis.sae.runs import fit_run, load_autoencoder, load_sae, open_pair, require_held_out, split
-from rl_interp.analysis.sae.sweep import grid, markdown, pareto, run_sweep
+from rl_interp.agents.load import load_agent
+from rl_interp.analysis.sae.comparison import compare, summary
+from rl_interp.analysis.sae.evaluation import evaluate_run, fit_new
+from rl_interp.analysis.sae.hypotheses import evaluate_claims
+from rl_interp.analysis.sae.report import build
+from rl_interp.analysis.sae.runs import load_autoencoder, load_sae
+from rl_interp.analysis.sae.sweep import grid, sweep
 from rl_interp.app.commands.flags import (
     Checkpoint,
     Cluster,
@@ -27,12 +25,10 @@ from rl_interp.app.commands.flags import (
     Share,
     optional,
 )
-from rl_interp.app.pages import build, compare, summary, write_page
-from rl_interp.core.errors import at_least_one
-from rl_interp.core.files import require_ours, write_json, write_text
-from rl_interp.core.locks import writing
-from rl_interp.core.store import ActivationStore
-from rl_interp.sae import SAEConfig, diagnose, pull, push, save
+from rl_interp.app.pages import write_page
+from rl_interp.app.progress import TERMINAL
+from rl_interp.core.files import require_ours
+from rl_interp.sae import SAEConfig, pull, push, save
 from rl_interp.sae.export import CONFIG, WEIGHTS
 
 
@@ -58,34 +54,7 @@ def sae_fit(
         checkpoint: Step of the agent's checkpoint; by default the newest.
         device: Device to fit on.
     """
-    require_held_out(config)
-    loaded = load_agent(run, checkpoint)
-    if to is None:
-        store, target, what = ActivationStore(store_path(loaded.run, hook)), None, f"sae-{hook}"
-    else:
-        (store, target), what = open_pair(*(store_path(loaded.run, at) for at in (hook, to))), f"transcoder-{hook}-{to}"
-    path = new_run_path(name or f"{loaded.run.path.name}-{what}-{config.latents}-k{config.k}-seed{config.seed}")
-    rows = np.sort(np.concatenate(split(store, config)))
-    if len(rows) < len(store):
-        left_out = f"{1 - len(rows) / len(store):.1%} of the samples are left out, as actions do nothing there"
-        print(f"{hook}: {left_out}; --uncontrollable keeps them.", file=sys.stderr)
-    elif not config.uncontrollable and "controllable" not in store.columns():
-        print(f"{hook}: the store does not tell in which samples actions do nothing; all are used.", file=sys.stderr)
-    diagnoses = {each.hook: diagnose(each, rows) for each in (store, target) if each is not None}
-    for at, found in diagnoses.items():
-        for sentence in (*found.warnings(config), *found.notes()):
-            print(f"{at}: {sentence}", file=sys.stderr)
-    samples, rate = fit_run(loaded, store, config, path, target, device)
-    fitted = load_sae(path, device)
-    metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnoses[store.hook]), "made_from": fitted.made_from}
-    write_json(path / "analyses" / "metrics.json", metrics)
-    if metrics.get("policy_kl", 0.0) is None:
-        print(
-            f"{store.hook}: spliced in, it leaves the agent no policy in some decisions, as where errors add up in a "
-            "memory; fit it on more samples, or with more latents.",
-            file=sys.stderr,
-        )
-    return {"run": str(path), "samples": samples, "samples_per_second": rate, **metrics}
+    return fit_new(load_agent(run, checkpoint, device), hook, to, config, name, device, TERMINAL)
 
 
 def sae_evaluate(
@@ -111,12 +80,8 @@ def sae_evaluate(
             episodes, which are played again.
         device: Device to compute on.
     """
-    at_least_one(episodes=episodes)
-    fitted = load_sae(run, device)
-    result = {"run": str(fitted.run.path), **metrics_json(fitted), **play_spliced(fitted, episodes, seed, epsilon)}
-    result |= {"coverage": coverage_json(fitted, random_network), "made_from": fitted.made_from}
-    write_json(fitted.run.path / "analyses" / "evaluation.json", result)
-    return result
+    fitted = load_sae(run, device, progress=TERMINAL)
+    return evaluate_run(fitted, episodes, seed, epsilon, random_network, TERMINAL)
 
 
 def sae_sweep(
@@ -150,17 +115,8 @@ def sae_sweep(
         name: Name of the sweep, or a path.
         checkpoint: Step of the agent's checkpoint; by default the newest.
     """
-    require_held_out(config)
-    loaded = load_agent(run, checkpoint)
-    stores = [ActivationStore(store_path(loaded.run, hook)).path for hook in hooks]
     configs = grid(config, variants, latents, ks, seeds)
-    path = new_run_path(name or f"{loaded.run.path.name}-sweep")
-    with writing(path):
-        found = run_sweep(run, checkpoint, stores, configs, path, episodes, ray)
-        write_json(path / "result.json", found)
-        write_text(path / "table.md", markdown(found))
-        plot = pareto(found, path / "pareto.png")
-    return {"run": str(path), "table": str(path / "table.md"), "plot": str(plot), "result": found}
+    return sweep(load_agent(run, checkpoint, "cpu"), hooks, configs, name, episodes, ray, TERMINAL)
 
 
 def sae_test(
@@ -182,20 +138,7 @@ def sae_test(
         states: Number of held-out states; about 256 at most for a layer with positions.
         count: Number of features to take where no hypotheses are given.
     """
-    fitted = load_autoencoder(run)
-    if hypotheses:
-        found = {"features": evaluate_hypotheses(fitted, hypotheses, states)}
-    else:
-        found = evaluate_predictive_features(fitted, states, count)
-    write_json(fitted.run.path / "analyses" / "hypotheses.json", found | {"made_from": fitted.made_from})
-    summary = {
-        name: {
-            "passed": sum(each["passed"] for each in outcomes),
-            "exceeds": sum(each["exceeds"] for each in outcomes) / len(outcomes),
-        }
-        for name, outcomes in found.items()
-    }
-    return {"run": str(fitted.run.path), "summary": summary, "outcomes": found["features"]}
+    return evaluate_claims(load_autoencoder(run, progress=TERMINAL), hypotheses, states, count, TERMINAL)
 
 
 def sae_push(
@@ -255,9 +198,9 @@ def sae_report(
             actions.
         maps: Number of these features to show a saliency map of.
     """
-    fitted = load_autoencoder(run)
+    fitted = load_autoencoder(run, progress=TERMINAL)
     path = output or fitted.run.path / "report.html"
-    write_page("report", build(fitted, top, clips, maps), path)
+    write_page("report", build(fitted, top, clips, maps, TERMINAL), path)
     return {"run": str(fitted.run.path), "report": str(path)}
 
 
@@ -277,8 +220,9 @@ def sae_compare(
         output: The file to write; by default comparison.html in the first run.
         top: Number of top frames for each feature, each from a different episode.
     """
-    first, second = load_autoencoder(run), load_autoencoder(other)
+    first = load_autoencoder(run, progress=TERMINAL)
+    second = load_autoencoder(other, opened=(first.agent, first.store), progress=TERMINAL)
     path = output or first.run.path / "comparison.html"
-    data = compare(first, second, top)
+    data = compare(first, second, top, TERMINAL)
     write_page("comparison", data, path)
     return {"run": str(first.run.path), "other": str(second.run.path), "page": str(path), **summary(data)}

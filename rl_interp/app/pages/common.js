@@ -34,11 +34,11 @@ function signed(values, labels, unit) {
 }
 const framed = (report, ...pictures) => el("div", {class: "frames" + (report.positions > 1 ? " large" : "")}, ...pictures);
 // Screens lie in sheets, one below the other. A row of a layer with positions is about a part of its screen, which is framed.
-async function draw(canvas, report, sample, row) {
+async function draw(node, report, sample, row) {
   const {height, width, places, sheets} = report.screens, [sheet, place] = places[sample];
   report.decoded ??= [];
   const image = await (report.decoded[sheet] ??= decoded("data:image/webp;base64," + sheets[sheet]));
-  const box = report.boxes[row % report.positions], context = canvas.getContext("2d");
+  const box = report.boxes[row % report.positions], context = node.getContext("2d");
   context.drawImage(image, 0, place*height, width, height, 0, 0, width, height);
   if (!box) return;
   const line = Math.max(1, Math.round(height / 128)), [left, top, right, bottom] = box;
@@ -53,10 +53,10 @@ function still(report, row) {
 }
 function clip(report, row, pace=100) {
   const node = canvas(report, "clip of the game"), samples = report.clips[row];
-  let at = 0, timer = null;
-  const next = () => { if (node.isConnected || !timer) draw(node, report, samples[at++ % samples.length], row); else clearInterval(timer); };
+  let at = 0;
+  const next = () => draw(node, report, samples[at++ % samples.length], row);
+  const timer = setInterval(() => node.isConnected ? next() : clearInterval(timer), pace);
   next();
-  timer = setInterval(next, pace);
   return node;
 }
 const frames = (f, report) => framed(report, f.top.map(t => el("figure", {}, still(report, t.frame),
