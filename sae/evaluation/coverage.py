@@ -2,17 +2,17 @@
 and all concepts from all features by a probe."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 from sklearn.decomposition import NMF, PCA, FastICA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from sklearn.preprocessing import MaxAbsScaler
 
 from rl_interp.core.errors import UserError
 from rl_interp.sae.data import sample_rows
@@ -61,14 +61,15 @@ def coverage(
 
 def coordinates(
     train: NDArray[np.float32], held_out: NDArray[np.float32], seed: int = 0
-) -> Mapping[str, tuple[Features, Features]]:
-    """What to hold a dictionary against: the raw neurons, and the components of PCA, ICA and, where no activation is
-    negative, NMF, fitted on the training rows. Each component counts in both signs, as its sign means nothing."""
+) -> Iterator[tuple[str, tuple[Features, Features]]]:
+    """What to hold a dictionary against, one after the other: the raw neurons, and the components of PCA, ICA and,
+    where no activation is negative, NMF, fitted on the training rows. Each component counts in both signs, as its sign
+    means nothing."""
     rng = np.random.default_rng(seed)
     sample = train[np.sort(rng.choice(len(train), min(_FITTED_ROWS, len(train)), replace=False))]
     strengths = np.linalg.svd(sample[:2048] - sample.mean(0), compute_uv=False)
     count = min(_COMPONENTS, int((strengths > _NEGLIGIBLE * strengths[0]).sum()))
-    found = {"neurons": (train, held_out)}
+    yield "neurons", both_signs(train, held_out)
     methods = {"PCA": PCA(count, random_state=seed), "ICA": FastICA(count, random_state=seed, max_iter=100, tol=1e-3)}
     if min(train.min(), held_out.min()) >= 0:
         methods["NMF"] = NMF(count, init="nndsvda", random_state=seed, max_iter=100, tol=1e-3)  # pyright: ignore[reportArgumentType]
@@ -76,8 +77,15 @@ def coordinates(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # as baselines they need not be exact
             method.fit(sample)
-            found[name] = (method.transform(train), method.transform(held_out))
-    return {name: both_signs(*both) for name, both in found.items()}
+            found = _transformed(method, train), _transformed(method, held_out)
+        yield name, both_signs(*found)
+
+
+def _transformed(method: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A part at a time: some methods copy what they are given in double precision."""
+    return np.concatenate(
+        [method.transform(part).astype(np.float32) for part in np.array_split(rows, 1 + len(rows) // 8192)]
+    )
 
 
 def both_signs(train: NDArray[np.floating], held_out: NDArray[np.floating]) -> tuple[Features, Features]:
@@ -92,20 +100,23 @@ def _best_f1(
 ) -> NDArray[np.float64]:
     """The pair of feature and threshold is chosen in training, among quantiles of its own positive activations."""
     thresholds = np.stack([train.quantile(q) for q in _QUANTILES])  # [Q, F]
-    chosen = np.stack([_f1(train, at, train_labels) for at in thresholds])  # [Q, F, C]
-    scored = np.stack([_f1(held_out, at, held_out_labels) for at in thresholds])
+    chosen, scored = _f1(train, thresholds, train_labels), _f1(held_out, thresholds, held_out_labels)  # [Q, F, C]
     concepts = chosen.shape[-1]
     best = chosen.reshape(-1, concepts).argmax(0)
     return scored.reshape(-1, concepts)[best, np.arange(concepts)]
 
 
 def _f1(features: Features, thresholds: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """`[F, C]`: 2 TP / (2 TP + FP + FN) of "above the threshold" as a detector."""
-    above = features.matrix()
-    above.data = (above.data >= np.repeat(thresholds, np.diff(above.indptr)).clip(min=1e-12)).astype(np.float64)
-    hits = above @ labels.astype(np.float64)
-    named = np.asarray(above.sum(1)).reshape(-1, 1)
-    return 2 * hits / np.maximum(named + labels.sum(0), 1)
+    """`[Q, F, C]`: 2 TP / (2 TP + FP + FN) of "above the threshold" as a detector, for thresholds `[Q, F]`."""
+    true, found = labels.astype(np.float64), np.empty((*thresholds.shape, labels.shape[1]))
+    for numbers, part in features.parts():
+        above = part.matrix()
+        values = above.data
+        for q, at in enumerate(thresholds[:, numbers]):
+            above.data = (values >= np.repeat(at, np.diff(above.indptr)).clip(min=1e-12)).astype(np.float64)
+            named = np.asarray(above.sum(1)).reshape(-1, 1)
+            found[q, numbers] = 2 * (above @ true) / np.maximum(named + labels.sum(0), 1)
+    return found
 
 
 def _probe(
@@ -115,9 +126,15 @@ def _probe(
     held_out_labels: NDArray[np.bool_],
     rows: int,
 ) -> NDArray[np.float64]:
+    """By an L2-penalised logistic regression for each concept, on some of the training rows; each feature is scaled by
+    its largest activation."""
     fitted = sample_rows(np.arange(train.samples), rows, np.random.default_rng(0))
-    scale = MaxAbsScaler().fit(_samples(train))
-    x, held = scale.transform(_samples(train)[fitted]), scale.transform(_samples(held_out))
+    largest = train.largest()
+    scale = diags_array(np.divide(1, largest, out=np.ones(len(largest)), where=largest > 0))
+    x, held = (
+        csr_array(each.astype(np.float64) @ scale)
+        for each in (train.at(fitted), held_out.at(np.arange(held_out.samples)))
+    )
     scores = []
     for concept in range(train_labels.shape[1]):
         labels = train_labels[fitted, concept]
@@ -127,8 +144,3 @@ def _probe(
         model = LogisticRegression(C=1.0, max_iter=200, tol=1e-3).fit(x, labels)
         scores.append(roc_auc_score(held_out_labels[:, concept], model.decision_function(held)))
     return np.array(scores)
-
-
-def _samples(features: Features) -> csr_array:
-    """`[N, F]`."""
-    return csr_array(features.matrix().T)

@@ -1,14 +1,18 @@
 """What each feature responds to: its statistics, its strongest moments, and the concepts it tells."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, vstack
 
 from rl_interp.core.errors import UserError
 from rl_interp.sae.encoding import Encoding
+
+_ENTRIES = 2_000_000
+"""Activations that are ranked or copied at a time: some ten bytes each on the way, wherever all together are many."""
 
 
 class Features:
@@ -52,6 +56,36 @@ class Features:
         shape = (self.d_sae, self.samples)
         return csr_array((self._value.astype(np.float64), self._sample.copy(), self._start.copy()), shape=shape)
 
+    def parts(self) -> "Iterator[tuple[slice, Features]]":
+        """The features a part at a time, with their numbers, for what takes memory for every entry."""
+        start = 0
+        while start < self.d_sae:
+            within = self._start[start] + _ENTRIES
+            end = max(start + 1, int(np.searchsorted(self._start, within, side="right")) - 1)
+            part = Features.__new__(Features)
+            part.samples, part.d_sae = self.samples, end - start
+            entries = slice(self._start[start], self._start[end])
+            part._start = self._start[start : end + 1] - self._start[start]
+            part._sample, part._value = self._sample[entries], self._value[entries]
+            yield slice(start, end), part
+            start = end
+
+    def largest(self) -> NDArray[np.float32]:
+        """`[F]`: the largest absolute activation of each feature, 0 for one that never fires."""
+        return np.array([np.abs(self.values(f)).max(initial=0) for f in range(self.d_sae)], np.float32)
+
+    def at(self, rows: NDArray[np.integer]) -> csr_array:
+        """`[n, F]`: the activations in some of the samples, which are in rising order."""
+        number = np.full(self.samples, -1, np.int32)
+        number[rows] = np.arange(len(rows))
+        found = []
+        for _, part in self.parts():
+            row = number[part._sample]
+            kept = row >= 0
+            starts = np.concatenate([[0], np.cumsum(kept)])[part._start]
+            found.append(csr_array((part._value[kept], row[kept], starts), shape=(part.d_sae, len(rows))))
+        return csr_array(vstack(found, format="csr").T)
+
     def counts(self) -> NDArray[np.int64]:
         """`[F]`: samples in which each feature fires."""
         return np.diff(self._start)
@@ -81,12 +115,14 @@ class Features:
         """
         if len(labels) != self.samples:
             raise UserError(f"{len(labels)} labels given for {self.samples} samples; give one row of labels a sample.")
-        # The rank-sum form: ranks of the silent samples, all tied, are the base, so that only the others are summed.
-        ranks, silent_rank = self._ranks()
-        positives = labels.sum(0).astype(np.float64)
+        positives, true = labels.sum(0).astype(np.float64), labels.astype(np.float64)
         negatives = len(labels) - positives
-        matrix = csr_array((ranks, self._sample, self._start), shape=(self.d_sae, self.samples))
-        rank_sum = matrix @ labels.astype(np.float64) + silent_rank[:, None] * positives
+        rank_sum = np.empty((self.d_sae, labels.shape[1]))
+        for numbers, part in self.parts():
+            # The rank-sum form: the silent samples' rank, all tied, is the base, so that only the others are summed.
+            ranks, silent_rank = part._ranks()
+            matrix = csr_array((ranks, part._sample, part._start), shape=(part.d_sae, part.samples))
+            rank_sum[numbers] = matrix @ true + silent_rank[:, None] * positives
         with np.errstate(invalid="ignore", divide="ignore"):
             return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
 

@@ -276,7 +276,7 @@ def test_either_split_may_hold_the_only_negative_value(negative):
     rng = np.random.default_rng(0)
     splits = [np.abs(rng.normal(size=(300, 3))).astype(np.float32) for _ in range(2)]
     splits[negative][0, 0] = -0.1
-    found = coordinates(*splits)
+    found = dict(coordinates(*splits))
     assert "NMF" not in found
     for features in found.values():
         assert features[0].d_sae == features[1].d_sae == 6
@@ -287,14 +287,14 @@ def test_coordinates_count_in_both_signs_and_find_mixed_sources():
     rng = np.random.default_rng(0)
     sources = rng.exponential(size=(3000, 4)) * (rng.random((3000, 4)) < 0.3)
     x = (sources @ rng.normal(size=(4, 10))).astype(np.float32)
-    found = coordinates(x[:2000], x[2000:])
+    found = dict(coordinates(x[:2000], x[2000:]))
     assert set(found) == {"neurons", "PCA", "ICA"}  # NMF needs activations without a sign
     assert found["PCA"][0].d_sae == 2 * 4  # as many as the data has directions
     labels = sources > 0
     ica = coverage(*found["ICA"], labels[:2000], labels[2000:])
     neurons = coverage(*found["neurons"], labels[:2000], labels[2000:])
     assert ica.auroc.min() > 0.95 > neurons.auroc.mean()
-    assert "NMF" in coordinates(np.abs(x[:2000]), np.abs(x[2000:]))
+    assert "NMF" in dict(coordinates(np.abs(x[:2000]), np.abs(x[2000:])))
 
 
 def test_clamping_through_the_head_equals_clamping_by_hook(conv_agent, conv_obs):
