@@ -1,4 +1,4 @@
-"""What a dictionary is held against: a random one, and the coordinates that other methods find."""
+"""What a dictionary is held against: a random one."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ _ROWS = 4096
 
 
 def random_dictionary(data: Activations, config: SAEConfig, rows: NDArray[np.integer]) -> SAE:
-    """A dictionary of the same kind and size behind the same whitening, as it starts from random directions."""
+    """A dictionary of the same variant and size behind the same whitening, as it starts from random directions."""
     rows = sample_rows(rows, max(_ROWS, config.latents), np.random.default_rng(config.data_seed))
     random = replace(config, start="random")
     return Trainer(Feed(ArrayActivations(data.read(rows)), random), random).sae()

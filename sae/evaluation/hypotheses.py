@@ -1,4 +1,4 @@
-"""Claims about features, put to the test: "feature 12 held high makes RIGHT more likely".
+"""Claims about features, tested: "feature 12 held high makes RIGHT more likely".
 
 A hypothesis is about what the agent does, so it is tested by intervening: on held-out states the feature is set to a
 value, everything else left as it is, and the probability of the actions is compared with what it was, and with what
@@ -56,7 +56,7 @@ class Hypothesis:
         """From e.g. `12 high: LEFT,UPLEFT less`; `feature_of` names the feature of what is no number, a concept.
 
         Raises:
-            UserError: another form, or an unknown action.
+            UserError: a different form, or an unknown action.
         """
         match = _FORM.fullmatch(text)
         if not match:

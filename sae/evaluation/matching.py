@@ -14,7 +14,7 @@ from rl_interp.sae.evaluation.features import Features
 
 @dataclass(frozen=True)
 class Matching:
-    """Of a dictionary's F features with another's G."""
+    """A dictionary's F features matched with the G of another."""
 
     correlation: NDArray[np.float64]
     """`[F, G]`: Pearson's, of activations over the samples; 0 with a feature that never fires."""

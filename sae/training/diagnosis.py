@@ -54,7 +54,7 @@ class Diagnosis:
         if len(self.constant) > _MANY * self.width:
             found.append(f"{len(self.constant)} of {self.width} dimensions never vary, such as {self.constant[0]}.")
         if len(self.duplicates) > _MANY * self.width:
-            found.append(f"{len(self.duplicates)} of {self.width} dimensions repeat another one.")
+            found.append(f"{len(self.duplicates)} of {self.width} dimensions repeat a different one.")
         return found
 
 

@@ -97,25 +97,30 @@ class Trainer:
             group["lr"] = group["peak"] * self._schedule()
         x, y = self.feed.next() if batch is None else batch
         losses = self.variant.losses(x, y, self.feed.out.variance)
+        # Dead latents get a gradient from what the living ones leave over: of the reconstruction they have none.
         loss, dead = losses.loss, self.dead_latents
         if self.config.aux_k and len(dead):
             loss = loss + self.config.aux_coefficient * self.aux_loss(x, losses.residual, dead)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        # Directions keep unit norm, or activations could shrink, and with them a penalty, while directions grow.
         self._remove_parallel_gradient()
         self.optimizer.step()
         with torch.no_grad():
             self.variant.decoder.div_(self.variant.decoder.norm(dim=1, keepdim=True))
+        # Counted in samples rather than updates, so that "dead" means the same for every batch size.
         self.silent.add_(len(x)).masked_fill_(losses.fired, 0)
         windows = self.samples // self._window
         self.samples += len(x)
         self.updates += 1
+        # Once a window, and not while the step size rises or falls: what starts again needs whole steps to settle.
         if self.config.resample and self.samples // self._window > windows and self._schedule() == 1:
             self._resample(x, losses.residual)
         return losses
 
     def aux_loss(self, x: Tensor, residual: Tensor, dead: Tensor) -> Tensor:
-        """The share of `residual [N, D_out]` that the `aux_k` strongest of the latents `dead` leave unexplained."""
+        """The share of `residual [N, D_out]` that the `aux_k` strongest of the latents `dead` leave unexplained: AuxK,
+        normalised by what there is to explain."""
         variant, nothing = self.variant, residual.new_zeros(residual.shape[1])
         k = min(self.config.aux_k, len(dead))
         pairs, pre = variant.kernel.top_rows(x, variant.encoder[dead], variant.b_enc[dead], k)
@@ -198,7 +203,7 @@ class Trainer:
         """Take up a fit where `state_dict` saw it.
 
         Raises:
-            UserError: the state is of another variant, other latents or another width.
+            UserError: the state is of a different variant, number of latents or width.
         """
         state = copy.deepcopy(state)  # the optimiser would go on to write into it
         if "kind" in state:  # of an earlier version

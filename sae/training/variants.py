@@ -27,7 +27,7 @@ class Losses:
     loss: Tensor
     fvu: Tensor
     """Share of the whitened target's variance unexplained; of all the data's variance, as a short batch has little.
-    Whitening evens out what is loud, so it is not the FVU of raw activations, which `sae.evaluate` gives."""
+    Whitening evens out outlier dimensions, so it is not the FVU of raw activations, which `sae.evaluate` gives."""
     l0: float
     """Latents active in a sample, mean."""
     residual: Tensor

@@ -22,7 +22,7 @@ _NEGLIGIBLE = 1e-7
 
 
 _WIDEST = 8192
-"""Inputs whose covariance is worked out: half a gigabyte, and about a minute for its eigenvalues."""
+"""Inputs whose covariance is computed: half a gigabyte, and about a minute for its eigenvalues."""
 
 
 def check_width(width: int) -> None:
