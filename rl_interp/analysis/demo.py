@@ -59,8 +59,9 @@ def demo(
         seen, rate = fit_run(loaded, store, config, output / "sae", progress=progress)
         fitted = load_sae(output / "sae", opened=(loaded, store), progress=progress)
         known = {"original": scores.returns}
-        fitted.encoding  # made for the report, and of use to the metrics  # noqa: B018
-        measured = metrics_json(fitted) | play_spliced(fitted, episodes, **played, known=known, progress=progress)
+        measured = metrics_json(fitted, fitted.encoding) | play_spliced(
+            fitted, episodes, **played, known=known, progress=progress
+        )
         write_json(output / "sae" / "analyses" / "evaluation.json", measured | {"made_from": fitted.made_from})
         video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", steps, 75, seed, progress=progress)
         report = render(build(fitted, progress=progress), output / "report.html")

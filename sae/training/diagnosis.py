@@ -54,7 +54,7 @@ class Diagnosis:
         if len(self.constant) > _MANY * self.width:
             found.append(f"{len(self.constant)} of {self.width} dimensions never vary, such as {self.constant[0]}.")
         if len(self.duplicates) > _MANY * self.width:
-            found.append(f"{len(self.duplicates)} of {self.width} dimensions repeat a different one.")
+            found.append(f"{len(self.duplicates)} of {self.width} dimensions repeat another one.")
         return found
 
 
@@ -74,7 +74,9 @@ def diagnose(data: Activations, rows: NDArray[np.integer] | None = None) -> Diag
     centred = values - mean
     varies = np.ptp(values, axis=0) > 0
     if not varies.any():
-        raise UserError("every activation is the same, so there is nothing to decompose; choose another hook point.")
+        raise UserError(
+            "every activation is the same, so there is nothing to decompose; choose a different hook point."
+        )
     covariance = centred.T @ centred / len(values)
     eigenvalues = np.linalg.eigvalsh(covariance).clip(0)
     deviation = np.sqrt(np.diag(covariance))

@@ -12,7 +12,7 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from rl_interp.analysis.sae.evaluation import RECOVERED
-from rl_interp.analysis.sae.sweep import _is_measured, markdown
+from rl_interp.analysis.sae.sweep import _is_evaluated, markdown
 from rl_interp.core.files import write_json
 from rl_interp.core.run import Run
 from rl_interp.sae import SAEConfig, TopK
@@ -68,7 +68,7 @@ def test_figures_of_a_fit_that_was_begun_anew_are_not_taken_for_the_new_ones(tmp
         ({"made_from": {"dictionary_sha256": "0" * 64}}, False),
     ):
         write_json(run.path / "sae.json", figures | made_from)
-        assert _is_measured(run.path, config, parent, episodes) == measured
+        assert _is_evaluated(run.path, config, parent, episodes) == measured
 
 
 def test_the_tables_interval_is_of_the_mean_over_seeds_which_differ():

@@ -1,1 +1,1 @@
-"""Autoencoders as runs: fitted on an agent's activations, measured on the agent, swept over sizes."""
+"""Autoencoders as runs: fitted on an agent's activations, evaluated on the agent, swept over sizes."""

@@ -32,7 +32,7 @@ from rl_interp.saliency import randomised
 COMPARED = 8192
 """Held-out states whose preferences are compared with those through the autoencoder."""
 RECOVERED = {"return_recovered": "zero", "return_recovered_mean": "mean", "return_recovered_resample": "resample"}
-"""Shares of the return recovered, and the ablation that each is measured against."""
+"""Shares of the return recovered, and the ablation that each is relative to."""
 _BANK = 1024
 """Training states from which resample ablation draws."""
 
@@ -100,53 +100,48 @@ def evaluate_run(
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Everything that `metrics_json`, `play_spliced` and `coverage_json` give, written into the run."""
-    coverage = coverage_json(fitted, random_network, progress)  # first, as it makes the encoding that the metrics use
     result = {
         "run": str(fitted.run.path),
-        **metrics_json(fitted),
+        **metrics_json(fitted, fitted.encoding),
         **play_spliced(fitted, episodes, seed, epsilon, progress=progress),
-        "coverage": coverage,
+        "coverage": coverage_json(fitted, random_network, progress),
         "made_from": fitted.made_from,
     }
     write_json(fitted.run.path / "analyses" / "evaluation.json", result)
     return result
 
 
-def metrics_json(fitted: LoadedSAE) -> dict[str, Any]:
+def metrics_json(fitted: LoadedSAE, encoding: Encoding | None = None) -> dict[str, Any]:
     """Reconstruction and use of latents on held-out episodes, and what the splice does to the policy there.
 
-    Rows are encoded as they are read, without keeping them in memory, unless `fitted.encoding` was made already.
+    Args:
+        encoding: of `fitted.rows`, where there is one; else rows are encoded as they are read, and not kept in memory.
     """
-    train, held_out = (_figures(fitted, rows) for rows in (fitted.train_rows, fitted.held_out_rows))
+
+    def known(rows: NDArray[np.integer]) -> Encoding | None:
+        return encoding and encoding.take(np.searchsorted(fitted.rows, rows))
+
+    def figures(rows: NDArray[np.integer]) -> Metrics:
+        return sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target, encoding=known(rows))
+
+    rows = fitted.held_out_rows
+    train, held_out = figures(fitted.train_rows), figures(rows)
     # Of all the data, so that a rare feature is not called dead, and there are enough to call one ultra-rare.
     everywhere = sae_package.density_shares(train.fired + held_out.fired, len(fitted.rows))
+    episodes = fitted.store.column("episode", rows)
+    shares = sae_package.generality(fitted.sae, fitted.store, rows, episodes, encoding=known(rows))
+    living = shares[shares > 0]
+    once = living * len(np.unique(episodes)) < 1.5
     return {
         **{name: value for name, value in asdict(held_out).items() if name not in ("samples", "fired")},
         "dead_fraction": everywhere["dead_fraction"],
         "ultra_rare_fraction": everywhere["ultra_rare_fraction"],
         "train_fvu": train.fvu,
-        **_generality(fitted),
+        # Of the held-out episodes, the share in which a latent fires; and how many latents fire in a single one.
+        "generality": float(living.mean()),
+        "one_episode_fraction": float(once.mean()),
         **_policy_error(fitted),
     }
-
-
-def _figures(fitted: LoadedSAE, rows: NDArray[np.integer]) -> Metrics:
-    return sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target, encoding=_known(fitted, rows))
-
-
-def _known(fitted: LoadedSAE, rows: NDArray[np.integer]) -> Encoding | None:
-    return fitted.encoded(rows) if "encoding" in vars(fitted) else None
-
-
-def _generality(fitted: LoadedSAE) -> dict[str, float]:
-    """Of the latents that fire in held-out episodes: the share of these in which each fires, and how many fire in a
-    single one."""
-    rows = fitted.held_out_rows
-    episodes = fitted.store.column("episode", rows)
-    shares = sae_package.generality(fitted.sae, fitted.store, rows, episodes, encoding=_known(fitted, rows))
-    living = shares[shares > 0]
-    once = living * len(np.unique(episodes)) < 1.5
-    return {"generality": float(living.mean()), "one_episode_fraction": float(once.mean())}
 
 
 @torch.no_grad()
@@ -220,7 +215,7 @@ def play_spliced(
     """Returns of whole episodes: as trained (`original`), with the dictionary spliced in, and with the layer that it
     predicts ablated; and the share of what ablation loses that the dictionary recovers, against each of its forms.
 
-    `known` spares conditions whose returns were measured already, under the same seed and epsilon.
+    `known` has the returns of conditions that were played already, under the same seed and epsilon.
     """
     conditions: dict[str, list[Intervention]] = {
         "original": [],

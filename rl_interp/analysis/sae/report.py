@@ -74,7 +74,7 @@ def build(
         "actions": list(fitted.agent.env.action_names),
         "preferences": "Q-value" if fitted.agent.has_q_values else "logit",
         "linear_head": fitted.agent.agent.hook_points[fitted.hook].head is not None,
-        "metrics": metrics_json(fitted),
+        "metrics": metrics_json(fitted, fitted.encoding),
         "evaluation": _evaluation(fitted, progress),
         "concepts": _concepts(fitted, known, detectors),
         "features": features,

@@ -217,7 +217,7 @@ def require_held_out(config: SAEConfig) -> None:
     """Raise a `UserError` where no episodes would be left to measure a dictionary on."""
     if not config.held_out:
         raise UserError(
-            "held_out=0 given; a dictionary is measured on episodes that it was not fitted to: give a share above 0."
+            "held_out=0 given; a dictionary is evaluated on episodes that it was not fitted to: give a share above 0."
         )
 
 
@@ -367,15 +367,15 @@ def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int
     known = {name: value for name, value in parent.items() if name in theirs or name not in _DIGESTS}
     if replaced := _replaced(theirs, parent):
         raise RunError(
-            f"{path} already holds a fit to what {replaced[0]} was before it was replaced; give another name with --as."
+            f"{path} already holds a fit to what {replaced[0]} was before it was replaced; give another name with --name."
         )
     if run.meta["kind"] != "sae":
-        raise RunError(f"{path} already holds a run of kind {run.meta['kind']!r}; give another name with --as.")
+        raise RunError(f"{path} already holds a run of kind {run.meta['kind']!r}; give another name with --name.")
     recorded, given = (
         {"parent": of} | to_plain(settings) for of, settings in ((theirs, _config(run)), (known, config))
     )
     if other := differences(recorded, given):
-        raise RunError(f"{path} already holds a fit of which {other}; give that, or another name with --as.")
+        raise RunError(f"{path} already holds a fit of which {other}; give that, or another name with --name.")
     return run.checkpoint_steps()[-1]
 
 

@@ -24,7 +24,7 @@ def stability(fits: Sequence[LoadedSAE]) -> tuple[list[float], dict[str, float]]
     the data vary, as fits start, and `random` ones, which point everywhere.
 
     Compared are the decoder's directions of living latents where they were fitted, behind the whitening: in the raw
-    activations a few loud dimensions make any two directions alike.
+    activations a few outlier dimensions make any two directions alike.
 
     Args:
         fits: two or more, of one store, split and ridge.

@@ -98,7 +98,7 @@ def fit_group(
     """
     planned = {path / name_of(store.hook, config): config for config in configs}
     parent = parent_of(loaded, store, None)
-    missing = {at: config for at, config in planned.items() if not _is_measured(at, config, parent, episodes)}
+    missing = {at: config for at, config in planned.items() if not _is_evaluated(at, config, parent, episodes)}
     if missing:
         fit_runs(loaded, store, missing, progress=progress)
     known: dict[str, np.ndarray] = {}  # what does not depend on the dictionary is played once
@@ -111,7 +111,7 @@ def fit_group(
         write_json(at / FIGURES, figures)
 
 
-def _is_measured(at: Path, config: SAEConfig, parent: dict[str, Any], episodes: int) -> bool:
+def _is_evaluated(at: Path, config: SAEConfig, parent: dict[str, Any], episodes: int) -> bool:
     """Whether the figures of this very fit are there, of so many episodes.
 
     Raises:
