@@ -58,16 +58,14 @@ def demo(
         store = collect_store(loaded, "fc.post", samples, output / "activations" / "fc.post", seed, progress=progress)
         seen, rate = fit_run(loaded, store, config, output / "sae", progress=progress)
         fitted = load_sae(output / "sae", opened=(loaded, store), progress=progress)
-        known = {"original": scores.returns}
-        measured = metrics_json(fitted, fitted.encoding) | play_spliced(
-            fitted, episodes, **played, known=known, progress=progress
-        )
-        write_json(output / "sae" / "analyses" / "evaluation.json", measured | {"made_from": fitted.made_from})
+        figures = metrics_json(fitted, fitted.encoding)
+        figures |= play_spliced(fitted, episodes, **played, known={"original": scores.returns}, progress=progress)
+        write_json(output / "sae" / "analyses" / "evaluation.json", figures | {"made_from": fitted.made_from})
         video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", steps, 75, seed, progress=progress)
         report = render(build(fitted, progress=progress), output / "report.html")
         result = {
             "agent": loaded.source | scores_json(scores, loaded.env, **played),
-            "sae": {"run": str(fitted.run.path), "samples": seen, "samples_per_second": rate} | measured,
+            "sae": {"run": str(fitted.run.path), "samples": seen, "samples_per_second": rate} | figures,
             "saliency": video,
             "paths": {"report": str(report), "video": video["video"]},
             "seconds": time.perf_counter() - started,

@@ -67,7 +67,7 @@ class Whitening:
         variances, components = np.linalg.eigh(about.T @ about / len(values))
         if not np.any(values != values[0]):
             raise UserError(
-                "every activation is the same, so there is nothing to decompose; choose a different hook point."
+                "every activation is the same, so there is nothing to decompose; choose another hook point."
             )
         varies = variances.sum() - (0.0 if centre else np.square(mean).sum())
         kept = variances > _NEGLIGIBLE * (variances[-1] if centre else varies)  # however far the mean is

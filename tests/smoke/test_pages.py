@@ -188,7 +188,7 @@ def test_a_report_can_be_sorted_searched_filtered_and_clicked(report, opened, tm
             return new Set(new Uint32Array(data.buffer)).size > 2;
         })"""
     )
-    screen = "document.querySelector('#detail canvas[aria-label='clip of the game']').toDataURL()"
+    screen = """document.querySelector("#detail canvas[aria-label='clip of the game']").toDataURL()"""
     first = page.evaluate(screen)
     page.wait_for_function(f"first => {screen} !== first", arg=first)
     linked = next(i for i in living if features[i]["alike"])

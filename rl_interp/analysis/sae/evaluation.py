@@ -119,7 +119,7 @@ def metrics_json(fitted: LoadedSAE, encoding: Encoding | None = None) -> dict[st
     """
 
     def known(rows: NDArray[np.integer]) -> Encoding | None:
-        return encoding and encoding.take(np.searchsorted(fitted.rows, rows))
+        return None if encoding is None else encoding.take(np.searchsorted(fitted.rows, rows))
 
     def figures(rows: NDArray[np.integer]) -> Metrics:
         return sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target, encoding=known(rows))

@@ -367,7 +367,8 @@ def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int
     known = {name: value for name, value in parent.items() if name in theirs or name not in _DIGESTS}
     if replaced := _replaced(theirs, parent):
         raise RunError(
-            f"{path} already holds a fit to what {replaced[0]} was before it was replaced; give another name with --name."
+            f"{path} already holds a fit to what {replaced[0]} was before it was replaced; give another name with "
+            "--name."
         )
     if run.meta["kind"] != "sae":
         raise RunError(f"{path} already holds a run of kind {run.meta['kind']!r}; give another name with --name.")
