@@ -7,6 +7,7 @@
 Written by streaming and read by memory map: neither collecting nor fitting needs the data in memory.
 """
 
+import mmap
 import os
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -192,6 +193,7 @@ class ActivationStore:
             mine = np.flatnonzero(shard_of == shard)
             flat = self._shards[shard].reshape(self._shards[shard].shape[0], self.width, self.positions)
             out[mine] = flat[samples[mine] - self._starts[shard], :, position[mine]]
+            _let_go(self._shards[shard])
         return out
 
     def locate(self, row: int) -> str:
@@ -200,6 +202,14 @@ class ActivationStore:
         shard = int(np.searchsorted(self._starts, sample, side="right") - 1)
         at = f", position {position}" if self.positions > 1 else ""
         return f"{self.path / self.manifest['shards'][shard]['file']}, row {sample - self._starts[shard]}{at},"
+
+
+def _let_go(shard: NDArray[Any]) -> None:
+    """Pages that were read count as this process's memory as long as they are mapped; the system keeps them anyway,
+    while it has room."""
+    mapped = getattr(shard, "_mmap", None)
+    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _read_manifest(store: Path) -> dict[str, Any]:

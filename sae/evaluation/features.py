@@ -15,6 +15,10 @@ _ENTRIES = 2_000_000
 """Activations that are ranked or copied at a time: some ten bytes each on the way, wherever all together are many."""
 
 
+_AT_ONCE = 256
+"""Features that are compared with all others at a time."""
+
+
 class Features:
     """The active samples of every feature, from an encoding: features in rows, as in a CSR matrix.
 
@@ -164,19 +168,21 @@ class Neighbour:
 def neighbours(features: Features, count: int = 5) -> list[list[Neighbour]]:
     """For each feature the `count` whose activations are most like its own, most alike first; features that never fire
     have none."""
-    matrix = features.matrix()
+    matrix, counts = features.matrix(), features.counts()
+    fired = csr_array((np.sign(matrix.data), matrix.indices, matrix.indptr), shape=matrix.shape)
     norms = np.sqrt(np.asarray(matrix.multiply(matrix).sum(1)).ravel())
-    fired = matrix.copy()
-    fired.data = np.sign(matrix.data)
-    alike = (matrix @ matrix.T).tocsr()
-    both, counts = (fired @ fired.T).tocsr(), features.counts()
-    found = []
-    for f in range(features.d_sae):
-        others, products = (part[alike.indptr[f] : alike.indptr[f + 1]] for part in (alike.indices, alike.data))
-        cosine = products / (norms[f] * norms[others])
-        order = [i for i in np.argsort(-cosine, kind="stable")[: count + 1] if others[i] != f][:count]
-        shared = both[[f]].toarray()[0] if order else np.empty(0)
-        found.append([Neighbour(int(others[i]), float(cosine[i]), float(shared[others[i]] / counts[f])) for i in order])
+    found: list[list[Neighbour]] = []
+    for start in range(0, features.d_sae, _AT_ONCE):  # of all pairs together, most of which share samples, are too many
+        of_part = slice(start, start + _AT_ONCE)
+        products, shared = (matrix[of_part] @ matrix.T).toarray(), (fired[of_part] @ fired.T).toarray()
+        for f, product, both in zip(range(start, features.d_sae), products, shared, strict=False):
+            others = np.flatnonzero(product)
+            others = others[others != f]
+            cosine = product[others] / (norms[f] * norms[others])
+            nearest = np.argsort(-cosine, kind="stable")[:count]
+            found.append(
+                [Neighbour(int(others[i]), float(cosine[i]), float(both[others[i]] / counts[f])) for i in nearest]
+            )
     return found
 
 

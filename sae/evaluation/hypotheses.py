@@ -22,7 +22,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from rl_interp.core.errors import UserError, unknown
@@ -200,6 +199,8 @@ def _episode_means(values: Tensor, episodes: NDArray[np.integer]) -> NDArray[np.
 
 def students_over_controls(differences: NDArray[np.float64]) -> tuple[float, float]:
     """The middle 95% of `[C, E]`, whose rows are equally likely and each known as well as its mean over episodes is."""
+    from scipy import stats  # takes long to import
+
     episodes = differences.shape[1]
     error = differences.std(1, ddof=1, keepdims=True) / np.sqrt(episodes)
     draws = differences.mean(1, keepdims=True) + error * stats.t.ppf(_T, episodes - 1)

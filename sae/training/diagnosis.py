@@ -74,9 +74,7 @@ def diagnose(data: Activations, rows: NDArray[np.integer] | None = None) -> Diag
     centred = values - mean
     varies = np.ptp(values, axis=0) > 0
     if not varies.any():
-        raise UserError(
-            "every activation is the same, so there is nothing to decompose; choose another hook point."
-        )
+        raise UserError("every activation is the same, so there is nothing to decompose; choose another hook point.")
     covariance = centred.T @ centred / len(values)
     eigenvalues = np.linalg.eigvalsh(covariance).clip(0)
     deviation = np.sqrt(np.diag(covariance))

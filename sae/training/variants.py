@@ -1,6 +1,7 @@
 """What tells the variants of sparse dictionaries apart while they are fitted: which latents are active, and the loss.
 
-All share an encoder, a decoder and one trainer; each becomes a `TopK` or a `JumpReLU` when it is done. Data are
+All share an encoder, a decoder and one trainer; each becomes a `TopK` or a `JumpReLU` when it is done. A new one is a
+subclass of `Variant`, an entry in `VARIANTS`, and its name among those of `SAEConfig.variant`. Data are
 whitened: `x [N, D]` and a target `y [N, D_out]`, which in an autoencoder is x itself.
 
 Shape letters: N samples, F latents, D width, P active pairs.

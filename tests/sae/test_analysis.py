@@ -28,6 +28,7 @@ from rl_interp.sae import (
     direct_effects,
     encode_rows,
     evaluate,
+    generality,
     integrated_effects,
     load,
     match_concepts,
@@ -40,6 +41,7 @@ from rl_interp.sae import (
     splice,
     split_by_episode,
 )  # fmt: skip
+from rl_interp.sae.evaluation import features as features_module
 
 
 def filled(sae: SAE, seed=0) -> SAE:
@@ -107,6 +109,32 @@ def test_metrics_are_their_definitions(x, sae):
     assert got.dense_fraction == pytest.approx((density > 0.1).mean())
     assert got.dense_50_fraction == pytest.approx((density > 0.5).mean())
     np.testing.assert_allclose(encode_rows(sae, ArrayActivations(x), np.arange(400)).density(), density)
+
+
+@pytest.mark.parametrize("sae", [make(), make_jump()])
+def test_figures_from_an_encoding_are_those_from_the_rows(x, sae):
+    data, rows, episodes = ArrayActivations(x), np.arange(400)[::3], np.arange(400)[::3] // 50
+    encoding = encode_rows(sae, data, np.arange(400)).take(rows)
+    np.testing.assert_array_equal(encoding.dense(), encode_rows(sae, data, rows).dense())
+    wanted, got = (evaluate(sae, data, rows, batch=64, encoding=each) for each in (None, encoding))
+    np.testing.assert_array_equal(got.fired, wanted.fired)
+    assert got.fvu == pytest.approx(wanted.fvu, rel=1e-6)
+    assert (got.l0, got.dense_fraction) == (wanted.l0, wanted.dense_fraction)
+    np.testing.assert_array_equal(
+        generality(sae, data, rows, episodes, encoding=encoding), generality(sae, data, rows, episodes)
+    )
+
+
+def test_features_scored_in_parts_are_scored_as_all_together(x, monkeypatch):
+    encoding, labels = encode_rows(make(), ArrayActivations(x), np.arange(400)), x[:, :3] > 0
+    features, some = Features(encoding), np.arange(400)[::7]
+    whole = features.auroc(labels), features.at(some).toarray()
+    np.testing.assert_array_equal(whole[1], encoding.dense()[some])
+    np.testing.assert_array_equal(features.largest(), encoding.dense().max(0))
+    monkeypatch.setattr(features_module, "_ENTRIES", 150)
+    assert len(list(features.parts())) > 3
+    np.testing.assert_allclose(features.auroc(labels), whole[0], atol=1e-12)
+    np.testing.assert_array_equal(features.at(some).toarray(), whole[1])
 
 
 def test_the_splices_error_is_zero_for_the_same_and_one_for_the_mean():
