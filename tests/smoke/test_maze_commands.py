@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from selection import in_full
 
 from rl_interp.analysis.sae.runs import load_sae

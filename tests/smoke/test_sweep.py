@@ -35,7 +35,9 @@ def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
     assert all(row["fvu"] > 0 and set(row["controls"]) == {"original", "spliced", *RECOVERED.values()} for row in rows)
     for pair in (rows[:2], rows[2:]):  # the decoder before whitening is folded in; two epochs
         states = [Run.open(row["run"]).load_state() for row in pair]
-        first, second = (state["variant"]["decoder"][state["silent"] < state["samples"] / 2].numpy() for state in states)
+        first, second = (
+            state["variant"]["decoder"][state["silent"] < state["samples"] / 2].numpy() for state in states
+        )
         cosines = first @ second.T
         matched = cosines[linear_sum_assignment(-cosines)].mean()
         assert [row["stability"] for row in pair] == pytest.approx([matched, matched], rel=1e-3)
