@@ -42,6 +42,11 @@ def test_scores_say_under_which_protocol_they_were_played(loaded):
     assert (found["protocol"]["seed"], found["protocol"]["epsilon"], found["protocol"]["max_side"]) == (3, 0.0, 11)
 
 
+def test_scores_follow_from_the_seed(loaded):
+    first, again, other = (score(loaded, episodes=6, seed=seed, epsilon=0.0).lengths.tolist() for seed in (3, 3, 4))
+    assert first == again != other
+
+
 def test_an_analysis_is_silent_unless_it_is_given_a_progress(loaded, capfd):
     find_goals([loaded], episodes=4)
     assert capfd.readouterr() == ("", "")

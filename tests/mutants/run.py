@@ -136,6 +136,16 @@ def _run_tests(tree: Path, tests: Sequence[str], full: bool) -> None:
         os._exit(status)
 
 
+def _make_home(tree: Path, home: Path) -> None:
+    """Have the runs that the tests of commands use made once, without any fault."""
+    os.environ["RL_INTERP_TESTS_HOME"] = str(home)
+    child = os.fork()
+    if not child:
+        _run_tests(tree, ["tests/smoke/test_commands.py::test_a_fit_exports_to_saelens_layout"], full=False)
+    if os.waitpid(child, 0)[1]:
+        raise RuntimeError(f"the tests fail without any fault:\n{(tree / _LOG).read_text()[-3000:]}")
+
+
 def read() -> list[Mutant]:
     listed = tomllib.loads(Path(__file__).with_name("mutants.toml").read_text(encoding="utf-8"))["mutant"]
     return [
@@ -177,6 +187,8 @@ def main() -> int:
         importlib.import_module(name)
     with tempfile.TemporaryDirectory() as folder:
         free = [copied(Path(folder, str(number))) for number in range(given.parallel)]
+        if any(test.startswith("tests/smoke/") for mutant in left for test in mutant.tests):
+            _make_home(free[0], Path(folder, "home"))
         while left or tries:
             while left and free:
                 tries.append(Try(free.pop(), left.pop(0), given.full))

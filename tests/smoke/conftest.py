@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -15,14 +16,15 @@ def home(tmp_path_factory, session_mp):
     """A directory with `runs/tiny` (an agent, its activations) and `runs/tiny-sae`: made by whichever process of the
     tests is the first to need it, of which every process has a copy of its own."""
     base = tmp_path_factory.getbasetemp()
-    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"
+    given = os.environ.get("RL_INTERP_TESTS_HOME")  # of tests/mutants/run.py, which needs it many times
+    shared = Path(given) if given else (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"
     with open(shared.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not shared.exists():
             making = tmp_path_factory.mktemp("making")
             session_mp.chdir(making)
             make_home()
-            making.rename(shared)
+            shutil.move(making, shared)
     own = shutil.copytree(shared, tmp_path_factory.mktemp("home") / "own")
     session_mp.chdir(own)
     return own
