@@ -94,7 +94,7 @@ def test_the_tables_interval_is_of_the_mean_over_seeds_which_differ():
         assert (value - low, high - value) == pytest.approx([1.96 * error / (1 - ablated)] * 2, abs=0.02)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_sweep_on_ray_gives_what_one_process_gives(run, place):
     pytest.importorskip("ray", reason="the extra `distributed` is not installed")
     # With one thread, as Ray's workers have: more round products otherwise, and so short a fit then goes another way.
