@@ -88,5 +88,5 @@ def test_the_tutorial_runs(tmp_path, monkeypatch):
     variables = {}
     for number, cell in enumerate(CODE, 1):
         exec(compile("".join(cell["source"]), f"docs/tutorial.ipynb, cell {number}", "exec"), variables)
-    assert variables["metrics"].fvu < 0.1
+    assert variables["metrics"].fvu < 0.2
     assert variables["best"].effect > variables["best"].control
