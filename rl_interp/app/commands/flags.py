@@ -26,7 +26,7 @@ class Must:
 
 Seed = Annotated[int, Must("seed")]
 Count = Annotated[int, Must("at_least_1")]
-CountOrNone = Annotated[int, Must("at_least_0")]
+CountOrZero = Annotated[int, Must("at_least_0")]
 """A number of things that may be 0, or an index."""
 Factor = Annotated[float, Must("at_least_0")]
 Share = Annotated[float, Must("share")]
@@ -44,7 +44,7 @@ NewName = Annotated[str | None, optional("NAME")]
 """The name of a new run, which is made under runs/, or a path; where it is optional, it is made of others."""
 Autoencoder = Annotated[str | None, optional("RUN")]
 Output = Annotated[Path | None, optional("PATH")]
-Checkpoint = Annotated[CountOrNone | None, optional("STEP")]
+Checkpoint = Annotated[CountOrZero | None, optional("STEP")]
 OptionalCount = Annotated[Count | None, optional("INT")]
 Cluster = Annotated[str | None, optional("ADDRESS")]
 Device = Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")]

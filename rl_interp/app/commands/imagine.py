@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from rl_interp.analysis import imagination
-from rl_interp.app.commands.flags import Count, CountOrNone, FromAgent, Output, Seed, optional
+from rl_interp.app.commands.flags import Count, CountOrZero, FromAgent, Output, Seed, optional
 from rl_interp.app.progress import TERMINAL
 from rl_interp.core.interventions import parse_clamp
 
@@ -13,10 +13,10 @@ def imagine(
     output: Output = None,
     context: Count = 5,
     horizon: Count = 45,
-    skip: CountOrNone = 0,
+    skip: CountOrZero = 0,
     seed: Seed = 0,
     clamp: tuple[str, ...] = (),
-    times: Annotated[tuple[CountOrNone, ...] | None, optional("INT ...")] = None,
+    times: Annotated[tuple[CountOrZero, ...] | None, optional("INT ...")] = None,
     free: bool = False,
 ) -> dict[str, Any]:
     """Film what a world model imagines after a few frames of an episode, beside what happened.

@@ -7,7 +7,7 @@ import tyro
 
 from rl_interp.agents import pretrained
 from rl_interp.agents.load import new_run_path
-from rl_interp.app.commands.flags import CountOrNone, Name
+from rl_interp.app.commands.flags import CountOrZero, Name
 from rl_interp.core.envs import env_config
 
 
@@ -28,7 +28,7 @@ def import_dreamerv3(
 
 def import_maze(
     checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
-    region: CountOrNone = 5,
+    region: CountOrZero = 5,
     name: Name = "impala-maze-imported",
 ) -> dict[str, Any]:
     """Turn a maze policy that train-procgen-pytorch saved (Langosco et al. 2022) into a run.

@@ -10,7 +10,7 @@ from rl_interp.analysis.mazes.goals import find_goals
 from rl_interp.analysis.mazes.saliency import judge_methods
 from rl_interp.analysis.mazes.steering import steer_run
 from rl_interp.analysis.sae.runs import load_autoencoder
-from rl_interp.app.commands.flags import Autoencoder, Count, CountOrNone, Device, FromAgent, Output, Seed, optional
+from rl_interp.app.commands.flags import Autoencoder, Count, CountOrZero, Device, FromAgent, Output, Seed, optional
 from rl_interp.app.progress import TERMINAL
 
 
@@ -62,7 +62,7 @@ def maze_field(
 def maze_retarget(
     agent: FromAgent,
     hook: str,
-    channel: CountOrNone,
+    channel: CountOrZero,
     value: Annotated[float | None, optional("FLOAT")] = None,
     seed: Seed = 0,
     side: Count = 15,

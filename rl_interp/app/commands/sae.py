@@ -16,7 +16,7 @@ from rl_interp.app.commands.flags import (
     Checkpoint,
     Cluster,
     Count,
-    CountOrNone,
+    CountOrZero,
     Device,
     NewName,
     Output,
@@ -92,7 +92,7 @@ def sae_sweep(
     ks: tuple[Count, ...] = (8, 16, 32, 64),
     seeds: Count = 1,
     config: SAEConfig = SAEConfig(),  # noqa: B008 - frozen
-    episodes: CountOrNone = 0,
+    episodes: CountOrZero = 0,
     ray: Cluster = None,
     name: NewName = None,
     checkpoint: Checkpoint = None,
@@ -185,8 +185,8 @@ def sae_report(
     run: RunName,
     output: Output = None,
     top: Count = 4,
-    clips: CountOrNone = 200,
-    maps: CountOrNone = 24,
+    clips: CountOrZero = 200,
+    maps: CountOrZero = 24,
 ) -> dict[str, Any]:
     """Write an autoencoder's report: one HTML file that needs nothing else.
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from rl_interp.analysis.sae.runs import load_autoencoder
 from rl_interp.analysis.saliency_video import film
-from rl_interp.app.commands.flags import Autoencoder, Count, CountOrNone, FromAgent, Output, Seed
+from rl_interp.app.commands.flags import Autoencoder, Count, CountOrZero, FromAgent, Output, Seed
 from rl_interp.app.progress import TERMINAL
 
 
@@ -14,7 +14,7 @@ def saliency(
     method: str = "perturbation",
     target: str = "advantage",
     steps: Count = 450,
-    skip: CountOrNone = 0,
+    skip: CountOrZero = 0,
     seed: Seed = 0,
     sae: Autoencoder = None,
 ) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from rl_interp.analysis.study import cbet_study, maze_study, transfer_study
-from rl_interp.app.commands.flags import Count, CountOrNone, Factor, Name, OptionalCount
+from rl_interp.app.commands.flags import Count, CountOrZero, Factor, Name, OptionalCount
 from rl_interp.app.progress import TERMINAL
 
 
@@ -54,7 +54,7 @@ def study_transfer(
 
 
 def study_maze(
-    regions: tuple[CountOrNone, ...] = (1, 2, 3, 5, 10, 15, 0),
+    regions: tuple[CountOrZero, ...] = (1, 2, 3, 5, 10, 15, 0),
     seeds: Count = 1,
     agent_steps: OptionalCount = None,
     episodes: Count = 1000,

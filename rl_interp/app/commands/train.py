@@ -11,7 +11,7 @@ from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.dreamerv3 import DreamerV3Config
 from rl_interp.agents.impala import IMPALAConfig
 from rl_interp.analysis.training import train_agent
-from rl_interp.app.commands.flags import Cluster, CountOrNone, Device, NewName, Seed, config_from, optional
+from rl_interp.app.commands.flags import Cluster, CountOrZero, Device, NewName, Seed, config_from, optional
 from rl_interp.app.progress import TERMINAL
 from rl_interp.core.errors import UserError
 
@@ -84,7 +84,7 @@ def train_impala(
     cbet: Bonus = False,
     seed: Seed = 0,
     name: NewName = None,
-    actors: Annotated[CountOrNone | None, optional("INT")] = None,
+    actors: Annotated[CountOrZero | None, optional("INT")] = None,
     ray: Cluster = None,
     device: Device = "auto",
 ) -> dict[str, Any]:
