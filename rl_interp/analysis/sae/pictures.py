@@ -26,6 +26,8 @@ SHEET = 40
 """Screens in a sheet, at most: few enough to be decoded while nobody waits."""
 HEIGHT = 420
 """Pixels of a saliency picture, at least."""
+_AHEAD = 4
+"""Sheets that wait to be encoded, at most."""
 _TALLEST = 16_383
 """Pixels along a side of a WebP, at most."""
 
@@ -63,7 +65,9 @@ def screens(
             each = min(SHEET, _TALLEST // size[0])
             for start in range(0, len(numbers), each):
                 of_sheet = numbers[start : start + each]
-                # Beside the emulators, which play on meanwhile.
+                # Beside the emulators, which play on meanwhile, but not so far that screens pile up.
+                if len(sheets) >= _AHEAD:
+                    sheets[-_AHEAD][1].result()
                 sheets.append((of_sheet, encoder.submit(_sheet, [of_episode[sample] for sample in of_sheet])))
             kept |= {sample: of_episode[sample] for sample in keep if sample in of_episode}
             update(done + 1)
