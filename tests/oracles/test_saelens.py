@@ -35,7 +35,7 @@ def recorded() -> list[tuple[Path, str]]:
     found = []
     for path in RECORDINGS:
         with safe_open(path, "pt") as file:
-            found += [(path, name) for name in file.metadata()]
+            found += [(path, name) for name in sorted(file.metadata())]  # in any order there
     return found
 
 

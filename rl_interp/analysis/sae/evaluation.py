@@ -296,7 +296,7 @@ def _compared(
         of_shuffled = sae_package.fit(values, fitted.config, fitted.train_rows, target)
         yield "random network's dictionary", encoded(of_shuffled, values)
         del values, target
-    yield from sae_package.coordinates(*(store.read(rows) for rows in sides))
+    yield from sae_package.coordinates(store.read(sides[0]), store.read(sides[1]))
 
 
 def follow(

@@ -73,7 +73,7 @@ def screens(
             update(done + 1)
         sheets.sort(key=lambda sheet: sheet[0][0])  # episodes come as they end
         places = {sample: [s, i] for s, (numbers, _) in enumerate(sheets) for i, sample in enumerate(numbers)}
-        return Screens(*size, places, [encoded.result() for _, encoded in sheets], kept)
+        return Screens(size[0], size[1], places, [encoded.result() for _, encoded in sheets], kept)
 
 
 def clip(episodes: NDArray[np.integer], sample: int) -> NDArray[np.int64]:

@@ -157,8 +157,9 @@ def load_sae(
     require(parent, f"the parent in {run.path}/meta.json", **wanted)
     try:
         agent = _open_agent(parent, device, opened) or load_agent(parent["run"], parent["step"], device)
-        stores = [_open_store(parent[name], opened) for name in ("store", "target") if name in parent]
-        if None not in stores:
+        names = [name for name in ("store", "target") if name in parent]
+        stores = [there for name in names if (there := _open_store(parent[name], opened)) is not None]
+        if len(stores) == len(names):
             store, target = stores[0], stores[-1]
         elif transcodes:
             store, target = open_pair(Path(parent["store"]), Path(parent["target"]))
