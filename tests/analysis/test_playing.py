@@ -1,14 +1,17 @@
 """A run's agent at play, on an agent whose wants are known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from planted_maze import Planted
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.mazes.goals import find_goals
 from rl_interp.analysis.playing import score, scores_json, watch
+from rl_interp.core.agent import Agent, PolicyOutput
 from rl_interp.core.envs import MazeConfig, make_labelled
 from rl_interp.core.progress import Progress
 from rl_interp.core.run import Run
@@ -27,6 +30,23 @@ def test_watching_is_the_same_episode_wherever_it_starts(loaded):
         np.testing.assert_array_equal(moment.obs, same.obs)
         np.testing.assert_array_equal(moment.screen, same.screen)
         assert (moment.action, moment.episode_return) == (same.action, same.episode_return)
+
+
+class Remembering(Agent):
+    """Its state is how many steps it has seen."""
+
+    hook_points = {}
+
+    def initial_state(self, batch):
+        return (torch.zeros(batch, 1),)
+
+    def step(self, obs, state=(), first=None):
+        return PolicyOutput((state[0] + 1,), logits=torch.zeros(len(obs), 5))
+
+
+def test_a_moment_has_what_the_agent_remembered_before_it(loaded):
+    moments = watch(replace(loaded, agent=Remembering()), make_labelled(loaded.env), steps=3, skip=1, seed=4)
+    assert [float(moment.state[0]) for moment in moments] == [1, 2, 3]
 
 
 def test_watching_ends_with_the_episode(loaded):
