@@ -25,7 +25,7 @@ class Stop:
 def graceful_stop() -> Iterator[Stop]:
     """Turn the first SIGINT or SIGTERM into a true `Stop`; a second SIGINT interrupts at once.
 
-    Outside the main thread, where signals can't be handled, the `Stop` stays false.
+    A signal that is ignored, as SIGINT is in what a shell runs in the background, stays ignored. Outside the main thread, where signals can't be handled, the `Stop` stays false.
     """
     stop = Stop()
 
@@ -35,7 +35,8 @@ def graceful_stop() -> Iterator[Stop]:
         stop.signal = number
 
     try:
-        previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        heeded = [each for each in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(each) != signal.SIG_IGN]
+        previous = {number: signal.signal(number, handle) for number in heeded}
     except ValueError:
         yield stop
         return

@@ -39,3 +39,17 @@ def test_outside_the_main_thread_no_stop_is_asked_for():
     thread.start()
     thread.join()
     assert seen == [False]
+
+
+def test_an_ignored_signal_stays_ignored():
+    """A shell ignores SIGINT in what it runs in the background, so that Ctrl-C stops the foreground alone."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with graceful_stop() as stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not stop
+            signal.raise_signal(signal.SIGTERM)
+            assert stop
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
