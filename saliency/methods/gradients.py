@@ -165,7 +165,7 @@ def _map(attributions: Tensor) -> np.ndarray:
 def _pixels(agent: Agent, obs: Tensor) -> Tensor:
     """Observations as floats, of the type in which the agent computes; a `UserError` where they are symbols."""
     if agent.observation == "symbols":
-        raise UserError("an agent that sees symbols was given, which have no gradient; use perturbation.")
+        raise UserError("observations of symbols given, which have no gradient; use perturbation.")
     own = obs.dtype if obs.is_floating_point() else torch.float32
     dtype = next((weight.dtype for weight in agent.parameters() if weight.is_floating_point()), own)
     return obs.to(dtype).clone().requires_grad_()

@@ -28,6 +28,7 @@ from rl_interp.analysis.sae import sweep
 from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.core.envs import MazeConfig, MiniGridConfig, env_config
 from rl_interp.core.files import sha256, write_json
+from rl_interp.core.progress import SILENT
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore, StoreWriter
 
@@ -267,7 +268,7 @@ RESULT = {
 
 def _judge(directory: Path) -> None:
     fitted = types.SimpleNamespace(run=Run(directory), made_from={})
-    importlib.import_module("rl_interp.analysis.sae.report")._evaluation(fitted)
+    importlib.import_module("rl_interp.analysis.sae.report")._evaluation(fitted, SILENT)
 
 
 def _compare(directory: Path) -> None:

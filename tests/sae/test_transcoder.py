@@ -53,7 +53,7 @@ def test_stores_are_paired_decision_by_decision(tmp_path):
     np.testing.assert_array_equal(source.read(np.array([8]))[0].reshape(3, 10).T, by_position)
     source, target = open_pair(conv, later)
     assert (source.positions, source.width, target.positions, target.width) == (10, 3, 10, 4)
-    different = "are not of the same decisions, as a transcoder needs them; collect both"
+    different = "are not of the same steps, as a transcoder needs them; collect both"
     for other in (
         store("shorter", (7,), samples=20),
         store("of another checkpoint", (7,), step=700),

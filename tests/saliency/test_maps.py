@@ -216,7 +216,7 @@ def test_a_method_needs_nothing_but_its_name_in_the_table(agent, obs, monkeypatc
 def test_methods_with_gradients_refuse_symbols_whoever_calls_them(agent, obs):
     agent.observation = "symbols"
     for method in (Gradient(), IntegratedGradients()):
-        with pytest.raises(UserError, match="symbols was given, which have no gradient; use perturbation"):
+        with pytest.raises(UserError, match="symbols given, which have no gradient; use perturbation"):
             method(agent, obs, Value())
 
 

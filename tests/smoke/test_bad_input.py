@@ -41,14 +41,17 @@ def files() -> set[str]:
         ("sae fit tiny --hook conv1.post", "is no activation store.*rl-interp collect"),
         ("sae fit tiny --latents 16 --k 17", "k=17 given with latents=16"),
         ("sae fit tiny --latents 100000", "samples given for 100000 latents"),
-        ("sae fit tiny --latents 64 --k 4 --held-out 0", "held_out=0 given; a dictionary is measured on episodes"),
+        ("sae fit tiny --latents 64 --k 4 --held-out 0", "held_out=0 given; a dictionary is evaluated on episodes"),
         ("sae fit tiny --latents 64 --k 4 --seed -1", "seed=-1 given; it must be at least 0"),
         ("sae fit tiny --latents 64 --k 4 --data-seed -1", "data_seed=-1 given; it must be at least 0"),
         ("sae sweep tiny --config.held-out 0", "held_out=0 given"),
         ("sae evaluate tiny", "is a run of kind 'dqn'; give a run that `rl-interp sae fit` made"),
         ("saliency tiny --target q:LEFTT", "unknown action 'LEFTT'.*Did you mean 'LEFT'"),
         ("saliency tiny --target best", "unknown saliency target 'best'"),
-        ("saliency tiny --target feature:3", "target 'feature:3' given without an autoencoder; say which .* --sae"),
+        (
+            "saliency tiny --target feature:3",
+            r"target 'feature:3' given without an autoencoder; name the one .* \(--sae\)",
+        ),
         ("saliency tiny --target feature:64 --sae tiny-sae", "target 'feature:64' given; .* has features 0 to 63"),
         ("demo --run tiny --output runs", "runs holds other things than a demo, which would be lost"),
         ("sae pull owner/name --output runs/tiny", "runs/tiny holds .*, which is no part of what is written there"),
@@ -114,7 +117,7 @@ def test_a_run_is_not_continued_with_another_configuration(run, place):
 def test_a_loss_that_is_not_finite_stops_training(run, place):
     status, _, err = run(f"{TRAIN} --agent-steps 2000 --learning-rate 1e30 --max-grad-norm 1e30")
     assert status == 1
-    assert re.search(r"became (nan|inf) at decision \d+; the last checkpoint is kept: lower", err)
+    assert re.search(r"became (nan|inf) at step \d+; the last checkpoint is kept: lower", err)
 
 
 def test_a_store_with_a_missing_or_altered_shard_is_refused(run, place):

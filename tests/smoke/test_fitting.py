@@ -211,7 +211,7 @@ def test_decisions_that_can_make_no_difference_are_left_out_unless_asked_for(pla
     assert controllable[known.train].all()
     assert controllable[known.held_out].all()
     assert "controllable" not in known.names
-    with pytest.raises(UserError, match="'controllable' is true in every decision"):
+    with pytest.raises(UserError, match="'controllable' is true in every state"):
         evaluate_hypotheses(fitted, ["controllable high: LEFT more"], 64)
     assert build(fitted, 1, 0, 0)["samples"] == controllable.sum()
 

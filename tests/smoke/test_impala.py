@@ -141,7 +141,7 @@ def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
         (f"{UNLOCK} --explorer nowhere --name new", "unknown run 'nowhere'"),
         (f"{UNLOCK} --ray 127.0.0.1:1 --name new", "no Ray cluster answers at '127.0.0.1:1'"),
         (f"{UNLOCK} --name unlock --seed 5", "already holds a run of which seed is 0, not 5 as given"),
-        ("saliency unlock --method gradient --steps 1", "symbols, which have no gradient"),
+        ("saliency unlock --method gradient --steps 1", "symbols given, which have no gradient"),
         ("saliency unlock --target q:jump --steps 1", "unknown action 'jump'"),
         ("collect unlock --hook lstm.x --samples 10", "unknown hook point 'lstm.x'"),
         ("study cbet --seeds 0", "seeds=0 given"),
