@@ -25,8 +25,8 @@ class Stop:
 def graceful_stop() -> Iterator[Stop]:
     """Turn the first SIGINT or SIGTERM into a true `Stop`; a second SIGINT interrupts at once.
 
-    A signal that is ignored stays so, as SIGINT is in what a shell runs in the background. Outside the main thread, where
-    signals can't be handled, the `Stop` stays false.
+    A signal that is ignored stays so, as SIGINT is in what a shell runs in the background. Outside the main thread,
+    where signals can't be handled, the `Stop` stays false.
     """
     stop = Stop()
 
