@@ -44,6 +44,11 @@ class Loaded:
         """What a result made from this agent records as its parent."""
         return {"run": str(self.run.path), "step": self.step, "weights_sha256": self.weights_sha256}
 
+    def is_same_as(self, other: "Loaded") -> bool:
+        """Whether both are the same checkpoint of the same run, however its path was given."""
+        where, there = self.run.path.resolve(), other.run.path.resolve()
+        return (self.step, self.weights_sha256, where) == (other.step, other.weights_sha256, there)
+
 
 def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -> Loaded:
     """Load the agent of a run, given as a path or a name under `runs/`, in evaluation mode.

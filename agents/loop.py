@@ -53,7 +53,7 @@ class TrainConfig:
     eval_epsilon: float = 0.0
     """Probability of a random action in evaluation; otherwise a policy is sampled from, and Q-values are maximised."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 autocast; `auto` uses it where the processor multiplies in it."""
+    """bf16 autocast; `auto` uses it where the processor supports it."""
 
     def __post_init__(self) -> None:
         require_numbers(

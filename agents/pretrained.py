@@ -35,7 +35,7 @@ def import_maze(checkpoint: Path, region: int, path: Path) -> dict[str, Any]:
         path: directory of the run.
 
     Raises:
-        RunError: no such checkpoint, one of another architecture, or a directory that holds a run.
+        RunError: no such checkpoint, one of a different architecture, or a directory that holds a run.
     """
     config, agent = maze.agent_of(maze.read_checkpoint(checkpoint), region, checkpoint)
     run = _saved(agent, 0, path, maze.KIND, config, checkpoint)  # the file does not say how long it was trained

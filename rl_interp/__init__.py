@@ -40,11 +40,20 @@ _HOMES = {
 command line's help, does not wait for PyTorch."""
 
 
+_ROOMS = ("agents", "analysis", "core", "sae", "saliency")
+
+
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return importlib.import_module(f"rl_interp.{name}")
     for home, names in _HOMES.items():
         if name in names:
             return getattr(importlib.import_module(f"rl_interp.{home}"), name)
     raise AttributeError(f"module 'rl_interp' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_ROOMS})
 
 
 announce()

@@ -28,19 +28,27 @@ def _register() -> None:
 
 
 class _Watcher(MetaPathFinder):
-    """Finds nothing itself; when Gymnasium is looked for, it steps aside and has the mazes registered after it."""
+    """Lets the others find Gymnasium, and has the mazes registered when it is imported, after which it is gone. Looking
+    for Gymnasium without importing it changes nothing."""
+
+    def __init__(self) -> None:
+        self._asking = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname != "gymnasium":
+        if fullname != "gymnasium" or self._asking:
             return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
+        self._asking = True
+        try:
+            spec = importlib.util.find_spec(fullname)
+        finally:
+            self._asking = False
         if spec is not None and spec.loader is not None:
             execute = spec.loader.exec_module
 
             def execute_and_register(module: ModuleType) -> None:
+                sys.meta_path.remove(self)
                 execute(module)
                 _register()
 

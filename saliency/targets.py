@@ -160,7 +160,7 @@ def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] =
     kind, _, rest = text.partition(":")
     if kind == "unit":
         hook, _, index = rest.rpartition(":")
-        if not hook or not index.isdigit():
+        if not hook or not index.isdecimal():
             raise UserError(f"target {text!r} given; a unit is named as unit:HOOK:N, such as unit:deter:12.")
         return Feature(hook, lambda values: values, int(index))
     if kind != "q":

@@ -66,7 +66,7 @@ def modules(path: Path, known: Collection[str]) -> set[str]:
 def test_no_module_imports_one_that_imports_it():
     """Neither at the top of a file, nor in a function, nor for types alone."""
     folders = [ROOT / package.replace(".", "/") for package in ALLOWED]  # each: `rglob` follows no links on its way
-    everything = [ROOT / "rl_interp/__init__.py", *chain.from_iterable(folder.rglob("*.py") for folder in folders)]
+    everything = [*(ROOT / "rl_interp").glob("*.py"), *chain.from_iterable(folder.rglob("*.py") for folder in folders)]
     files = {module_of(file): file for file in everything}
     graph = {name: sorted(modules(file, files.keys())) for name, file in files.items()}
     assert len(graph) > 150
@@ -123,3 +123,15 @@ def test_a_copy_that_lost_its_links_says_so_in_a_sentence(tmp_path, left):
         (tmp_path / name).mkdir()
     subprocess.run(sentence.split("`")[1], shell=True, check=True)
     assert all((tmp_path / "rl_interp" / name).is_dir() for name in ("agents", "sae", "saliency"))
+
+
+def test_rooms_and_public_names_are_there_after_importing_the_suite():
+    code = "import rl_interp; rl_interp.sae.SAEConfig, rl_interp.core.hooks; print(*dir(rl_interp))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert {"load_agent", "evaluate", "agents", "sae", "saliency"} <= set(done.stdout.split())
+
+
+def test_mazes_are_registered_though_somebody_asked_whether_gymnasium_is_there():
+    code = "import rl_interp, importlib.util; importlib.util.find_spec('gymnasium'); import gymnasium"
+    code += "; gymnasium.make('rl_interp/Maze-v0')"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)

@@ -81,7 +81,7 @@ def test_an_agent_of_ones_own_is_evaluated_and_collected_in_an_environment_of_on
 
 def test_the_command_is_listed_parsed_and_run(template, monkeypatch, capsys):
     template("command", "rl_interp.app.commands.silent_units")
-    monkeypatch.setitem(cli.COMMANDS["Their layers"], "silent-units", "silent_units:silent_units_command")
+    monkeypatch.setitem(cli.COMMANDS["Layers"], "silent-units", "silent_units:silent_units_command")
     assert cli.main([*["silent-units", "impala-unlock", "--hook", "fc.post", "--steps", "5", "--json"]]) == 0
     result = json.loads(capsys.readouterr().out)
     assert result["units"] == 128
@@ -90,6 +90,6 @@ def test_the_command_is_listed_parsed_and_run(template, monkeypatch, capsys):
 
 def test_the_command_refuses_what_cannot_be(template, monkeypatch, capsys):
     template("command", "rl_interp.app.commands.silent_units")
-    monkeypatch.setitem(cli.COMMANDS["Their layers"], "silent-units", "silent_units:silent_units_command")
+    monkeypatch.setitem(cli.COMMANDS["Layers"], "silent-units", "silent_units:silent_units_command")
     assert cli.main([*["silent-units", "impala-unlock", "--steps", "0"]]) == 1
     assert "steps" in capsys.readouterr().err

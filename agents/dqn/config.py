@@ -23,7 +23,7 @@ class DQNConfig(TrainConfig):
     env_threads: int = 2
     """Threads that step the environments, while the main one learns."""
     life_loss_terminal: bool = True
-    """Whether a lost life ends the return that is learned (the episode always goes on)."""
+    """Treat a lost life as the end of an episode in learning (the game itself goes on)."""
     clip_reward: bool = True
     """Whether rewards are clipped to [-1, 1] for learning (reported returns never are)."""
     batch_size: int = 32

@@ -25,7 +25,7 @@ class Imagined:
 
     latent: Latent
     features: Tensor
-    """Of the latents, `[H + 1, B, D + S·K]`."""
+    """The latents, `[H + 1, B, D + S·K]`."""
     actions: Tensor
     """One-hot `[H + 1, B, A]`; the last one leads nowhere."""
     policy: Tensor

@@ -54,7 +54,7 @@ class DreamerV3Config(PhasedConfig):
     checkpoint_every: int = 50_000
 
     size: SizeName = "small"
-    """Widths of the networks."""
+    """Widths of the networks: tiny suits a CPU, small to xlarge are as published."""
     batch_size: int = 16
     """Sequences per update."""
     batch_length: int = 64

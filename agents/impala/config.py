@@ -18,15 +18,14 @@ class IMPALAConfig(PhasedConfig):
     env: EnvConfig = field(default_factory=MiniGridConfig)
     agent_steps: int = 3_000_000
     num_envs: int = 32
-    """Environments of each actor; its unrolls of them are a batch."""
+    """Environments of each actor; a batch is one unroll of all."""
     log_every: int = 20_000
     checkpoint_every: int = 500_000
 
     unroll: int = 20
     """Steps per unroll: the length that V-trace and the LSTM see."""
     minibatches: int = 1
-    """Updates from a batch, each from an equal share of its environments; V-trace corrects for the policy's having
-    moved on meanwhile."""
+    """Updates per batch, each on an equal share of its environments; V-trace corrects for the policy's drift."""
     channels: tuple[int, ...] = (16, 32, 32)
     """Channels of the ResNet's sections, for pixels."""
     hidden: int = 128

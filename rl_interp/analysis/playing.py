@@ -65,7 +65,7 @@ def scores_json(scores: Episodes, env: EnvConfig, seed: int, epsilon: float) -> 
 
 def store_path(run: Run, hook: str) -> Path:
     """Where a run keeps the activations of a hook point."""
-    return run.path / "activations" / hook
+    return run.outputs / "activations" / hook
 
 
 def collect_store(

@@ -60,7 +60,7 @@ def film(
     """
     at_least_one(steps=steps)
     check_video(path)
-    if sae is not None and sae.agent.source != loaded.source:
+    if sae is not None and not sae.agent.is_same_as(loaded):
         raise UserError(f"{sae.run.path} is an autoencoder on {sae.agent.source}, not on {loaded.source}.")
     env = make_labelled(loaded.env)
     explained = _target(target, env.action_names, sae)
@@ -121,6 +121,6 @@ def _target(text: str, action_names: Sequence[str], sae: LoadedSAE | None) -> Ta
         return parse_target(text, action_names, ["feature:N"])
     if sae is None:
         raise UserError(f"target {text!r} given without an autoencoder; name the one that has the feature (--sae).")
-    if not number.isdigit() or int(number) >= sae.sae.d_sae:
+    if not number.isdecimal() or int(number) >= sae.sae.d_sae:
         raise UserError(f"target {text!r} given; {sae.run.path} has features 0 to {sae.sae.d_sae - 1}.")
     return Feature(sae.hook, sae.sae.encode, int(number))

@@ -112,7 +112,7 @@ def maze_study(
 
 @dataclass(frozen=True)
 class Job:
-    """One training of a study."""
+    """One training of a study: a command of the suite, run in its own process, so that it can be repeated alone."""
 
     agent: str
     env: str

@@ -40,7 +40,7 @@ COMMANDS: dict[str, Table] = {
         "import": {"dreamerv3": "imports:import_dreamerv3", "maze": "imports:import_maze"},
         "study": {"cbet": "study:study_cbet", "transfer": "study:study_transfer", "maze": "study:study_maze"},
     },
-    "Their layers": {
+    "Layers": {
         "collect": "collect:collect",
         "probe": "probe:probe_run",
         "maps": "maps:maps",
@@ -55,7 +55,7 @@ COMMANDS: dict[str, Table] = {
             "pull": "sae:sae_pull",
         },
     },
-    "Their behaviour": {
+    "Behaviour": {
         "saliency": "saliency:saliency",
         "imagine": "imagine:imagine",
         "maze": {

@@ -33,7 +33,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _own_directory() -> Path:
-    """Whether nobody else may write there: what is read back from a cache is executed."""
+    """A directory that nobody else may write to: what is read back from a cache is executed."""
     path = Path(tempfile.gettempdir()) / f"rl-interp-numba-{os.getuid()}"
     path.mkdir(mode=0o700, exist_ok=True)
     found = path.lstat()

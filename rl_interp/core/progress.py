@@ -16,6 +16,13 @@ class Update(Protocol):
     def __call__(self, done: float, note: str = "") -> None: ...
 
 
+class Notice(UserWarning):
+    """What does not stop the work. Python shows each, however often it comes, unless a filter says otherwise."""
+
+
+warnings.simplefilter("always", Notice, append=True)
+
+
 class Progress:
     """Shows no bars, and hands warnings to Python's."""
 
@@ -29,7 +36,7 @@ class Progress:
 
     def warn(self, sentence: str) -> None:
         """Say what does not stop the work."""
-        warnings.warn(sentence, stacklevel=2)
+        warnings.warn(sentence, Notice, stacklevel=2)
 
 
 def _ignore(done: float, note: str = "") -> None:

@@ -56,7 +56,7 @@ def check_spatial(agent: Agent, at: str) -> None:
 
 @torch.no_grad()
 def receptive_fields(agent: Agent, at: str, obs: Tensor) -> ReceptiveFields:
-    """Of a spatial hook point, for observations like `obs [1, C, H, W]`.
+    """The receptive fields of a spatial hook point, for observations like `obs [1, C, H, W]`.
 
     Follows kernel sizes, strides, paddings and dilations of the convolutions and pools that run before the point
     (Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks"), the branches of residual blocks

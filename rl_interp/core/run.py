@@ -15,7 +15,6 @@ import platform
 import shutil
 import subprocess
 import sys
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -46,8 +45,6 @@ from rl_interp.core.weights import Weights, check_fit, read_state
 
 RUNS = Path("runs")
 """Where new runs go."""
-OLD_NAMES: dict[str, str] = {}
-"""Names that runs which come with the suite had in earlier versions, to those of now."""
 _CHECKPOINT = ("manifest.json", "model.safetensors", "state.pt")
 _SHARED = (
     "config.yaml", "meta.json", "metrics.jsonl",
@@ -64,21 +61,29 @@ FOLDERS = "RL_INTERP_RUNS"
 def run_folders() -> list[Path]:
     """Where a run given by its name is looked for, in this order: `runs/`, the folders of $RL_INTERP_RUNS, the checkout
     that the suite is imported from, and the runs that an installed suite brings along."""
-    package = Path(__file__).parents[1]
-    checkout = [package.parent / "runs"] if (package.parent / "pyproject.toml").is_file() else []
     named = [Path(folder) for folder in os.environ.get(FOLDERS, "").split(os.pathsep) if folder]
     folders: dict[Path, Path] = {}
-    for folder in (RUNS, *named, *checkout, package / "runs"):
+    for folder in (RUNS, *named, *_brought_along()):
         if folder == RUNS or folder.is_dir():
             folders.setdefault(folder.resolve(), folder)  # one that is named twice is looked at once
     return list(folders.values())
 
 
+def _brought_along() -> list[Path]:
+    """The folders of the reference runs: of the checkout, and of an installed suite."""
+    package = Path(__file__).parents[1]
+    checkout = [package.parent / "runs"] if (package.parent / "pyproject.toml").is_file() else []
+    return [*checkout, package / "runs"]
+
+
 class Run:
     """One run directory. `Run.create` makes one, `Run.open` reads one."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, outputs: Path | None = None):
         self.path = path
+        self.outputs = outputs or path
+        """Where activations, analyses and films of it go: into the run itself, except that a reference run found by its
+        name from elsewhere is left as it is, and they go into `runs/<name>` of the working directory."""
         self._events: EventFile | None = None
         self._continues_after: int | None = None
 
@@ -152,12 +157,11 @@ class Run:
     def open(cls, path: Path | str) -> "Run":
         """Read an existing run, given as a path or as a name in one of `run_folders`."""
         folders = run_folders()
-        for name in dict.fromkeys((str(path), OLD_NAMES.get(str(path), str(path)))):
-            for candidate in (Path(name), *(folder / name for folder in folders)):
-                if os.path.isfile(candidate / "meta.json") and os.path.isfile(candidate / "config.yaml"):
-                    if name != str(path):
-                        warnings.warn(f"the run {path} is called {name} now.", stacklevel=2)
-                    return cls(candidate)
+        for folder in (None, *folders):
+            candidate = Path(path) if folder is None else folder / path
+            if os.path.isfile(candidate / "meta.json") and os.path.isfile(candidate / "config.yaml"):
+                foreign = folder is not None and folder in _brought_along()
+                return cls(candidate, RUNS / path if foreign else None)
         known = dict.fromkeys(meta.parent.name for folder in folders for meta in sorted(folder.glob("*/meta.json")))
         raise RunError(
             f"{unknown('run', str(path), known)} Looked for as a path and in {', '.join(map(str, folders))}; a run is "

@@ -130,7 +130,7 @@ def with_weights(make: Callable[[], M], weights: Weights | Held, source: Path | 
     for name, tensor in tensors.items():
         if tensor.dtype != weights.dtypes[name]:
             raise RunError(
-                f"{source} is of another architecture: {name!r} is {_word(weights.dtypes[name])} there and "
+                f"{source} has a different architecture: {name!r} is {_word(weights.dtypes[name])} there and "
                 f"{_word(tensor.dtype)} in {type(module).__name__}; open it with the config it was made with."
             )
     # Layouts are kept. Not by `empty_like`, which on the meta device imports SymPy, for seconds.
@@ -155,7 +155,7 @@ def check_fit(module: nn.Module, shapes: Mapping[str, tuple[int, ...]], source: 
         if have != want:
             there, here = ("nothing" if each is None else each for each in (have, want))
             raise ShapeError(
-                f"{source} is of another architecture: {reprlib.repr(name)} is {there} there and {here} in "
+                f"{source} has a different architecture: {reprlib.repr(name)} is {there} there and {here} in "
                 f"{type(module).__name__}; open it with the config it was made with.",
                 have,
                 want,

@@ -77,15 +77,15 @@ def coordinates(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # as baselines they need not be exact
             method.fit(sample)
-            found = _transformed(method, train), _transformed(method, held_out)
+            found = _transformed(name, method, train), _transformed(name, method, held_out)
         yield name, both_signs(*found)
 
 
-def _transformed(method: Any, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """A part at a time: some methods copy what they are given in double precision."""
-    return np.concatenate(
-        [method.transform(part).astype(np.float32) for part in np.array_split(rows, 1 + len(rows) // 8192)]
-    )
+def _transformed(name: str, method: Any, rows: NDArray[np.float32]) -> NDArray[np.floating]:
+    """A part at a time, as some methods copy what they are given in double precision; NMF's rows depend on one another,
+    since they are found together, until all of them have converged."""
+    parts = 1 if name == "NMF" else 1 + len(rows) // 8192
+    return np.concatenate([method.transform(part) for part in np.array_split(rows, parts)])
 
 
 def both_signs(train: NDArray[np.floating], held_out: NDArray[np.floating]) -> tuple[Features, Features]:

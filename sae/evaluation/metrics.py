@@ -100,9 +100,9 @@ def evaluate(
     for start in range(0, len(rows), batch):
         some = slice(start, start + batch)
         y = torch.from_numpy(target.read(rows[some]))
-        # Sums are kept in double precision: of a long run of squares, single precision loses the small ones.
+        # In double precision, squares too: where means are large beside the spread, most of their digits cancel below.
         total += y.sum(0, dtype=torch.float64)
-        squares += y.square().sum(dtype=torch.float64).item()
+        squares += y.double().square().sum().item()
         if encoding is None:
             x = y if target is data else torch.from_numpy(data.read(rows[some]))
             values, indices = sae.encode_sparse(x.to(device))

@@ -6,6 +6,8 @@ from typing import ClassVar, Literal
 
 from rl_interp.core.errors import UserError
 
+Variant = Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"]
+
 
 @dataclass(frozen=True)
 class SAEConfig:
@@ -13,7 +15,7 @@ class SAEConfig:
 
     RENAMED: ClassVar = {"kind": "variant", "revive": "resample"}
 
-    variant: Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"] = "topk"
+    variant: Variant = "topk"
     """What decides which latents are active; see `rl_interp.sae.training.variants`."""
     latents: int = 2048
     """Width of the dictionary, d_sae."""

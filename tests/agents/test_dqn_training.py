@@ -125,7 +125,7 @@ def test_a_diverged_loss_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypat
 def test_weights_of_another_stack_are_refused(tmp_path):
     run = make(tmp_path / "run")
     run.save_checkpoint(1, {k: v for k, v in Training(SMALL, 0, None).agent.state_dict().items() if k != "q.bias"})
-    with pytest.raises(RunError, match="of another architecture: 'q.bias' is nothing there"):
+    with pytest.raises(RunError, match="a different architecture: 'q.bias' is nothing there"):
         load_agent(run.path)
 
 

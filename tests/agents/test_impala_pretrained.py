@@ -175,5 +175,5 @@ def test_weights_of_another_network_are_refused(policy):
         agent_of({name: value for name, value in weights.items() if name != "embedder.fc.weight"}, 5, "it")
     with pytest.raises(RunError, match="an agent with 9 actions; Procgen has 15"):
         agent_of(weights | {"fc_policy.weight": torch.ones(9, 16)}, 5, "it")
-    with pytest.raises(RunError, match=r"it is of another architecture: 'fc.weight' is \(16, 100\) there"):
+    with pytest.raises(RunError, match=r"it has a different architecture: 'fc.weight' is \(16, 100\) there"):
         agent_of(weights | {"embedder.fc.weight": torch.ones(16, 100)}, 5, "it")

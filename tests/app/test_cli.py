@@ -74,7 +74,7 @@ def test_every_command_explains_itself_and_its_flags(call, command):
 def test_a_group_lists_its_own_commands(call):
     status, out, _ = call("sae --help")
     assert status == 0
-    assert re.findall(r"^  (\w+) ", out, re.M) == list(cli.COMMANDS["Their layers"]["sae"])
+    assert re.findall(r"^  (\w+) ", out, re.M) == list(cli.COMMANDS["Layers"]["sae"])
     status, out, err = call("sae")
     assert (status, out) == (2, "")
     assert "usage: rl-interp sae " in err
@@ -128,7 +128,7 @@ def test_the_value_of_an_old_flag_goes_with_the_new_one(capsys):
     ("line", "shown"),
     [
         ("train impala", "--num-envs INT .*?default: 32"),
-        ("train impala --env rl_interp/Maze-v0", "--num-envs INT .*?default: 64"),
+        ("train impala --env rl_interp/Maze-v0", r"--num-envs INT .*?default:\s+64"),
         ("train impala --cbet", "--cbet.coefficient"),
         ("train impala --cbet.coefficient 0.1", "default: 0.005"),
         ("train dreamerv3 --size=small", "--batch-size INT .*?default: 16"),

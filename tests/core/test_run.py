@@ -54,11 +54,10 @@ def test_runs_of_the_checkout_are_found_from_anywhere(monkeypatch, tmp_path):
     assert Run.open("dqn-mspacman").meta["kind"] == "dqn"
 
 
-def test_a_run_is_found_by_the_name_it_had_with_a_word_on_the_new_one(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("rl_interp.core.run.RUNS", tmp_path)
-    monkeypatch.setattr("rl_interp.core.run.OLD_NAMES", {"called before": run.path.name})
-    with pytest.warns(UserWarning, match=f"the run called before is called {run.path.name} now"):
-        assert Run.open("called before").path == run.path
+def test_what_is_made_of_a_reference_run_goes_to_the_working_directory(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert Run.open("dqn-mspacman").outputs == Path("runs/dqn-mspacman")
+    assert Run.open(run.path).outputs == run.path
 
 
 def test_a_second_run_does_not_overwrite_the_first(run):

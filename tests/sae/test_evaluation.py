@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rl_interp.analysis.sae import evaluation
-from rl_interp.sae import TopK, generality
+from rl_interp.sae import ArrayActivations, TopK, evaluate, generality
 
 WIDTH, ROWS = 108, 100_000
 HELD_OUT = ROWS // 2
@@ -80,3 +80,15 @@ def test_generality_is_the_share_of_episodes_in_which_a_latent_fires(fitted, epi
     assert fires.sum(1).max() <= 16
     assert 0 < wanted.mean() < 1
     np.testing.assert_allclose(generality(fitted.sae, fitted.store, rows, episodes, batch=64), wanted)
+
+
+def test_the_variance_unexplained_is_right_where_means_are_large_beside_the_spread():
+    rng = np.random.default_rng(0)
+    x = (1000 + 0.01 * rng.normal(size=(400, 8))).astype(np.float32)
+    sae = TopK(8, 16, 4)
+    with torch.no_grad():
+        sae.W_enc.zero_()
+        sae.b_dec.copy_(torch.from_numpy(x.astype(np.float64).mean(0)))
+    spread = x.astype(np.float64)
+    wanted = ((spread - sae.b_dec.detach().numpy()) ** 2).sum() / ((spread - spread.mean(0)) ** 2).sum()
+    assert evaluate(sae, ArrayActivations(x), np.arange(400)).fvu == pytest.approx(wanted, rel=1e-3)

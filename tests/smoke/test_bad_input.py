@@ -87,7 +87,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(run, place):
     config.write_text(yaml.safe_dump(values))
     status, _, err = run("evaluate tiny")
     assert status == 1
-    assert re.search(r"is of another architecture: 'q.\w+' is \(9.*\) there and \(4.*\) in DQN", err)
+    assert re.search(r"has a different architecture: 'q.\w+' is \(9.*\) there and \(4.*\) in DQN", err)
 
 
 def test_a_checkpoint_cannot_run_code(run, place):

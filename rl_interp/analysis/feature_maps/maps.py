@@ -83,7 +83,7 @@ def map_run(
         check_spatial(loaded.agent, hook)
     seen = observe(loaded, states, seed, progress=progress)
     found = feature_maps(loaded, chosen, seen, clusters, method, seed, progress)
-    written = write(loaded, seen, found, loaded.run.path / "analyses" / f"maps-{method}-{clusters}")
+    written = write(loaded, seen, found, loaded.run.outputs / "analyses" / f"maps-{method}-{clusters}")
     known = {hook: {kind: each.information for kind, each in kinds.items()} for hook, kinds in found.items()}
     return written | {"states": states, "information": known}
 

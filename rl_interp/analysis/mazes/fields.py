@@ -59,7 +59,7 @@ def draw_field(
     interventions = [*(parse_vector(text, loaded.agent, maze) for text in add), *map(parse_clamp, clamp)]
     if interventions:
         fields.append((", ".join([*add, *clamp]), vector_field(loaded.agent, maze, interventions)))
-    path = path or loaded.run.path / "analyses" / "fields" / f"seed{seed}-side{side}.png"
+    path = path or loaded.run.outputs / "analyses" / "fields" / f"seed{seed}-side{side}.png"
     return {"picture": str(field_picture(maze, fields, path)), "cells": len(fields[0][1].cells)}
 
 
@@ -90,7 +90,7 @@ def draw_retargeting(
     if value is None and found_there.dim() == 4 and 0 <= channel < found_there.shape[1]:
         value = 2 * float(found_there[0, channel].abs().max())
     found = retarget(loaded.agent, maze_env(loaded), maze, hook, channel, value or 0.0)
-    path = path or loaded.run.path / "analyses" / "retargeting" / f"{hook}-{channel}-seed{seed}-side{side}.png"
+    path = path or loaded.run.outputs / "analyses" / "retargeting" / f"{hook}-{channel}-seed{seed}-side{side}.png"
     title = f"{loaded.run.path.name}: channel {channel} of {hook} held at {value:.3g} at one position"
     return {
         "picture": str(retargeting_picture(maze, found, title, path)),

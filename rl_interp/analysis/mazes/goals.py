@@ -66,7 +66,7 @@ def find_goals(
             played = play(loaded.agent, anywhere, episodes, seed, update=update)
         without = to_corner_without_cheese(loaded.agent, anywhere, episodes, seed)
         rows.append(_row(loaded, env.region, played, without))
-    folder = folder or agents[0].run.path / "analyses" / "goals"
+    folder = folder or agents[0].run.outputs / "analyses" / "goals"
     write_json(folder / "result.json", rows)
     write_text(folder / "table.md", goals_table(rows))
     plot = goals_picture(rows, folder / "goals.png")

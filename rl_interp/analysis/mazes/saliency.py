@@ -67,7 +67,7 @@ def judge_methods(
                     done += 1
                     update(done)
                 found[name][which] = judge(drawn, np.stack(maps))
-    folder = loaded.run.path / "analyses" / f"saliency-{target.replace(':', '-')}"
+    folder = loaded.run.outputs / "analyses" / f"saliency-{target.replace(':', '-')}"
     write_text(folder / "table.md", judged_table(found))
     result = loaded.source | {
         "mazes": len(drawn), "side": side, "target": target,

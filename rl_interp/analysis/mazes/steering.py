@@ -67,7 +67,7 @@ def steer_run(
         HookError: no such hook point, or one without positions.
     """
     env, agent = maze_env(loaded), loaded.agent
-    if sae is not None and (sae.hook != hook or sae.agent.source != loaded.source):
+    if sae is not None and (sae.hook != hook or not sae.agent.is_same_as(loaded)):
         raise UserError(
             f"{sae.run.path} is an autoencoder on {sae.hook} of {sae.agent.source}, not on {hook} of {loaded.source}."
         )
@@ -78,7 +78,7 @@ def steer_run(
     curves = _dose_curves(agent, drawn, hook, seed, progress)
     searches = _searches(agent, drawn, hook, units, sae, seed, progress)
     shares = _played(agent, drawn, hook, searches["channels"].found, config, episodes, seed + 1, progress)
-    folder = loaded.run.path / "analyses" / f"steering-{hook}"
+    folder = loaded.run.outputs / "analyses" / f"steering-{hook}"
     write_text(folder / "table.md", steering_table(curves, searches, shares))
     plot = dose_picture(curves, folder / "dose.png")
     result = loaded.source | {

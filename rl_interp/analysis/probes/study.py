@@ -58,7 +58,7 @@ def probe_run(
     with tempfile.TemporaryDirectory() as folder:
         store = collect_store(loaded, hooks[0], samples, Path(folder) / "store", seed, epsilon, progress=progress)
         columns = _columns(loaded, hooks, store, seed, uncontrollable, progress)
-    path = loaded.run.path / "analyses" / "probes"
+    path = loaded.run.outputs / "analyses" / "probes"
     result = loaded.source | {
         "hooks": list(hooks), "samples": samples, "seed": seed, "epsilon": epsilon,
         "uncontrollable": uncontrollable,

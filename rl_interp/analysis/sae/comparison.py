@@ -61,7 +61,7 @@ def summary(data: dict[str, Any]) -> dict[str, Any]:
 
 def _matched(first: LoadedSAE, second: LoadedSAE, progress: Progress) -> Matching:
     rows = first.held_out_rows
-    if first.agent.source == second.agent.source and first.store.path == second.store.path:
+    if first.agent.is_same_as(second.agent) and first.store.path.resolve() == second.store.path.resolve():
         known = np.isin(rows, second.rows).all()  # where the splits keep the same rows
         theirs = second.encoded(rows) if known else sae_package.encode_rows(second.sae, second.store, rows)
     else:

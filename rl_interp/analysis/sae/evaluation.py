@@ -107,7 +107,7 @@ def evaluate_run(
         "coverage": coverage_json(fitted, random_network, progress),
         "made_from": fitted.made_from,
     }
-    write_json(fitted.run.path / "analyses" / "evaluation.json", result)
+    write_json(fitted.run.outputs / "analyses" / "evaluation.json", result)
     return result
 
 

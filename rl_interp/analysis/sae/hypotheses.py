@@ -29,7 +29,7 @@ def evaluate_claims(
         found = {"features": evaluate_hypotheses(fitted, texts, states, progress)}
     else:
         found = evaluate_predictive_features(fitted, states, count, progress)
-    write_json(fitted.run.path / "analyses" / "hypotheses.json", found | {"made_from": fitted.made_from})
+    write_json(fitted.run.outputs / "analyses" / "hypotheses.json", found | {"made_from": fitted.made_from})
     summary = {
         name: {
             "passed": sum(each["passed"] for each in outcomes),

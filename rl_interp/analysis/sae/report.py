@@ -92,7 +92,7 @@ def build(
 
 def _evaluation(fitted: LoadedSAE, progress: Progress) -> dict[str, Any] | None:
     """Returns by condition with their intervals, if `sae evaluate` has measured them."""
-    path = fitted.run.path / "analyses" / "evaluation.json"
+    path = fitted.run.outputs / "analyses" / "evaluation.json"
     if not path.is_file():
         return None
     measured = read_json(path, _AGAIN)

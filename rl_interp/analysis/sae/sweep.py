@@ -75,8 +75,10 @@ def sweep(
             for store in stores:
                 fit_group(loaded, store, configs, path, episodes, progress)
         else:
-            _on_ray(loaded, stores, configs, path, episodes, ray)
-        found = rows(path, [(store.hook, config) for store in stores for config in configs], [loaded, *stores])
+            _on_ray(loaded, stores, configs, path, episodes, ray, progress)
+        found = rows(
+            path, [(store.hook, config) for store in stores for config in configs], [loaded, *stores], progress
+        )
         write_json(path / "result.json", found)
         write_text(path / "table.md", markdown(found))
         plot = pareto(found, path / "pareto.png")
@@ -135,6 +137,7 @@ def _on_ray(
     path: Path,
     episodes: int,
     address: str,
+    progress: Progress,
 ) -> None:
     """One task for each store and as many of the configurations as make every core busy. The run, the stores and the
     sweep are read and written at the same absolute paths on every machine of the cluster."""
@@ -148,7 +151,13 @@ def _on_ray(
         task = ray.remote(_fit_group_at).options(num_cpus=1, max_retries=2)
         places = [(store.path.absolute(), configs[part::parts]) for store in stores for part in range(parts)]
         agent = str(loaded.run.path.absolute())
-        ray.get([task.remote(agent, loaded.step, store, each, path.absolute(), episodes) for store, each in places])
+        arguments = [(agent, loaded.step, store, each, path.absolute(), episodes) for store, each in places]
+        waiting = [task.remote(*each) for each in arguments]
+        with progress.bar("Fitting on the cluster", len(places), "parts") as update:
+            while waiting:
+                finished, waiting = ray.wait(waiting)
+                ray.get(finished)
+                update(len(places) - len(waiting))
     except RayTaskError as error:
         raise RunError(f"a part of the sweep failed: {str(error.cause).splitlines()[0]}") from None
     finally:
@@ -160,7 +169,10 @@ def _fit_group_at(run: str, step: int, store: Path, configs: Sequence[SAEConfig]
 
 
 def rows(
-    path: Path, planned: Sequence[tuple[str, SAEConfig]], opened: Iterable[Loaded | ActivationStore] = ()
+    path: Path,
+    planned: Sequence[tuple[str, SAEConfig]],
+    opened: Iterable[Loaded | ActivationStore] = (),
+    progress: Progress = SILENT,
 ) -> list[dict[str, Any]]:
     """The figures of every dictionary; where a size has several seeds, their stability too, beside that of what
     nothing was fitted to."""
@@ -171,7 +183,9 @@ def rows(
         found.append(size | {"run": str(at)} | _read_figures(at / FIGURES))
     for of_size in _sizes(found).values():
         if len(of_size) > 1:
-            agreements, controls = stability([load_sae(row["run"], opened=opened) for row in of_size])
+            agreements, controls = stability(
+                [load_sae(row["run"], opened=opened, progress=progress) for row in of_size]
+            )
             for row, agreement in zip(of_size, agreements, strict=True):
                 row |= {"stability": agreement} | {f"stability_of_{name}": value for name, value in controls.items()}
     return found

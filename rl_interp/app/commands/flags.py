@@ -37,6 +37,11 @@ def optional(metavar: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
+def several(metavar: str) -> Any:
+    """For a flag or argument that takes any number of texts, none by default."""
+    return tyro.conf.arg(metavar=f"[{metavar} ...]", help_behavior_hint="")
+
+
 RunName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 """The name of a run under runs/, or a path."""
 Name = Annotated[str, tyro.conf.arg(metavar="NAME")]

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 
 from rl_interp.analysis import imagination
-from rl_interp.app.commands.flags import Count, CountOrZero, FromAgent, Output, Seed, optional
+from rl_interp.app.commands.flags import Count, CountOrZero, FromAgent, Output, Seed, optional, several
 from rl_interp.app.progress import TERMINAL
 from rl_interp.core.interventions import parse_clamp
 
@@ -15,7 +15,7 @@ def imagine(
     horizon: Count = 45,
     skip: CountOrZero = 0,
     seed: Seed = 0,
-    clamp: tuple[str, ...] = (),
+    clamp: Annotated[tuple[str, ...], several("UNIT=VALUE")] = (),
     times: Annotated[tuple[CountOrZero, ...] | None, optional("INT ...")] = None,
     free: bool = False,
 ) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def imagine(
     """
     clamps = [parse_clamp(text) for text in clamp]
     loaded = agent.load()
-    path = output or loaded.run.path / "videos" / f"imagined-seed{seed}.mp4"
+    path = output or loaded.run.outputs / "videos" / f"imagined-seed{seed}.mp4"
     return loaded.source | imagination.imagine(
         loaded, path, context, horizon, skip, seed, clamps, times, free, TERMINAL
     )

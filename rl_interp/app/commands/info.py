@@ -10,10 +10,8 @@ from rl_interp.core.device import bf16_pays, has_bf16, has_int8, int8_pays, pick
 from rl_interp.core.run import provenance
 
 _EXTRAS = {
-    "explore": "starlette",
     "distributed": "ray",
     "hub": "huggingface_hub",
-    "track": "trackio",
     "bench": "stable_baselines3",
 }
 
@@ -36,7 +34,7 @@ def info() -> dict[str, Any]:
 def _fast_paths(device: torch.device) -> dict[str, str]:
     """What is computed by faster means than plain products, each tried on known numbers."""
     from rl_interp.agents.dreamerv3 import norm
-    from rl_interp.agents.impala import max_pool as pool
+    from rl_interp.agents.impala import max_pool
     from rl_interp.sae.training.kernels import cpu
 
     plain = torch.device("cpu")
@@ -44,7 +42,7 @@ def _fast_paths(device: torch.device) -> dict[str, str]:
         "bf16 products": _said(has_bf16(device), lambda: bf16_pays(device)),
         "int8 products (fits of dictionaries)": _said(has_int8(plain), lambda: int8_pays(plain)),
         "compiled loops (fits of dictionaries)": _said(True, cpu.loops_are_right),
-        "compiled pooling (IMPALA)": _said(has_bf16(plain), pool.loops_are_right),
+        "compiled pooling (IMPALA)": _said(has_bf16(plain), max_pool.loops_are_right),
         "compiled layer norm (DreamerV3)": _said(True, lambda: norm.loops_are_right(8)),
     }
 

@@ -1,15 +1,15 @@
 """`rl-interp maps`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from rl_interp.analysis.feature_maps.maps import map_run
-from rl_interp.app.commands.flags import Count, FromAgent, Seed
+from rl_interp.app.commands.flags import Count, FromAgent, Seed, several
 from rl_interp.app.progress import TERMINAL
 
 
 def maps(
     agent: FromAgent,
-    hooks: tuple[str, ...] = (),
+    hooks: Annotated[tuple[str, ...], several("HOOK")] = (),
     states: Count = 400,
     clusters: Count = 12,
     method: Literal["kmeans", "agglomerative"] = "kmeans",

@@ -10,12 +10,24 @@ from rl_interp.analysis.mazes.goals import find_goals
 from rl_interp.analysis.mazes.saliency import judge_methods
 from rl_interp.analysis.mazes.steering import steer_run
 from rl_interp.analysis.sae.runs import load_autoencoder
-from rl_interp.app.commands.flags import Autoencoder, Count, CountOrZero, Device, FromAgent, Output, Seed, optional
+from rl_interp.app.commands.flags import (
+    Autoencoder,
+    Count,
+    CountOrZero,
+    Device,
+    FromAgent,
+    Output,
+    Seed,
+    optional,
+    several,
+)
 from rl_interp.app.progress import TERMINAL
 
 
 def maze_goals(
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN")],
+    runs: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")
+    ],
     episodes: Count = 1000,
     seed: Seed = 10_000,
     output: Output = None,
@@ -41,8 +53,8 @@ def maze_field(
     agent: FromAgent,
     seed: Seed = 0,
     side: Count = 15,
-    add: tuple[str, ...] = (),
-    clamp: tuple[str, ...] = (),
+    add: Annotated[tuple[str, ...], several("VECTOR")] = (),
+    clamp: Annotated[tuple[str, ...], several("CHANNEL=VALUE")] = (),
     output: Output = None,
 ) -> dict[str, Any]:
     """Draw what a maze agent would do from every cell, and how interventions change it.
@@ -102,12 +114,12 @@ def maze_steer(
         hook: Hook point with positions.
         mazes: Number of mazes with a decision square to measure effects on.
         episodes: Number of episodes to play whole, with and without the interventions.
-        units: Number of channels to find, and of features.
+        units: Number of channels (and of features, with --sae) to find.
         sae: Run of an autoencoder on that layer, whose features are searched as well.
         seed: Seed of the mazes.
     """
     loaded = agent.load()
-    fitted = load_autoencoder(sae, agent.device) if sae else None
+    fitted = load_autoencoder(sae, agent.device, (loaded,), TERMINAL) if sae else None
     return steer_run(loaded, hook, mazes, episodes, units, fitted, seed, TERMINAL)
 
 

@@ -1,7 +1,7 @@
 """Fit, evaluate and share sparse autoencoders and transcoders of a layer."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
@@ -24,12 +24,14 @@ from rl_interp.app.commands.flags import (
     Seed,
     Share,
     optional,
+    several,
 )
 from rl_interp.app.pages import write_page
 from rl_interp.app.progress import TERMINAL
 from rl_interp.core.files import require_ours
 from rl_interp.sae import SAEConfig, pull, push, save
 from rl_interp.sae.export import CONFIG, WEIGHTS
+from rl_interp.sae.training.config import Variant
 
 
 def sae_fit(
@@ -87,7 +89,7 @@ def sae_evaluate(
 def sae_sweep(
     run: RunName,
     hooks: tuple[str, ...] = ("fc.post",),
-    variants: tuple[Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"], ...] = ("topk",),
+    variants: tuple[Variant, ...] = ("topk",),
     latents: tuple[Count, ...] = (512, 2048),
     ks: tuple[Count, ...] = (8, 16, 32, 64),
     seeds: Count = 1,
@@ -121,7 +123,7 @@ def sae_sweep(
 
 def sae_test(
     run: RunName,
-    hypotheses: tyro.conf.Positional[tuple[str, ...]] = (),
+    hypotheses: Annotated[tuple[str, ...], tyro.conf.Positional, several("HYPOTHESIS")] = (),
     states: Count = 4096,
     count: Count = 10,
 ) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def sae_push(
         folder: Folder in the repository; by default the hook's name.
         private: Make the repository private, if it is made.
     """
-    fitted = load_sae(run)
+    fitted = load_sae(run, progress=TERMINAL)
     where = fitted.hook if folder is None else folder
     address = push(fitted.run.path / "sae_lens", repo, where, private)
     return {"run": str(fitted.run.path), "repo": repo, "folder": where, "commit": address}

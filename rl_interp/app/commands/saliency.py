@@ -32,6 +32,6 @@ def saliency(
         sae: Run of an autoencoder on this agent, for feature:N.
     """
     loaded = agent.load()
-    fitted = load_autoencoder(sae, agent.device) if sae else None
-    path = output or loaded.run.path / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
+    fitted = load_autoencoder(sae, agent.device, (loaded,), TERMINAL) if sae else None
+    path = output or loaded.run.outputs / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
     return loaded.source | film(loaded, path, method, target, steps, skip, seed, fitted, TERMINAL)

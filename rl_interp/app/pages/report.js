@@ -58,9 +58,9 @@ function show(i) {
 function described(f) {
   const looks = D.saliency[f.i];
   return [note(`fires in ${pct(f.density, 3)} of the samples, at most ${num(f.max, 2)}`),
-    ...(D.clips[f.top[0].frame] ? titled("Around its strongest moment, over and over", framed(D, clip(D, f.top[0].frame))) : []),
+    ...(D.clips[f.top[0].frame] ? titled("Around its strongest moment (loop)", framed(D, clip(D, f.top[0].frame))) : []),
     ...(looks ? titled("What it looks at there", el("div", {class: "frames large"}, webp("saliency of the feature", looks.image)),
-      note(`Red: blurring it lowers the feature; blue: raises it. Rank correlation with the map of a network of shuffled weights: ${looks.control === null ? "none, there it is silent whatever is blurred" : num(looks.control, 2)}.`)) : []),
+      note(`Red: blurring it lowers the feature; blue: raises it. Rank correlation with the map of a network of shuffled weights: ${looks.control === null ? "none: there the feature stays at 0" : num(looks.control, 2)}.`)) : []),
     ...titled(`Strongest moments, each from a different episode${D.positions > 1 ? "; the frame is around what the position is about" : ""}`, frames(f, D)),
     el("div", {class: "columns"}, el("div", {}, fires(f)), el("div", {}, does(f)))];
 }

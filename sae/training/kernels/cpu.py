@@ -1,4 +1,4 @@
-"""Selection and sums over active pairs on a CPU, in compiled loops (`kernels.py`).
+"""Selection and sums over active pairs on a CPU, in compiled loops (`loops.py`).
 
 The product of all samples with all latents was half of an update. It is computed in int8, in half the time of bf16,
 and only to find candidates, an eighth more than K; their values are computed again in float32 and the K largest are
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rl_interp.core.device import bf16_pays, int8_is_right, int8_pays, int8_product
-from rl_interp.sae.training.kernels import loops as kernels
+from rl_interp.sae.training.kernels import loops
 from rl_interp.sae.training.kernels.loops import Array
 from rl_interp.sae.training.kernels.pairs import Active, DenseKernel, Kernel, Pairs, SparseKernel, from_floors
 
@@ -46,7 +46,7 @@ class CPUKernel(SparseKernel):
 
     def top_rows(self, x: Tensor, encoder: Tensor, bias: Tensor, k: int) -> Active:
         more = min(len(encoder), k + max(4, k // 8))
-        pairs = _select(self._coarse(x, encoder, bias), lambda pre: kernels.top_rows(pre, more), len(encoder))
+        pairs = _select(self._coarse(x, encoder, bias), lambda pre: loops.top_rows(pre, more), len(encoder))
         return self._largest(x, encoder, bias, pairs, pairs.starts, k)
 
     def top_all(self, x: Tensor, encoder: Tensor, bias: Tensor, count: int) -> Active:
@@ -69,27 +69,27 @@ class CPUKernel(SparseKernel):
     def residuals(
         self, values: Tensor, decoder: Tensor, b_dec: Tensor, y: Tensor, pairs: Pairs
     ) -> tuple[Tensor, Tensor]:
-        found = kernels.residuals(*_arrays(pairs.starts, pairs.latents, values, decoder, b_dec, y))
+        found = loops.residuals(*_arrays(pairs.starts, pairs.latents, values, decoder, b_dec, y))
         return torch.from_numpy(found[0]), torch.from_numpy(found[1])
 
     def dots(self, pairs: Pairs, rows: Tensor, latents: Tensor, offsets: Tensor) -> Tensor:
-        return torch.from_numpy(kernels.dots(*_arrays(pairs.starts, pairs.latents, rows, latents, offsets)))
+        return torch.from_numpy(loops.dots(*_arrays(pairs.starts, pairs.latents, rows, latents, offsets)))
 
     def by_sample(self, pairs: Pairs, weights: Tensor, latents: Tensor) -> Tensor:
-        return torch.from_numpy(kernels.sums(*_arrays(pairs.starts, pairs.latents, weights, latents)))
+        return torch.from_numpy(loops.sums(*_arrays(pairs.starts, pairs.latents, weights, latents)))
 
     def by_latent(self, pairs: Pairs, weights: Tensor, rows: Tensor | None) -> tuple[Tensor | None, Tensor]:
         starts, samples, places, given = _arrays(*pairs.by_latent, weights)
         ordered = given[places]
-        summed = None if rows is None else kernels.sums(starts, samples, ordered, _arrays(rows)[0])
-        return None if summed is None else torch.from_numpy(summed), torch.from_numpy(kernels.totals(starts, ordered))
+        summed = None if rows is None else loops.sums(starts, samples, ordered, _arrays(rows)[0])
+        return None if summed is None else torch.from_numpy(summed), torch.from_numpy(loops.totals(starts, ordered))
 
     def _largest(self, x: Tensor, encoder: Tensor, bias: Tensor, candidates: Pairs, starts: Tensor, k: int) -> Active:
         """The k largest of the candidates from each of `starts` to the next."""
         [values] = _arrays(self.dots(candidates, x, encoder, bias))
-        kept = kernels.largest(starts.numpy(), values.astype(np.float32, copy=False), k)
+        kept = loops.largest(starts.numpy(), values.astype(np.float32, copy=False), k)
         all_starts, latents = _arrays(candidates.starts, candidates.latents)
-        all_starts, latents, values = kernels.where(kept, all_starts, latents, values)
+        all_starts, latents, values = loops.where(kept, all_starts, latents, values)
         return self.encode(x, encoder, bias, _pairs(all_starts, latents, len(encoder)), torch.from_numpy(values))
 
     def _coarse(self, x: Tensor, encoder: Tensor, bias: Tensor) -> Iterator[Array]:
@@ -99,7 +99,7 @@ class CPUKernel(SparseKernel):
             yield from self._fine(x, encoder, bias)
             return
         rows, latents, offsets = _arrays(x.float(), encoder.float(), bias.float())
-        (rows, row_scales, row_lost), (latents, scales, lost) = kernels.quantised(rows), kernels.quantised(latents)
+        (rows, row_scales, row_lost), (latents, scales, lost) = loops.quantised(rows), loops.quantised(latents)
         samples, uneven = (np.flatnonzero(each > _MOST_LOST) for each in (row_lost, lost))
         if 2 * len(samples) > len(rows) or 2 * len(uneven) > len(latents):
             yield from self._fine(x, encoder, bias)
@@ -108,7 +108,7 @@ class CPUKernel(SparseKernel):
         of_latents = self._products(x, encoder[uneven], bias[uneven])
         for chunk in _chunks(len(x), len(encoder)):
             product = int8_product(torch.from_numpy(rows[chunk]), torch.from_numpy(latents))
-            pre = kernels.rescaled(product.numpy(), row_scales[chunk], scales, offsets)
+            pre = loops.rescaled(product.numpy(), row_scales[chunk], scales, offsets)
             pre[:, uneven] = of_latents[chunk]
             here = slice(*np.searchsorted(samples, (chunk.start, chunk.stop)))
             pre[samples[here] - chunk.start] = of_samples[here]
@@ -163,11 +163,11 @@ def _chunks(samples: int, latents: int) -> Iterator[slice]:
 
 def _select(chunks: Iterator[Array], select: Callable[[Array], tuple[Array, Array]], d_sae: int) -> Pairs:
     counts, latents = (np.concatenate(each) for each in zip(*map(select, chunks), strict=True))
-    return _pairs(kernels.starts_of(counts), latents, d_sae)
+    return _pairs(loops.starts_of(counts), latents, d_sae)
 
 
 def _above(chunks: Iterator[Array], floor: float, d_sae: int) -> Pairs:
-    return _select(chunks, lambda pre: kernels.above(pre, floor), d_sae)
+    return _select(chunks, lambda pre: loops.above(pre, floor), d_sae)
 
 
 class _Counted(Pairs):
@@ -175,7 +175,7 @@ class _Counted(Pairs):
     def by_latent(self) -> tuple[Tensor, Tensor, Tensor]:
         """By counting, in a twentieth of the time that PyTorch's sort takes."""
         starts, latents = _arrays(self.starts, self.latents)
-        found = kernels.by_latent(starts, latents, self.d_sae)
+        found = loops.by_latent(starts, latents, self.d_sae)
         return torch.from_numpy(found[0]), torch.from_numpy(found[1]), torch.from_numpy(found[2])
 
 

@@ -227,7 +227,7 @@ def test_nothing_else_that_is_wrong_with_such_a_run_is_said_to_need_a_new_traini
     config = default_config("MiniGrid-Dynamic-Obstacles-5x5-v0")
     run = Run.create(tmp_path / "run", "impala", config, 0)
     file = run.save_checkpoint(1, make_agent(replace(config, hidden=config.hidden + 8)).state_dict())
-    with pytest.raises(RunError, match="is of another architecture") as other:
+    with pytest.raises(RunError, match="has a different architecture") as other:
         load_agent(run.path)
     (file / "model.safetensors").write_bytes(b"")
     with pytest.raises(RunError, match="sha256") as damaged:

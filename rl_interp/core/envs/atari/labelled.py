@@ -6,6 +6,7 @@ starts in its own way, where Gymnasium's wrappers do neither, so that only this 
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -114,7 +115,7 @@ class AtariLabelled(gymnasium.Env):
     def replay(
         self, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Of what lies between, only the frames that the next observation stacks are looked at."""
+        """Between the steps that are asked for, only the frames that the next observation stacks are looked at."""
         self.reset(seed=seed)
         at = 0
         for step in steps:
@@ -134,26 +135,25 @@ class AtariLabelled(gymnasium.Env):
         """With an emulator for each core, stepped outside Python."""
         recorded = [_Recorded(i, seed, acts, set(steps.tolist())) for i, (seed, acts, steps) in enumerate(episodes)]
         waiting = sorted(recorded, key=lambda each: max(each.wanted))  # from the end: the longest goes first
-        playing = [waiting.pop() for _ in range(min(os.cpu_count() or 1, len(recorded)))]
+        playing = [waiting.pop() for _ in range(min(_cores(), len(recorded)))]
         height, width = self._ale.getScreenDims()
         seen: dict[str, Any] = {"stack_num": self.config.frame_stack}
         if what == "screen":
             seen = {"stack_num": 1, "grayscale": False, "img_height": height, "img_width": width}
-        env = atari_vector_env(self.config, len(playing), len(playing), **seen)
-        obs, _ = env.reset(seed=np.array([each.seed for each in playing]))
-        while any(each.wanted for each in playing):
-            begun = np.zeros(len(playing), bool)
-            for slot, each in enumerate(playing):
-                if each.finds(obs[slot, 0] if what == "screen" else obs[slot]):
-                    yield each.number, each.found
-                    if waiting:
-                        playing[slot], begun[slot] = waiting.pop(), True
-            if begun.any():
-                seeds = np.array([playing[slot].seed for slot in np.flatnonzero(begun)])
-                obs, _ = env.reset(seed=seeds, options={"reset_mask": begun})
-            else:
-                obs, *_ = env.step(np.array([each.next_action() for each in playing]))
-        env.close()
+        with closing(atari_vector_env(self.config, len(playing), len(playing), **seen)) as env:
+            obs, _ = env.reset(seed=np.array([each.seed for each in playing]))
+            while any(each.wanted for each in playing):
+                begun = np.zeros(len(playing), bool)
+                for slot, each in enumerate(playing):
+                    if each.finds(obs[slot, 0] if what == "screen" else obs[slot]):
+                        yield each.number, each.found
+                        if waiting:
+                            playing[slot], begun[slot] = waiting.pop(), True
+                if begun.any():
+                    seeds = np.array([playing[slot].seed for slot in np.flatnonzero(begun)])
+                    obs, _ = env.reset(seed=seeds, options={"reset_mask": begun})
+                else:
+                    obs, *_ = env.step(np.array([each.next_action() for each in playing]))
 
     def cells(self) -> Cells:
         return {}  # a screen of pixels
@@ -163,6 +163,11 @@ class AtariLabelled(gymnasium.Env):
 
     def close(self) -> None:
         pass
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass

@@ -69,7 +69,7 @@ class CrafterLabelled(LabelledGame):
         }
 
     def cells(self) -> Cells:
-        """Of the 7 rows of 9 cells around the player, -1 beyond the world's edge."""
+        """The 7 rows of 9 cells around the player, -1 beyond the world's edge."""
         world, (x, y) = self.game.env._world, (int(each) for each in self.game.env._player.pos)
         material = np.full((_ROWS, _COLUMNS), -1)
         thing = np.full((_ROWS, _COLUMNS), -1)

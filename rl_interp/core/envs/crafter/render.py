@@ -11,7 +11,7 @@ from rl_interp.core.compiled import compiled
 
 _VIEW = (9, 9)
 _ROWS = 7
-"""Of the view's nine rows, those that show the world; the others show the inventory."""
+"""The rows, of the view's nine, that show the world; the others show the inventory."""
 
 
 class Renderer:

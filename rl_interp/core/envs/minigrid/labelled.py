@@ -61,7 +61,7 @@ class MiniGridLabelled(LabelledGame):
         }
 
     def cells(self) -> Cells:
-        """Of the egocentric view, the agent's own cell left out: it shows what is carried."""
+        """The cells of the egocentric view, without the agent's own, which shows what is carried."""
         from minigrid.core.constants import COLOR_TO_IDX, OBJECT_TO_IDX
 
         symbols = np.empty((3, VIEW, VIEW), np.uint8)
