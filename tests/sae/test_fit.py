@@ -6,7 +6,7 @@ from math import inf
 import numpy as np
 import pytest
 import torch
-from selection import mostly_in_full
+from selection import in_full, mostly_in_full
 from torch.nn import functional as F
 
 from rl_interp.core.errors import UserError
@@ -266,7 +266,7 @@ def test_bad_data_is_refused_in_one_sentence():
         evaluate(TopK(8, 16, 2), ArrayActivations(planted(10)[0]), np.arange(10))
 
 
-@pytest.mark.parametrize(("width", "latents", "batch", "worse"), [(16, 32, 256, 3e-3), (64, 512, 128, 3e-2)])
+@pytest.mark.parametrize(("width", "latents", "batch", "worse"), [(16, 32, 256, 3e-3), *in_full((64, 512, 128, 3e-2))])
 def test_the_default_step_size_suits_narrow_data_and_wide(width, latents, batch, worse):
     data, _ = planted(3500, width, latents)
     data += np.random.default_rng(1).normal(size=data.shape).astype(np.float32)

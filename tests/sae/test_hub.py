@@ -119,7 +119,7 @@ def test_the_commands_push_and_pull(hub, tmp_path, monkeypatch):
 
     folder = sae.save(dictionary(), tmp_path / "run" / "sae_lens", {"hook_name": "fc.post", "model_name": "dqn"})
     opened = SimpleNamespace(run=SimpleNamespace(path=folder.parent), hook="fc.post")
-    monkeypatch.setattr("rl_interp.app.commands.sae.load_sae", lambda run: opened)
+    monkeypatch.setattr("rl_interp.app.commands.sae.load_sae", lambda run, progress: opened)
     monkeypatch.setenv("HF_TOKEN", "hf_x")
     for name, call in (("push", sae.push), ("pull", sae.pull)):  # elsewhere HF_ENDPOINT says where the hub is
         monkeypatch.setattr(f"rl_interp.app.commands.sae.{name}", partial(call, endpoint=hub))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from selection import mostly_in_full
 from torch.nn.functional import normalize
 
 from rl_interp.core.errors import UserError
@@ -63,8 +64,10 @@ def test_an_action_that_is_named_twice_counts_once():
     assert once.actions == twice.actions == (0,)
 
 
-@pytest.mark.parametrize("episodes", [2, 4, 40])
-@pytest.mark.parametrize("greedy", [True, False])
+@pytest.mark.parametrize(
+    ("episodes", "greedy"),
+    mostly_in_full([(e, g) for e in (2, 4, 40) for g in (True, False)], [(4, True), (40, False)]),
+)
 def test_of_features_that_are_random_directions_at_most_one_in_forty_passes(episodes, greedy):
     """The rate at which a test of no effect rejects, however few the episodes and although each has a level of its
     own: at most its 2.5%, within what 400 draws allow, and near it where episodes are many."""

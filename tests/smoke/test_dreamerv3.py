@@ -42,6 +42,7 @@ class TestAnyAgent:
         assert status == 0, error
         assert Path(reported["report"]).stat().st_size > 10_000
 
+    @pytest.mark.full
     def test_an_encoder_of_pictures_is_mapped_and_one_of_vectors_refused(self, run, place, agent):
         status, result, error = run(f"maps {agent} --states 8 --clusters 3")
         if agent == "empty":
