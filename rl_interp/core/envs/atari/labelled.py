@@ -146,7 +146,7 @@ class AtariLabelled(gymnasium.Env):
                 begun = np.zeros(len(playing), bool)
                 for slot, each in enumerate(playing):
                     if each.finds(obs[slot, 0] if what == "screen" else obs[slot]):
-                        yield each.number, each.found
+                        yield each.number, each.taken()
                         if waiting:
                             playing[slot], begun[slot] = waiting.pop(), True
                 if begun.any():
@@ -188,6 +188,11 @@ class _Recorded:
         self.wanted.remove(self.step)
         self.found[self.step] = look.copy()
         return not self.wanted
+
+    def taken(self) -> dict[int, NDArray[np.uint8]]:
+        """What was found, which is then kept no longer: an episode's screens are tens of megabytes."""
+        found, self.found = self.found, {}
+        return found
 
     def next_action(self) -> int:
         """One that is done goes on with whatever comes, as its emulator is stepped with the others."""
