@@ -22,7 +22,7 @@ from typing import Any
 
 from rl_interp.agents.load import load_agent, new_run_path
 from rl_interp.analysis.mazes.goals import find_goals
-from rl_interp.analysis.study_results import compare, markdown, plot
+from rl_interp.analysis.study_results import OWN_SCORES, compare, markdown, plot
 from rl_interp.core.envs import env_config
 from rl_interp.core.errors import RunError, at_least_one
 from rl_interp.core.files import write_json, write_text
@@ -226,7 +226,8 @@ def _read_result(path: Path) -> dict[str, Any]:
     result = read_json(path, remedy)
     kinds = {"evaluation": dict, "steps": list, "returns": list}
     require(result, path, remedy, agent=str, env=str, condition=str, command=str, **kinds)
-    require(result["evaluation"], path, remedy, mean=float)
+    own = {name: float for name in OWN_SCORES if name in result["evaluation"]}
+    require(result["evaluation"], path, remedy, mean=float, **own)
     for name in ("steps", "returns"):
         if result[name]:
             numbers(result, name, path, remedy)

@@ -11,7 +11,7 @@ from rl_interp.core.errors import UserError
 from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.stats import bootstrap, iqm, plain, shown
 
-_OWN_SCORES = ("crafter_score", "success_rate")
+OWN_SCORES = ("crafter_score", "success_rate")
 
 
 def compare(results: Sequence[dict[str, Any]], base: str) -> list[dict[str, Any]]:
@@ -51,13 +51,13 @@ def _evaluations(results: Sequence[dict[str, Any]], agent: str, env: str) -> dic
 
 def _own_scores(evaluations: Sequence[dict[str, Any]]) -> dict[str, float]:
     """The environment's own scores, averaged over seeds."""
-    names = [name for name in _OWN_SCORES if name in evaluations[0]]
+    names = [name for name in OWN_SCORES if all(name in each for each in evaluations)]
     return {name: float(np.mean([each[name] for each in evaluations])) for name in names}
 
 
 def markdown(rows: Sequence[dict[str, Any]]) -> str:
     """The comparison as a table."""
-    own = [name for name in _OWN_SCORES if any(name in row for row in rows)]
+    own = [name for name in OWN_SCORES if any(name in row for row in rows)]
     heads = ["agent", "environment", "condition", "seeds", "final return, IQM [95% interval]", "difference to base"]
     heads += ["excludes zero", *(name.replace("_", " ") for name in own)]
     table = []
