@@ -9,8 +9,9 @@ from typing import Any
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.playing import collect_store, score, scores_json
 from rl_interp.analysis.sae.evaluation import metrics_json, play_spliced
+from rl_interp.analysis.sae.fitting import fit_run, require_held_out
 from rl_interp.analysis.sae.report import build
-from rl_interp.analysis.sae.runs import fit_run, load_sae, require_held_out
+from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.analysis.saliency_video import film
 from rl_interp.core.errors import RunError, at_least_one
 from rl_interp.core.files import remove, write_json
@@ -58,7 +59,7 @@ def demo(
         store = collect_store(loaded, "fc.post", samples, output / "activations" / "fc.post", seed, progress=progress)
         seen, rate = fit_run(loaded, store, config, output / "sae", progress=progress)
         fitted = load_sae(output / "sae", opened=(loaded, store), progress=progress)
-        figures = metrics_json(fitted, fitted.encoding)
+        figures = metrics_json(fitted)
         figures |= play_spliced(fitted, episodes, **played, known={"original": scores.returns}, progress=progress)
         write_json(output / "sae" / "analyses" / "evaluation.json", figures | {"made_from": fitted.made_from})
         video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", steps, 75, seed, progress=progress)

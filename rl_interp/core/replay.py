@@ -1,14 +1,14 @@
 """Recorded episodes, played again from their seeds and actions: no frame needs to be stored.
 
 `revisit` stops at states of an activation store, where the environment can be asked for its screen and its cells;
-`looks` gives screens or observations alone, which can be had faster; `replay` gives whole episodes, for an agent to
-follow.
+`recordings` gives the episodes that they are in, to be played in several processes; `replay` gives whole episodes,
+for an agent to follow.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import EnvConfig, LabelledEnv, make_labelled
-from rl_interp.core.envs.labelled import SideBySide
 from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.store import ActivationStore
 
@@ -44,41 +43,50 @@ class Episode:
     actions: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Recording:
+    """What it takes to play an episode of a store again, and which of its states are wanted."""
+
+    episode: int
+    seed: int
+    samples: NDArray[np.int64]
+    """`[T]`: the store's numbers of its states, in the order in which they were played."""
+    actions: NDArray[np.int64]
+    """`[T]`: those taken in them."""
+    steps: list[int]
+    """Those wanted, rising."""
+
+    def visits(self, env: LabelledEnv) -> Iterator[Visit]:
+        """The wanted states, in `env`."""
+        for step, obs in env.replay(self.seed, self.actions, self.steps):
+            yield Visit(int(self.samples[step]), self.episode, step, int(self.actions[step]), obs, env)
+
+
+def recordings(store: ActivationStore, samples: NDArray[np.integer] | None = None) -> list[Recording]:
+    """The episodes of a store, or those that some of its samples are in, in the order of their numbers.
+
+    Args:
+        samples: numbers of the states that are wanted, each once, however often it is named; None for all.
+    """
+    number, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
+    wanted = np.arange(store.samples) if samples is None else np.unique(samples)
+    found = []
+    for episode in np.unique(number[wanted]).tolist():
+        whole = np.flatnonzero(number == episode)
+        steps = np.flatnonzero(np.isin(whole, wanted)).tolist()
+        found.append(Recording(episode, int(seeds[whole[0]]), whole, actions[whole].astype(np.int64), steps))
+    return found
+
+
 def revisit(config: EnvConfig, store: ActivationStore, samples: NDArray[np.integer] | None = None) -> Iterator[Visit]:
     """Visit some states of a store again, or all, one episode after the other and each in its order.
 
     Args:
-        samples: numbers of the states; each is visited once, however often it is named.
+        samples: as `recordings` takes them.
     """
-    number, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
-    wanted = np.arange(store.samples) if samples is None else np.unique(samples)
     env = make_labelled(config)
-    for episode in np.unique(number[wanted]).tolist():
-        whole = np.flatnonzero(number == episode)  # its states, in the order in which they were played
-        taken = actions[whole].astype(np.int64)
-        steps = np.flatnonzero(np.isin(whole, wanted)).tolist()
-        for step, obs in env.replay(int(seeds[whole[0]]), taken, steps):
-            yield Visit(int(whole[step]), episode, step, int(taken[step]), obs, env)
-
-
-def looks(
-    config: EnvConfig, store: ActivationStore, samples: NDArray[np.integer], what: Literal["screen", "observation"]
-) -> Iterator[dict[int, NDArray[Any]]]:
-    """What some states of a store look like, to a person or to the agent: an episode's by number at a time, in no
-    order. Several episodes are played at once where the environment can."""
-    env, wanted = make_labelled(config), np.unique(samples)
-    if not isinstance(env, SideBySide) or not len(wanted):
-        for _, states in groupby(revisit(config, store, wanted), key=lambda state: state.episode):
-            yield {state.sample: state.env.render() if what == "screen" else state.obs for state in states}
-        return
-    number, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
-    places = [np.flatnonzero(number == episode) for episode in np.unique(number[wanted])]
-    episodes = [
-        (int(seeds[whole[0]]), actions[whole].astype(np.int64), np.flatnonzero(np.isin(whole, wanted)))
-        for whole in places
-    ]
-    for which, found in env.replay_side_by_side(episodes, what):
-        yield {int(places[which][step]): look for step, look in found.items()}
+    for recording in recordings(store, samples):
+        yield from recording.visits(env)
 
 
 def replay(config: EnvConfig, store: ActivationStore, episodes: NDArray[np.integer] | None = None) -> Iterator[Episode]:

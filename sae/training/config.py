@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from rl_interp.core.errors import UserError
 
-Variant = Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"]
+VariantName = Literal["topk", "batch_topk", "matryoshka", "jumprelu", "gated"]
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class SAEConfig:
 
     RENAMED: ClassVar = {"kind": "variant", "revive": "resample"}
 
-    variant: Variant = "topk"
+    variant: VariantName = "topk"
     """What decides which latents are active; see `rl_interp.sae.training.variants`."""
     latents: int = 2048
     """Width of the dictionary, d_sae."""

@@ -1,7 +1,7 @@
 """What tells the variants of sparse dictionaries apart while they are fitted: which latents are active, and the loss.
 
 All share an encoder, a decoder and one trainer; each becomes a `TopK` or a `JumpReLU` when it is done. A new one is a
-subclass of `Variant`, an entry in `VARIANTS`, and its name among those of `SAEConfig.variant`. Data are
+subclass of `Variant`, an entry in `VARIANTS`, and a `VariantName`. Data are
 whitened: `x [N, D]` and a target `y [N, D_out]`, which in an autoencoder is x itself.
 
 Shape letters: N samples, F latents, D width, P active pairs.
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl_interp.sae.model import SAE, JumpReLU, TopK
-from rl_interp.sae.training.config import SAEConfig
+from rl_interp.sae.training.config import SAEConfig, VariantName
 from rl_interp.sae.training.kernels.pairs import Kernel, Pairs
 
 
@@ -251,7 +251,7 @@ class GatedVariant(PenalisedVariant):
         return self.encoder * self.log_scale.exp()[:, None], self.b_strength
 
 
-VARIANTS: dict[str, Callable[[SAEConfig, Kernel, int, int], Variant]] = {
+VARIANTS: dict[VariantName, Callable[[SAEConfig, Kernel, int, int], Variant]] = {
     "topk": TopKVariant,
     "batch_topk": BatchTopKVariant,
     "matryoshka": MatryoshkaVariant,

@@ -5,7 +5,7 @@ from torch import nn
 from rl_interp import HookPoint, wrap
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import AtariConfig, CrafterConfig, MazeConfig, MiniGridConfig, make_labelled
-from rl_interp.core.replay import activations, looks, replay, revisit
+from rl_interp.core.replay import activations, replay, revisit
 
 ENVS = {
     "atari": AtariConfig(max_frames=240),
@@ -47,19 +47,3 @@ def test_a_visited_state_has_the_screen_the_cells_and_the_observation_that_it_ha
         assert (state.step, state.action) == (state.sample - start, store.column("action")[state.sample])
         seen.append(state.sample)
     assert seen == sorted(set(chosen.tolist()))
-
-
-@pytest.mark.parametrize("what", ["screen", "observation"])
-def test_looks_are_those_of_the_visited_states_whatever_is_played_at_once(recorded, what):
-    env, _, store = recorded
-    chosen = np.array([store.samples - 1, 7, 20, 21, 7])
-    wanted = {
-        state.sample: state.env.render() if what == "screen" else state.obs for state in revisit(env, store, chosen)
-    }
-    found = {}
-    for of_episode in looks(env, store, chosen, what):
-        assert len(np.unique(store.column("episode")[list(of_episode)])) == 1
-        found |= of_episode
-    assert found.keys() == wanted.keys()
-    for sample, look in found.items():
-        np.testing.assert_array_equal(look, wanted[sample])

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from processes import die, watch_files
 
-from rl_interp.analysis.sae import runs as fits
+from rl_interp.analysis.sae import fitting
 from rl_interp.app import cli
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
@@ -143,7 +143,7 @@ def _command(line: str, counter: int, output: int, last: int | None) -> None:
         os.dup2(output, 2)
         sys.stdout, sys.stderr = (open(fd, "w", buffering=1, closefd=False) for fd in (1, 2))  # noqa: SIM115
         cli.console.file = sys.stderr
-        fits.SAVE_EVERY = 0.05  # else a small fit would have one checkpoint, at its end
+        fitting.SAVE_EVERY = 0.05  # else a small fit would have one checkpoint, at its end
         torch.set_num_threads(1)
         watch_files("runs", each)
         status = cli.main([*line.split(), "--json"])

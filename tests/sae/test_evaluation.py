@@ -48,9 +48,9 @@ def fitted(conv_agent):
 
 
 def test_measuring_takes_memory_for_row_numbers_and_a_few_batches(fitted):
-    evaluation.metrics_json(fitted)  # what is imported on the way
+    evaluation.metrics_json(fitted, in_memory=False)  # what is imported on the way
     tracemalloc.start()
-    evaluation.metrics_json(fitted)
+    evaluation.metrics_json(fitted, in_memory=False)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 16e6 < 0.5 * ROWS * WIDTH * 4
@@ -66,7 +66,7 @@ def test_dead_and_ultra_rare_latents_are_counted_over_all_rows(fitted):
     table = np.eye(WIDTH)[np.arange(ROWS) % 100]
     table[7], table[-7] = np.eye(WIDTH)[[105, 106]]
     fitted.store = fitted.target = Stored(table)
-    found = evaluation.metrics_json(fitted)
+    found = evaluation.metrics_json(fitted, in_memory=False)
     assert found["dead_fraction"] == 6 / WIDTH
     assert found["ultra_rare_fraction"] == 2 / WIDTH
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from math import inf
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from rl_interp.core.errors import UserError
 from rl_interp.core.store import ActivationStore, StoreWriter
 from rl_interp.sae import ArrayActivations, Feed, SAEConfig, TopK, Trainer, Whitening, diagnose, evaluate, fit, fit_all
 from rl_interp.sae.data import batches
+from rl_interp.sae.training.config import VariantName
 from rl_interp.sae.training.variants import VARIANTS
 
 SMALL = SAEConfig(latents=64, k=4, epochs=40, batch_size=256, learning_rate=3e-3, aux_k=32)
@@ -309,3 +311,7 @@ def test_the_step_size_that_is_given_is_taken_and_a_fit_goes_on_with_its_own():
     assert chosen.optimizer.param_groups[0]["peak"] == SAEConfig(latents=64, k=4).peak_rate(chosen.feed.out.dimensions)
     chosen.load_state_dict(given.state_dict())
     assert chosen.optimizer.param_groups[0]["peak"] == 0.02
+
+
+def test_every_variant_that_can_be_named_can_be_fitted():
+    assert set(get_args(VariantName)) == VARIANTS.keys()

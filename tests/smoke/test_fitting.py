@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rl_interp.agents.load import load_agent
-from rl_interp.analysis.sae import runs
+from rl_interp.analysis.sae import fitting, runs
 from rl_interp.analysis.sae.concepts import labelled
 from rl_interp.analysis.sae.evaluation import coverage_json
 from rl_interp.analysis.sae.hypotheses import evaluate_hypotheses
@@ -27,7 +27,7 @@ SMALL = SAEConfig(latents=32, k=2, epochs=10, batch_size=128)
 def fit(*names: str) -> tuple[int, float]:
     """Fits `runs/<name>`, whose last digit is the seed."""
     configs = {Path("runs", name): SAEConfig(**{**vars(SMALL), "seed": int(name[-1])}) for name in names}
-    return runs.fit_runs(load_agent("tiny"), ActivationStore(Path("runs/tiny/activations/fc.post")), configs)
+    return fitting.fit_runs(load_agent("tiny"), ActivationStore(Path("runs/tiny/activations/fc.post")), configs)
 
 
 def steps(name: str) -> list[int]:
@@ -43,7 +43,7 @@ def ticks(monkeypatch):
         clock.now += 1
         return clock.now
 
-    monkeypatch.setattr(runs, "time", SimpleNamespace(perf_counter=tick))
+    monkeypatch.setattr(fitting, "time", SimpleNamespace(perf_counter=tick))
     return clock
 
 
@@ -52,7 +52,7 @@ def killed_after(monkeypatch):
     """`killed_after(n, call)`: the process ends in the middle of `call`, right after the n-th checkpoint."""
 
     def call(count: int, function) -> None:
-        left, save = itertools.count(count - 1, -1), runs._save
+        left, save = itertools.count(count - 1, -1), fitting._save
 
         def last(*arguments) -> None:
             save(*arguments)
@@ -60,7 +60,7 @@ def killed_after(monkeypatch):
                 raise SystemExit(137)
 
         with monkeypatch.context() as patch, pytest.raises(SystemExit):
-            patch.setattr(runs, "_save", last)
+            patch.setattr(fitting, "_save", last)
             function()
 
     return call
@@ -70,7 +70,7 @@ def test_fits_killed_between_two_checkpoints_go_on_with_others_as_if_nothing_had
     place, ticks, killed_after, monkeypatch
 ):
     fit("whole0", "whole1")
-    monkeypatch.setattr(runs, "SAVE_EVERY", 10)
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 10)
     killed_after(3, lambda: fit("killed0", "killed1"))
     first, second = (Run.open(name).checkpoint_steps() for name in ("killed0", "killed1"))
     assert 0 < second[-1] < first[-1] == steps("killed1")[-1]
@@ -85,7 +85,7 @@ def test_fits_killed_between_two_checkpoints_go_on_with_others_as_if_nothing_had
 
 
 def test_fits_whose_whitening_differs_are_not_gone_on_with_together(place, ticks, killed_after, monkeypatch):
-    monkeypatch.setattr(runs, "SAVE_EVERY", 10)
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 10)
     killed_after(2, lambda: fit("killed0", "killed1"))
     load = Run.load_state
 
@@ -151,9 +151,9 @@ def test_a_fit_is_not_gone_on_with_under_other_settings_which_are_named(place):
         (SMALL, {**parent, "step": 500}, "parent.step is 600, not 500 as given"),
     ):
         with pytest.raises(RunError, match=sentence):
-            runs.newest_step(path, given, of)
+            fitting.newest_step(path, given, of)
     with pytest.raises(RunError, match="already holds a run of kind 'dqn'"):
-        runs.newest_step(Path("runs/tiny"), SMALL, parent)
+        fitting.newest_step(Path("runs/tiny"), SMALL, parent)
 
 
 @pytest.mark.parametrize("setting", [{"held_out": 0.5}, {"uncontrollable": True}, {"data_seed": 1}])
@@ -161,7 +161,7 @@ def test_fits_that_would_be_of_other_rows_do_not_go_together(place, setting):
     store = ActivationStore(Path("runs/tiny/activations/fc.post"))
     configs = {Path("runs/one"): SMALL, Path("runs/other"): replace(SMALL, **setting)}
     with pytest.raises(UserError, match=f"differ in {next(iter(setting))}: give all the same"):
-        runs.fit_runs(load_agent("tiny"), store, configs)
+        fitting.fit_runs(load_agent("tiny"), store, configs)
     assert not Path("runs/one").exists()
 
 
@@ -176,14 +176,14 @@ def test_dictionaries_that_recorded_no_digests_are_opened_and_gone_on_with(place
 
 
 def test_the_speed_is_that_of_this_call_without_saving(place, ticks, killed_after, monkeypatch):
-    save = runs._save
+    save = fitting._save
 
     def slow(*arguments) -> None:
         save(*arguments)
         ticks.now += 1_000_000
 
-    monkeypatch.setattr(runs, "_save", slow)
-    monkeypatch.setattr(runs, "SAVE_EVERY", 10)
+    monkeypatch.setattr(fitting, "_save", slow)
+    monkeypatch.setattr(fitting, "SAVE_EVERY", 10)
     killed_after(7, lambda: fit("resumed0"))
     begun = Run.open("resumed0").load_state()
     samples, rate = fit("resumed0")
@@ -219,7 +219,7 @@ def test_decisions_that_can_make_no_difference_are_left_out_unless_asked_for(pla
     config.write_text("".join(line for line in config.open() if "uncontrollable" not in line))
     np.testing.assert_array_equal(runs.load_sae("left0").rows, np.arange(len(store)))
     asked = {Path("runs/kept0"): replace(SMALL, uncontrollable=True)}
-    runs.fit_runs(load_agent("tiny"), store, asked)
+    fitting.fit_runs(load_agent("tiny"), store, asked)
     np.testing.assert_array_equal(runs.load_sae("kept0").rows, np.arange(len(store)))
 
 

@@ -10,6 +10,7 @@ import pytest
 from rl_interp.analysis.sae.pictures import moments_at
 from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.core.hooks import run_with_cache
+from rl_interp.core.replay import revisit
 
 SMALL = "--hidden 16 --lstm 16 --num-envs 4 --unroll 10 --eval-episodes 2 --precision fp32"
 CRAFTER = f"train impala --env CrafterReward-v1 --env.length 40 --channels 4 8 --agent-steps 160 {SMALL}"
@@ -47,7 +48,8 @@ class TestAnyAgent:
         status, _, error = run(f"saliency {agent} --target feature:1 --sae found --steps 2 --output film.mp4")
         assert status == 0, error
         fitted = load_sae("runs/found")
-        for sample, obs, state in moments_at(fitted, np.array([0, 7, 60])):
+        seen = {visit.sample: visit.obs for visit in revisit(fitted.agent.env, fitted.store, np.array([0, 7, 60]))}
+        for sample, obs, state in moments_at(fitted, seen):
             _, cache = run_with_cache(fitted.agent.agent, obs, state, names=[hook])
             value, store = (
                 cache[hook].detach().movedim(fitted.agent.agent.hook_points[hook].feature_axis, -1),

@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import rl_interp.sae as sae_package
-from rl_interp.agents.load import Loaded, new_run_path
-from rl_interp.analysis.playing import store_path
 from rl_interp.analysis.sae.concepts import Labelled, labelled
-from rl_interp.analysis.sae.runs import LoadedSAE, fit_run, load_sae, open_pair, require_held_out, split
+from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.sae.states import head_of
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import make_vector
@@ -25,7 +23,7 @@ from rl_interp.core.replay import activations, replay
 from rl_interp.core.rollout import evaluate
 from rl_interp.core.stats import plain
 from rl_interp.core.store import ActivationStore
-from rl_interp.sae import SAE, Activations, ArrayActivations, Diagnosis, Encoding, Features, Metrics, SAEConfig
+from rl_interp.sae import SAE, Activations, ArrayActivations, Encoding, Features, Metrics
 from rl_interp.sae.data import batches
 from rl_interp.saliency import randomised
 
@@ -35,60 +33,6 @@ RECOVERED = {"return_recovered": "zero", "return_recovered_mean": "mean", "retur
 """Shares of the return recovered, and the ablation that each is relative to."""
 _BANK = 1024
 """Training states from which resample ablation draws."""
-
-
-def fit_new(
-    loaded: Loaded,
-    hook: str,
-    to: str | None,
-    config: SAEConfig,
-    name: str | None,
-    device: str = "cpu",
-    progress: Progress = SILENT,
-) -> dict[str, Any]:
-    """Fit a dictionary on an agent's collected activations and evaluate it on held-out episodes; the run holds both.
-
-    Args:
-        to: hook point that a transcoder predicts; None for an autoencoder.
-        name: of the run, or a path; None for one made of the agent's, the hook and the sizes.
-
-    Returns:
-        The run's path, how fast it was fitted, and its figures.
-    """
-    require_held_out(config)
-    if to is None:
-        store, target, what = ActivationStore(store_path(loaded.run, hook)), None, f"sae-{hook}"
-    else:
-        (store, target), what = open_pair(*(store_path(loaded.run, at) for at in (hook, to))), f"transcoder-{hook}-{to}"
-    path = new_run_path(name or f"{loaded.run.path.name}-{what}-{config.latents}-k{config.k}-seed{config.seed}")
-    diagnosis = _diagnosed(store, target, config, progress)
-    samples, rate = fit_run(loaded, store, config, path, target, device, progress)
-    fitted = load_sae(path, device, [loaded, store, *([target] if target else [])], progress)
-    metrics = metrics_json(fitted) | {"diagnosis": asdict(diagnosis), "made_from": fitted.made_from}
-    write_json(path / "analyses" / "metrics.json", metrics)
-    if metrics.get("policy_kl", 0.0) is None:
-        progress.note(
-            f"{store.hook}: spliced in, it leaves the agent no policy in some states, as where errors add up in a "
-            "memory; fit it on more samples, or with more latents."
-        )
-    return {"run": str(path), "samples": samples, "samples_per_second": rate, **metrics}
-
-
-def _diagnosed(
-    store: ActivationStore, target: ActivationStore | None, config: SAEConfig, progress: Progress
-) -> Diagnosis:
-    """Of the store that is read; what will be difficult with the data of either is said."""
-    rows = np.sort(np.concatenate(split(store, config)))
-    if len(rows) < len(store):
-        left_out = f"{1 - len(rows) / len(store):.1%} of the samples are left out, as actions do nothing there"
-        progress.note(f"{store.hook}: {left_out}; --uncontrollable keeps them.")
-    elif not config.uncontrollable and "controllable" not in store.columns():
-        progress.note(f"{store.hook}: the store does not tell in which samples actions do nothing; all are used.")
-    diagnoses = {each.hook: sae_package.diagnose(each, rows) for each in (store, target) if each is not None}
-    for hook, found in diagnoses.items():
-        for sentence in (*found.warnings(config), *found.notes()):
-            progress.note(f"{hook}: {sentence}")
-    return diagnoses[store.hook]
 
 
 def evaluate_run(
@@ -102,7 +46,7 @@ def evaluate_run(
     """Everything that `metrics_json`, `play_spliced` and `coverage_json` give, written into the run."""
     result = {
         "run": str(fitted.run.path),
-        **metrics_json(fitted, fitted.encoding),
+        **metrics_json(fitted),
         **play_spliced(fitted, episodes, seed, epsilon, progress=progress),
         "coverage": coverage_json(fitted, random_network, progress),
         "made_from": fitted.made_from,
@@ -111,15 +55,16 @@ def evaluate_run(
     return result
 
 
-def metrics_json(fitted: LoadedSAE, encoding: Encoding | None = None) -> dict[str, Any]:
+def metrics_json(fitted: LoadedSAE, in_memory: bool = True) -> dict[str, Any]:
     """Reconstruction and use of latents on held-out episodes, and what the splice does to the policy there.
 
     Args:
-        encoding: of `fitted.rows`, where there is one; else rows are encoded as they are read, and not kept in memory.
+        in_memory: whether `fitted.encoding` is used, which stays in memory for what comes next; else rows are encoded
+            as they are read.
     """
 
     def known(rows: NDArray[np.integer]) -> Encoding | None:
-        return None if encoding is None else encoding.take(np.searchsorted(fitted.rows, rows))
+        return fitted.encoded(rows) if in_memory else None
 
     def figures(rows: NDArray[np.integer]) -> Metrics:
         return sae_package.evaluate(fitted.sae, fitted.store, rows, fitted.target, encoding=known(rows))

@@ -2,10 +2,15 @@
 
 import base64
 import io
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+import os
+import signal
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from multiprocessing import get_context
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,9 +19,11 @@ from PIL import Image
 
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.agent import State, evaluating
+from rl_interp.core.envs import EnvConfig, make_labelled
+from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.receptive_fields import receptive_fields
-from rl_interp.core.replay import looks, revisit
+from rl_interp.core.replay import Recording, recordings, revisit
 from rl_interp.saliency import Feature, randomisation_check, saliency_map
 from rl_interp.saliency.render import overlay
 
@@ -26,10 +33,18 @@ SHEET = 40
 """Screens in a sheet, at most: few enough to be decoded while nobody waits."""
 HEIGHT = 420
 """Pixels of a saliency picture, at least."""
-_AHEAD = 4
-"""Sheets that wait to be encoded, at most."""
+_WORTH = 5_000
+"""Steps to be played again that pay for a process: it takes seconds to begin."""
 _TALLEST = 16_383
 """Pixels along a side of a WebP, at most."""
+
+
+class Look(NamedTuple):
+    """A state, as a person sees it and as the agent does."""
+
+    screen: NDArray[np.uint8]
+    """`[H, W, 3]`"""
+    obs: NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -43,37 +58,68 @@ class Screens:
     """Sample to the number of its sheet, and its own number in there."""
     sheets: list[str]
     """WebPs in base64, without loss."""
-    kept: dict[int, NDArray[np.uint8]]
-    """The screens `[H, W, 3]` of the samples that were asked for as arrays."""
+    kept: dict[int, Look]
+    """The samples that were asked for as arrays."""
 
 
 def screens(
     fitted: LoadedSAE, samples: NDArray[np.integer], keep: Collection[int] = (), progress: Progress = SILENT
 ) -> Screens:
-    """The screens that a person would have seen at some samples of the store, by playing their episodes again.
+    """The screens that a person would have seen at some samples of the store, by playing their episodes again, in
+    several processes where that pays.
 
     Args:
-        keep: samples whose screens are wanted as arrays too.
+        keep: those of the samples that are wanted as arrays too.
     """
-    store, kept, size = fitted.store, {}, (0, 0)
-    sheets: list[tuple[list[int], Future[str]]] = []
-    count = len(np.unique(store.column("episode")[samples]))
-    with progress.bar("Playing top frames again", count, "episodes") as update, ThreadPoolExecutor(1) as encoder:
-        for done, of_episode in enumerate(looks(fitted.agent.env, store, samples, "screen")):
-            numbers = sorted(of_episode)
-            size = of_episode[numbers[0]].shape[:2]
-            each = min(SHEET, _TALLEST // size[0])
-            for start in range(0, len(numbers), each):
-                of_sheet = numbers[start : start + each]
-                # Beside the emulators, which play on meanwhile, but not so far that screens pile up.
-                if len(sheets) >= _AHEAD:
-                    sheets[-_AHEAD][1].result()
-                sheets.append((of_sheet, encoder.submit(_sheet, [of_episode[sample] for sample in of_sheet])))
-            kept |= {sample: of_episode[sample] for sample in keep if sample in of_episode}
+    episodes, kept, size = recordings(fitted.store, samples), {}, (0, 0)
+    sheets: list[tuple[list[int], str]] = []
+    work = partial(_of_episode, fitted.agent.env, frozenset(keep))
+    with progress.bar("Playing top frames again", len(episodes), "episodes") as update:
+        for done, of_episode in enumerate(_in_processes(work, episodes)):
+            size = of_episode.size
+            sheets += of_episode.sheets
+            kept |= of_episode.kept
             update(done + 1)
-        sheets.sort(key=lambda sheet: sheet[0][0])  # episodes come as they end
-        places = {sample: [s, i] for s, (numbers, _) in enumerate(sheets) for i, sample in enumerate(numbers)}
-        return Screens(size[0], size[1], places, [encoded.result() for _, encoded in sheets], kept)
+    places = {sample: [s, i] for s, (numbers, _) in enumerate(sheets) for i, sample in enumerate(numbers)}
+    return Screens(*size, places, [sheet for _, sheet in sheets], kept)
+
+
+class _OfEpisode(NamedTuple):
+    size: tuple[int, int]
+    sheets: list[tuple[list[int], str]]
+    kept: dict[int, Look]
+
+
+def _of_episode(config: EnvConfig, keep: Collection[int], recording: Recording) -> _OfEpisode:
+    """An episode's sheets, encoded as soon as they are full, so that few screens are in memory."""
+    size, sheets, kept = (0, 0), [], {}
+    screens: dict[int, NDArray[np.uint8]] = {}
+    for state in recording.visits(make_labelled(config)):
+        screens[state.sample] = screen = state.env.render()
+        size = (screen.shape[0], screen.shape[1])
+        if state.sample in keep:
+            kept[state.sample] = Look(screen, state.obs)
+        if len(screens) == min(SHEET, _TALLEST // size[0]) or state.step == recording.steps[-1]:
+            sheets.append((list(screens), _sheet(list(screens.values()))))
+            screens.clear()
+    return _OfEpisode(size, sheets, kept)
+
+
+def _in_processes(work: Callable[[Recording], _OfEpisode], episodes: Sequence[Recording]) -> Iterator[_OfEpisode]:
+    """`work` of each episode, in their order: on every core, unless it is done before other processes have begun."""
+    processes = min(len(episodes), os.cpu_count() or 1, sum(each.steps[-1] for each in episodes) // _WORTH)
+    if processes < 2:
+        yield from map(work, episodes)
+        return
+    # An interrupt reaches every process of a terminal; it is this one's to end the others.
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=signal.signal, initargs=ignored)
+    try:
+        yield from pool.map(work, episodes)
+    except BrokenProcessPool:
+        raise WorkerError("a process that played episodes again died; is there enough memory?") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def clip(episodes: NDArray[np.integer], sample: int) -> NDArray[np.int64]:
@@ -101,12 +147,12 @@ def boxes(fitted: LoadedSAE, rows: NDArray[np.integer], screen: tuple[int, int])
 def feature_saliency(
     fitted: LoadedSAE,
     moments: Mapping[int, int],
-    screens: Mapping[int, NDArray[np.uint8]],
+    looks: Mapping[int, Look],
     progress: Progress = SILENT,
 ) -> dict[str, dict[str, Any]]:
     """Of each feature at a row of the store, its perturbation saliency: `image`, a WebP in base64 of the screen with
     the map over it, and `control`, the rank correlation with the map of a network of shuffled weights (None where a map
-    is all zero). `screens` has the screens of the rows' samples.
+    is all zero). `looks` has the rows' samples.
 
     Empty where observations are no images.
     """
@@ -118,12 +164,12 @@ def feature_saliency(
         by_sample.setdefault(row // fitted.store.positions, []).append(feature)
     agent = fitted.agent.agent
     with progress.bar("Mapping features", len(moments), "features") as update:
-        for sample, obs, state in moments_at(fitted, np.array(sorted(by_sample))):
+        for sample, obs, state in moments_at(fitted, {sample: looks[sample].obs for sample in sorted(by_sample)}):
             for feature in by_sample[sample]:
                 target = Feature(fitted.hook, fitted.sae.encode, feature)
                 maps = saliency_map(agent, obs, target, state=state)
                 [control] = randomisation_check(agent, obs, target, "perturbation", state, maps=maps)
-                screen = screens[sample]
+                screen = looks[sample].screen
                 times = -(-HEIGHT // screen.shape[0])
                 size = screen.shape[0] * times, screen.shape[1] * times
                 image = overlay(screen, maps[0], float(np.abs(maps).max()), size)
@@ -136,20 +182,21 @@ def feature_saliency(
 
 
 @torch.no_grad()
-def moments_at(fitted: LoadedSAE, samples: NDArray[np.int64]) -> Iterator[tuple[int, torch.Tensor, State]]:
-    """The observation `[1, ...]` and the agent's state at some samples of the store, in no order."""
-    agent, wanted = fitted.agent.agent, set(samples.tolist())
+def moments_at(
+    fitted: LoadedSAE, observations: Mapping[int, NDArray[Any]]
+) -> Iterator[tuple[int, torch.Tensor, State]]:
+    """The observation `[1, ...]` and the agent's state at some samples of the store, given with their observations."""
+    agent = fitted.agent.agent
     if agent.initial_state(1) == ():  # without memory, it needs none of what came before
-        for of_episode in looks(fitted.agent.env, fitted.store, samples, "observation"):
-            for sample, obs in of_episode.items():
-                yield sample, torch.from_numpy(obs[None]).to(agent.device), ()
+        for sample, obs in observations.items():
+            yield sample, torch.from_numpy(obs[None]).to(agent.device), ()
         return
     state = agent.initial_state(1)
-    for seen in revisit(fitted.agent.env, fitted.store, _up_to(fitted, samples)):
+    for seen in revisit(fitted.agent.env, fitted.store, _up_to(fitted, np.array(list(observations)))):
         if seen.step == 0:
             state = agent.initial_state(1)
         obs = torch.from_numpy(seen.obs[None]).to(agent.device)
-        if seen.sample in wanted:
+        if seen.sample in observations:
             yield seen.sample, obs, state
         with evaluating(agent):
             out = agent.step(obs, state, torch.tensor([False], device=agent.device))

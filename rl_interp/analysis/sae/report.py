@@ -74,7 +74,7 @@ def build(
         "actions": list(fitted.agent.env.action_names),
         "preferences": "Q-value" if fitted.agent.has_q_values else "logit",
         "linear_head": fitted.agent.agent.hook_points[fitted.hook].head is not None,
-        "metrics": metrics_json(fitted, fitted.encoding),
+        "metrics": metrics_json(fitted),
         "evaluation": _evaluation(fitted, progress),
         "concepts": _concepts(fitted, known, detectors),
         "features": features,
@@ -128,10 +128,8 @@ def _concepts(fitted: LoadedSAE, known: Labelled, detectors: NDArray[np.float64]
     def best(train: Features, held_out: Features) -> NDArray[np.float64]:
         return sae_package.best_per_concept(train, held_out, *labels)
 
-    random, sides = (
-        sae_package.random_dictionary(store, fitted.config, fitted.train_rows),
-        (known.train, known.held_out),
-    )
+    random = sae_package.random_dictionary(store, fitted.config, fitted.train_rows)
+    sides = known.train, known.held_out
     columns = {
         "feature": detectors,
         "neuron": best(*sae_package.both_signs(*(store.read(rows) for rows in sides))),

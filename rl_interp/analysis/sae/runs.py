@@ -1,8 +1,6 @@
-"""A dictionary's run: fitting it, and opening it with its agent."""
+"""A dictionary's run, opened with its agent and the activations that it was fitted on."""
 
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,24 +10,18 @@ import numpy as np
 
 import rl_interp.sae as sae_package
 from rl_interp.agents.load import Loaded, load_agent
-from rl_interp.core.config import differences, from_plain, to_plain
+from rl_interp.core.config import from_plain
 from rl_interp.core.device import pick_device
 from rl_interp.core.errors import RunError, UserError
-from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.interventions import Intervention
-from rl_interp.core.locks import writing
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.read import reading, require
+from rl_interp.core.read import require
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
-from rl_interp.sae import SAE, Encoding, Feed, SAEConfig, Trainer, fit_all
+from rl_interp.sae import SAE, Encoding, SAEConfig
 
-_DIGESTS = {"weights_sha256": "run", "store_sha256": "store", "target_sha256": "target"}
+DIGESTS = {"weights_sha256": "run", "store_sha256": "store", "target_sha256": "target"}
 """In a dictionary's parent: what tells whether it is as it was, and where it lies."""
-_SPLIT = ("held_out", "uncontrollable", "data_seed")
-"""The fields of a configuration that `split` goes by."""
-SAVE_EVERY = 300.0
-"""Seconds between checkpoints: what a fit that is killed loses at most."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +142,7 @@ def load_sae(
     run = Run.open(path)
     if run.meta["kind"] != "sae":
         raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
-    config = _config(run)
+    config = config_of(run)
     parent = run.meta.get("parent") or {}
     transcodes = "target" in parent
     wanted = {"run": str, "step": int, "store": str, "hook": str} | ({"target": str} if transcodes else {})
@@ -167,7 +159,7 @@ def load_sae(
             store = target = ActivationStore(parent["store"])
     except UserError as error:
         raise RunError(f"what {run.path} was made from can't be read: {error}") from error
-    for what in _replaced(parent, parent_of(agent, store, target if transcodes else None)):
+    for what in replaced(parent, parent_of(agent, store, target if transcodes else None)):
         progress.warn(
             f"{what} is not what {run.path} was fitted to: it was replaced since; figures of the two together mean "
             "nothing."
@@ -209,144 +201,9 @@ def split(store: ActivationStore, config: SAEConfig) -> tuple[np.ndarray, np.nda
     return train, held_out
 
 
-def _config(run: Run) -> SAEConfig:
+def config_of(run: Run) -> SAEConfig:
     """Runs from before there was a choice kept every row."""
     return from_plain(SAEConfig, {"uncontrollable": True, **run.config}, run.path / "config.yaml")
-
-
-def require_held_out(config: SAEConfig) -> None:
-    """Raise a `UserError` where no episodes would be left to measure a dictionary on."""
-    if not config.held_out:
-        raise UserError(
-            "held_out=0 given; a dictionary is evaluated on episodes that it was not fitted to: give a share above 0."
-        )
-
-
-def fit_run(
-    loaded: Loaded,
-    store: ActivationStore,
-    config: SAEConfig,
-    path: Path,
-    target: ActivationStore | None = None,
-    device: str = "cpu",
-    progress: Progress = SILENT,
-) -> tuple[int, float]:
-    """`fit_runs`, for one."""
-    return fit_runs(loaded, store, {path: config}, target, device, progress)
-
-
-def fit_runs(
-    loaded: Loaded,
-    store: ActivationStore,
-    configs: Mapping[Path, SAEConfig],
-    target: ActivationStore | None = None,
-    device: str = "cpu",
-    progress: Progress = SILENT,
-) -> tuple[int, float]:
-    """Fit several, each into the run at its path, from its newest checkpoint if it has one; with a `target`, which
-    `open_pair` has opened, transcoders.
-
-    Those that are equally far, as all are at first, go side by side in one pass over the store.
-
-    Returns:
-        The samples that all together have seen since their fits began, and how many a second in this call, without
-        saving (0 if nothing was left to do).
-
-    Raises:
-        UserError: a store is of a different hook point, the configurations read it or split it differently, or there is
-            no such device.
-        RunError: a path holds a run of a different kind, parent or configuration, which is named; another command is
-            writing it; or the disk is full.
-        Interrupted: after Ctrl-C or SIGTERM, when every fit has written its checkpoint.
-    """
-    for each in (store, target or store):
-        if each.hook not in loaded.agent.hook_points:
-            raise UserError(
-                f"{each.path} holds {each.hook!r}, which is no hook point of the agent in {loaded.run.path}."
-            )
-    first = next(iter(configs.values()))
-    for config in configs.values():
-        if other := [name for name in _SPLIT if getattr(config, name) != getattr(first, name)]:
-            raise UserError(f"fits that share their data differ in {', '.join(other)}: give all the same.")
-    rows, _ = split(store, first)
-    parent = parent_of(loaded, store, target)
-    metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
-    if target is not None:
-        metadata |= {"hook_name_out": target.hook}
-    with ExitStack() as locks:
-        for path in configs:
-            locks.enter_context(writing(path))
-        return _fit_groups(store, configs, rows, target, device, parent, metadata, progress)
-
-
-def _fit_groups(
-    store: ActivationStore,
-    configs: Mapping[Path, SAEConfig],
-    rows: np.ndarray,
-    target: ActivationStore | None,
-    device: str,
-    parent: dict[str, Any],
-    metadata: dict[str, Any],
-    progress: Progress,
-) -> tuple[int, float]:
-    """Those that are equally far go together."""
-    first = next(iter(configs.values()))
-    steps = {path: newest_step(path, config, parent) for path, config in configs.items()}
-    samples, now, seconds = 0, 0, 0.0
-    for step in sorted(set(steps.values())):
-        paths = [path for path in configs if steps[path] == step]
-        feed = Feed(store, first, rows, target, device)
-        trainers = [Trainer(feed, configs[path]) for path in paths]
-        runs = [_open_run(path, configs[path], parent, step) for path in paths]
-        if step:
-            states = [run.load_state(step) for run in runs]
-            with reading(runs[0].path / "checkpoints", "restore it, or use another checkpoint", "does not fit the fit"):
-                feed.load_state_dict(states[0]["feed"])
-                together = all(feed.has(state["feed"]) for state in states)
-            if not together:
-                raise RunError(
-                    f"fits in {paths[0].parent} were begun on machines whose whitening differs, and can't go on "
-                    "together; go on with each where it was begun, or remove all but one."
-                )
-            for path, state, trainer in zip(paths, states, trainers, strict=True):
-                with reading(path / "checkpoints", "restore it, or use another checkpoint", "does not fit the fit"):
-                    trainer.load_state_dict(state)
-        before = sum(trainer.samples for trainer in trainers)
-        seconds += _fit_side_by_side(runs, trainers, metadata, progress)
-        after = sum(trainer.samples for trainer in trainers)
-        samples, now = samples + after, now + after - before
-    return samples, now / seconds if seconds else 0.0
-
-
-def _fit_side_by_side(
-    runs: Sequence[Run], trainers: Sequence[Trainer], metadata: dict[str, Any], progress: Progress
-) -> float:
-    """Fit to the end, with a checkpoint now and then; returns the seconds that it took without saving."""
-    title = f"Fitting {trainers[0].config.latents} latents" if len(runs) == 1 else f"Fitting {len(runs)} dictionaries"
-    total, seconds = trainers[0].total_updates, 0.0
-    with graceful_stop() as stop, progress.bar(title, 1, "fit") as update:
-
-        def report(updates: int, total: int, metrics: list[dict[str, float]]) -> None:
-            for run, figures in zip(runs, metrics, strict=True):
-                run.log(updates, figures)
-            worst = max(metrics, key=lambda figures: figures["whitened_fvu"])
-            update(updates / total, f"whitened FVU {worst['whitened_fvu']:.3f}  dead {worst['dead']:.0f}")
-
-        while trainers[0].updates < total and not stop:
-            started = time.perf_counter()
-            due = started + SAVE_EVERY
-            fit_all(trainers, report, should_stop=lambda due=due: bool(stop) or time.perf_counter() > due)
-            seconds += time.perf_counter() - started
-            for run, trainer in zip(runs, trainers, strict=True):
-                _save(run, trainer, metadata)
-    for run in runs:
-        run.close()
-    if trainers[0].updates < total:
-        raise Interrupted(
-            f"stopped at update {trainers[0].updates} of {total}, saved in {runs[0].path}; run the same command again "
-            "to go on."
-        )
-    return seconds
 
 
 def parent_of(loaded: Loaded, store: ActivationStore, target: ActivationStore | None) -> dict[str, Any]:
@@ -355,57 +212,10 @@ def parent_of(loaded: Loaded, store: ActivationStore, target: ActivationStore | 
     return parent if target is None else parent | {"target": str(target.path), "target_sha256": target.sha256}
 
 
-def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int:
-    """Of the checkpoints of the run at `path`; 0 where there is none.
-
-    Raises:
-        RunError: it is a run of a different kind, parent or configuration, which says where they differ.
-    """
-    if not Run(path).checkpoint_steps():
-        return 0
-    run = Run.open(path)
-    theirs, parent = _absolute(run.meta["parent"] or {}), _absolute(parent)
-    known = {name: value for name, value in parent.items() if name in theirs or name not in _DIGESTS}
-    if replaced := _replaced(theirs, parent):
-        raise RunError(
-            f"{path} already holds a fit to what {replaced[0]} was before it was replaced; give another name with "
-            "--name."
-        )
-    if run.meta["kind"] != "sae":
-        raise RunError(f"{path} already holds a run of kind {run.meta['kind']!r}; give another name with --name.")
-    recorded, given = (
-        {"parent": of} | to_plain(settings) for of, settings in ((theirs, _config(run)), (known, config))
-    )
-    if other := differences(recorded, given):
-        raise RunError(f"{path} already holds a fit of which {other}; give that, or another name with --name.")
-    return run.checkpoint_steps()[-1]
-
-
-def _absolute(parent: Mapping[str, Any]) -> dict[str, Any]:
-    """With the same path for the same place, from wherever it was given."""
-    return {name: str(Path(v).resolve()) if name in _DIGESTS.values() else v for name, v in parent.items()}
-
-
-def _replaced(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def replaced(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Paths of what a run was fitted to and of which other contents are there now; earlier versions recorded none."""
     return [
         str(now[path])
-        for digest, path in _DIGESTS.items()
+        for digest, path in DIGESTS.items()
         if now.get(path) == recorded.get(path) and recorded.get(digest, now.get(digest)) != now.get(digest)
     ]
-
-
-def _open_run(path: Path, config: SAEConfig, parent: dict[str, Any], step: int) -> Run:
-    """The run at `path` as it was at `step`: a fit that is killed has logged more than it saved."""
-    if not step:
-        return Run.create(path, "sae", config, config.seed, parent)
-    run = Run.open(path)
-    run.rewind(step)
-    return run
-
-
-def _save(run: Run, trainer: Trainer, metadata: dict[str, Any]) -> None:
-    """The export first: where the checkpoint is the last, it is complete."""
-    sae = trainer.sae()
-    sae_package.save(sae, run.path / "sae_lens", metadata)
-    run.save_checkpoint(trainer.updates, sae.state_dict(), trainer.state_dict(), keep=1)

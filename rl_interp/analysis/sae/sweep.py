@@ -18,7 +18,8 @@ import numpy as np
 from rl_interp.agents.load import Loaded, load_agent, new_run_path
 from rl_interp.analysis.playing import store_path
 from rl_interp.analysis.sae.evaluation import RECOVERED, metrics_json, play_spliced
-from rl_interp.analysis.sae.runs import fit_runs, load_sae, newest_step, parent_of, require_held_out
+from rl_interp.analysis.sae.fitting import fit_runs, newest_step, require_held_out
+from rl_interp.analysis.sae.runs import load_sae, parent_of
 from rl_interp.analysis.sae.stability import stability
 from rl_interp.core import stats, tables
 from rl_interp.core.cluster import connect
@@ -106,7 +107,7 @@ def fit_group(
     known: dict[str, np.ndarray] = {}  # what does not depend on the dictionary is played once
     for at in missing:
         fitted = load_sae(at, opened=(loaded, store), progress=progress)
-        figures = metrics_json(fitted) | {"made_from": fitted.made_from}
+        figures = metrics_json(fitted, in_memory=False) | {"made_from": fitted.made_from}
         if episodes:
             figures |= play_spliced(fitted, episodes, 1_000, 0.001, known, progress)
             known = {name: np.array(v) for name, v in figures["returns"].items() if name != "spliced"}

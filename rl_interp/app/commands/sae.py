@@ -7,7 +7,8 @@ import tyro
 
 from rl_interp.agents.load import load_agent
 from rl_interp.analysis.sae.comparison import compare, summary
-from rl_interp.analysis.sae.evaluation import evaluate_run, fit_new
+from rl_interp.analysis.sae.evaluation import evaluate_run
+from rl_interp.analysis.sae.fitting import fit_new
 from rl_interp.analysis.sae.hypotheses import evaluate_claims
 from rl_interp.analysis.sae.report import build
 from rl_interp.analysis.sae.runs import load_autoencoder, load_sae
@@ -31,7 +32,7 @@ from rl_interp.app.progress import TERMINAL
 from rl_interp.core.files import require_ours
 from rl_interp.sae import SAEConfig, pull, push, save
 from rl_interp.sae.export import CONFIG, WEIGHTS
-from rl_interp.sae.training.config import Variant
+from rl_interp.sae.training.config import VariantName
 
 
 def sae_fit(
@@ -89,7 +90,7 @@ def sae_evaluate(
 def sae_sweep(
     run: RunName,
     hooks: tuple[str, ...] = ("fc.post",),
-    variants: tuple[Variant, ...] = ("topk",),
+    variants: tuple[VariantName, ...] = ("topk",),
     latents: tuple[Count, ...] = (512, 2048),
     ks: tuple[Count, ...] = (8, 16, 32, 64),
     seeds: Count = 1,

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,18 +66,4 @@ class LabelledEnv(Protocol):
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Concepts that only the rest of the episode tells, from the columns `[steps]` of a whole one."""
-        ...
-
-
-@runtime_checkable
-class SideBySide(Protocol):
-    """An environment that can play several recorded episodes again at once, on several cores."""
-
-    def replay_side_by_side(
-        self,
-        episodes: Sequence[tuple[int, NDArray[np.int64], NDArray[np.integer]]],
-        what: Literal["screen", "observation"],
-    ) -> Iterator[tuple[int, dict[int, NDArray[Any]]]]:
-        """The screens, as `render` gives them, or the observations at some steps of recorded episodes, each given as
-        (seed, actions, steps): its number in the sequence, and what was asked for by step, when it is done."""
         ...

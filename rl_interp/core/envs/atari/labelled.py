@@ -4,11 +4,8 @@ Built on the emulator itself: the vector environment seeds it with the seed as g
 starts in its own way, where Gymnasium's wrappers do neither, so that only this gives the same episodes.
 """
 
-import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import gymnasium
@@ -17,7 +14,6 @@ from numpy.typing import NDArray
 
 import rl_interp.core.envs.atari.mspacman as mspacman
 from rl_interp.core.envs.atari.config import AtariConfig, emulator, rom_name, rom_path
-from rl_interp.core.envs.atari.vector import atari_vector_env
 from rl_interp.core.envs.labelled import Cells, Concept
 
 LABELS = {"ms_pacman": mspacman}
@@ -127,34 +123,6 @@ class AtariLabelled(gymnasium.Env):
             at = step
             yield step, self._stack.copy()
 
-    def replay_side_by_side(
-        self,
-        episodes: Sequence[tuple[int, NDArray[np.int64], NDArray[np.integer]]],
-        what: Literal["screen", "observation"],
-    ) -> Iterator[tuple[int, dict[int, NDArray[np.uint8]]]]:
-        """With an emulator for each core, stepped outside Python."""
-        recorded = [_Recorded(i, seed, acts, set(steps.tolist())) for i, (seed, acts, steps) in enumerate(episodes)]
-        waiting = sorted(recorded, key=lambda each: max(each.wanted))  # from the end: the longest goes first
-        playing = [waiting.pop() for _ in range(min(_cores(), len(recorded)))]
-        height, width = self._ale.getScreenDims()
-        seen: dict[str, Any] = {"stack_num": self.config.frame_stack}
-        if what == "screen":
-            seen = {"stack_num": 1, "grayscale": False, "img_height": height, "img_width": width}
-        with closing(atari_vector_env(self.config, len(playing), len(playing), **seen)) as env:
-            obs, _ = env.reset(seed=np.array([each.seed for each in playing]))
-            while any(each.wanted for each in playing):
-                begun = np.zeros(len(playing), bool)
-                for slot, each in enumerate(playing):
-                    if each.finds(obs[slot, 0] if what == "screen" else obs[slot]):
-                        yield each.number, each.taken()
-                        if waiting:
-                            playing[slot], begun[slot] = waiting.pop(), True
-                if begun.any():
-                    seeds = np.array([playing[slot].seed for slot in np.flatnonzero(begun)])
-                    obs, _ = env.reset(seed=seeds, options={"reset_mask": begun})
-                else:
-                    obs, *_ = env.step(np.array([each.next_action() for each in playing]))
-
     def cells(self) -> Cells:
         return {}  # a screen of pixels
 
@@ -163,41 +131,6 @@ class AtariLabelled(gymnasium.Env):
 
     def close(self) -> None:
         pass
-
-
-def _cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@dataclass
-class _Recorded:
-    """A recorded episode on its way to the steps that are wanted."""
-
-    number: int
-    seed: int
-    actions: NDArray[np.int64]
-    wanted: set[int]
-    step: int = 0
-    found: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
-
-    def finds(self, look: NDArray[np.uint8]) -> bool:
-        """Keep what the present step looks like if it is wanted; whether it was the last."""
-        if self.step not in self.wanted:
-            return False
-        self.wanted.remove(self.step)
-        self.found[self.step] = look.copy()
-        return not self.wanted
-
-    def taken(self) -> dict[int, NDArray[np.uint8]]:
-        """What was found, which is then kept no longer: an episode's screens are tens of megabytes."""
-        found, self.found = self.found, {}
-        return found
-
-    def next_action(self) -> int:
-        """One that is done goes on with whatever comes, as its emulator is stepped with the others."""
-        self.step += 1
-        return int(self.actions[min(self.step, len(self.actions)) - 1])
 
 
 class _MersenneTwister:

@@ -1,29 +1,11 @@
 """Many Atari games at once, in ale-py's C++ vector environment."""
 
-from typing import Any
-
 import numpy as np
 from ale_py.vector_env import AtariVectorEnv
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.atari.config import AtariConfig, rom_name
 from rl_interp.core.envs.vector import Step
-
-
-def atari_vector_env(config: AtariConfig, num_envs: int, threads: int, **seen: Any) -> AtariVectorEnv:
-    """ALE's vector environment under the conventions of `config`; `seen` says what its observations are."""
-    return AtariVectorEnv(
-        rom_name(config.id),
-        num_envs,
-        num_threads=threads,
-        max_num_frames_per_episode=config.max_frames,
-        repeat_action_probability=config.sticky_actions,
-        frameskip=config.frame_skip,
-        noop_max=config.noop_max,
-        use_fire_reset=False,
-        reward_clipping=False,
-        **seen,
-    )
 
 
 class AtariVector:
@@ -36,7 +18,18 @@ class AtariVector:
     def __init__(self, config: AtariConfig, num_envs: int, threads: int = 0):
         self.config = config
         self.num_envs = num_envs
-        self._env = atari_vector_env(config, num_envs, threads, stack_num=config.frame_stack)
+        self._env = AtariVectorEnv(
+            rom_name(config.id),
+            num_envs,
+            num_threads=threads,
+            max_num_frames_per_episode=config.max_frames,
+            repeat_action_probability=config.sticky_actions,
+            frameskip=config.frame_skip,
+            stack_num=config.frame_stack,
+            noop_max=config.noop_max,
+            use_fire_reset=False,
+            reward_clipping=False,
+        )
         self.observation_shape = config.observation_shape
         self.action_names = config.action_names
 
