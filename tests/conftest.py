@@ -67,6 +67,12 @@ class TinyRecurrent(Agent):
         return PolicyOutput((hidden,), logits=self.pi(hidden), value=self.v(hidden)[:, 0])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def trusted_code(tmp_path_factory):
+    """A list of trusted code that is none of the user's, for commands that tests start too."""
+    os.environ["RL_INTERP_TRUST"] = str(tmp_path_factory.mktemp("config") / "trusted")
+
+
 @pytest.fixture
 def conv_agent() -> TinyConv:
     torch.manual_seed(0)
