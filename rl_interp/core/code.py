@@ -26,7 +26,7 @@ from rl_interp.core.files import append_line, sha256
 TRUST = "RL_INTERP_TRUST"
 """The environment variable that names the file of trusted hashes, in place of `~/.config/rl-interp/trusted`."""
 
-_REFERENCE = re.compile(r"(?P<where>.+):(?P<name>[^\W\d]\w*)")
+_REFERENCE = re.compile(r"(?P<where>.+):(?P<name>[^\W\d]\w*|\*)")
 _SHA256 = re.compile("[0-9a-f]{64}")
 
 
@@ -35,7 +35,8 @@ class Code:
     """A function or class, as a config names it; `load_code` gives it."""
 
     reference: str
-    """`path/to/file.py:name`, relative to the working directory as the names of runs are, or `package.module:name`."""
+    """`path/to/file.py:name`, relative to the working directory as the names of runs are, or `package.module:name`;
+    `package.module:*` for a module that is imported for what it does then, such as registering environments."""
     sha256: str
     """Of the source file."""
 
@@ -69,13 +70,7 @@ def load_code(code: Code) -> Callable[..., Any]:
             nothing of that name that can be called.
     """
     where, name = _parts(code.reference)
-    path = _verified(code)
-    if code.sha256 not in _trusted():
-        raise UserError(
-            f"{code.reference} is code of {path} (sha256 {code.sha256}), which is run only if you trust it; read the "
-            f"file, and if it does nothing but what it should, add --trust {code.sha256}."
-        )
-    module = _guarded(code.reference, "can't be imported", lambda: _imported(where, path, code.sha256))
+    module = import_code(code)
     if not hasattr(module, name):
         known = [each for each, value in vars(module).items() if callable(value) and not each.startswith("_")]
         raise UserError(unknown(f"function of {where}", name, known))
@@ -84,6 +79,22 @@ def load_code(code: Code) -> Callable[..., Any]:
             f"{code.reference} is of type {type(found).__name__}, which can't be called; name a function or a class."
         )
     return found
+
+
+def import_code(code: Code) -> ModuleType:
+    """Import the module that a config names code in, once, if this user trusts it.
+
+    Raises:
+        UserError: the file is missing, is not the one that was recorded, is not trusted, or can't be imported.
+    """
+    where, _ = _parts(code.reference)
+    path = _verified(code)
+    if code.sha256 not in _trusted():
+        raise UserError(
+            f"{code.reference} is code of {path} (sha256 {code.sha256}), which is run only if you trust it; read the "
+            f"file, and if it does nothing but what it should, add --trust {code.sha256}."
+        )
+    return _guarded(code.reference, "can't be imported", lambda: _imported(where, path, code.sha256))
 
 
 def call_code(code: Code, *args: Any, **kwargs: Any) -> Any:

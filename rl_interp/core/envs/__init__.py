@@ -3,6 +3,7 @@
 from rl_interp.core.envs.atari.config import AtariConfig
 from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.crafter.config import CrafterConfig
+from rl_interp.core.envs.gym.config import GymConfig
 from rl_interp.core.envs.labelled import Cells, Concept, LabelledEnv, concepts_sha256
 from rl_interp.core.envs.maze.config import MazeConfig
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
@@ -15,6 +16,7 @@ __all__ = [
     "Concept",
     "CrafterConfig",
     "EnvConfig",
+    "GymConfig",
     "LabelledEnv",
     "MazeConfig",
     "MiniGridConfig",

@@ -25,9 +25,23 @@ class EnvConfig(ABC):
         return None
 
     @property
-    def observation_kind(self) -> Literal["pixels", "symbols"]:
-        """Whether an observation's bytes are intensities or categories."""
+    def observation_kind(self) -> Literal["pixels", "symbols", "vector"]:
+        """What an observation is: uint8 `[C, H, W]` of intensities or of categories, or float32 `[D]`."""
         return "pixels" if self.categories is None else "symbols"
+
+    @property
+    def observation_dtype(self) -> type[np.uint8] | type[np.float32]:
+        return np.float32 if self.observation_kind == "vector" else np.uint8
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Names of the D numbers of a vector; empty for other observations."""
+        return ()
+
+    @property
+    def action_kind(self) -> Literal["discrete", "continuous"]:
+        """Whether an action is one of `action_names`, or a number for each of them."""
+        return "discrete"
 
     @property
     def frames_per_step(self) -> int:
@@ -52,7 +66,8 @@ class EnvConfig(ABC):
     @property
     @abstractmethod
     def action_names(self) -> tuple[str, ...]:
-        """The actions, in order; raises `UserError` for an unknown `id`."""
+        """The actions, in order, or the numbers that a continuous one consists of; raises `UserError` for an unknown
+        `id`."""
 
     @property
     @abstractmethod

@@ -22,15 +22,15 @@ class Game(Protocol):
 
     def reset(self, seed: int) -> None: ...
 
-    def step(self, action: int) -> tuple[float, bool, bool]:
-        """Reward, terminated, truncated."""
+    def step(self, action: Any) -> tuple[float, bool, bool]:
+        """Reward, terminated, truncated, for an int, or float32 `[D]` where actions are continuous."""
         ...
 
-    def observe(self, out: NDArray[np.uint8]) -> None:
+    def observe(self, out: NDArray[Any]) -> None:
         """Write the observation; looking changes nothing."""
         ...
 
-    def scene(self, out: NDArray[np.uint8]) -> None:
+    def scene(self, out: NDArray[Any]) -> None:
         """Write what a change is taken of (see `VectorEnv.scene`)."""
         ...
 
@@ -49,11 +49,13 @@ class GameVector:
         self.config, self.games, self._offset = config, games, offset
         self.num_envs = len(games)
         self.observation_shape, self.action_names = config.observation_shape, config.action_names
+        self._dtype = config.observation_dtype
+        self._action = int if config.action_kind == "discrete" else _floats
 
-    def reset(self, seed: int) -> NDArray[np.uint8]:
+    def reset(self, seed: int) -> NDArray[Any]:
         self._seed = seed
         self._episode = [-1] * self.num_envs
-        self._actions: list[list[int]] = [[] for _ in self.games]
+        self._actions: list[list[Any]] = [[] for _ in self.games]
         self._ended = np.zeros(self.num_envs, bool)
         for i in range(self.num_envs):
             self._begin(i)
@@ -64,13 +66,13 @@ class GameVector:
         self._actions[i] = []
         self.games[i].reset(episode_seed(self._seed, i + self._offset, self._episode[i]))
 
-    def _observe(self) -> NDArray[np.uint8]:
-        obs = np.empty((self.num_envs, *self.observation_shape), np.uint8)
+    def _observe(self) -> NDArray[Any]:
+        obs = np.empty((self.num_envs, *self.observation_shape), self._dtype)
         for i, game in enumerate(self.games):
             game.observe(obs[i])
         return obs
 
-    def send(self, actions: NDArray[np.int64]) -> None:
+    def send(self, actions: NDArray[np.int64] | NDArray[np.float32]) -> None:
         self._sent = actions
 
     def recv(self) -> Step:
@@ -80,7 +82,7 @@ class GameVector:
             if first[i]:
                 self._begin(i)
             else:
-                action = int(self._sent[i])
+                action = self._action(self._sent[i])
                 reward[i], terminated[i], truncated[i] = game.step(action)
                 self._actions[i].append(action)
         self._ended = terminated | truncated
@@ -88,8 +90,8 @@ class GameVector:
         info = {name: np.stack([each[name] for each in infos]) for name in infos[0]}
         return Step(self._observe(), reward, terminated, truncated, first, info)
 
-    def scene(self) -> NDArray[np.uint8]:
-        scenes = np.empty((self.num_envs, *self.config.scene_shape), np.uint8)
+    def scene(self) -> NDArray[Any]:
+        scenes = np.empty((self.num_envs, *self.config.scene_shape), self._dtype)
         for i, game in enumerate(self.games):
             game.scene(scenes[i])
         return scenes
@@ -99,11 +101,11 @@ class GameVector:
         return {
             "seed": self._seed,
             "episode": list(self._episode),
-            "actions": [list(actions) for actions in self._actions],
+            "actions": [np.asarray(actions).tolist() for actions in self._actions],
             "ended": self._ended.tolist(),
         }
 
-    def restore(self, state: Mapping[str, Any]) -> NDArray[np.uint8]:
+    def restore(self, state: Mapping[str, Any]) -> NDArray[Any]:
         """Play the episodes under way again up to where `state` was taken; returns the observations `[N, ...]`."""
         self._seed = state["seed"]
         self._episode = [number - 1 for number in state["episode"]]
@@ -111,17 +113,21 @@ class GameVector:
         self._ended = np.array(state["ended"])
         for i, game in enumerate(self.games):
             self._begin(i)
-            for action in state["actions"][i]:
+            self._actions[i] = [self._action(action) for action in state["actions"][i]]
+            for action in self._actions[i]:
                 game.step(action)
-            self._actions[i] = list(state["actions"][i])
         return self._observe()
 
     def close(self) -> None:
         pass
 
 
+def _floats(action: Any) -> NDArray[np.float32]:
+    return np.array(action, np.float32)
+
+
 class LabelledGame(gymnasium.Env):
-    """A game as a Gymnasium environment: uint8 observations, and `info` with `labels` beside the game's own."""
+    """A game as a Gymnasium environment with the suite's observations, and `info` with `labels` beside the game's."""
 
     metadata = {"render_modes": ["rgb_array"]}
     render_mode = "rgb_array"
@@ -130,22 +136,29 @@ class LabelledGame(gymnasium.Env):
     def __init__(self, config: EnvConfig, game: Game):
         self.config, self.game = config, game
         self.action_names = config.action_names
-        self.action_space = gymnasium.spaces.Discrete(len(self.action_names))
-        self.observation_space = gymnasium.spaces.Box(0, 255, config.observation_shape, np.uint8)
+        discrete, pixels = config.action_kind == "discrete", config.observation_dtype is np.uint8
+        count, bound = len(self.action_names), 255 if pixels else np.inf
+        self.action_space = (
+            gymnasium.spaces.Discrete(count) if discrete else gymnasium.spaces.Box(-np.inf, np.inf, (count,))
+        )
+        self.observation_space = gymnasium.spaces.Box(
+            0 if pixels else -np.inf, bound, config.observation_shape, config.observation_dtype
+        )
+        self._action = int if discrete else _floats
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
         super().reset(seed=seed)
         self.game.reset(int(self.np_random.integers(2**31)) if seed is None else seed)
         return self._observe(), self._info()
 
-    def step(self, action: int) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        reward, terminated, truncated = self.game.step(int(action))
+    def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+        reward, terminated, truncated = self.game.step(self._action(action))
         return self._observe(), reward, terminated, truncated, self._info()
 
-    def _observe(self) -> NDArray[np.uint8]:
-        out = np.empty(self.config.observation_shape, np.uint8)
+    def _observe(self) -> NDArray[Any]:
+        out = np.empty(self.config.observation_shape, self.config.observation_dtype)
         self.game.observe(out)
         return out
 
@@ -166,12 +179,12 @@ class LabelledGame(gymnasium.Env):
 
     def replay(
         self, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
         self.game.reset(seed)
         at = 0
         for step in steps:
             for action in actions[at:step]:
-                self.game.step(int(action))
+                self.game.step(self._action(action))
             at = step
             yield step, self._observe()
 

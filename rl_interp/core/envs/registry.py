@@ -1,6 +1,7 @@
 """Which environments there are: ids to families, and families to what implements them.
 
-A new family is a folder here, with its config in `config.py`, and a line in `FAMILIES`.
+A new family is a folder here, with its config in `config.py`, and a line in `FAMILIES`. Whatever none of them has is
+looked for among Gymnasium's.
 """
 
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from rl_interp.core.config import SUBCLASS
 from rl_interp.core.envs.atari.config import AtariConfig
 from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.crafter.config import CrafterConfig
+from rl_interp.core.envs.gym.config import GymConfig
 from rl_interp.core.envs.labelled import LabelledEnv
 from rl_interp.core.envs.maze.config import MazeConfig
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
@@ -41,21 +43,32 @@ FAMILIES = [
 ]
 
 
-def env_config(env_id: str) -> EnvConfig:
+GYMNASIUM = Family("", GymConfig, ".gym.game:make_vector", ".gym.labelled:GymLabelled")
+"""What no other family has, or what is wrapped, labelled or made with settings of Gymnasium's."""
+
+
+def env_config(env_id: str, **asked: Any) -> EnvConfig:
     """The default config of an environment.
 
+    Args:
+        env_id: of one of the families, any other Gymnasium id, or what makes an environment, as `file.py:function`.
+        asked: settings of `gym_config`. With one of them, an id of a family is of Gymnasium's environment, without what
+            the family does to it.
+
     Raises:
-        UserError: no family has an environment of that id.
+        UserError: there is no environment of that id, or it can't be made.
     """
-    for family in FAMILIES:
-        if env_id.startswith(family.ids):
-            config = family.config(id=env_id)
-            _ = config.action_names  # an unknown id of the family is refused here
-            return config
-    raise UserError(
-        f"unknown environment {env_id!r}; ids begin with {', '.join(family.ids for family in FAMILIES)}, as in "
-        "ALE/MsPacman-v5, MiniGrid-Unlock-v0, CrafterReward-v1 or rl_interp/Maze-v0."
-    )
+    asked = {name: value for name, value in asked.items() if value}
+    family = None if asked else _family_of(env_id)
+    if family is None:
+        return _load(".gym.read:gym_config")(env_id, **asked)
+    config = family.config(id=env_id)
+    _ = config.action_names  # an unknown id of the family is refused here
+    return config
+
+
+def _family_of(env_id: str) -> Family | None:
+    return next((family for family in FAMILIES if env_id.startswith(family.ids)), None)
 
 
 def make_vector(config: EnvConfig, num_envs: int, workers: int = 0) -> VectorEnv:
@@ -70,7 +83,7 @@ def make_labelled(config: EnvConfig) -> LabelledEnv:
 
 
 def _family(config: EnvConfig) -> Family:
-    for family in FAMILIES:
+    for family in (*FAMILIES, GYMNASIUM):
         if isinstance(config, family.config):
             return family
     raise UserError(
@@ -85,7 +98,16 @@ def _load(name: str) -> Any:
 
 
 def _class_of(values: Mapping[str, Any]) -> type[EnvConfig]:
-    return type(env_config(values["id"]))
+    """Of a config on disk. Gymnasium's environments have their spaces there, and are neither made nor imported."""
+    if "spaces" in values:
+        return GymConfig
+    if family := _family_of(values["id"]):
+        _ = family.config(id=values["id"]).action_names
+        return family.config
+    raise UserError(
+        f"unknown environment {values['id']!r}; ids begin with {', '.join(family.ids for family in FAMILIES)}, and "
+        "those of Gymnasium are recorded with their spaces."
+    )
 
 
-SUBCLASS[EnvConfig] = _class_of  # a config on disk says by its id which it is
+SUBCLASS[EnvConfig] = _class_of  # a config on disk says by its id, or by its spaces, which it is

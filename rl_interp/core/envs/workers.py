@@ -40,9 +40,10 @@ class WorkerVector:
         self.config, self.num_envs = config, num_envs
         self.observation_shape, self.action_names = config.observation_shape, config.action_names
         self._slices = [slice(part[0], part[-1] + 1) for part in np.array_split(np.arange(num_envs), workers)]
-        size = num_envs * int(np.prod(self.observation_shape))
+        dtype = np.dtype(config.observation_dtype)
+        size = num_envs * int(np.prod(self.observation_shape)) * dtype.itemsize
         self._memory = SharedMemory(create=True, size=size)
-        self._obs = np.ndarray((num_envs, *self.observation_shape), np.uint8, self._memory.buf)
+        self._obs = np.ndarray((num_envs, *self.observation_shape), dtype, self._memory.buf)
         context = mp.get_context("spawn")
         self._pipes: list[Connection] = []
         self._processes = []
@@ -56,12 +57,12 @@ class WorkerVector:
             self._pipes.append(ours)
             self._processes.append(process)
 
-    def reset(self, seed: int) -> NDArray[np.uint8]:
+    def reset(self, seed: int) -> NDArray[Any]:
         self._tell("reset", [seed] * len(self._pipes))
         self._answers()
         return self._obs.copy()
 
-    def send(self, actions: NDArray[np.int64]) -> None:
+    def send(self, actions: NDArray[np.int64] | NDArray[np.float32]) -> None:
         self._tell("step", [actions[part] for part in self._slices])
 
     def recv(self) -> Step:
@@ -72,7 +73,7 @@ class WorkerVector:
         info = {name: np.concatenate([a[4][name] for a in answers]) for name in answers[0][4]}
         return Step(self._obs.copy(), reward, terminated, truncated, first, info)
 
-    def scene(self) -> NDArray[np.uint8]:
+    def scene(self) -> NDArray[Any]:
         return self._obs.copy()
 
     def close(self) -> None:
@@ -117,7 +118,7 @@ class WorkerVector:
 def _work(pipe: Connection, config: EnvConfig, games: Games, num_envs: int, part: slice, memory_name: str) -> None:
     """A worker: plays its slice of the environments until the pipe is closed."""
     memory = SharedMemory(memory_name)
-    obs = np.ndarray((num_envs, *config.observation_shape), np.uint8, memory.buf)
+    obs = np.ndarray((num_envs, *config.observation_shape), config.observation_dtype, memory.buf)
     env = GameVector(config, games(part.stop - part.start), offset=part.start)
     try:
         while True:

@@ -7,7 +7,10 @@ import pytest
 
 from rl_interp.core.envs.games import GameVector, episode_seed
 
-CONFIG = SimpleNamespace(observation_shape=(1,), scene_shape=(1,), action_names=("wait", "end", "cut off"))
+CONFIG = SimpleNamespace(
+    observation_shape=(1,), scene_shape=(1,), observation_dtype=np.uint8, action_kind="discrete",
+    action_names=("wait", "end", "cut off"),
+)  # fmt: skip
 
 
 class Counting:

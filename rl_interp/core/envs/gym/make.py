@@ -1,0 +1,153 @@
+"""From a config to the Gymnasium environment that it describes."""
+
+import ast
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+from gymnasium.envs.registration import load_env_creator
+
+from rl_interp.core.code import call_code, import_code
+from rl_interp.core.envs.gym.config import GymConfig
+from rl_interp.core.errors import UserError
+
+PACKAGES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+"""Packages that the suite itself needs, by the beginnings of the ids that they register when they are imported."""
+_HARMLESS = {
+    "AddRenderObservation", "AtariPreprocessing", "ClipAction", "ClipReward", "DelayObservation", "DiscretizeAction",
+    "DiscretizeObservation", "DtypeObservation", "FilterObservation", "FlattenObservation", "FrameStackObservation",
+    "GrayscaleObservation", "MaxAndSkipObservation", "NormalizeObservation", "NormalizeReward", "RepeatAction",
+    "RescaleAction", "RescaleObservation", "ReshapeObservation", "ResizeObservation", "StickyAction",
+    "TimeAwareObservation", "TimeLimit",
+}  # fmt: skip
+"""Gymnasium's wrappers that are no code of the user's: they neither call what they are given nor write files."""
+
+
+def make(config: GymConfig) -> gymnasium.Env:
+    """Make the environment, able to render a screen if it can.
+
+    Raises:
+        UserError: code that the config names is not trusted, has changed, or raises an error; the id is unknown; or
+            what the environment needs is not installed.
+    """
+    kwargs = dict(_setting(each) for each in config.kwargs)
+    env = _named(config, kwargs) if names_code(config.id) else _registered(config.id, kwargs)
+    for text in config.wrappers:
+        env = _wrapped(config, env, text)
+    return env
+
+
+def names_code(env_id: str) -> bool:
+    """Whether an environment is named as `file.py:function`, `module:function` or `module:id`."""
+    return ":" in env_id
+
+
+def reference(env_id: str) -> str:
+    """What the code is that `file.py:function`, `module:function` or `module:id` needs: of the last, the module."""
+    where, _, name = env_id.rpartition(":")
+    return env_id if name.isidentifier() else f"{where}:*"
+
+
+def wrapper(text: str) -> tuple[str, list[Any], dict[str, Any]]:
+    """What `module:name`, `module.name` or `module:name(2, key="value")` says: the reference and its arguments.
+
+    Raises:
+        UserError: it is of another form.
+    """
+    name, bracket, _ = text.partition("(")
+    where, colon, function = name.rpartition(":") if ":" in name else name.rpartition(".")
+    try:
+        call = ast.parse(f"f{text[len(name) :]}" if bracket else "f()", mode="eval").body
+        if not isinstance(call, ast.Call) or not colon:
+            raise ValueError
+        values = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
+        return f"{where}:{function}", [ast.literal_eval(each) for each in call.args], values
+    except (SyntaxError, ValueError):
+        raise UserError(
+            f"{text!r} given as a wrapper; name a class, as in gymnasium.wrappers:FlattenObservation, or one with "
+            'plain settings, as in "gymnasium.wrappers:ResizeObservation(shape=(84, 84))".'
+        ) from None
+
+
+def is_harmless(wrapper_reference: str) -> bool:
+    """Whether a wrapper is one of Gymnasium's that do nothing but wrap."""
+    where, _, name = wrapper_reference.partition(":")
+    return where == "gymnasium.wrappers" and name in _HARMLESS
+
+
+def _named(config: GymConfig, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    code = config.code_of(reference(config.id))
+    if code.reference != config.id:
+        import_code(code)
+        return _registered(config.id.rpartition(":")[2], kwargs)
+    return _environment(call_code(code, **kwargs), config.id)
+
+
+def _environment(made: object, by: str) -> gymnasium.Env:
+    if not isinstance(made, gymnasium.Env):
+        raise UserError(
+            f"{by} gave {type(made).__name__}, where a gymnasium.Env is wanted; give one, or, of several at once, the "
+            "function that makes one of them."
+        )
+    return made
+
+
+def _registered(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    for beginning, package in PACKAGES.items():
+        if env_id.startswith(beginning):
+            importlib.import_module(package)
+    if env_id not in gymnasium.registry:
+        raise UserError(unknown_id(env_id))
+    try:
+        mode = {"render_mode": "rgb_array"} if _has_screen(env_id) else {}
+        return gymnasium.make(env_id, disable_env_checker=True, **{**mode, **kwargs})
+    except Exception as error:  # whatever a package raises
+        raise UserError(f"{env_id} can't be made: {line(error)}.") from error
+
+
+def _has_screen(env_id: str) -> bool:
+    creator = gymnasium.spec(env_id).entry_point
+    if isinstance(creator, str):
+        creator = load_env_creator(creator)
+    return "rgb_array" in getattr(creator, "metadata", {}).get("render_modes", ())
+
+
+def unknown_id(env_id: str) -> str:
+    """The sentence for an id that nobody has registered, with the nearest first."""
+    for package in PACKAGES.values():
+        importlib.import_module(package)
+    near = difflib.get_close_matches(env_id, list(gymnasium.registry), n=3)
+    hint = f"the nearest are {', '.join(near)}; " if near else ""
+    return (
+        f"unknown environment {env_id!r}; {hint}an id that a package registers when it is imported is given as "
+        "package:id, and a function of yours as my.py:make."
+    )
+
+
+def _wrapped(config: GymConfig, env: gymnasium.Env, text: str) -> gymnasium.Env:
+    name, positional, named = wrapper(text)
+    if not is_harmless(name):
+        return _environment(call_code(config.code_of(name), env, *positional, **named), name)
+    try:
+        return getattr(gymnasium.wrappers, name.partition(":")[2])(env, *positional, **named)
+    except Exception as error:
+        raise UserError(f"{text} can't wrap {config.id}: {line(error)}.") from error
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """`name=value`; what is no literal of Python's is a text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise UserError(f"{text!r} given as a setting of an environment; give name=value, as in is_slippery=False.")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value
+
+
+def line(error: BaseException) -> str:
+    """An error in one line."""
+    message = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
