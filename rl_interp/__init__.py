@@ -22,19 +22,21 @@ from rl_interp._gymnasium import announce
 
 if TYPE_CHECKING:
     from rl_interp.agents.load import load_agent
-    from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, wrap
+    from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
     from rl_interp.core.check_agent import check_agent
     from rl_interp.core.hooks import hooked, run_with_cache, run_with_hooks
     from rl_interp.core.rollout import evaluate
     from rl_interp.core.run import Run
+    from rl_interp.core.wrap import wrap
 
 _HOMES = {
     "agents.load": ("load_agent",),
-    "core.agent": ("Agent", "HookPoint", "PolicyOutput", "wrap"),
+    "core.agent": ("Agent", "HookPoint", "PolicyOutput"),
     "core.check_agent": ("check_agent",),
     "core.hooks": ("hooked", "run_with_cache", "run_with_hooks"),
     "core.rollout": ("evaluate",),
     "core.run": ("Run",),
+    "core.wrap": ("wrap",),
 }
 """Where each public name lives. It is imported when it is first asked for, so that whoever needs one room, such as the
 command line's help, does not wait for PyTorch."""

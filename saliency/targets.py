@@ -37,7 +37,7 @@ class Target(Protocol):
 
 @dataclass(frozen=True)
 class Preference:
-    """The Q-value (or logit) of one action."""
+    """The Q-value (or logit) of one action; of continuous ones, one dimension of the mean."""
 
     action: int
     label: str = ""
@@ -59,6 +59,7 @@ class Chosen:
     name: str = "chosen action"
 
     def prepare(self, output: PolicyOutput) -> Score:
+        _require_discrete(self.name, output)
         chosen = output.preferences.argmax(-1, keepdim=True)
         return lambda out, value: out.preferences.gather(-1, chosen.expand(*out.preferences.shape[:-1], 1))[..., 0]
 
@@ -168,6 +169,14 @@ def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] =
     if rest not in action_names:
         raise UserError(unknown("action", rest, action_names))
     return Preference(list(action_names).index(rest), rest)
+
+
+def _require_discrete(name: str, output: PolicyOutput) -> None:
+    if output.q_values is None and output.logits is None:
+        raise UserError(
+            f"the {name} asked for, and the actions are continuous, so none is chosen of several; give q:NAME for one "
+            "of the numbers that an action consists of, or policy-change, with greydanus."
+        )
 
 
 def prepare(agent: Agent, obs: Tensor, state: State, target: Target) -> tuple[Score, PolicyOutput]:

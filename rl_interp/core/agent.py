@@ -1,11 +1,11 @@
 """The agent contract: what a policy must offer so that every analysis of the suite works on it.
 
-Shape letters: B batch, T time, A actions, C channels, H W image, D width.
+Shape letters: B batch, T time, A actions, C channels, H W image, D width, S places in a sequence.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
@@ -13,20 +13,30 @@ import torch
 from torch import Tensor, nn
 
 from rl_interp.core.errors import UserError
+from rl_interp.core.parts import Element
 
 State = Any
 """A pytree (tuples, lists, dicts) of tensors with leading dimension B; `()` for feed-forward agents."""
 
 Kind = Literal["spatial", "vector", "categorical", "recurrent"]
+ObservationKind = Literal["pixels", "symbols", "vector"]
+PreferenceKind = Literal["logits", "q_values", "mean"]
 
 
 @dataclass(frozen=True)
 class HookPoint:
     """A place inside an agent whose value can be read and changed.
 
-    `path` names the submodule (as in `named_modules`) and `side` which of its two values is meant;
-    `axes` names the dimensions of that value, e.g. "B C H W", "B D", "T B D", "B S K". Where a linear
-    layer turns this value alone into the preferences, `head` is its path: effects are then exact.
+    `path` names the submodule (as in `named_modules`) and `side` which of its two values is meant: its output, or its
+    first argument. `axes` names the dimensions of that value, e.g. "B C H W", "B D", "T B D", "B S K". A point of kind
+    `recurrent` has a T, and hooks see one time after the other, without it: whether the module is called once for each
+    time, or with a sequence (as `nn.LSTM` is), whose value then has all its axes. Where a linear layer turns this value
+    alone into the preferences, `head` is its path: effects are then exact.
+
+    Of a module that gives a tuple or a dict, `element` says which part is meant, by index or key, and `(1, 0)` is a
+    part of a part; an index also picks along the first axis of a tensor. `nn.LSTM` gives `(output, (h, c))`, so that
+    the cell state of its first layer is element `(1, 1, 0)`. Of a module that is called several times in a step, `call`
+    says which time, from 0; None is every time.
     """
 
     path: str
@@ -34,6 +44,8 @@ class HookPoint:
     kind: Kind = "vector"
     side: Literal["input", "output"] = "output"
     head: str | None = None
+    element: Element = None
+    call: int | None = None
 
     @property
     def feature_axis(self) -> int:
@@ -45,20 +57,27 @@ class HookPoint:
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """What an agent returns. Leaves are `[B, ...]` from `step` and `[T, B, ...]` from `unroll`."""
+    """What an agent returns. Leaves are `[B, ...]` from `step` and `[T, B, ...]` from `unroll`.
+
+    Of discrete actions, an agent has `logits` or `q_values`; of continuous ones the `mean` of a normal distribution,
+    in the environment's units, and its `std`, which a deterministic policy leaves out.
+    """
 
     state: State = ()
     logits: Tensor | None = None
     q_values: Tensor | None = None
     value: Tensor | None = None
+    mean: Tensor | None = None
+    std: Tensor | None = None
 
     @property
     def preferences(self) -> Tensor:
-        """`[..., A]`: Q-values where the agent has them, else logits. The greedy action maximises it."""
-        scores = self.logits if self.q_values is None else self.q_values
-        if scores is None:
-            raise UserError("the agent returned neither q_values nor logits; it must return one of them.")
-        return scores
+        """`[..., A]`: Q-values where the agent has them, else logits: the greedy action maximises them. Of continuous
+        actions the mean, `[..., D]`, which is the greedy action."""
+        for scores in (self.q_values, self.logits, self.mean):
+            if scores is not None:
+                return scores
+        raise UserError("the agent returned neither logits, q_values nor mean; it must return one of them.")
 
     @property
     def state_value(self) -> Tensor:
@@ -79,17 +98,18 @@ def tree_map(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
     if isinstance(tree, Mapping):
         return {key: tree_map(fn, value) for key, value in tree.items()}
     if isinstance(tree, (tuple, list)):
-        return type(tree)(tree_map(fn, value) for value in tree)
+        values = [tree_map(fn, value) for value in tree]
+        return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
     return tree
 
 
-_HEADS = ("logits", "q_values", "value")
+_HEADS = ("logits", "q_values", "value", "mean", "std")
 
 
 class Agent(nn.Module):
     """Base class of agents: implement `step` or `unroll` and get the other.
 
-    `obs` is a tensor of the environment's observations (uint8 for images); `first` marks, with a
+    `obs` is a tensor of the environment's observations (uint8 for images, float32 for vectors); `first` marks, with a
     boolean per batch element, an episode's first step, where a recurrent agent resets its state.
     An agent that sees pixels decides the same on the same values as floats, which is what saliency maps
     feed: it scales by a constant, not by the dtype it finds. It writes neither into what it is given
@@ -97,10 +117,11 @@ class Agent(nn.Module):
     """
 
     hook_points: Mapping[str, HookPoint] = {}
-    observation: Literal["pixels", "symbols"] = "pixels"
-    """Whether the bytes of an observation are intensities, which can be blurred, or categories."""
-    preference_kind: Literal["logits", "q_values"] = "logits"
-    """What its preferences are: a policy's logits, or Q-values, of which it takes the largest."""
+    observation: ObservationKind = "pixels"
+    """What an observation is: intensities, which can be blurred, or categories, as bytes, or a vector of floats."""
+    preference_kind: PreferenceKind = "logits"
+    """What its preferences are: a policy's logits, Q-values, of which it takes the largest, or the mean of continuous
+    actions."""
 
     @property
     def device(self) -> torch.device:
@@ -149,25 +170,6 @@ class Agent(nn.Module):
         return self.step(obs, state, first)
 
 
-class WrappedAgent(Agent):
-    """A user's module behind the agent contract; made by `wrap`."""
-
-    def __init__(
-        self, module: nn.Module, hook_points: Mapping[str, HookPoint], forward, output: Literal["logits", "q_values"],
-        observation: Literal["pixels", "symbols"] = "pixels",
-    ):  # fmt: skip
-        super().__init__()
-        self.module = module
-        self.hook_points = hook_points
-        self.observation = observation
-        self._forward = forward
-        self.preference_kind = output
-
-    def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
-        out = self._forward(self.module, obs)
-        return out if isinstance(out, PolicyOutput) else PolicyOutput(**{self.preference_kind: out})
-
-
 @contextmanager
 def evaluating(agent: nn.Module) -> Iterator[None]:
     """Every module of an agent in evaluation mode (dropout off, running statistics fixed) for the length of a `with`
@@ -183,39 +185,3 @@ def evaluating(agent: nn.Module) -> Iterator[None]:
         for module, training in before.items():  # from the outside in: `train` passes on to children, whose turn comes
             if module.training != training:
                 module.train(training)
-
-
-def wrap(
-    module: nn.Module,
-    hook_points: Mapping[str, HookPoint | tuple[str, str]],
-    forward: Callable[[nn.Module, Tensor], Tensor | PolicyOutput] | None = None,
-    output: Literal["logits", "q_values"] = "logits",
-    observation: Literal["pixels", "symbols"] = "pixels",
-) -> WrappedAgent:
-    """Make any feed-forward `nn.Module` an agent, without editing it.
-
-    Args:
-        hook_points: name to `HookPoint`, or to `(path, axes)` for short, with paths in `module`.
-        forward: `(module, obs) -> tensor [B, A]` or `PolicyOutput`; by default the module is called.
-        output: what the preferences are, and so what a bare tensor from `forward` means.
-        observation: what an observation's bytes are: intensities, or categories that are looked up.
-
-    Raises:
-        UserError: a path names no submodule of `module`.
-
-    A recurrent module subclasses `Agent` instead; `check_agent` tests either.
-    """
-    paths = dict(module.named_modules())
-    points = {}
-    for name, point in hook_points.items():
-        if not isinstance(point, HookPoint):
-            path, axes = point
-            point = HookPoint(path, axes, "spatial" if "H" in axes.split() else "vector")
-        if point.path not in paths:
-            raise UserError(
-                f"hook point {name!r} has path {point.path!r}, which is no submodule of {type(module).__name__}; "
-                f"submodules: {', '.join(p for p in paths if p)}."
-            )
-        prefix = "module." if point.path else "module"
-        points[name] = replace(point, path=prefix + point.path, head=point.head and f"module.{point.head}")
-    return WrappedAgent(module, points, forward or (lambda m, obs: m(obs)), output, observation)

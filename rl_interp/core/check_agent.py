@@ -1,6 +1,6 @@
 """The agent contract, as a test that you can run on your own agent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating, tree_map
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import Cache, assert_unhooked, run_with_hooks
+from rl_interp.core.read import first_line
 
 ADVICE = (
     "scale observations by a constant, whatever their dtype, as in obs.float() / 255, or let `wrap(forward=...)` "
@@ -46,6 +47,25 @@ def largest_difference(got: Tensor, want: Tensor) -> float:
 
 
 @contextmanager
+def taking(obs: Tensor) -> Iterator[None]:
+    """For blocks that feed observations: the agent's errors become a `ContractError` that says which they were."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # whatever the agent's own code raises
+        raise ContractError(
+            f"the agent can't take observations {describe(obs)} ({type(error).__name__}: {first_line(error)}); give it "
+            "those of its environment, and let `wrap(forward=...)` convert them as it needs."
+        ) from error
+
+
+def describe(value: Tensor) -> str:
+    """Type and shape, for a message."""
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+
+
+@contextmanager
 def taking_floats() -> Iterator[None]:
     """For blocks that feed floats in place of bytes: the agent's errors become a `ContractError` that says so."""
     try:
@@ -64,15 +84,20 @@ def taking_floats() -> Iterator[None]:
 def check_agent(agent: Agent, obs: Tensor) -> None:
     """Check an agent on a batch of the environment's observations `[B, ...]`, B at least 2.
 
-    That `step` and `unroll` agree, that every hook point fires with the axes it declares, that a hook
-    which changes nothing changes nothing, that hooks are gone afterwards, that batch elements do not
-    influence one another, that `first` resets a recurrent agent's state, that bytes and the same values as
-    floats lead to the same preferences, and that the agent writes neither into what it is given nor into what
-    it returned before.
+    That it decides, and the same again when it is asked again, that `step` and `unroll` agree, that every hook point
+    fires with the axes it declares, that a hook which changes nothing changes nothing, that hooks are gone afterwards,
+    that batch elements do not influence one another, that `first` resets a recurrent agent's state, that bytes and the
+    same values as floats lead to the same preferences, and that the agent writes neither into what it is given nor into
+    what it returned before.
 
     Raises:
         ContractError: in one sentence, what was found and what was wanted.
     """
+    if isinstance(obs, Mapping | tuple | list):
+        raise ContractError(
+            f"check_agent was given a {type(obs).__name__} of observations; environments here give one tensor [B, ...] "
+            "(a dict's entries side by side), which `wrap(forward=...)` can take apart."
+        )
     if not isinstance(obs, Tensor) or len(obs) < 2:
         given = f"{len(obs)} observations" if isinstance(obs, Tensor) else f"a {type(obs).__name__}"
         raise ContractError(f"check_agent was given {given}; give a tensor [B, ...] of at least 2 observations.")
@@ -80,8 +105,10 @@ def check_agent(agent: Agent, obs: Tensor) -> None:
         batch = len(obs)
         first = torch.zeros(batch, dtype=torch.bool, device=obs.device)
         _check_device(agent, obs)
-        out = agent.step(obs, agent.initial_state(batch), first)
+        with taking(obs):
+            out = agent.step(obs.clone(), agent.initial_state(batch), first)
         _check_output(agent, out, batch)
+        _check_repeated(agent, obs, first, out)
         _check_memory(agent, obs, first)
         _check_unroll(agent, obs, first)
         _check_hook_points(agent, obs, first, out)
@@ -103,13 +130,14 @@ def _check_device(agent: Agent, obs: Tensor) -> None:
 def _check_output(agent: Agent, out: PolicyOutput, batch: int) -> None:
     if not isinstance(out, PolicyOutput):
         raise ContractError(f"step returned a {type(out).__name__}; it must return a PolicyOutput.")
-    if not out.preferences.amax(-1).isfinite().all():  # -inf may rule actions out
-        raise ContractError("step returned preferences that are NaN or infinite; look at the weights and inputs.")
     if out.preferences.dim() != 2 or len(out.preferences) != batch:
         raise ContractError(
             f"step returned preferences {tuple(out.preferences.shape)} for {batch} observations; want [B, A]."
         )
-    kind = "logits" if out.q_values is None else "q_values"
+    finite = out.preferences.isfinite() if out.mean is not None else out.preferences.amax(-1).isfinite()
+    if not finite.all():  # -inf may rule discrete actions out
+        raise ContractError("step returned preferences that are NaN or infinite; look at the weights and inputs.")
+    kind = next(name for name in ("q_values", "logits", "mean") if getattr(out, name) is not None)
     if kind != agent.preference_kind:
         raise ContractError(
             f"step returned {kind}, and the agent's preference_kind is {agent.preference_kind!r}; set it to {kind!r} "
@@ -117,6 +145,21 @@ def _check_output(agent: Agent, out: PolicyOutput, batch: int) -> None:
         )
     if out.value is not None and out.value.shape != (batch,):
         raise ContractError(f"step returned a value {tuple(out.value.shape)} for {batch} observations; want [B].")
+    if out.std is not None and (out.mean is None or out.std.shape != out.mean.shape or not (out.std >= 0).all()):
+        raise ContractError(
+            f"step returned a std {tuple(out.std.shape)} beside the mean of continuous actions; it must have the shape "
+            "of the mean and be at least 0."
+        )
+
+
+def _check_repeated(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutput) -> None:
+    again = agent.step(obs.clone(), agent.initial_state(len(obs)), first)
+    if not alike(again.preferences, out.preferences):
+        raise ContractError(
+            "the same observations led to other preferences the second time "
+            f"(largest difference {largest_difference(again.preferences, out.preferences):.3g}): return the policy, "
+            "not a sample of it, and switch dropout off in evaluation mode, as in F.dropout(x, training=self.training)."
+        )
 
 
 def _check_memory(agent: Agent, obs: Tensor, first: Tensor) -> None:
@@ -162,6 +205,11 @@ def _check_hook_points(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutp
             if len(shape) != len(axes):
                 raise ContractError(
                     f"hook point {name!r} declares axes {point.axes!r} but its value is {tuple(shape)}."
+                )
+            if "B" in axes and shape[axes.index("B")] != len(obs):
+                raise ContractError(
+                    f"hook point {name!r} declares axes {point.axes!r} but its value is {tuple(shape)} for {len(obs)} "
+                    "observations."
                 )
 
 

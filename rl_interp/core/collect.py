@@ -13,9 +13,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, PolicyOutput, evaluating
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, evaluating
 from rl_interp.core.envs import EnvConfig, LabelledEnv, concepts_sha256, make_labelled
-from rl_interp.core.errors import NotFiniteError, at_least_one
+from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
 from rl_interp.core.rollout import choose
 from rl_interp.core.store import ActivationStore, StoreWriter
@@ -87,6 +87,11 @@ def collect(
         UserError: no samples asked for, or an agent whose preferences or values at the hook point are not finite.
     """
     hook_point(agent, hook)
+    if agent.preference_kind == "mean":
+        raise UserError(
+            f"{type(agent).__name__} has continuous actions, which a store does not hold; evaluate, hooks and saliency "
+            "maps take them."
+        )
     at_least_one(samples=samples, num_envs=num_envs)
     device = agent.device
     rng = np.random.default_rng(seed)
@@ -101,7 +106,7 @@ def collect(
             obs = torch.from_numpy(np.stack([player.obs for player in players])).to(device)
             first = torch.tensor([player.first for player in players], device=device)
             out, cache = run_with_cache(agent, obs, state, names=[hook], first=first)
-            values = cache[hook][-1] if agent.hook_points[hook].kind == "recurrent" else cache[hook]
+            values = _by_feature(cache[hook], agent.hook_points[hook])
             values, state_values = values.float().cpu().numpy(), _state_values(out).float().cpu().numpy()
             actions = choose(out, rng, epsilon)
             state = agent.after_action(out.state, torch.from_numpy(actions).to(device))
@@ -116,6 +121,12 @@ def collect(
                     active[i] = stored + under_way < samples
                     player.begin()
     return ActivationStore(path)
+
+
+def _by_feature(values: Tensor, point: HookPoint) -> Tensor:
+    """The newest value of each sample, its features first: `[N, C, H, W]`, `[N, D, S]`, `[N, D]`."""
+    newest = values[-1] if point.kind == "recurrent" else values
+    return newest.movedim(point.feature_axis, 1) if newest.dim() > 1 else newest
 
 
 def _finite(values: NDArray[np.float32], hook: str) -> NDArray[np.float32]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State, evaluating
 from rl_interp.core.errors import HookError, unknown
+from rl_interp.core.parts import part, path_of, with_part
 
 _PHASE: ContextVar[str] = ContextVar("phase", default="act")
 _MARK = "_rl_interp_hook"
@@ -97,7 +98,7 @@ def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator
     stay in the mode, training or evaluation, that they are in.
 
     Raises:
-        HookError: an unknown name, a point whose value is no tensor, a hook that changes shape, dtype
+        HookError: an unknown name, a point whose value is no tensor or is not there, a hook that changes shape, dtype
             or device, or one that had not fired when the block ended.
     """
     modules = dict(agent.named_modules())
@@ -109,16 +110,17 @@ def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator
                 raise HookError(f"hook point {name!r} names {point.path!r}, which is no submodule of the agent.")
             chain = (given,) if callable(given) else tuple(given)
             placed.append(_Placed(name, point, chain, modules[point.path]))
-        yield
+        with _calls_counted(agent, placed):
+            yield
     except BaseException:
         for each in placed:
             each.remove()
         raise
-    silent = [each.name for each in placed if not each.fired]
+    silent = [each for each in placed if not each.fired]
     for each in placed:
         each.remove()
     if silent:
-        raise HookError(f"the hooks at {silent} never fired: {_why_silent(agent)}.")
+        raise HookError(f"the hooks at {[each.name for each in silent]} never fired: {_why_silent(agent, silent)}.")
 
 
 def run_with_hooks(
@@ -189,16 +191,50 @@ def assert_unhooked(agent: nn.Module) -> None:
                 )
 
 
+@contextmanager
+def _calls_counted(agent: Agent, placed: Sequence["_Placed"]) -> Iterator[None]:
+    """Points of one call of a module count its calls from the start of each `step` or `unroll` on."""
+    counting = [each for each in placed if each.point.call is not None]
+    if not counting:
+        yield
+        return
+
+    def announced(decide: Callable[..., PolicyOutput]) -> Callable[..., PolicyOutput]:
+        def announcing(*args: Any, **named: Any) -> PolicyOutput:
+            for each in counting:
+                each.module_calls.clear()
+            return decide(*args, **named)
+
+        return announcing
+
+    own = {name: vars(agent).get(name) for name in ("step", "unroll")}
+    try:
+        for name in own:
+            setattr(agent, name, announced(getattr(agent, name)))
+        yield
+    finally:
+        for name, method in own.items():
+            if method is None:
+                delattr(agent, name)
+            else:
+                setattr(agent, name, method)
+
+
 class _Placed:
     """A chain of hooks at one point, on the module that computes it."""
 
     def __init__(self, name: str, point: HookPoint, chain: tuple[Hook, ...], module: nn.Module):
         self.name, self.point, self.chain = name, point, chain
+        self.element = path_of(point.element)
         self.calls: dict[str, int] = {}
+        """By phase, how often the hooks have fired."""
+        self.module_calls: dict[str, int] = {}
+        """By phase, how often the module was called in this step."""
+        self.most_calls = 0
         if point.side == "output":
 
             def on_output(module, args, output):
-                return self.apply(output)
+                return self._apply_within(output)
 
             setattr(on_output, _MARK, name)
             self.handle = module.register_forward_hook(on_output)
@@ -214,10 +250,31 @@ class _Placed:
     def fired(self) -> bool:
         return bool(self.calls)
 
+    def _apply_within(self, whole: Any) -> Any:
+        """What a module gave, or was given, with the point's part of it under the hooks; None if nothing changes."""
+        now = _PHASE.get()
+        call = self.module_calls.get(now, 0)
+        self.module_calls[now] = call + 1
+        self.most_calls = max(self.most_calls, call + 1)
+        if self.point.call not in (None, call):
+            return None
+        new = self._over_time(part(whole, self.element, self.name))
+        return None if new is None else with_part(whole, self.element, new)
+
+    def _over_time(self, value: Tensor) -> Tensor | None:
+        """A sequence goes through the hooks time by time, as if the module had been called for each."""
+        axes = self.point.axes.split()
+        if self.point.kind != "recurrent" or value.dim() != len(axes):
+            return self.apply(value)
+        times = value.unbind(axes.index("T"))
+        changed = [self.apply(each) for each in times]
+        if all(new is None for new in changed):
+            return None
+        kept = [old if new is None else new for old, new in zip(times, changed, strict=True)]
+        return torch.stack(kept, axes.index("T"))
+
     def apply(self, value: Tensor) -> Tensor | None:
         """What to go on with; None if that is the value itself."""
-        if not isinstance(value, Tensor):
-            raise HookError(f"the value at {self.name!r} is a {type(value).__name__}; a hook point must be a tensor.")
         now = _PHASE.get()
         site = Site(self.name, self.point, self.calls.get(now, 0), now)
         self.calls[now] = site.time + 1
@@ -242,7 +299,7 @@ class _Placed:
     def _apply_to_input(self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> Any:
         """The module's arguments to go on with, its first one under the hooks, however the caller passed it."""
         if args:
-            new = self.apply(args[0])
+            new = self._apply_within(args[0])
             return None if new is None else ((new, *args[1:]), named)
         first = next(iter(inspect.signature(module.forward).parameters), "")
         if first not in named:
@@ -250,14 +307,20 @@ class _Placed:
                 f"hook point {self.name!r} is the input of {self.point.path!r}, which was called without one "
                 f"(keywords: {', '.join(named) or 'none'}); name the output of the module before it."
             )
-        new = self.apply(named[first])
+        new = self._apply_within(named[first])
         return None if new is None else (args, named | {first: new})
 
     def remove(self) -> None:
         self.handle.remove()
 
 
-def _why_silent(agent: Agent) -> str:
+def _why_silent(agent: Agent, silent: Sequence[_Placed]) -> str:
+    for each in silent:
+        if each.most_calls:
+            return (
+                f"{each.point.path!r} is called {each.most_calls} times in a step, so it has no call "
+                f"{each.point.call} (the first is 0)"
+            )
     calls = (getattr(agent, name) for name in ("step", "unroll"))
     compiled = any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in agent.modules())
     if compiled or any(hasattr(call, "_torchdynamo_orig_callable") for call in calls):

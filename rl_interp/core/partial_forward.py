@@ -30,8 +30,8 @@ class PartialForward:
 
     def __init__(self, agent: Agent, obs: Tensor, at: str):
         point = hook_point(agent, at)
-        if point.side != "output" or point.kind == "recurrent":
-            raise HookError(f"{at!r} can't be run again from: it must be what a module gives once in a step.")
+        if point.side != "output" or point.kind == "recurrent" or point.element is not None:
+            raise HookError(f"{at!r} can't be run again from: it must be all that a module gives once in a step.")
         self.agent, self.obs = agent, obs
         self._target = agent.get_submodule(point.path)
         with torch.no_grad():

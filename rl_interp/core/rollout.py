@@ -15,6 +15,9 @@ from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
 from rl_interp.core.hooks import assert_unhooked, hooked
 from rl_interp.core.interventions import Intervention, as_hooks
 
+Actions = NDArray[np.int64] | NDArray[np.float32]
+"""Of N environments: indices `[N]`, or continuous ones `[N, D]`."""
+
 
 @dataclass(frozen=True)
 class Episodes:
@@ -39,8 +42,8 @@ class Actor:
         self.state: State = agent.initial_state(num_envs)
 
     @torch.no_grad()
-    def act(self, obs: NDArray, first: NDArray[np.bool_], epsilon: float) -> NDArray[np.int64]:
-        """Actions `[N]`, by `choose`."""
+    def act(self, obs: NDArray, first: NDArray[np.bool_], epsilon: float) -> Actions:
+        """Actions of N environments, by `choose`."""
         out = self.agent.step(
             torch.from_numpy(obs).to(self.device), self.state, torch.from_numpy(first).to(self.device)
         )
@@ -49,13 +52,18 @@ class Actor:
         return actions
 
 
-def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> NDArray[np.int64]:
-    """Actions `[N]` as the agent means them: the greedy one of Q-values, a sample of a policy's logits. Each is
+def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> Actions:
+    """Actions as the agent means them: the greedy one of Q-values, a sample of a policy's logits, `[N]`. Each is
     replaced by a uniform one, of those not ruled out, with probability `epsilon`.
+
+    Continuous actions `[N, D]` are a sample of the policy's normal distribution, or its mean where it has no `std`;
+    `epsilon` does not concern them.
 
     Raises:
         NotFiniteError: preferences that are NaN or infinite, but for -inf, which rules an action out.
     """
+    if out.q_values is None and out.logits is None:
+        return _continuous(out, rng)
     preferences = out.preferences.float().cpu().numpy()
     if not np.isfinite(preferences.max(-1)).all():  # a maximum is NaN where any number is
         raise NotFiniteError("the agent's preferences")
@@ -69,6 +77,15 @@ def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> NDArr
     if again.any():
         uniform[again] = np.where(possible[again], rng.random(possible[again].shape), -1).argmax(-1)
     return np.where(explore, uniform, chosen)
+
+
+def _continuous(out: PolicyOutput, rng: np.random.Generator) -> NDArray[np.float32]:
+    actions = out.preferences.float().cpu().numpy()
+    if out.std is not None:
+        actions = actions + rng.standard_normal(actions.shape, np.float32) * out.std.float().cpu().numpy()
+    if not np.isfinite(actions).all():
+        raise NotFiniteError("the agent's actions")
+    return actions
 
 
 def evaluate(

@@ -5,10 +5,11 @@ import torch
 from torch import nn
 
 from rl_interp.agents.impala import IMPALA
-from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, wrap
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.partial_forward import PartialForward
+from rl_interp.core.wrap import wrap
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def test_an_agent_with_a_memory_can_be_run_again_from_before_it():
     with torch.no_grad():
         wanted = run_with_hooks(agent, obs, hooks={"block1.res2.sum": lambda value, site: 2 * value})
     torch.testing.assert_close(rerun(2 * rerun.values).logits, wanted.logits)
-    with pytest.raises(HookError, match="can't be run again from: it must be what a module gives once"):
+    with pytest.raises(HookError, match="can't be run again from: it must be all that a module gives once"):
         PartialForward(agent, obs, "lstm.h")
 
 

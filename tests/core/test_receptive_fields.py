@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from rl_interp.agents.impala import IMPALA
-from rl_interp.core.agent import wrap
 from rl_interp.core.envs import AtariConfig, CrafterConfig, MazeConfig, MiniGridConfig
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.receptive_fields import receptive_fields, spatial_points
+from rl_interp.core.wrap import wrap
 
 
 def stack() -> nn.Sequential:

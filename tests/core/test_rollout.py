@@ -135,3 +135,27 @@ def test_an_agent_without_weights_can_play():
             return PolicyOutput(q_values=torch.tensor([0.0, 1.0]).expand(len(obs), 2).bfloat16())
 
     assert evaluate(Always(), Scripted(2), 2, seed=0, epsilon=0).returns.tolist() == [3, 4]
+
+
+class Steering(nn.Module):
+    """A mean and a spread for two numbers."""
+
+    def forward(self, obs):
+        return PolicyOutput(mean=obs * 2, std=torch.full_like(obs, 0.5))
+
+
+def test_continuous_actions_are_samples_of_their_distribution_or_its_mean():
+    agent = wrap(Steering(), {}, output="mean")
+    obs, first = np.ones((20_000, 2), np.float32), np.ones(20_000, bool)
+    actions = Actor(agent, 20_000, np.random.default_rng(0)).act(obs, first, epsilon=0.0)
+    assert (actions.dtype, actions.shape) == (np.float32, (20_000, 2))
+    np.testing.assert_allclose(actions.mean(0), 2, atol=0.02)
+    np.testing.assert_allclose(actions.std(0), 0.5, atol=0.02)
+    certain = wrap(nn.Identity(), {}, output="mean")
+    assert (Actor(certain, 20_000, np.random.default_rng(0)).act(obs, first, epsilon=0.0) == obs).all()
+
+
+def test_continuous_actions_that_are_not_finite_are_a_sentence():
+    out = PolicyOutput(mean=torch.tensor([[0.0, torch.nan]]))
+    with pytest.raises(UserError, match="the agent's actions are NaN"):
+        choose(out, np.random.default_rng(0), 0.0)

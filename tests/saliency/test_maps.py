@@ -515,3 +515,27 @@ def test_gradients_of_recurrent_layers_do_without_cudnn_which_has_none_in_evalua
     for method in ("gradient", "integrated-gradients"):
         assert np.ptp(saliency_map(Recurrent().train(), torch.randn(2, 8), Value(), method)) > 0
     assert torch.backends.cudnn.enabled == before
+
+
+def test_a_dimension_of_continuous_actions_is_mapped_and_there_is_no_chosen_one():
+    weights = torch.tensor([[1.0, -2.0, 0.0], [0.0, 0.0, 3.0]])
+
+    class Steering(Agent):
+        preference_kind, observation = "mean", "vector"
+
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 2, bias=False)
+            self.layer.weight.data.copy_(weights)
+
+        def step(self, obs, state=(), first=None):
+            return PolicyOutput(mean=self.layer(obs))
+
+    obs = torch.tensor([[1.0, 10.0, 100.0]])
+    found = saliency_map(Steering(), obs, parse_target("q:gas", ["wheel", "gas"]), "perturbation")
+    np.testing.assert_allclose(found, [[0, 0, 300]])
+    wheel = saliency_map(Steering(), obs, parse_target("q:wheel", ["wheel", "gas"]), "gradient")
+    np.testing.assert_allclose(wheel, [[1, 2, 0]])
+    for target in (Chosen(), Advantage()):
+        with pytest.raises(UserError, match="the actions are continuous, so none is chosen"):
+            saliency_map(Steering(), obs, target, "perturbation")

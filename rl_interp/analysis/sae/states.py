@@ -32,6 +32,8 @@ def states_of(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> State
     spatial, samples = hook_point(agent, fitted.hook).kind == "spatial", np.unique(rows // store.positions)
     samples = samples[:: max(1, len(samples) // (min(count, MOST) if spatial else count))]
     episodes = store.column("episode")[samples]
+    if store.positions > 1 and not spatial:  # places of a sequence
+        return None
     if not spatial:
         head = head_of(fitted.agent, fitted.hook)
         return head and States(torch.from_numpy(store.read(samples)), episodes, head, fitted.agent.has_q_values)
