@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from rl_interp.agents.loop import TrainConfig
-from rl_interp.core.envs import AtariConfig, env_config
+from rl_interp.core.envs import AtariConfig, EnvConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers
 
 
@@ -74,13 +74,13 @@ class DQNConfig(TrainConfig):
             )
 
 
-def default_config(env_id: str) -> DQNConfig:
+def default_config(environment: EnvConfig | str) -> DQNConfig:
     """The configuration for a game.
 
     Raises:
         UserError: the environment is not an Atari game.
     """
-    env = env_config(env_id)
+    env = env_config(environment)
     if not isinstance(env, AtariConfig):
-        raise UserError(f"environment {env_id!r} given; this DQN plays Atari games, such as ALE/MsPacman-v5.")
+        raise UserError(f"environment {env.id!r} given; this DQN plays Atari games, such as ALE/MsPacman-v5.")
     return DQNConfig(env=env)

@@ -122,10 +122,10 @@ class DreamerV3Config(PhasedConfig):
         return 1 - 1 / self.horizon
 
 
-def default_config(env_id: str, size: str = "tiny", **overrides: object) -> DreamerV3Config:
+def default_config(environment: EnvConfig | str, size: str = "tiny", **overrides: object) -> DreamerV3Config:
     """The configuration that suits an environment and a size: the published sizes train as published for Crafter,
     `tiny` and `debug` in small batches and large steps, for a CPU."""
-    env = env_config(env_id)
+    env = env_config(environment)
     values: dict[str, object] = {}
     if size in ("tiny", "debug"):
         values = dict(

@@ -68,9 +68,9 @@ class IMPALAConfig(PhasedConfig):
             raise UserError(f"lstm={self.lstm} given; it is a width, or 0 for no LSTM.")
 
 
-def default_config(env_id: str, **overrides: object) -> IMPALAConfig:
+def default_config(environment: EnvConfig | str, **overrides: object) -> IMPALAConfig:
     """The configuration that suits an environment: by its family, the sizes and costs that the results pages use."""
-    env = env_config(env_id)
+    env = env_config(environment)
     values: dict[str, object] = {}
     if env.observation_kind == "pixels":
         values |= dict(

@@ -1,5 +1,6 @@
 """Training an agent as a run: made or resumed, trained to its end, and scored."""
 
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -61,9 +62,8 @@ def train_agent(
 
 def default_name(kind: str, config: TrainConfig, seed: int) -> str:
     """e.g. `dqn-mspacman-seed0`, `impala-minigrid-unlock-cbet-seed3`."""
-    task = config.env.id.rpartition("/")[2].lower().replace(",", "+")
-    for suffix in ("-v0", "-v1", "-v5"):
-        task = task.replace(suffix, "")
+    task = config.env.id.rpartition("/")[2].lower().replace(",", "+").replace(".py:", "-").replace(":", "-")
+    task = re.sub(r"-v\d+", "", task)
     kinds = [word for word in ("cbet", "pretrain", "explorer") if getattr(config, word, None)]
     return "-".join([kind, task, *kinds, f"seed{seed}"])
 

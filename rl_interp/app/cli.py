@@ -25,7 +25,7 @@ from typing import Any, get_args, get_type_hints
 import tyro
 from rich.text import Text
 
-from rl_interp.app.commands.flags import Must
+from rl_interp.app.commands.flags import REGISTRY, Must
 from rl_interp.app.progress import console, printable, say
 from rl_interp.core.errors import UserError, require_numbers, unknown
 from rl_interp.core.interrupt import Interrupted
@@ -151,7 +151,7 @@ def _run(arguments: list[str]) -> dict[str, Any]:
     command = _checked(load(place))
     if make := getattr(command, "config_from", None):
         command = partial(command, config=make(arguments))
-    return tyro.cli(command, prog=" ".join(("rl-interp", *words)), args=arguments)
+    return tyro.cli(command, prog=" ".join(("rl-interp", *words)), args=arguments, registry=REGISTRY)
 
 
 def load(place: str) -> Command:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
+from tyro.constructors import ConstructorRegistry
 
 if TYPE_CHECKING:
     from rl_interp.agents.load import Loaded
@@ -37,9 +38,9 @@ def optional(metavar: str) -> Any:
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
-def several(metavar: str) -> Any:
+def several(metavar: str, name: str | None = None) -> Any:
     """For a flag or argument that takes any number of texts, none by default."""
-    return tyro.conf.arg(metavar=f"[{metavar} ...]", help_behavior_hint="")
+    return tyro.conf.arg(name=name, metavar=f"[{metavar} ...]", help_behavior_hint="")
 
 
 RunName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -51,6 +52,7 @@ Autoencoder = Annotated[str | None, optional("RUN")]
 Output = Annotated[Path | None, optional("PATH")]
 Checkpoint = Annotated[CountOrZero | None, optional("STEP")]
 OptionalCount = Annotated[Count | None, optional("INT")]
+EnvId = Annotated[str | None, optional("ID")]
 Cluster = Annotated[str | None, optional("ADDRESS")]
 Device = Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")]
 
@@ -74,6 +76,10 @@ class Agent:
 
 
 FromAgent = Annotated[Agent, tyro.conf.arg(name="")]
+
+
+REGISTRY = ConstructorRegistry()
+"""How tyro makes what it can't make of flags; the modules of commands add to it."""
 
 
 def config_from(make: Callable[[list[str]], Any]) -> Callable[[C], C]:

@@ -1,6 +1,6 @@
 """Train an agent: DQN, IMPALA or DreamerV3; the same command again resumes it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import tyro
@@ -11,11 +11,19 @@ from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.dreamerv3 import DreamerV3Config
 from rl_interp.agents.impala import IMPALAConfig
 from rl_interp.analysis.training import train_agent
-from rl_interp.app.commands.flags import Cluster, CountOrZero, Device, NewName, Seed, config_from, optional
+from rl_interp.app.commands.environment import DEFAULT, Environment, FromEnv
+from rl_interp.app.commands.flags import (
+    Cluster,
+    CountOrZero,
+    Device,
+    NewName,
+    Seed,
+    config_from,
+    optional,
+)
 from rl_interp.app.progress import TERMINAL
 from rl_interp.core.errors import UserError
 
-EnvId = Annotated[str | None, optional("ID")]
 Bonus = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -23,7 +31,7 @@ Bonus = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 class _Asked:
     """Flags on which a training's defaults depend."""
 
-    env: str | None = None
+    env: FromEnv = field(default_factory=Environment)
     size: str | None = None
     cbet: bool = False
 
@@ -42,23 +50,24 @@ def _dqn_config(arguments: list[str]) -> DQNConfig:
     asked = _asked(arguments)
     if asked.cbet:
         raise UserError("--cbet given to train dqn, which has no bonus; train impala with it.")
-    return DQNConfig() if asked.env is None else dqn.default_config(asked.env)
+    return dqn.default_config(asked.env.config(DQNConfig().env))
 
 
 def _impala_config(arguments: list[str]) -> IMPALAConfig:
     asked = _asked(arguments)
-    return impala.default_config(asked.env or IMPALAConfig().env.id, cbet=asked.bonus)
+    return impala.default_config(asked.env.config(IMPALAConfig().env), cbet=asked.bonus)
 
 
 def _dreamerv3_config(arguments: list[str]) -> DreamerV3Config:
     asked = _asked(arguments)
-    return dreamerv3.default_config(asked.env or DreamerV3Config().env.id, asked.size or "tiny", cbet=asked.bonus)
+    env = asked.env.config(DreamerV3Config().env)
+    return dreamerv3.default_config(env, asked.size or "tiny", cbet=asked.bonus)
 
 
 @config_from(_dqn_config)
 def train_dqn(
     config: Annotated[DQNConfig, tyro.conf.arg(name="")],
-    env: EnvId = None,
+    env: FromEnv = DEFAULT,
     seed: Seed = 0,
     name: NewName = None,
     device: Device = "auto",
@@ -69,7 +78,7 @@ def train_dqn(
 
     Args:
         config: Settings of the training.
-        env: Gymnasium id of the game.
+        env: The game.
         seed: Seed of the weights, exploration, replay sampling and environments.
         name: Name of the new run, or a path; by default made of agent, game and seed.
         device: Device to learn on.
@@ -80,7 +89,7 @@ def train_dqn(
 @config_from(_impala_config)
 def train_impala(
     config: Annotated[IMPALAConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
-    env: EnvId = None,
+    env: FromEnv = DEFAULT,
     cbet: Bonus = False,
     seed: Seed = 0,
     name: NewName = None,
@@ -95,7 +104,7 @@ def train_impala(
 
     Args:
         config: Settings of the training.
-        env: Gymnasium id of the environment, which also chooses the defaults of what follows.
+        env: The environment, which also chooses the defaults of what follows.
         cbet: Add the exploration bonus CBET, whose own flags (--cbet.coefficient and so on) --help then shows.
         seed: Seed of the weights, exploration, counts and environments.
         name: Name of the new run, or a path; by default made of agent, environment and seed.
@@ -110,7 +119,7 @@ def train_impala(
 @config_from(_dreamerv3_config)
 def train_dreamerv3(
     config: Annotated[DreamerV3Config, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
-    env: EnvId = None,
+    env: FromEnv = DEFAULT,
     cbet: Bonus = False,
     seed: Seed = 0,
     name: NewName = None,
@@ -123,7 +132,7 @@ def train_dreamerv3(
 
     Args:
         config: Settings of the training.
-        env: Gymnasium id of the environment, which also chooses the defaults of what follows.
+        env: The environment, which also chooses the defaults of what follows.
         cbet: Add the exploration bonus CBET, whose own flags (--cbet.coefficient and so on) --help then shows.
         seed: Seed of the weights, latents, exploration, counts, replay sampling and environments.
         name: Name of the new run, or a path; by default made of agent, environment and seed.

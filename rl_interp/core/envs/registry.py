@@ -47,22 +47,24 @@ GYMNASIUM = Family("", GymConfig, ".gym.game:make_vector", ".gym.labelled:GymLab
 """What no other family has, or what is wrapped, labelled or made with settings of Gymnasium's."""
 
 
-def env_config(env_id: str, **asked: Any) -> EnvConfig:
-    """The default config of an environment.
+def env_config(environment: EnvConfig | str, **asked: Any) -> EnvConfig:
+    """The default config of an environment; a config itself is returned as it is.
 
     Args:
-        env_id: of one of the families, any other Gymnasium id, or what makes an environment, as `file.py:function`.
+        environment: an id of one of the families, any other Gymnasium id, or what makes an environment, as
+            `file.py:function`.
         asked: settings of `gym_config`. With one of them, an id of a family is of Gymnasium's environment, without what
             the family does to it.
 
     Raises:
         UserError: there is no environment of that id, or it can't be made.
     """
-    asked = {name: value for name, value in asked.items() if value}
-    family = None if asked else _family_of(env_id)
+    if isinstance(environment, EnvConfig):
+        return environment
+    family = None if asked else _family_of(environment)
     if family is None:
-        return _load(".gym.read:gym_config")(env_id, **asked)
-    config = family.config(id=env_id)
+        return _load(".gym.read:gym_config")(environment, **asked)
+    config = family.config(id=environment)
     _ = config.action_names  # an unknown id of the family is refused here
     return config
 
