@@ -18,7 +18,7 @@ from rl_interp.core.weights import with_weights
 AGENT_KINDS = {
     "dqn": ("rl_interp.agents.dqn", "DQNConfig"),
     "impala": ("rl_interp.agents.impala", "IMPALAConfig"),
-    "impala-procgen": ("rl_interp.agents.impala.pretrained", "IMPALAConfig"),
+    "impala-procgen": ("rl_interp.agents.pretrained.maze", "IMPALAConfig"),
     "dreamerv3": ("rl_interp.agents.dreamerv3", "DreamerV3Config"),
 }
 """Run kind to the package that made it, which offers `make_agent(config)`, and the name of its configuration there."""

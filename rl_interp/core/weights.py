@@ -167,7 +167,13 @@ def read_state(path: Path | str, remedy: str = RESTORE) -> Any:
 
     The format of PyTorch before 1.6 is read as well.
     """
-    with open_file(path, remedy) as file, reading(path, remedy, "is no checkpoint of PyTorch's"):
+    with open_file(path, remedy) as file:
+        return state_of(file, path, remedy)
+
+
+def state_of(file: IO[bytes], path: Path | str, remedy: str = RESTORE) -> Any:
+    """What `read_state` reads, from a file that is open; `path` names it in errors."""
+    with reading(path, remedy, "is no checkpoint of PyTorch's"):
         zipped = file.read(4) == b"PK\x03\x04"
         file.seek(0)
         if zipped:
@@ -187,7 +193,7 @@ def _check_archive(file: IO[bytes], path: Path | str, remedy: str) -> None:
         entries = archive.infolist()
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
             raise RunError(f"{path} is compressed, which PyTorch does not write; {remedy}.")
-        if sum(entry.file_size for entry in entries) > os.fstat(file.fileno()).st_size:
+        if sum(entry.file_size for entry in entries) > file.seek(0, os.SEEK_END):
             raise RunError(f"{path} says that it holds more than it does; {remedy}.")
         for entry in entries:
             if entry.filename.endswith(".pkl"):

@@ -19,10 +19,10 @@ from alterations import ANY, Mutation
 
 from rl_interp import sae
 from rl_interp.agents import dqn, dreamerv3, impala
-from rl_interp.agents.dreamerv3 import pretrained as pretrained_dreamerv3
-from rl_interp.agents.impala import pretrained as pretrained_mazes
 from rl_interp.agents.load import load_agent
 from rl_interp.agents.loop import _resume
+from rl_interp.agents.pretrained import dreamerv3 as pretrained_dreamerv3
+from rl_interp.agents.pretrained import maze as pretrained_mazes
 from rl_interp.analysis import study, study_results
 from rl_interp.analysis.sae import sweep
 from rl_interp.analysis.sae.runs import load_sae

@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import tyro
 
-from rl_interp.agents import pretrained
 from rl_interp.agents.load import new_run_path
+from rl_interp.agents.pretrained import runs
 from rl_interp.app.commands.flags import CountOrZero, Name
 from rl_interp.core.envs import env_config
 
@@ -23,7 +23,7 @@ def import_dreamerv3(
         env: Gymnasium id of the environment that the agent was trained in.
         name: Name of the new run, or a path.
     """
-    return pretrained.import_dreamerv3(checkpoint, env_config(env), new_run_path(name))
+    return runs.import_dreamerv3(checkpoint, env_config(env), new_run_path(name))
 
 
 def import_maze(
@@ -38,4 +38,4 @@ def import_maze(
         region: Cells along the side of the region at the top right that its cheese was in; 0 for anywhere.
         name: Name of the new run, or a path.
     """
-    return pretrained.import_maze(checkpoint, region, new_run_path(name))
+    return runs.import_maze(checkpoint, region, new_run_path(name))

@@ -11,7 +11,7 @@ import torch
 from rl_interp.agents.dreamerv3 import DreamerV3, DreamerV3Config, Latent, distributions, make_agent
 from rl_interp.agents.dreamerv3.behaviour import lambda_returns
 from rl_interp.agents.dreamerv3.learner import Learner
-from rl_interp.agents.dreamerv3.pretrained import to_state_dict
+from rl_interp.agents.pretrained.dreamerv3 import to_state_dict
 from rl_interp.core.envs import EnvConfig
 from rl_interp.core.tables import markdown
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rl_interp.agents.impala.pretrained import agent_of, read_checkpoint
+from rl_interp.agents.pretrained.maze import agent_of, read_checkpoint
 from rl_interp.app.cli import main
 from rl_interp.core.check_agent import check_agent
 from rl_interp.core.envs import MazeConfig

@@ -5,10 +5,8 @@ They are pickles, of which only numpy arrays and plain containers are admitted. 
 turned by 180 degrees.
 """
 
-import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +17,11 @@ from torch import Tensor
 
 from rl_interp.agents.dreamerv3.agent import DreamerV3, make_agent
 from rl_interp.agents.dreamerv3.config import SIZES, DreamerV3Config
+from rl_interp.agents.pretrained.pickles import Array, Tuple, read_pickle
 from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import RunError
-from rl_interp.core.read import open_file, reading
-from rl_interp.core.weights import Held, operations, with_weights
+from rl_interp.core.read import reading
+from rl_interp.core.weights import Held, with_weights
 
 REMEDY = "give the checkpoint.ckpt that dreamerv3 1.5.0 saved"
 
@@ -33,20 +32,13 @@ def read_checkpoint(path: Path | str) -> tuple[int, dict[str, NDArray[Any]]]:
     Raises:
         RunError: the file is not a pickle, holds anything but arrays and plain containers, or has no agent.
     """
-    with open_file(path, REMEDY) as file, reading(path, REMEDY, "is no checkpoint of dreamerv3 1.5.0"):
-        # What would exhaust memory or the stack is refused before anything is made.
-        for _ in operations(file):
-            pass
-        file.seek(0)
-        try:
-            data = _Reader(file).load()
-        except RunError as error:
-            raise RunError(f"{path} was not read: {error}; dreamerv3 1.5.0 saves no such thing.") from None
+    data = read_pickle(path, REMEDY, "checkpoint of dreamerv3 1.5.0", {r"optax\._src\.\w+ \w+State": Tuple})
+    with reading(path, REMEDY):
         step = data.get("step", 0) if isinstance(data, dict) else None
-        step = int(array) if isinstance(step, _Array) and (array := step.numpy()) is not None else step
+        step = int(array) if isinstance(step, Array) and (array := step.numpy()) is not None else step
         if not isinstance(step, int) or not 0 <= step < 2**63 or not isinstance(data.get("agent"), dict):
             raise RunError(f"{path} holds no agent; {REMEDY}.")
-        found = {str(name): value.numpy() for name, value in data["agent"].items() if isinstance(value, _Array)}
+        found = {str(name): value.numpy() for name, value in data["agent"].items() if isinstance(value, Array)}
     return step, {name: array for name, array in found.items() if array is not None}
 
 
@@ -158,75 +150,3 @@ def _laid_out(name: str, array: NDArray[np.float32]) -> NDArray[np.float32]:
     if array.ndim == 2:
         return array.T
     return (array[::-1, ::-1] if "/dec/" in name else array).transpose(3, 2, 0, 1)
-
-
-# -- pickles -------------------------------------------------------------------------------------
-
-
-@dataclass
-class _Type:
-    """Stands for an array's type. NumPy's own is not hardened against malicious pickles."""
-
-    code: str
-    order: str = "="
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = state[1]
-
-    def numpy(self) -> "np.dtype[Any] | None":
-        plain = isinstance(self.code, str) and re.fullmatch(r"f[248]|[iu][1248]|b1", self.code)
-        return np.dtype(self.code).newbyteorder(self.order) if plain and self.order in ("<", ">", "=", "|") else None
-
-
-class _Array:
-    """Stands for an array: what its pickle says of it."""
-
-    def __init__(self, *_: object):
-        self.state: tuple[Any, ...] = ()
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.state = state
-
-    def numpy(self) -> NDArray[Any] | None:
-        """The array, over the bytes that were read; None where they are not numbers."""
-        _, shape, kind, fortran, data = self.state
-        dtype = kind.numpy() if isinstance(kind, _Type) else None
-        if dtype is None or not isinstance(data, bytes | bytearray):
-            return None
-        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _from_buffer(data: Any, kind: Any, shape: Any, order: Any) -> _Array:
-    """How arrays are pickled since protocol 5."""
-    array = _Array()
-    array.__setstate__((1, shape, kind, order == "F", data))
-    return array
-
-
-def _scalar(kind: Any, data: Any) -> _Array:
-    return _from_buffer(data, kind, (), "C")
-
-
-_NUMPY: dict[str, Any] = {
-    "_reconstruct": _Array, "_frombuffer": _from_buffer, "scalar": _scalar, "ndarray": _Array,
-    "dtype": lambda code, *_: _Type(code),
-}  # fmt: skip
-"""What arrays are pickled with, and what stands for it here."""
-
-
-class _Tuple(tuple):
-    """Stands for the named tuples of an optimiser's state, which are skipped."""
-
-    def __new__(cls, *values: Any) -> "_Tuple":
-        return super().__new__(cls, values)
-
-
-class _Reader(pickle.Unpickler):
-    """Admits numpy arrays and plain containers; optax's states become bare tuples."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if re.fullmatch(r"numpy(\._?core\.(multiarray|numeric))?", module) and name in _NUMPY:
-            return _NUMPY[name]
-        if re.fullmatch(r"optax\._src\.\w+", module) and re.fullmatch(r"\w+State", name):
-            return _Tuple
-        raise RunError(f"it holds {module}.{name}, which is neither a numpy array nor a plain container")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl_interp.agents.dreamerv3.pretrained import agent_of, read_checkpoint
+from rl_interp.agents.pretrained.dreamerv3 import agent_of, read_checkpoint
 from rl_interp.app.cli import main
 from rl_interp.core.envs import env_config
 from rl_interp.core.errors import RunError

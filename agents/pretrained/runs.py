@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from rl_interp.agents.dreamerv3 import pretrained as dreamerv3
-from rl_interp.agents.impala import pretrained as maze
+from rl_interp.agents.pretrained import dreamerv3, maze
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import EnvConfig
 from rl_interp.core.files import sha256
