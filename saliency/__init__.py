@@ -1,10 +1,10 @@
 """Where an agent looks: maps by `methods` of explicit `targets`, checked by `evaluation` and drawn by `render`."""
 
 from rl_interp.saliency.evaluation.randomisation import randomisation_check, randomised
-from rl_interp.saliency.methods import METHODS, Method, saliency_map
+from rl_interp.saliency.methods import METHODS, Method, is_signed, saliency_map
 from rl_interp.saliency.methods.gradients import Gradient, IntegratedGradients
 from rl_interp.saliency.methods.perturbation import GREYDANUS, Ablation, Perturbation
-from rl_interp.saliency.render import Frame, Panel, compose
+from rl_interp.saliency.render import Bars, Frame, Panel, compose
 from rl_interp.saliency.targets import (
     Advantage,
     Chosen,
@@ -22,6 +22,7 @@ __all__ = [
     "METHODS",
     "Ablation",
     "Advantage",
+    "Bars",
     "Chosen",
     "Feature",
     "Frame",
@@ -36,6 +37,7 @@ __all__ = [
     "Value",
     "ValueChange",
     "compose",
+    "is_signed",
     "parse_target",
     "randomisation_check",
     "randomised",

@@ -1,24 +1,49 @@
-"""Pictures of saliency: the screen with the map on it, beside what the agent thinks of each action."""
+"""Frames of a film of saliency: the screen with the map on it, beside what the agent thinks of each action."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from rl_interp.core.errors import UserError
+from rl_interp.core.envs.observed import Observed
 from rl_interp.core.pictures import font_of
+from rl_interp.saliency.overlay import overlay, shades
 
 HEIGHT = 640
 """Pixels of every picture, from top to bottom."""
+_WIDEST = 960
+"""Pixels of a screen, from left to right, at most."""
 _PANEL = 360
 _MARGIN = 24
 _BACKGROUND = (18, 20, 24)
 _INK, _FAINT = (236, 238, 240), (140, 146, 154)
 _BAR, _CHOSEN = (86, 96, 112), (255, 176, 59)
-_FOR, _AGAINST = (255, 64, 48), (64, 156, 255)
+
+
+@dataclass(frozen=True)
+class Bars:
+    """What the bars, one an action, stand for."""
+
+    title: str
+    low: float
+    """Value at the left end; bars begin at 0."""
+    high: float
+    form: str = "+.2f"
+    """How a value is written, as `format` takes it."""
+
+    @staticmethod
+    def of_advantages(advantages: Sequence[NDArray[np.float32]]) -> "Bars":
+        """For `advantage(preferences)` of some steps: symmetric, up to the 99th percentile of their sizes."""
+        sizes = np.abs(np.concatenate(advantages))
+        top = float(np.quantile(sizes[np.isfinite(sizes)], 0.99)) or 1.0
+        return Bars("advantage: value less the actions' mean", -top, top)
+
+    @staticmethod
+    def of_probabilities() -> "Bars":
+        """For `probabilities(logits)`."""
+        return Bars("probability", 0.0, 1.0, ".0%")
 
 
 @dataclass(frozen=True)
@@ -30,8 +55,9 @@ class Panel:
     method: str
     scale: float
     """The map's value at full colour: one for the whole video, so that frames can be compared."""
-    preference_range: tuple[float, float]
-    """Q-values (or logits) at the two ends of the bars."""
+    bars: Bars
+    signed: bool = True
+    """Whether the map says for and against, or only how much."""
 
 
 @dataclass(frozen=True)
@@ -41,59 +67,63 @@ class Frame:
     screen: NDArray[np.uint8]
     """RGB `[H, W, 3]`, of any size."""
     saliency: NDArray[np.float32]
-    """`[h, w]`, signed, stretched over the whole screen."""
-    preferences: NDArray[np.float32]
-    """`[A]`."""
+    """`[h, w]`."""
+    bars: NDArray[np.float32]
+    """`[A]`; an action that is ruled out has -inf, and no bar."""
     action: int
     episode_return: float
     step: int
     notes: Sequence[str] = field(default_factory=tuple)
     """Further lines for the panel."""
+    observed: Observed | None = None
+    """The part of the screen that the map is of; None: all of it."""
 
 
-def preference_range(preferences: Sequence[NDArray[np.float32]]) -> tuple[float, float]:
-    """The range of a panel's bars: that of the preferences `[A]` of some steps, with a little room. An action that is
-    ruled out, by -inf, is left out."""
-    values = np.concatenate(preferences)
-    values = values[np.isfinite(values)]
-    room = 0.05 * float(np.ptp(values))
-    return float(values.min()) - room, float(values.max()) + room
+def advantages(preferences: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[A]`: Q-values less their mean over the actions that are not ruled out by -inf."""
+    return preferences - preferences[np.isfinite(preferences)].mean()
+
+
+def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[A]`: softmax."""
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
 
 
 def compose(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
     """The picture, uint8 RGB `[HEIGHT, width, 3]`, width even, set by the screen's shape."""
-    screen_height, screen_width = frame.screen.shape[:2]
-    width = 2 * round(HEIGHT * screen_width / screen_height / 2)
-    canvas = np.empty((HEIGHT, width + _PANEL, 3), np.uint8)
-    canvas[:, :width] = overlay(frame.screen, frame.saliency, panel.scale, (HEIGHT, width))
-    canvas[:, width:] = _BACKGROUND
+    height, width = fitted(frame.screen.shape, HEIGHT)
+    canvas = np.full((HEIGHT, width + _PANEL, 3), _BACKGROUND, np.uint8)
+    top = (HEIGHT - height) // 2
+    canvas[top : top + height, :width] = overlay(
+        frame.screen, frame.saliency, panel.scale, (height, width), frame.observed, panel.signed
+    )
     image = Image.fromarray(canvas)
-    _draw_panel(ImageDraw.Draw(image), width + _MARGIN, frame, panel)
+    if frame.observed is not None:
+        _outline(image, frame.observed.enlarged(height / frame.screen.shape[0], width / frame.screen.shape[1]), top)
+    _draw_panel(image, width + _MARGIN, HEIGHT, frame, panel)
     return np.asarray(image)
 
 
-def overlay(
-    screen: NDArray[np.uint8], saliency: NDArray[np.float32], scale: float, size: tuple[int, int]
-) -> NDArray[np.uint8]:
-    """The screen, enlarged to `size` (height, width), with the map in red (for the target) and blue (against).
-
-    Raises:
-        UserError: a map without places, as those of vectors are.
-    """
-    if saliency.ndim != 2:
-        raise UserError(
-            f"a map {saliency.shape} given, which has no places on a screen; give [h, w], and draw a vector's as bars."
-        )
-    shape = (size[1], size[0])
-    large = cv2.resize(screen, shape, interpolation=cv2.INTER_NEAREST).astype(np.float32)
-    strength = np.clip(cv2.resize(saliency / max(scale, 1e-12), shape, interpolation=cv2.INTER_LINEAR), -1, 1)
-    colour = np.where(strength[..., None] > 0, np.array(_FOR, np.float32), np.array(_AGAINST, np.float32))
-    weight = 0.85 * np.abs(strength)[..., None]
-    # A dimmed screen, so that red on a red ghost can still be told from no map at all.
-    return (0.6 * large * (1 - weight) + colour * weight).astype(np.uint8)
+def _outline(image: Image.Image, observed: Observed, top: int) -> None:
+    """Frame the part of the screen that the agent sees, where that is not all of it."""
+    width, height = image.width - _PANEL, image.height - 2 * top
+    if (observed.top, observed.left, observed.bottom, observed.right) == (0, 0, height, width):
+        return
+    screen = Image.new("L", (width, height))
+    box = [round(edge) for edge in (observed.left, observed.top, observed.right - 1, observed.bottom - 1)]
+    ImageDraw.Draw(screen).rectangle(box, outline=160)
+    image.paste(_FAINT, (0, top), screen)
 
 
-def _draw_panel(draw: ImageDraw.ImageDraw, left: int, frame: Frame, panel: Panel) -> None:
+def fitted(shape: tuple[int, ...], height: int) -> tuple[int, int]:
+    """Height and width, both even, of a screen `shape` enlarged to a height, or to `_WIDEST` if that is less."""
+    times = min(height / shape[0], _WIDEST / shape[1])
+    return 2 * round(times * shape[0] / 2), 2 * round(times * shape[1] / 2)
+
+
+def _draw_panel(image: Image.Image, left: int, bottom: int, frame: Frame, panel: Panel) -> None:
+    draw = ImageDraw.Draw(image)
     right = left + _PANEL - 2 * _MARGIN
     # What this step is.
     y = _MARGIN
@@ -105,27 +135,50 @@ def _draw_panel(draw: ImageDraw.ImageDraw, left: int, frame: Frame, panel: Panel
     ):
         draw.text((left, y), text, colour, font_of(size))
         y += round(1.45 * size)
-    # What the colours mean.
-    for colour, text in ((_FOR, "raises it"), (_AGAINST, "lowers it")):
-        draw.rectangle((left, y + 4, left + 14, y + 18), fill=colour)
-        draw.text((left + 22, y), text, _FAINT, font_of(16))
-        left += 140
-    left -= 280
-    # A bar an action; in games with many, the rows get narrower.
-    y += 40
-    row = min(46, (HEIGHT - y - _MARGIN) // len(panel.action_names))
-    font = font_of(15 if row > 30 else 13)
-    name_width = 12 + round(max(font.getlength(name) for name in panel.action_names))
-    low, high = panel.preference_range
-    for i, (name, preference) in enumerate(zip(panel.action_names, frame.preferences, strict=True)):
-        top = y + i * row
+    _draw_legend(image, (left, y + 6, right), panel)
+    _draw_bars(draw, (left, y + 70, right, bottom - _MARGIN), frame, panel)
+
+
+def _draw_legend(image: Image.Image, place: tuple[int, int, int], panel: Panel) -> None:
+    """What the colours mean, and how much full colour is."""
+    left, top, right = place
+    draw, font = ImageDraw.Draw(image), font_of(13)
+    strength = np.linspace(-1 if panel.signed else 0, 1, right - left, dtype=np.float32)
+    colours, weights = shades(np.tile(strength, (12, 1)), panel.signed)
+    ground = np.full((12, right - left, 3), 70.0)
+    image.paste(Image.fromarray((ground * (1 - weights) + colours * weights).astype(np.uint8)), (left, top))
+    low, high = ("lowers it by", "raises it by") if panel.signed else ("does not matter", "matters:")
+    amount = f"{panel.scale:.2g}"
+    draw.text((left, top + 16), f"{low} {amount}" if panel.signed else low, _FAINT, font)
+    draw.text((right, top + 16), f"{high} {amount}", _FAINT, font, anchor="ra")
+
+
+def _draw_bars(draw: ImageDraw.ImageDraw, place: tuple[int, int, int, int], frame: Frame, panel: Panel) -> None:
+    """A bar an action; in games with many, the rows get narrower."""
+    left, top, right, bottom = place
+    bars = panel.bars
+    draw.text((left, top), bars.title, _FAINT, font_of(13))
+    top += 26
+    row = min(46, (bottom - top) // len(panel.action_names))
+    font = font_of(15 if row > 30 else 13 if row > 16 else 11)
+    thick = min(16, row - 4)
+    start = left + 12 + round(max(font.getlength(name) for name in panel.action_names))
+    end = right - 58
+
+    def across(value: float) -> float:
+        return start + float(np.clip((value - bars.low) / (bars.high - bars.low), 0, 1)) * (end - start)
+
+    for i, (name, value) in enumerate(zip(panel.action_names, frame.bars, strict=True)):
+        y = top + i * row
         colour = _CHOSEN if i == frame.action else _BAR
-        share = float(np.clip((preference - low) / (high - low or 1), 0, 1))
-        start, end = left + name_width, right - 58
-        draw.text((left, top), name, _CHOSEN if i == frame.action else _INK, font)
-        draw.rectangle((start, top + 2, end, top + 18), outline=_BAR)
-        draw.rectangle((start, top + 2, start + share * (end - start), top + 18), fill=colour)
-        draw.text((right, top), f"{preference:.2f}", _FAINT, font, anchor="ra")
+        draw.text((left, y + thick / 2), name, _CHOSEN if i == frame.action else _INK, font, anchor="lm")
+        draw.rectangle((start, y, end, y + thick), outline=(48, 54, 64))
+        if np.isfinite(value):
+            begin, stop = sorted((across(0), across(value)))
+            draw.rectangle((begin, y, stop, y + thick), colour)
+        draw.text((right, y + thick / 2), format(value, bars.form), _FAINT, font, anchor="rm")
+    if bars.low < 0:
+        draw.line((across(0), top - 3, across(0), top + row * len(frame.bars) - row + thick + 3), _FAINT)
 
 
 def _short(number: float) -> str:

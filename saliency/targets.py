@@ -7,7 +7,7 @@ as many perturbed ones as needed.
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,10 @@ Score = Callable[[PolicyOutput, Tensor | None], Tensor]
 
 
 class Target(Protocol):
-    """`prepare` sees the output on the unperturbed observations and returns how to score others."""
+    """`prepare` sees the output on the unperturbed observations and returns how to score others.
+
+    A target whose maps can't say for and against, since no perturbation raises it, has an attribute `signed` that is
+    False."""
 
     @property
     def at(self) -> str | None:
@@ -99,6 +102,7 @@ class PolicyChange:
 
     at: str | None = None
     name: str = "policy change"
+    signed: ClassVar[bool] = False
 
     def prepare(self, output: PolicyOutput) -> Score:
         before = output.preferences
@@ -112,6 +116,7 @@ class ValueChange:
 
     at: str | None = None
     name: str = "value change"
+    signed: ClassVar[bool] = False
 
     def prepare(self, output: PolicyOutput) -> Score:
         before = output.state_value

@@ -62,7 +62,7 @@ def demo(
         figures = metrics_json(fitted)
         figures |= play_spliced(fitted, episodes, **played, known={"original": scores.returns}, progress=progress)
         write_json(output / "sae" / "analyses" / "evaluation.json", figures | {"made_from": fitted.made_from})
-        video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", steps, 75, seed, progress=progress)
+        video = film(loaded, output / "saliency.mp4", "perturbation", "advantage", steps, None, seed, progress=progress)
         report = render(build(fitted, progress=progress), output / "report.html")
         result = {
             "agent": loaded.source | scores_json(scores, loaded.env, **played),

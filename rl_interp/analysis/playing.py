@@ -1,6 +1,8 @@
 """A run's agent at play: scored over whole episodes, watched step by step, and collected into an activation store."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count, dropwhile, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +12,12 @@ from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
 from rl_interp.core import rollout
-from rl_interp.core.agent import State, evaluating, tree_map
+from rl_interp.core.agent import PolicyOutput, State, evaluating, tree_map
 from rl_interp.core.config import to_plain
 from rl_interp.core.envs import EnvConfig, LabelledEnv, make_vector
-from rl_interp.core.errors import at_least_one
+from rl_interp.core.envs.labelled import Surveyed
+from rl_interp.core.envs.observed import Observed
+from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.rollout import Episodes, choose
 from rl_interp.core.run import Run
@@ -93,38 +97,74 @@ class Moment:
     """One step of an episode: what the agent saw, and what it chose."""
 
     screen: NDArray[np.uint8]
-    """RGB `[H, W, 3]`, for people."""
-    obs: NDArray[np.uint8]
+    """RGB `[H, W, 3]`, for people: as much as the environment can show."""
+    observed: Observed
+    """The part of the screen that the agent saw."""
+    obs: NDArray[Any]
     """As the agent gets it."""
     state: State
     """The agent's, before the step."""
     preferences: NDArray[np.float32]
     """`[A]`."""
+    value: float | None
+    """The agent's estimate of the return to come, or its largest Q-value; None where it has neither."""
     action: int
+    controllable: bool
+    """Whether the action could make a difference, as far as the environment tells."""
     episode_return: float
     """Before the step."""
     step: int
 
 
+def watch(loaded: Loaded, env: LabelledEnv, steps: int, skip: int | None, seed: int) -> list[Moment]:
+    """`steps` moments of an episode, or fewer if it ends before: greedy in Q-values, sampled from a policy.
+
+    Args:
+        skip: steps to play before the first; None: those at the start in which no action makes a difference, such as
+            a game's pause before play begins.
+
+    Raises:
+        UserError: the episode ends before the first.
+    """
+    played = follow(loaded, env, seed)
+    if skip is None:
+        played = dropwhile(lambda moment: not moment.controllable, played)
+    found = list(islice(played, skip or 0, (skip or 0) + steps))
+    if not found:
+        until = "it has been in the agent's control" if skip is None else f"step {skip}"
+        raise UserError(f"the episode of seed {seed} ends before {until}; skip fewer steps, or give a different seed.")
+    return found
+
+
 @torch.no_grad()
-def watch(loaded: Loaded, env: LabelledEnv, steps: int, skip: int, seed: int) -> list[Moment]:
-    """`steps` moments of an episode, from step `skip` on, or fewer if it ends before: greedy in Q-values, sampled from
-    a policy."""
+def follow(loaded: Loaded, env: LabelledEnv, seed: int) -> Iterator[Moment]:
+    """Every moment of an episode."""
     device, rng = loaded.agent.device, np.random.default_rng(seed)
-    obs, _ = env.reset(seed=seed)
+    obs, info = env.reset(seed=seed)
     state, total = loaded.agent.initial_state(1), 0.0
-    moments = []
     with evaluating(loaded.agent):
-        for step in range(skip + steps):
+        for step in count():
             kept = tree_map(torch.clone, state)  # the agent may go on with the same memory
             out = loaded.agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([False], device=device))
             action = int(choose(out, rng, epsilon=0.0)[0])
-            if step >= skip:
-                preferences = out.preferences[0].float().cpu().numpy()
-                moments.append(Moment(env.render(), obs, kept, preferences, action, total, step))
+            screen, observed = _look(env, loaded.env)
+            yield Moment(
+                screen, observed, obs, kept, out.preferences[0].float().cpu().numpy(), _value(out), action,
+                bool(info.get("labels", {}).get("controllable", True)), total, step,
+            )  # fmt: skip
             state = loaded.agent.after_action(out.state, torch.tensor([action], device=device))
-            obs, reward, terminated, truncated, _ = env.step(action)
+            obs, reward, terminated, truncated, info = env.step(action)
             total += reward
             if terminated or truncated:
                 break
-    return moments
+
+
+def _look(env: LabelledEnv, config: EnvConfig) -> tuple[NDArray[np.uint8], Observed]:
+    if isinstance(env, Surveyed):
+        return env.survey()
+    screen = env.render()
+    return screen, config.observed(*screen.shape[:2])
+
+
+def _value(out: PolicyOutput) -> float | None:
+    return None if out.value is None and out.q_values is None else float(out.state_value[0])

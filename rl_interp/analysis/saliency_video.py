@@ -10,24 +10,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.playing import Moment, watch
+from rl_interp.analysis.playing import Moment, follow, watch
 from rl_interp.analysis.sae.runs import LoadedSAE
-from rl_interp.core.envs import make_labelled
+from rl_interp.core.agent import evaluating
+from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.pictures import write_png
 from rl_interp.core.progress import SILENT, Progress, Update
 from rl_interp.core.video import check_video, write_video
 from rl_interp.saliency import (
+    Bars,
     Feature,
     Frame,
     Panel,
     Target,
     compose,
+    is_signed,
     parse_target,
     randomisation_check,
     saliency_map,
 )
-from rl_interp.saliency.render import preference_range
+from rl_interp.saliency.render import advantages, probabilities
+from rl_interp.saliency.targets import evaluate, prepare
 
 CONTROL_FRAMES = 8
 """Frames whose maps are compared with those of the agent with its weights shuffled."""
@@ -39,24 +43,26 @@ def film(
     method: str,
     target: str,
     steps: int,
-    skip: int,
+    skip: int | None,
     seed: int,
     sae: LoadedSAE | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Write the film and, beside it, a picture of a frame with a strong map (the 90th percentile of mean |map|).
 
-    Colours are scaled by the 99.5th percentile of |map| over the film, bars by the range of preferences in it. The
-    result's control, `spearman_with_shuffled_weights`, is near 1 if the maps show the picture rather than what the
-    agent has learned; None where a map is all zero.
+    Colours are scaled by the 99.5th percentile of |map| over the film, bars by the 99th of the advantages in it. A film
+    of a feature or a unit begins where it fires; one that never does in the episode is warned of. The result's control,
+    `spearman_with_shuffled_weights`, is near 1 if the maps show the picture rather than what the agent has learned;
+    None where a map is all zero.
 
     Args:
         steps: length of the film; it ends earlier if the episode does.
-        skip: steps to play before it starts.
+        skip: steps to play before it starts; None: those at the start in which no action makes a difference.
         sae: for targets `feature:N`; an autoencoder on this very agent.
 
     Raises:
-        UserError: unknown method or target, an autoencoder on a different agent, or a name that does not end in .mp4.
+        UserError: unknown method or target, an autoencoder on a different agent, a name that does not end in .mp4, or
+            an episode that ends before the film starts.
     """
     at_least_one(steps=steps)
     check_video(path)
@@ -64,20 +70,15 @@ def film(
         raise UserError(f"{sae.run.path} is an autoencoder on {sae.agent.source}, not on {loaded.source}.")
     env = make_labelled(loaded.env)
     explained = _target(target, env.action_names, sae)
+    if isinstance(explained, Feature):
+        skip = _first_firing(loaded, env, explained, skip, seed, progress)
     moments = watch(loaded, env, steps, skip, seed)
     maps = _maps(loaded, moments, explained, method, progress)
     some = moments[:: max(1, len(moments) // CONTROL_FRAMES)][:CONTROL_FRAMES]
     control = np.concatenate(
         [randomisation_check(loaded.agent, _batch_of_one(loaded, each), explained, method, each.state) for each in some]
     )
-    # One scale for the whole film, so that its frames can be compared; of at most about 100 maps, to be quick.
-    scale = float(np.quantile(np.abs(np.stack(maps[:: max(1, len(maps) // 100)])), 0.995))
-    limits = preference_range([moment.preferences for moment in moments])
-    panel = Panel(env.action_names, explained.name, method, scale, limits)
-    frames = [
-        Frame(each.screen, saliency, each.preferences, each.action, each.episode_return, each.step)
-        for each, saliency in zip(moments, maps, strict=True)
-    ]
+    panel, frames = _frames(loaded, moments, maps, method, explained)
     with progress.bar("Writing video", len(frames), "frames") as update:
         write_video(path, _composed(frames, panel, update), loaded.env.steps_per_second)
     strong = np.argsort([np.abs(each).mean() for each in maps])[int(0.9 * (len(maps) - 1))]
@@ -86,11 +87,59 @@ def film(
         "video": str(path),
         "still": str(still),
         "frames": len(frames),
+        "first_step": moments[0].step,
         "method": method,
         "target": target,
         "seed": seed,
         "spearman_with_shuffled_weights": float(control.mean()) if np.isfinite(control).all() else None,
     }
+
+
+def _first_firing(
+    loaded: Loaded, env: LabelledEnv, feature: Feature, skip: int | None, seed: int, progress: Progress
+) -> int | None:
+    """The first step, of those that may begin a film, at which a feature is above 0; `skip` where there is none."""
+    with progress.bar(f"Looking for {feature.name}", 1, "episode"):
+        for each in follow(loaded, env, seed):
+            begun = each.controllable if skip is None else each.step >= skip
+            if begun and _now(loaded, each, feature) > 0:
+                return each.step
+    progress.warn(
+        f"{feature.name} never fires in the episode of seed {seed}, so there is nothing to see in its film; give a "
+        "different seed, or a feature that fires more often."
+    )
+    return skip
+
+
+def _now(loaded: Loaded, moment: Moment, target: Target) -> float:
+    """The target's value at a moment."""
+    obs = _batch_of_one(loaded, moment)
+    with torch.no_grad(), evaluating(loaded.agent):
+        score, _ = prepare(loaded.agent, obs, moment.state, target)
+        return float(evaluate(loaded.agent, obs, moment.state, target, score))
+
+
+def _frames(
+    loaded: Loaded, moments: Sequence[Moment], maps: Sequence[NDArray[np.float32]], method: str, target: Target
+) -> tuple[Panel, list[Frame]]:
+    shown = [(advantages if loaded.has_q_values else probabilities)(each.preferences) for each in moments]
+    bars = Bars.of_advantages(shown) if loaded.has_q_values else Bars.of_probabilities()
+    # One scale for the whole film, so that its frames can be compared; of at most about 100 maps, to be quick.
+    scale = float(np.quantile(np.abs(np.stack(maps[:: max(1, len(maps) // 100)])), 0.995))
+    panel = Panel(loaded.env.action_names, target.name, method, scale, bars, is_signed(method, target))
+    frames = [
+        Frame(
+            each.screen, saliency, bars, each.action, each.episode_return, each.step, _notes(loaded, each, target),
+            each.observed,
+        )
+        for each, saliency, bars in zip(moments, maps, shown, strict=True)
+    ]  # fmt: skip
+    return panel, frames
+
+
+def _notes(loaded: Loaded, moment: Moment, target: Target) -> list[str]:
+    value = [] if moment.value is None else [f"value of the state {moment.value:.2f}"]
+    return [f"{target.name} at {_now(loaded, moment, target):.2f}", *value] if isinstance(target, Feature) else value
 
 
 def _maps(

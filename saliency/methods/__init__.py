@@ -20,7 +20,9 @@ from rl_interp.saliency.targets import Target
 
 class Method(Protocol):
     """How much each pixel of `obs [B, C, H, W]` matters to a target, `[B, H, W]` float32; of vectors `obs [B, D]` each
-    entry, `[B, D]`. `state` is the agent's before the step, one entry an observation; None is an episode's first."""
+    entry, `[B, D]`. `state` is the agent's before the step, one entry an observation; None is an episode's first.
+
+    A method whose maps say how much a place matters and not which way has an attribute `signed` that is False."""
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray: ...
 
@@ -53,6 +55,12 @@ def saliency_map(
     if not np.isfinite(maps).all():
         raise NotFiniteError(f"the maps of {target.name}")
     return maps
+
+
+def is_signed(method: str, target: Target) -> bool:
+    """Whether a method's maps of a target say what speaks for it and what against, rather than only how much a place
+    matters."""
+    return all(getattr(each, "signed", True) for each in (METHODS[method], target))
 
 
 def _check_observations(agent: Agent, obs: Tensor, state: State) -> None:

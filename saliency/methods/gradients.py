@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from rl_interp.saliency.targets import PolicyChange, Target, ValueChange, evalua
 @dataclass(frozen=True)
 class Gradient:
     """Σ_c |∂target / ∂pixel| over the observation's channels (Simonyan et al. 2014, arXiv 1312.6034)."""
+
+    signed: ClassVar[bool] = False
 
     def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
         """As `obs`, `[B, C, H, W]` or `[B, D]`: signed gradients, in the target's unit per grey level.

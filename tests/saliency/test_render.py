@@ -1,25 +1,35 @@
 """Pictures and videos: what is drawn is where it belongs, and files are whole or absent."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import cv2
 import imageio_ffmpeg
 import numpy as np
 import pytest
+import torch
+from minigrid.core.world_object import Ball
+from torch import nn
 
+from rl_interp.core.agent import wrap
+from rl_interp.core.envs import AtariConfig, MiniGridConfig
+from rl_interp.core.envs.minigrid.labelled import MiniGridLabelled
+from rl_interp.core.envs.observed import Observed
 from rl_interp.core.errors import UserError
 from rl_interp.core.pictures import write_png
 from rl_interp.core.video import write_video
-from rl_interp.saliency import Frame, Panel, compose
-from rl_interp.saliency.render import preference_range
+from rl_interp.saliency import Advantage, Bars, Frame, Panel, PolicyChange, compose, is_signed, saliency_map
+from rl_interp.saliency.overlay import AGAINST, FOR, MATTERS, overlay
+from rl_interp.saliency.render import advantages, probabilities
 
-PANEL = Panel(("LEFT", "RIGHT"), "advantage", "perturbation", scale=2.0, preference_range=(0.0, 10.0))
+PANEL = Panel(("LEFT", "RIGHT"), "advantage", "perturbation", scale=2.0, bars=Bars("advantage", -10.0, 10.0))
+BLACK = np.zeros((210, 160, 3), np.uint8)
 
 
 def frame(saliency: np.ndarray, **changes) -> Frame:
     values = {
-        "screen": np.zeros((210, 160, 3), np.uint8),
+        "screen": BLACK,
         "saliency": saliency.astype(np.float32),
-        "preferences": np.array([2.0, 7.0], np.float32),
+        "bars": np.array([-2.0, 7.0], np.float32),
         "action": 1,
         "episode_return": 120.0,
         "step": 3,
@@ -40,25 +50,130 @@ def test_red_speaks_for_and_blue_against_where_the_map_says():
     assert elsewhere.max() == 0
 
 
+def test_a_map_without_a_sign_has_one_colour_and_no_legend_for_against():
+    def shows(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
+        return bool((np.abs(picture[:200] - 0.85 * np.array(colour)).max(2) < 15).any())  # above the bars
+
+    picture = compose(frame(np.full((84, 84), 2.0)), replace(PANEL, signed=False)).astype(int)
+    assert (picture[:, :488] == picture[0, 0]).all()
+    assert [shows(picture, colour) for colour in (MATTERS, FOR, AGAINST)] == [True, False, False]
+    signed = compose(frame(np.zeros((84, 84))), PANEL).astype(int)
+    assert [shows(signed, colour) for colour in (MATTERS, FOR, AGAINST)] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "signed"),
+    [
+        ("perturbation", Advantage(), True), ("integrated-gradients", Advantage(), True),
+        ("gradient", Advantage(), False), ("greydanus", PolicyChange(), False),
+    ],
+)  # fmt: skip
+def test_a_method_says_whether_its_maps_have_a_sign(method, target, signed):
+    obs = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 1, 20, 20), np.uint8))
+    net = nn.Sequential(nn.Flatten(), nn.Linear(400, 8), nn.Tanh(), nn.Linear(8, 3))
+    agent = wrap(net, {}, forward=lambda net, obs: net(obs.float() / 255))
+    assert is_signed(method, target) is signed
+    assert (saliency_map(agent, obs, target, method) < -1e-9).any() == signed
+
+
+def test_the_screen_under_a_map_has_little_colour_of_its_own():
+    red = np.zeros_like(BLACK)
+    red[..., 0] = 255
+    picture = overlay(red, np.zeros((84, 84), np.float32), 1.0, (210, 160)).astype(int)
+    assert np.ptp(picture, axis=2).max() < 0.3 * 255
+
+
+def lit(screen: np.ndarray, saliency: np.ndarray, observed: Observed, times: int = 3) -> tuple[float, float]:
+    """Where on a screen (row, column, in its pixels) the overlay is brightest."""
+    size = (times * screen.shape[0], times * screen.shape[1])
+    strength = overlay(screen * 0, saliency, 1.0, size, observed).astype(float).sum(2)
+    rows, columns = np.nonzero(strength > 0.8 * strength.max())
+    return (rows.mean() + 0.5) / times, (columns.mean() + 0.5) / times
+
+
+def brightest(picture: np.ndarray) -> np.ndarray:
+    """A map that is 1 where an observation `[h, w]` changed most."""
+    return (picture == picture.max()).astype(np.float32)
+
+
+@pytest.mark.parametrize("place", [(3, 5), (100, 80), (207, 158)])
+def test_the_map_of_an_atari_screen_lies_where_a_pixel_was_lit(place):
+    screen = np.zeros((210, 160), np.uint8)
+    screen[place] = 255
+    seen = cv2.resize(screen, (84, 84), interpolation=cv2.INTER_AREA)  # as the environment makes observations
+    found = lit(BLACK, brightest(seen), AtariConfig().observed(210, 160))
+    assert found == pytest.approx((place[0] + 0.5, place[1] + 0.5), abs=210 / 84 / 2 + 0.5)
+
+
+@dataclass(frozen=True)
+class Cropped(AtariConfig):
+    """Sees the screen without the score beneath, and without 8 columns at either side."""
+
+    def observed(self, height, width):
+        return Observed(0, 8, 172, width - 8)
+
+
+@pytest.mark.parametrize("place", [(3, 12), (100, 80), (168, 150)])
+def test_the_map_of_a_cropped_screen_lies_where_a_pixel_was_lit(place):
+    screen = np.zeros((210, 160), np.uint8)
+    screen[place] = 255
+    seen = cv2.resize(screen[:172, 8:152], (84, 84), interpolation=cv2.INTER_AREA)
+    found = lit(BLACK, brightest(seen), Cropped().observed(210, 160))
+    assert found == pytest.approx((place[0] + 0.5, place[1] + 0.5), abs=172 / 84 / 2 + 0.5)
+    outside = overlay(BLACK + 200, np.ones((84, 84), np.float32), 1.0, (210, 160), Cropped().observed(210, 160))
+    assert (np.ptp(outside[172:].astype(int), axis=2) == 0).all(), "no map where the agent does not look"
+    assert (np.ptp(outside[:172, 8:152].astype(int), axis=2) > 50).all()
+
+
+@pytest.mark.parametrize("direction", range(4))
+def test_the_map_of_an_egocentric_view_lies_on_the_cell_that_changed(direction):
+    env = MiniGridLabelled(MiniGridConfig("MiniGrid-Empty-16x16-v0"))
+    before, _ = env.reset(seed=0)
+    inner = env.game.env
+    inner.agent_pos, inner.agent_dir = np.array([7, 8]), direction
+    before, (empty, observed) = env._observe(), env.survey()
+    ahead = inner.front_pos + 2 * inner.dir_vec + inner.right_vec  # three cells away, and one to the right
+    inner.grid.set(ahead[0], ahead[1], Ball("red"))
+    env.game._objects = list(inner.grid.grid)
+    env.game._encode(ahead[0] + ahead[1] * inner.width)
+    changed = (env._observe() != before).any(0)
+    screen, _ = env.survey()
+    rows, columns = np.nonzero((screen != empty).any(2))
+    assert changed.sum() == 1
+    assert lit(screen, changed.astype(np.float32), observed, 1) == pytest.approx((rows.mean(), columns.mean()), abs=2)
+
+
+def test_a_box_of_an_observation_is_turned_with_it():
+    corner = (0.0, 0.75, 0.25, 1.0)  # top right
+    for turns in range(4):
+        observed = Observed(10, 20, 50, 100, turns)
+        saliency = np.zeros((4, 4), np.float32)
+        saliency[0, 3] = 1
+        rows, columns = np.nonzero(observed.laid(saliency, (60, 120)) == 1)
+        left, top, right, bottom = observed.box(*corner)
+        assert ((rows >= top) & (rows < bottom) & (columns >= left) & (columns < right)).all()
+
+
 def test_the_chosen_actions_bar_is_as_long_as_its_value():
-    picture = compose(frame(np.zeros((84, 84))), PANEL).astype(int)
+    picture = compose(frame(np.zeros((84, 84))), PANEL).astype(int)[:, 575:]  # right of the names
     orange = (picture == (255, 176, 59)).all(2)
     longest = orange.sum(1).max()
     other = (picture == (86, 96, 112)).all(2).sum(1)
-    assert longest / other[other > 20].min() == pytest.approx(7.0 / 2.0, rel=0.2)
+    assert longest / other[other > 5].min() == pytest.approx(7.0 / 2.0, rel=0.2)
+
+
+def test_bars_show_advantages_whatever_the_values():
+    q_values = np.array([17.0, 18.0, -np.inf, 16.0], np.float32)
+    assert advantages(q_values).tolist() == [0.0, 1.0, -np.inf, -1.0]
+    bars = Bars.of_advantages([advantages(q_values), advantages(q_values + 100)])
+    assert (bars.low, bars.high) == (-1.0, 1.0)
+    assert probabilities(np.array([1.0, 1 + np.log(3), -np.inf], np.float32)) == pytest.approx([0.25, 0.75, 0])
 
 
 def test_an_action_that_is_ruled_out_has_no_bar_and_leaves_the_others_theirs():
-    preferences = np.array([-np.inf, 7.0], np.float32)
-    limits = preference_range([preferences, np.array([3.0, -np.inf], np.float32)])
-    assert limits == pytest.approx((2.8, 7.2))
-    panel = replace(PANEL, preference_range=limits)
-    pictures = (
-        compose(frame(np.zeros((84, 84)), preferences=np.array([first, 7.0], np.float32)), panel)
-        for first in (-np.inf, limits[0])
-    )
-    bars = [picture[:, 488:766] for picture in pictures]  # the numbers stand beside them
-    assert np.array_equal(*bars)
+    pictures = (compose(frame(np.zeros((84, 84)), bars=np.array([x, 7.0], np.float32)), PANEL) for x in (-np.inf, -3.0))
+    ruled_out, drawn = ((picture[:, 488:766] == (86, 96, 112)).all(2).sum() for picture in pictures)
+    assert ruled_out == 0 < drawn
 
 
 def test_pictures_have_even_sides_whatever_the_screen():

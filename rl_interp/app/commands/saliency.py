@@ -1,10 +1,10 @@
 """`rl-interp saliency`."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from rl_interp.analysis.sae.runs import load_autoencoder
 from rl_interp.analysis.saliency_video import film
-from rl_interp.app.commands.flags import Autoencoder, Count, CountOrZero, FromAgent, Output, Seed
+from rl_interp.app.commands.flags import Autoencoder, Count, CountOrZero, FromAgent, Output, Seed, optional
 from rl_interp.app.progress import TERMINAL
 
 
@@ -14,7 +14,7 @@ def saliency(
     method: str = "perturbation",
     target: str = "advantage",
     steps: Count = 450,
-    skip: CountOrZero = 0,
+    skip: Annotated[CountOrZero | None, optional("INT")] = None,
     seed: Seed = 0,
     sae: Autoencoder = None,
 ) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def saliency(
         target: What the map explains: chosen, advantage, value, policy-change or value-change (published with
             greydanus), q:ACTION such as q:LEFT, unit:HOOK:N such as unit:fc.post:12, or feature:N of --sae.
         steps: Length of the film in environment steps; it ends with the episode.
-        skip: Number of steps to play before the film starts.
+        skip: Number of steps to play before the film starts; by default it starts when the agent's actions begin to
+            make a difference. A film of a feature or a unit starts where it fires.
         seed: Seed of the episode.
         sae: Run of an autoencoder on this agent, for feature:N.
     """

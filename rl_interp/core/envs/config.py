@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_interp.core.envs.observed import Observed
+
 
 @dataclass(frozen=True)
 class EnvConfig(ABC):
@@ -57,6 +59,11 @@ class EnvConfig(ABC):
     def cell_pixels(self) -> tuple[int, int] | None:
         """Where an observation shows a grid: pixels along a cell, and above and left of the first; else None."""
         return None
+
+    def observed(self, height: int, width: int) -> Observed:
+        """Which part of its screen, of that size in pixels, an observation shows: all of it, resized, unless an
+        environment says otherwise."""
+        return Observed(0, 0, height, width)
 
     @property
     def scored(self) -> "EnvConfig":

@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_interp.core.envs.observed import Observed
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -66,4 +68,13 @@ class LabelledEnv(Protocol):
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Concepts that only the rest of the episode tells, from the columns `[steps]` of a whole one."""
+        ...
+
+
+@runtime_checkable
+class Surveyed(Protocol):
+    """An environment that can show more than what the agent sees of it."""
+
+    def survey(self) -> tuple[NDArray[np.uint8], Observed]:
+        """A screen uint8 `[H, W, 3]`, and which part of it the agent sees now."""
         ...

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.config import EnvConfig
+from rl_interp.core.envs.observed import Observed
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.stats import plain, wilson
 
@@ -98,6 +99,13 @@ def make(env_id: str) -> "MiniGridEnv":
     env = gymnasium.make(env_id).unwrapped
     assert isinstance(env, MiniGridEnv)
     return env
+
+
+def view_on_grid(env: "MiniGridEnv", tile: int) -> Observed:
+    """Where the egocentric view lies on the picture of the whole grid, whose cells are `tile` pixels along a side."""
+    left, top, right, bottom = env.get_view_exts()
+    # The package turns what lies around the agent until the agent faces up.
+    return Observed(top * tile, left * tile, bottom * tile, right * tile, turns=(3 - env.agent_dir) % 4)
 
 
 @lru_cache

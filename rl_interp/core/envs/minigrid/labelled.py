@@ -5,11 +5,14 @@ from numpy.typing import NDArray
 
 from rl_interp.core.envs.games import LabelledGame
 from rl_interp.core.envs.labelled import Cells, Concept
-from rl_interp.core.envs.minigrid.config import VIEW, MiniGridConfig
+from rl_interp.core.envs.minigrid.config import VIEW, MiniGridConfig, view_on_grid
 from rl_interp.core.envs.minigrid.game import MiniGridGame
+from rl_interp.core.envs.observed import Observed
 
 _THINGS = {"wall": 2, "door": 4, "key": 5, "ball": 6, "box": 7, "goal": 8, "lava": 9}
 _SHUT, _LOCKED = 1, 2
+_TILE = 32
+"""Pixels along a side of a cell, in pictures for people."""
 
 CONCEPTS: dict[str, Concept] = {
     **{f"{name}_ahead": Concept(f"a {name} is in the cell in front of the agent") for name in _THINGS},
@@ -72,9 +75,9 @@ class MiniGridLabelled(LabelledGame):
         return {"object": (kinds, tuple(OBJECT_TO_IDX)), "colour": (colours, tuple(COLOR_TO_IDX))}
 
     def render(self) -> NDArray[np.uint8]:
-        """The egocentric view: what a saliency map lies on."""
-        return self.game.picture(32)
+        """The egocentric view."""
+        return self.game.picture(_TILE)
 
-    def render_map(self) -> NDArray[np.uint8]:
-        """The whole grid from above, the agent's view highlighted."""
-        return self.game.env.get_frame(tile_size=32)
+    def survey(self) -> tuple[NDArray[np.uint8], Observed]:
+        """The whole grid from above, and where in it the agent looks."""
+        return self.game.env.get_frame(tile_size=_TILE, highlight=False), view_on_grid(self.game.env, _TILE)

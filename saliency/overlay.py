@@ -1,0 +1,69 @@
+"""A saliency map over a screen: where the observation lies on it, in colours that say what the map can."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.core.envs.observed import Observed
+from rl_interp.core.errors import UserError
+
+FOR, AGAINST = (255, 64, 48), (64, 156, 255)
+"""Colours of maps with a sign: what raises the target, and what lowers it."""
+MATTERS = (214, 96, 255)
+"""Colour of maps without one, which say how much a place matters and not which way."""
+_DIM, _UNSEEN = 0.65, 0.3
+"""Brightness of the screen under a map, and where the agent does not look."""
+_KEPT = 0.3
+"""Share of its own colour that the screen keeps, so that the map's can't be taken for it."""
+
+
+def overlay(
+    screen: NDArray[np.uint8],
+    saliency: NDArray[np.float32],
+    scale: float,
+    size: tuple[int, int],
+    observed: Observed | None = None,
+    signed: bool = True,
+) -> NDArray[np.uint8]:
+    """The screen `[H, W, 3]`, enlarged to `size` (height, width) and faded, with the map `[h, w]` where its observation
+    lies.
+
+    Args:
+        scale: the map's value at full colour.
+        observed: the part of the screen that the map is of; None: all of it.
+        signed: whether the map says for (red) and against (blue), or only how much.
+
+    Raises:
+        UserError: a map without places, as those of vectors are.
+    """
+    if saliency.ndim != 2:
+        raise UserError(
+            f"a map {saliency.shape} given, which has no places on a screen; give [h, w], and draw a vector's as bars."
+        )
+    height, width = screen.shape[:2]
+    whole = Observed(0, 0, height, width) if observed is None else observed
+    strength = whole.enlarged(size[0] / height, size[1] / width).laid(saliency / max(scale, 1e-12), size)
+    seen = np.isfinite(strength)[..., None]
+    faded = _faded(enlarge(screen, size)) * np.where(seen, _DIM, _UNSEEN)
+    colours, weights = shades(np.nan_to_num(strength), signed)
+    return (faded * (1 - weights) + colours * weights).astype(np.uint8)
+
+
+def shades(strength: NDArray[np.floating], signed: bool) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The colour `[..., 3]` of values `[...]`, which are at full colour at ±1, and its weight `[..., 1]` over what lies
+    beneath."""
+    strength = np.clip(strength, -1 if signed else 0, 1)[..., None]
+    up, down = (np.array(colour, np.float32) for colour in ((FOR, AGAINST) if signed else (MATTERS, MATTERS)))
+    return np.where(strength > 0, up, down), np.float32(0.85) * np.abs(strength)
+
+
+def enlarge(screen: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A screen at another size (height, width): its pixels stay sharp where they grow."""
+    grows = size[0] >= screen.shape[0]
+    large = cv2.resize(screen, size[::-1], interpolation=cv2.INTER_NEAREST if grows else cv2.INTER_AREA)
+    return np.asarray(large, np.uint8)
+
+
+def _faded(screen: NDArray[np.uint8]) -> NDArray[np.floating]:
+    grey = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
+    return _KEPT * screen + (1 - _KEPT) * grey

@@ -1,0 +1,75 @@
+"""Films of saliency: where they begin, and what they warn of."""
+
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.playing import watch
+from rl_interp.analysis.saliency_video import film
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
+from rl_interp.core.envs import AtariConfig, MazeConfig, make_labelled
+from rl_interp.core.errors import UserError
+from rl_interp.core.progress import Notice
+from rl_interp.core.run import Run
+
+
+class Counting(Agent):
+    """Of its two units, the first is above 0 from the fourth step on and the second never; whatever it sees is a reason
+    for its first action."""
+
+    hook_points = {"units": HookPoint("units", "B D")}
+    preference_kind = "q_values"
+
+    def __init__(self, actions: int):
+        super().__init__()
+        self.units, self.actions = nn.Identity(), actions
+
+    def initial_state(self, batch):
+        return torch.zeros(batch, 1)
+
+    def step(self, obs, state=(), first=None):
+        self.units(torch.cat([state - 2, -1 - state], 1))
+        q_values = torch.zeros(len(obs), self.actions)
+        q_values[:, 0] = obs.float().mean((1, 2, 3))
+        return PolicyOutput(state + 1, q_values=q_values)
+
+
+@pytest.fixture
+def loaded(tmp_path) -> Loaded:
+    return Loaded(Run(tmp_path / "mouse"), 0, Counting(5), MazeConfig(min_side=5, max_side=5), "")
+
+
+def test_a_film_of_a_unit_begins_where_it_fires(loaded, tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = film(loaded, tmp_path / "film.mp4", "perturbation", "unit:units:0", steps=2, skip=None, seed=1)
+        assert (found["first_step"], found["frames"]) == (3, 2)
+        later = film(loaded, tmp_path / "film.mp4", "perturbation", "unit:units:0", steps=2, skip=5, seed=1)
+    assert later["first_step"] == 5
+
+
+def test_a_film_of_a_unit_that_never_fires_says_so(loaded, tmp_path):
+    with pytest.warns(Notice, match="feature 1 never fires in the episode of seed 1"):
+        found = film(loaded, tmp_path / "film.mp4", "perturbation", "unit:units:1", steps=2, skip=None, seed=1)
+    assert found["first_step"] == 0
+
+
+def test_watching_begins_after_a_games_pause_unless_it_is_asked_for(loaded):
+    env = AtariConfig(noop_max=0)
+    pacman = replace(loaded, agent=Counting(9), env=env)
+    first = watch(pacman, make_labelled(env), steps=1, skip=None, seed=0)[0]
+    whole = watch(pacman, make_labelled(env), steps=first.step + 1, skip=0, seed=0)
+    assert first.step > 30
+    assert [moment.controllable for moment in whole] == [False] * first.step + [True]
+    moved = np.abs(whole[-2].screen.astype(int) - whole[-3].screen).sum(2) > 0
+    assert moved[:170].sum() < 200, "until then the game all but stands still"
+
+
+def test_an_episode_that_is_too_short_is_refused(loaded):
+    with pytest.raises(UserError, match="the episode of seed 1 ends before step 5000; skip fewer steps"):
+        watch(loaded, make_labelled(loaded.env), steps=1, skip=5_000, seed=1)
