@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -22,6 +22,9 @@ from rl_interp.core.interventions import During, Intervention, as_hooks
 from rl_interp.core.pictures import font_of, new_figure, save_figure, write_png
 from rl_interp.core.progress import SILENT, Progress, Update
 from rl_interp.core.video import check_video, write_video
+
+if TYPE_CHECKING:
+    from matplotlib.colors import ListedColormap
 
 _SIDE, _MARGIN = 320, 16
 _HEADER, _FOOTER = 44, 118
@@ -248,15 +251,10 @@ def _plot_usage(path: Path, classes: NDArray[Any], surprise: NDArray[Any], deter
     axes[0].plot(surprise.sum(-1), color="tab:orange", linewidth=1)
     axes[0].set(ylabel="nats", title="surprise: KL of posterior to prior, all categoricals")
     axes[0].spines[["top", "right"]].set_visible(False)
+    most = max(1e-3, float(np.quantile(surprise, 0.995)))
     panels = (
-        (
-            surprise.T,
-            "surprise of each categorical",
-            "magma",
-            (0, max(1e-3, float(np.quantile(surprise, 0.995)))),
-            "nats",
-        ),
-        (classes.T, "class that each categorical takes", "twilight", (0, count - 1), "class"),
+        (surprise.T, "surprise of each categorical", "magma", (0, most), "nats"),
+        (classes.T, "class that each categorical takes", _class_colours(count), (-0.5, count - 0.5), "class"),
         (deter.T, "units of the GRU's state", "coolwarm", (-1, 1), "value"),
     )
     for axis, (values, title, colours, limits, label) in zip(axes[1:], panels, strict=True):
@@ -265,7 +263,18 @@ def _plot_usage(path: Path, classes: NDArray[Any], surprise: NDArray[Any], deter
         )
         axis.set(title=title, ylabel="index")
         axis.yaxis.get_major_locator().set_params(integer=True)
-        figure.colorbar(shown, ax=axis, label=label)
+        bar = figure.colorbar(shown, ax=axis, label=label)
+        if label == "class":
+            bar.ax.yaxis.get_major_locator().set_params(integer=True)
     axes[-1].set(xlabel="step")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)
+
+
+def _class_colours(count: int) -> "ListedColormap":
+    """A colour a class. Classes have no order, so neighbours differ: hues a golden angle apart, three brightnesses."""
+    from matplotlib.colors import ListedColormap, hsv_to_rgb
+
+    numbers = np.arange(count)
+    hues, brightness = numbers * 0.618034 % 1, np.array([0.95, 0.7, 0.45])[numbers % 3]
+    return ListedColormap(hsv_to_rgb(np.stack([hues, np.full(count, 0.75), brightness], 1)))

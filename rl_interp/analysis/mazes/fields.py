@@ -229,23 +229,26 @@ def _geometric(probabilities: NDArray[np.floating], group: NDArray[np.int64]) ->
 
 
 def field_picture(maze: Mazes, fields: Sequence[tuple[str, Field]], path: Path) -> Path:
-    """Arrows of the mean step at every cell, coloured by the value; with two fields, also their difference."""
-    panels = [*fields]
+    """Arrows of the mean step at every cell, coloured by the value, on one scale; with two fields, also their
+    difference."""
+    values = np.concatenate([field.values for _, field in fields])
+    known = values[np.isfinite(values)]
+    panels = [(title, field, "viridis", (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0), "value")
+              for title, field in fields]  # fmt: skip
     if len(fields) == 2:
-        panels.append(("difference", fields[1][1] - fields[0][1]))
+        change = fields[1][1] - fields[0][1]
+        limit = float(np.nanmax(abs(change.values))) if len(known) else 1.0
+        panels.append(("difference", change, "coolwarm", (-limit, limit), "value, difference"))
     figure, axes = new_figure(1, len(panels), 6.2 * len(panels), 5.6)
-    for axis, (title, field) in zip(axes[0], panels, strict=True):
+    for axis, (title, field, colours, limits, label) in zip(axes[0], panels, strict=True):
         _show(axis, maze, title)
-        of_difference = title == "difference"
-        limit = float(np.nanmax(abs(field.values))) if np.isfinite(field.values).any() else 1.0
         y, x = _centres(field.cells)
         down, right = field.arrows.T
         quiver = axis.quiver(
             x, y, right, down, np.nan_to_num(field.values), angles="xy", scale_units="xy",
-            scale=1 / (2 * ENLARGED), width=0.005, pivot="mid", cmap="coolwarm" if of_difference else "viridis",
-            clim=(-limit, limit) if of_difference else None,
+            scale=1 / (2 * ENLARGED), width=0.005, pivot="mid", cmap=colours, clim=limits,
         )  # fmt: skip
-        figure.colorbar(quiver, ax=axis, shrink=0.7, label="value, difference" if of_difference else "value")
+        figure.colorbar(quiver, ax=axis, shrink=0.7, label=label)
     return save_figure(figure, path)
 
 
