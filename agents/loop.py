@@ -2,8 +2,8 @@
 resumes."""
 
 import time
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -116,17 +116,12 @@ def train_run(training: Training, config: TrainConfig, run: Run, progress: Progr
         RunError: another command is writing the run, or the disk is full.
     """
     try:
-        with run.writing():
-            _resume(training, config, run)
+        with run.writing(), _resumed(training, config, run):
             if config.agent_steps > (before := run.config.get("agent_steps", config.agent_steps)):
                 run.extend(config, before, config.agent_steps)  # only now, since a resume can be refused
             with progress.bar(f"Training {run.path.name}", config.agent_steps, "steps") as update:
-                try:
-                    _advance(training, config, run, update)
-                    return training.score()
-                except NotFiniteError:
-                    check_finite(np.nan, training.agent_steps, "the agent's preferences", "the learning rate")
-                    raise
+                _advance(training, config, run, update)
+                return training.score()
     finally:
         training.close()
         run.close()
@@ -147,10 +142,31 @@ def score(agent: Agent, config: TrainConfig, seed: int, num_envs: int = 16, work
 def check_finite(value: float, agent_steps: int, name: str = "the loss", rates: str = "learning_rate") -> None:
     """Raise `DivergedError` unless the value is finite; `rates` names the step sizes to lower."""
     if not np.isfinite(value):
-        raise DivergedError(
-            f"{name} became {value} at step {agent_steps}; the last checkpoint is kept: lower {rates} and start a "
-            "new run, or resume this one to see whether it happens again."
-        )
+        raise _diverged(value, agent_steps, name, rates)
+
+
+def _diverged(value: float, agent_steps: int, name: str, rates: str) -> DivergedError:
+    return DivergedError(
+        f"{name} became {value} at step {agent_steps}; the last checkpoint is kept: lower {rates} and start a new run, "
+        "or resume this one to see whether it happens again."
+    )
+
+
+@contextmanager
+def _resumed(training: Training, config: TrainConfig, run: Run) -> Iterator[None]:
+    """The training where the run's newest checkpoint left it; if values that are not finite come of it, the error
+    names that checkpoint, which may hold them."""
+    _resume(training, config, run)
+    came_from = max(run.checkpoint_steps(), default=None)
+    try:
+        yield
+    except (NotFiniteError, DivergedError) as error:
+        if isinstance(error, NotFiniteError):
+            error = _diverged(np.nan, training.agent_steps, "the agent's preferences", "the learning rate")
+        if came_from is None:
+            raise error from None
+        checkpoint = run.path / "checkpoints" / str(came_from)
+        raise DivergedError(f"{error} Training went on from {checkpoint}; if that is damaged, restore it.") from None
 
 
 def _resume(training: Training, config: TrainConfig, run: Run) -> None:

@@ -218,11 +218,16 @@ def _run_jobs(jobs: Sequence[Job], path: Path, parallel: int, update: Update) ->
                 process.communicate()
         if stop:
             raise Interrupted("stopped, every training saved; run the same command again to go on.")
-    return [_read_result(_result_path(path, job)) for job in jobs]
+    return [_read_result(job, path) for job in jobs]
 
 
-def _read_result(path: Path) -> dict[str, Any]:
-    remedy = "remove the file to train again"
+def _read_result(job: Job, directory: Path) -> dict[str, Any]:
+    """A job's result.
+
+    Raises:
+        RunError: it is damaged, or is that of a different training, whose name is the same.
+    """
+    path, remedy = _result_path(directory, job), "remove the file to train again"
     result = read_json(path, remedy)
     kinds = {"evaluation": dict, "steps": list, "returns": list}
     require(result, path, remedy, agent=str, env=str, condition=str, command=str, **kinds)
@@ -233,20 +238,22 @@ def _read_result(path: Path) -> dict[str, Any]:
             numbers(result, name, path, remedy)
     if len(result["steps"]) != len(result["returns"]):
         raise RunError(f"{path} has {len(result['steps'])} steps and {len(result['returns'])} returns; {remedy}.")
+    if result["command"] != job.line:
+        raise RunError(
+            f"{path} is the result of `{result['command']}`, and `{job.line}` was asked for; give the study a "
+            "different name, or move the file away."
+        )
+    for name in ("agent", "env", "condition"):
+        if result[name] != (wanted := getattr(job, name)):
+            raise RunError(f"{path} has {result[name]!r} for {name!r}, where its command says {wanted!r}; {remedy}.")
     return result
 
 
 def _check_results(jobs: Sequence[Job], path: Path) -> None:
-    """Raise `RunError` where a job's name is taken by the result of a different training."""
+    """Raise `RunError` for the first result that there is and that can't be used; see `_read_result`."""
     for job in jobs:
-        if not _result_path(path, job).exists():
-            continue
-        made_by = _read_result(_result_path(path, job))["command"]
-        if made_by != job.line:
-            raise RunError(
-                f"{_result_path(path, job)} is the result of `{made_by}`, and `{job.line}` was asked for; give the "
-                "study a different name, or move the file away."
-            )
+        if _result_path(path, job).exists():
+            _read_result(job, path)
 
 
 def _next(waiting: Sequence[Job], path: Path, impatient: bool) -> Job | None:

@@ -1,5 +1,6 @@
 """Every loader, given altered files: they are loaded and can be used, or refused in one sentence; nothing else. Where a
-file was only written otherwise, what comes of it is the same as before.
+file was only written otherwise, what comes of it is the same as before; but one that no longer has the sha256 that is
+known of it is refused in any case.
 
     python tests/fuzz/fuzz.py [SECONDS] [TARGET ...] [--corpus]
 
@@ -65,15 +66,17 @@ class Place:
     def judge(self, mutation: str, seed: int) -> tuple[str, str]:
         """What became of an alteration: `used`, `refused` or `failed`, and the sentence."""
         self.target.alter(self.path, self._original, mutation, seed)
+        same = mutation in {each.__name__ for each in SAME}
+        known = (self.path / self.target.file).read_bytes() == self._original or self.target.checksum != "kept"
         try:
             with _patience(PATIENCE):
                 found = self._use()
-            if mutation in {each.__name__ for each in SAME} and found is not None:
+            if same and found is not None:
                 assert_close(found, self._wanted, rtol=0, atol=0)
-            return "used", ""
+            return ("used", "") if known else ("failed", "used, and its sha256 is a different one")
         except UserError as error:
             said = str(error)
-            if mutation in {each.__name__ for each in SAME}:
+            if same and known:
                 return "failed", f"refused, and its content is the same: {said}"
             if "\n" in said or "\r" in said:
                 return "failed", f"more than a line: {said!r}"

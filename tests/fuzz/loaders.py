@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import alterations as mutate
 import numpy as np
@@ -20,7 +20,7 @@ from alterations import ANY, Mutation
 from rl_interp import sae
 from rl_interp.agents import dqn, dreamerv3, impala
 from rl_interp.agents.load import load_agent
-from rl_interp.agents.loop import _resume
+from rl_interp.agents.loop import _resumed
 from rl_interp.agents.pretrained import dreamerv3 as pretrained_dreamerv3
 from rl_interp.agents.pretrained import maze as pretrained_mazes
 from rl_interp.analysis import study, study_results
@@ -44,15 +44,16 @@ class Target:
     file: str
     use: Callable[[Path], Any]
     mutations: tuple[Mutation, ...]
-    signed: bool = False
-    """Whether the manifest beside it is given its sha256 after it was altered."""
+    checksum: Literal["none", "renewed", "kept"] = "none"
+    """What becomes of its sha256 in the manifest beside it when it is altered; where that is kept, the file is refused.
+    """
 
     def alter(self, directory: Path, original: bytes, mutation: str, seed: int) -> None:
         """Alter the file of `directory` from what it was."""
         how = next(each for each in self.mutations if each.__name__ == mutation)
         path = directory / self.file
         path.write_bytes(how(original, random.Random(seed)))
-        if self.signed:
+        if self.checksum == "renewed":
             beside = path.parent / "manifest.json"
             manifest = json.loads(beside.read_text())
             manifest["files"][path.name] = sha256(path)
@@ -113,8 +114,8 @@ def _with_state(directory: Path) -> None:
 
 def _resume_and_play(directory: Path) -> None:
     training = _training()
-    _resume(training, DREAMERV3, Run(directory))
-    training.advance()
+    with _resumed(training, DREAMERV3, Run(directory)):
+        training.advance()
 
 
 def _store(directory: Path, rows: int = 12) -> None:
@@ -224,7 +225,8 @@ def dreamerv3_arrays(data: bytes, rng: random.Random) -> bytes:
     old = content["agent"].pop(name)
     content["agent"] |= rng.choice([
         {}, {f"{name}x": old}, {name: old.astype(np.float64)}, {name: old.ravel()}, {name: np.full_like(old, np.nan)},
-        {name: old.astype(object)}, {name: np.array(["x"])}, {name: old.T}, {name: np.float32(3)}, {name: old[:0]},
+        {name: old.astype(object)}, {name: np.array(["x"])}, {name: old.T}, {name: np.float32(3)},
+        {name: old.ravel()[:0]},
         {name: np.zeros((2, 2), "f4,i4")}, {name: 3}, {name: old.astype(">f4")}, {name: np.zeros(())}, {3: old},
     ])  # fmt: skip
     content["step"] = rng.choice([3, np.int64(4), np.int32(-1), "x", 2**70, None, [1]])
@@ -272,8 +274,7 @@ def _judge(directory: Path) -> None:
 
 
 def _compare(directory: Path) -> None:
-    study._check_results([JOB], directory)
-    result = study._read_result(study._result_path(directory, JOB))
+    result = study._read_result(JOB, directory)
     study_results.markdown(study_results.compare([result, RESULT], "base"))
 
 
@@ -293,20 +294,22 @@ TARGETS = {
     "meta": Target(_impala, "meta.json", _play, _JSON),
     "manifest": Target(_impala, "checkpoints/7/manifest.json", _play, _JSON),
     "metrics": Target(_impala, "metrics.jsonl", _look_back, (*ANY, mutate.json_line, mutate.same_json_lines)),
-    "impala-weights": Target(_impala, "checkpoints/7/model.safetensors", _play, _TENSORS, signed=True),
-    "dreamerv3-weights": Target(_dreamerv3, "checkpoints/7/model.safetensors", _play, _TENSORS, signed=True),
-    "unsigned-weights": Target(_maze, "checkpoints/7/model.safetensors", _play, _TENSORS),
-    "state": Target(_with_state, "checkpoints/12/state.pt", _resume_and_play, (*_TORCH, state_values), signed=True),
+    "impala-weights": Target(_impala, "checkpoints/7/model.safetensors", _play, _TENSORS, checksum="renewed"),
+    "dreamerv3-weights": Target(_dreamerv3, "checkpoints/7/model.safetensors", _play, _TENSORS, checksum="renewed"),
+    "unsigned-weights": Target(_maze, "checkpoints/7/model.safetensors", _play, _TENSORS, checksum="kept"),
+    "state": Target(
+        _with_state, "checkpoints/12/state.pt", _resume_and_play, (*_TORCH, state_values), checksum="renewed"
+    ),
     "store-manifest": Target(_store, "manifest.json", _read_rows, _JSON),
-    "store-shard": Target(_store, "shard-00001.npy", _read_rows, (*ANY, mutate.npy_header), signed=True),
-    "store-index": Target(_store, "index.parquet", _read_rows, _TABLE, signed=True),
+    "store-shard": Target(_store, "shard-00001.npy", _read_rows, (*ANY, mutate.npy_header), checksum="renewed"),
+    "store-index": Target(_store, "index.parquet", _read_rows, _TABLE, checksum="renewed"),
     "dictionary-config": Target(_dictionary(sae.TopK, 8, 12, 3), "cfg.json", _encode, _JSON),
     "transcoder-config": Target(_dictionary(sae.JumpReLU, 8, 12, 5), "cfg.json", _encode, _JSON),
     "dictionary-weights": Target(_dictionary(sae.JumpReLU, 8, 12), "sae_weights.safetensors", _encode, _TENSORS),
     "dictionary-run-meta": Target(_fitted, "sae/meta.json", _open_fitted, _JSON),
     "dictionary-run-config": Target(_fitted, "sae/config.yaml", _open_fitted, _YAML),
     "dictionary-run-weights": Target(
-        _fitted, "sae/checkpoints/5/model.safetensors", _open_fitted, _TENSORS, signed=True
+        _fitted, "sae/checkpoints/5/model.safetensors", _open_fitted, _TENSORS, checksum="renewed"
     ),
     "maze-policy": Target(_policy(False), "it.pth", _import_maze, _TORCH),
     "old-maze-policy": Target(_policy(True), "it.pth", _import_maze, (*ANY, mutate.pickle_code)),
