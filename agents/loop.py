@@ -2,7 +2,7 @@
 resumes."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,6 +137,18 @@ def score(agent: Agent, config: TrainConfig, seed: int, num_envs: int = 16, work
     """
     with closing(make_vector(config.env.scored, min(num_envs, config.eval_episodes), workers)) as env:
         return evaluate(agent, env, config.eval_episodes, seed=seed + 1, epsilon=config.eval_epsilon)
+
+
+def restored_state(saved: Sequence[Tensor], like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """An agent's state `saved` in a checkpoint, on the devices of one that is `like` it.
+
+    Raises:
+        ValueError: its tensors are of other shapes or dtypes; where a checkpoint is read, its name is put before that.
+    """
+    have, want = ([(tuple(leaf.shape), leaf.dtype) for leaf in state] for state in (saved, like))
+    if have != want:
+        raise ValueError(f"the agent's state is {have}, where {want} is wanted")
+    return tuple(leaf.to(other.device) for leaf, other in zip(saved, like, strict=True))
 
 
 def check_finite(value: float, agent_steps: int, name: str = "the loss", rates: str = "learning_rate") -> None:

@@ -13,7 +13,7 @@ from rl_interp.agents.dreamerv3.config import DreamerV3Config
 from rl_interp.agents.dreamerv3.learner import EXPLORER, Learner
 from rl_interp.agents.dreamerv3.replay import SequenceReplay
 from rl_interp.agents.dreamerv3.rssm import RSSM, Latent
-from rl_interp.agents.loop import check_finite, score, train_run
+from rl_interp.agents.loop import check_finite, restored_state, score, train_run
 from rl_interp.agents.phases import load_explorer
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
@@ -191,7 +191,7 @@ class Training:
         self._scene = self.env.scene() if self.bonus is not None else None
         self._came = {name: tensor.numpy().copy() for name, tensor in episodes["came"].items()}
         self._return = episodes["return"].numpy().copy()
-        self.actor.state = tuple(leaf.to(self.learner.device) for leaf in episodes["actor"])
+        self.actor.state = restored_state(episodes["actor"], self.actor.state)
 
     def continue_from(self, weights: Mapping[str, torch.Tensor], agent_steps: int, source: Path) -> None:
         """Go on from weights alone: the optimisers start afresh and the replay fills before learning does."""

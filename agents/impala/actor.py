@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rl_interp.agents.impala.agent import make_agent
 from rl_interp.agents.impala.config import IMPALAConfig
+from rl_interp.agents.loop import restored_state
 from rl_interp.core.agent import Agent
 from rl_interp.core.device import computes_in_bf16
 from rl_interp.core.envs import make_vector
@@ -95,7 +96,7 @@ class Actor:
     def restore(self, snapshot: dict[str, Any]) -> None:
         self.obs = self.env.restore(snapshot["env"])  # pyright: ignore[reportAttributeAccessIssue]
         self.first, self.total = snapshot["first"].numpy().copy(), snapshot["total"].numpy().copy()
-        self.state = tuple(snapshot["state"])
+        self.state = restored_state(snapshot["state"], self.state)
         self.rng.bit_generator.state = snapshot["rng"]
 
     def close(self) -> None:

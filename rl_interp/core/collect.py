@@ -1,7 +1,8 @@
 """Collecting: an agent plays labelled environments, and what it computed goes into an activation store.
 
-Every row's index says which episode and step it comes from, by which seed that episode can be played
-again, what the agent did, and the ground-truth concepts of that moment.
+Every row's index says which episode and step it comes from, by which seed that episode can be played again, what the
+agent did, and the ground-truth concepts of that moment. Some of these are known in hindsight alone, so an episode is
+played to its end even where only its beginning is stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,6 +18,7 @@ from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, evaluating
 from rl_interp.core.envs import EnvConfig, LabelledEnv, concepts_sha256, make_labelled
 from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
+from rl_interp.core.progress import Update
 from rl_interp.core.rollout import choose
 from rl_interp.core.store import ActivationStore, StoreWriter
 
@@ -36,9 +38,11 @@ class _Player:
         self.first = True
         self.ended = False
 
-    def act(self, action: int, value: NDArray[np.float32], state_value: float) -> None:
+    def act(self, action: int, value: NDArray[np.float32] | None, state_value: float) -> None:
+        """Play a step, which is stored with its `value`; without one it only serves the labels of earlier steps."""
         labels = self.info["labels"]
-        self.values.append(value)
+        if value is not None:
+            self.values.append(value)
         self.obs, reward, terminated, truncated, self.info = self.env.step(action)
         scalars = {name: value for name, value in self.info.items() if isinstance(value, int | float)}
         row = {"action": action, "value": state_value, "reward": float(reward)} | scalars | labels
@@ -47,15 +51,16 @@ class _Player:
         self.first, self.ended = False, terminated or truncated
 
     def columns(self, episode: int) -> dict[str, NDArray[Any]]:
-        """The index of the finished episode."""
+        """The index of the finished episode's stored steps."""
         count = len(self.values)
         columns = {name: np.array(column) for name, column in self.rows.items()}
+        columns |= self.env.hindsight(columns)  # of the whole episode
         where = {
             "episode": np.full(count, episode),
             "episode_seed": np.full(count, self.seed),
             "step": np.arange(count),
         }
-        return where | columns | self.env.hindsight(columns)
+        return where | {name: column[:count] for name, column in columns.items()}
 
 
 @torch.no_grad()
@@ -71,12 +76,14 @@ def collect(
     epsilon: float = 0.01,
     provenance: Mapping[str, Any] | None = None,
     dtype: str = "float32",
-    progress: Callable[[int], None] = lambda rows: None,
+    progress: Update = lambda done, note="": None,
 ) -> ActivationStore:
-    """Play whole episodes until at least `samples` states are stored, one row each.
+    """Play episodes and store `samples` states, one row each.
 
-    Episodes under way when the number is reached are finished, not cut: cutting them would leave out
-    the long ones' ends. Episode i is played with seed `seed + i`.
+    All environments play on until the number is reached. Of the at most `num_envs` episodes that are under way then,
+    what was played is stored and the rest only played, so that every label is that of the whole episode. Their later
+    states are thus missing: where episodes are long, ask for many times `num_envs` episodes' worth. Episode i is played
+    with seed `seed + i`.
 
     Args:
         epsilon: probability of a random action, so that the states are not one trajectory's.
@@ -100,7 +107,7 @@ def collect(
     meanings = concepts_sha256(players[0].env.concepts)
     known = {"env": config, "concepts_sha256": meanings, "seed": seed, "epsilon": epsilon, **(provenance or {})}
     active, state = np.ones(num_envs, bool), agent.initial_state(num_envs)
-    stored = episode = 0
+    left, episode = samples, 0
     with evaluating(agent), StoreWriter(path, hook, known, dtype) as writer:
         while active.any():
             obs = torch.from_numpy(np.stack([player.obs for player in players])).to(device)
@@ -112,14 +119,14 @@ def collect(
             state = agent.after_action(out.state, torch.from_numpy(actions).to(device))
             for i in np.flatnonzero(active):
                 player = players[i]
-                player.act(int(actions[i]), values[i], float(state_values[i]))
-                if player.ended:
+                player.act(int(actions[i]), values[i] if left else None, float(state_values[i]))
+                left = max(0, left - 1)
+                if player.ended and player.values:
                     writer.append(_finite(np.stack(player.values), hook), player.columns(episode))
-                    stored, episode = stored + len(player.values), episode + 1
-                    progress(min(stored, samples))
-                    under_way = sum(len(p.values) for p in players) - len(player.values)
-                    active[i] = stored + under_way < samples
+                    episode += 1
                     player.begin()
+                active[i] = bool(left or player.values)
+            progress(samples - left, "" if left else "playing the last episodes to their ends, for their labels")
     return ActivationStore(path)
 
 

@@ -28,9 +28,9 @@ def store(agent, tmp_path_factory):
     return collect(agent, CONFIG, "fc.post", 500, path, seed=11, num_envs=3, epsilon=0.3, provenance={"run": "x"})
 
 
-def test_rows_are_whole_episodes_in_order(store):
+def test_there_are_as_many_rows_as_asked_for_each_episode_from_its_beginning_in_order(store):
     episode, step = store.column("episode"), store.column("step")
-    assert len(store) >= 500
+    assert len(store) == 500
     for e in np.unique(episode):
         steps = step[episode == e]
         assert (steps == np.arange(len(steps))).all()
@@ -55,7 +55,42 @@ def test_playing_an_episode_again_gives_its_labels_rewards_and_activations(store
         assert columns["value"][i] == pytest.approx(out.q_values.max().item(), abs=1e-5)
         obs, reward, terminated, truncated, info = env.step(int(columns["action"][i]))
         assert columns["reward"][i] == reward
-    assert terminated or truncated
+    assert terminated or truncated, "the second to end was played before the number was reached"
+
+
+def test_labels_that_look_ahead_are_those_of_whole_episodes_in_rows_that_are_cut(agent, tmp_path, monkeypatch):
+    """`steps_left` needs an episode's end, which is played though it is not stored."""
+    config = MiniGridConfig("MiniGrid-Empty-5x5-v0")
+
+    def steps_left(self, columns):
+        return {"steps_left": len(columns["action"]) - 1 - np.arange(len(columns["action"]))}
+
+    monkeypatch.setattr("rl_interp.core.envs.games.LabelledGame.hindsight", steps_left)
+    few, many = (
+        collect(Remembering(), config, "count", samples, tmp_path / str(samples), seed=0, num_envs=3)
+        for samples in (90, 600)
+    )
+    assert (len(few), len(many)) == (90, 600)
+    found = {
+        len(each): {
+            (seed, step): left
+            for seed, step, left in zip(
+                *(each.column(name).tolist() for name in ("episode_seed", "step", "steps_left")), strict=True
+            )
+        }
+        for each in (few, many)
+    }
+    assert found[90].items() <= found[600].items()
+    last = [few.column("steps_left")[few.column("episode") == e].min() for e in np.unique(few.column("episode"))]
+    assert max(last) > 0, "an episode is cut"
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_a_few_rows_are_stored_too(tmp_path, samples):
+    config = MiniGridConfig("MiniGrid-Empty-5x5-v0")
+    store = collect(Remembering(), config, "count", samples, tmp_path / "store", seed=0, num_envs=3)
+    assert len(store) == samples
+    assert len(np.unique(store.column("episode"))) == min(samples, 3)
 
 
 def test_most_actions_are_greedy_and_some_are_not(store, agent):

@@ -35,7 +35,7 @@ def make_home():
     for command in (
         "train dqn --name tiny --agent-steps 600 --num-envs 4 --env-threads 1 --batch-size 8 --learning-starts 200 "
         "--replay-capacity 2000 --eval-episodes 1 --log-every 100 --env.max-frames 1200",
-        "collect tiny --samples 1200",
+        "collect tiny --samples 2400",
         "sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --name tiny-sae",
     ):
         assert cli.main([*command.split(), "--json"]) == 0

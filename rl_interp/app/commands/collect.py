@@ -15,12 +15,13 @@ def collect(
     epsilon: Share = 0.01,
     dtype: Literal["float32", "float16"] = "float32",
 ) -> dict[str, Any]:
-    """Play whole episodes and store the activations at a hook point, beside ground-truth labels.
+    """Play episodes and store the activations at a hook point, beside ground-truth labels.
 
     Args:
         agent: The agent to play.
         hook: Name of the hook point.
-        samples: Number of steps to store, or a few more: the last episode is played to its end.
+        samples: Number of steps to store. Eight episodes are played side by side; of those under way when the number
+            is reached, what was played is stored, and the rest is played only for labels that look ahead.
         seed: Seed of the first episode; episode i has seed + i.
         epsilon: Probability of a random action.
         dtype: Type of the stored activations.
