@@ -52,6 +52,7 @@ def agent_of(arrays: Mapping[str, NDArray[Any]], env: EnvConfig, source: Path | 
     try:
         deter = arrays["agent/wm/rssm/initial"].shape[0]
         units, stoch = arrays["agent/wm/rssm/img_stats/kernel"].shape
+        inputs = arrays["agent/wm/rssm/img_in/kernel"].shape[0]
     except KeyError as error:
         raise RunError(f"{source} has no weights named {error}; it is of a different version of the package.") from None
     except (ValueError, IndexError):
@@ -63,7 +64,7 @@ def agent_of(arrays: Mapping[str, NDArray[Any]], env: EnvConfig, source: Path | 
             f"{source} has a GRU of {deter}, layers of {units} and heads {layers} deep, which is none of the sizes "
             f"{', '.join(SIZES)}."
         )
-    actions = arrays["agent/wm/rssm/img_in/kernel"].shape[0] - stoch
+    actions = inputs - stoch
     if actions != len(env.action_names):
         raise RunError(f"{source} is of an agent with {actions} actions; {env.id} has {len(env.action_names)}.")
     if ("agent/wm/enc/cnn/s0res/kernel" in arrays) != (env.categories is None):
