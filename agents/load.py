@@ -20,8 +20,10 @@ AGENT_KINDS = {
     "impala": ("rl_interp.agents.impala", "IMPALAConfig"),
     "impala-procgen": ("rl_interp.agents.pretrained.maze", "IMPALAConfig"),
     "dreamerv3": ("rl_interp.agents.dreamerv3", "DreamerV3Config"),
+    "own": ("rl_interp.agents.own", "OwnConfig"),
 }
-"""Run kind to the package that made it, which offers `make_agent(config)`, and the name of its configuration there."""
+"""Run kind to the package that made it, which offers `make_agent(config)`, and the name of its configuration there.
+Where an agent can't be made before its weights are there, it offers `load(config, run, step)` besides."""
 
 
 @dataclass(frozen=True)
@@ -59,14 +61,18 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
     Raises:
         RunError: no such run or checkpoint, a file that does not match its checksum, a different architecture, or a
             run that holds no agent.
+        UserError: an agent of the user's own code, which is not trusted or fails.
     """
     opened = Run.open(run)
     config = load_config(opened)
     if step is None:  # once: a training may save a newer one meanwhile
         step = opened.newest_step()
-    make = agent_package(opened.meta["kind"]).make_agent
+    package = agent_package(opened.meta["kind"])
     try:
-        agent = with_weights(lambda: make(config), opened.weights(step), opened.path).eval()
+        if load := getattr(package, "load", None):
+            agent = load(config, opened, step)
+        else:
+            agent = with_weights(lambda: package.make_agent(config), opened.weights(step), opened.path)
     except ShapeError as error:
         env = config.env
         if not (isinstance(env, MiniGridConfig) and _lacks_actions(error, env)):
@@ -75,7 +81,7 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
             f"{error} {env.id} has the actions {', '.join(env.action_names)}; a run of an earlier version, which gave "
             f"it {len(ACTIONS)}, must be trained again."
         ) from None
-    return Loaded(opened, step, agent.to(pick_device(device)), config.env.scored, opened.weights_sha256(step))
+    return Loaded(opened, step, agent.eval().to(pick_device(device)), config.env.scored, opened.weights_sha256(step))
 
 
 def load_config(run: Run) -> TrainConfig:

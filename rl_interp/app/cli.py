@@ -27,6 +27,7 @@ from rich.text import Text
 
 from rl_interp.app.commands.flags import REGISTRY, Must
 from rl_interp.app.progress import console, printable, say
+from rl_interp.core.code import trust
 from rl_interp.core.errors import UserError, require_numbers, unknown
 from rl_interp.core.interrupt import Interrupted
 
@@ -37,7 +38,11 @@ COMMANDS: dict[str, Table] = {
     "Agents": {
         "train": {"dqn": "train:train_dqn", "impala": "train:train_impala", "dreamerv3": "train:train_dreamerv3"},
         "evaluate": "evaluate:evaluate",
-        "import": {"dreamerv3": "imports:import_dreamerv3", "maze": "imports:import_maze"},
+        "import": {
+            "agent": "imports:import_agent",
+            "dreamerv3": "imports:import_dreamerv3",
+            "maze": "imports:import_maze",
+        },
         "study": {"cbet": "study:study_cbet", "transfer": "study:study_transfer", "maze": "study:study_maze"},
     },
     "Layers": {
@@ -109,6 +114,8 @@ class Output:
     """Print the result as one JSON object on stdout."""
     debug: bool = False
     """Show the traceback of an error."""
+    trust: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Run the code of the file with this sha256, which a run names, now and later."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -122,6 +129,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     signal.signal(signal.SIGTERM, _stopped)
     try:
+        for digest in output.trust:
+            trust(digest)
         result = _run(arguments)
     except KeyboardInterrupt as error:
         said = str(error) or "stopped; every file written so far is whole."
@@ -229,8 +238,8 @@ _DESCRIPTION = (
     "`rl-interp COMMAND --help` lists a command's flags."
 )
 _EVERYWHERE = (
-    "Every command takes --json, to print its result as one JSON object on stdout, and --debug, to show the traceback "
-    "of an error."
+    "Every command takes --json, to print its result as one JSON object on stdout, --debug, to show the traceback of "
+    "an error, and --trust SHA256, to run the code of a file that a run names, now and later."
 )
 
 

@@ -54,9 +54,10 @@ def taking(obs: Tensor) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # whatever the agent's own code raises
+        convert = "module(obs.float() / 255)" if obs.dtype == torch.uint8 else "module(obs)"
         raise ContractError(
-            f"the agent can't take observations {describe(obs)} ({type(error).__name__}: {first_line(error)}); give it "
-            "those of its environment, and let `wrap(forward=...)` convert them as it needs."
+            f"the agent can't take observations {describe(obs)} ({type(error).__name__}: {first_line(error)}); convert "
+            f"them as it needs, as in wrap(forward=lambda module, obs: {convert})."
         ) from error
 
 

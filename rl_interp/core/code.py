@@ -6,6 +6,7 @@ A run is data, and loading one never executes anything that somebody else put in
 imports is found as by any script of Python's.
 """
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -192,8 +193,13 @@ def _spec(module: str, path: Sequence[str] | None) -> ModuleSpec | None:
 def _missing(reference: str) -> str:
     where, name = _parts(reference)
     if _is_file(where):
-        near = [path.name for path in Path(where).expanduser().parent.glob("*.py")]
-        return f"{unknown('file', where, near)} It is to have {name!r}, and is looked for from {os.getcwd()}."
+        beside = sorted(path.name for path in Path(where).expanduser().parent.glob("*.py"))
+        near = difflib.get_close_matches(Path(where).name, beside, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        return (
+            f"there is no file {where} in {os.getcwd()}{hint}, which is to have {name!r}; go to its folder, "
+            "or give its path."
+        )
     return (
         f"there is no source file of a module {where!r}, which is to have {name!r}; install it, or give the file, as "
         f"in {where.replace('.', '/')}.py:{name}."

@@ -1,14 +1,64 @@
-"""Turn a published checkpoint into a run, to evaluate and analyse it."""
+"""Turn an agent of your own, or a published checkpoint, into a run, to evaluate and analyse it."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from rl_interp.agents import own
 from rl_interp.agents.load import new_run_path
 from rl_interp.agents.pretrained import runs
-from rl_interp.app.commands.flags import CountOrZero, Name
-from rl_interp.core.envs import env_config
+from rl_interp.app.commands.environment import DEFAULT, Environment, FromEnv
+from rl_interp.app.commands.flags import CountOrZero, Name, config_from, optional
+from rl_interp.core.envs import AtariConfig, EnvConfig, env_config
+from rl_interp.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class _Played:
+    """What an agent plays."""
+
+    env: EnvConfig
+    """The environment and its conventions."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Flags on which the settings of the environment depend."""
+
+    env: FromEnv = field(default_factory=Environment)
+
+
+def _played(arguments: list[str]) -> _Played:
+    asked, _ = tyro.cli(_Asked, args=arguments, return_unknown_args=True, add_help=False)
+    return _Played(asked.env.config(AtariConfig()))
+
+
+@config_from(_played)
+def import_agent(
+    code: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.py:FUNCTION")],
+    config: Annotated[_Played, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
+    env: FromEnv = DEFAULT,
+    output: Annotated[Literal["logits", "q_values", "mean"] | None, optional("logits|q_values|mean")] = None,
+    name: Name = "own-imported",
+) -> dict[str, Any]:
+    """Turn an agent that your own code makes into a run, which every command then takes.
+
+    The run holds the weights, and names the file with its sha256: whoever gets the run needs the file too, and has to
+    say --trust.
+
+    Args:
+        code: A function without arguments that returns an rl_interp.Agent or any nn.Module: file.py:function, or
+            package.module:function.
+        config: Settings of the environment.
+        env: The environment that the agent plays.
+        output: What a module returns, if it is no rl_interp.Agent; by default logits, or a mean of continuous actions.
+        name: Name of the new run, or a path.
+    """
+    if env.env is None:
+        raise UserError("import agent was given no --env; name the environment that the agent plays.")
+    return own.import_agent(code, config.env, new_run_path(name), output)
 
 
 def import_dreamerv3(

@@ -1,0 +1,128 @@
+"""An agent of the user's own code, from the command line: imported, then taken by the commands that load agents."""
+
+import pytest
+
+import rl_interp
+from rl_interp.core.code import TRUST
+from rl_interp.core.files import sha256
+
+SOURCE = """
+import torch
+from torch import nn
+import rl_interp
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.lstm, self.policy = nn.Linear(147, 16), nn.LSTM(16, 8), nn.Linear(8, 7)
+
+    def forward(self, obs, state):
+        output, state = self.lstm(self.body(obs.flatten(1).float() / 10).relu()[None], state)
+        return self.policy(output[0]), state
+
+def make():
+    return rl_interp.wrap(Net(), {}, initial_state=lambda n: (torch.zeros(1, n, 8), torch.zeros(1, n, 8)))
+
+class Flat(nn.Module):
+    def forward(self, obs):
+        return obs.flatten(1).float()
+
+class Moody(nn.Module):
+    made = 0
+    def __init__(self):
+        super().__init__()
+        Moody.made += 1
+        self.flat, self.layer, self.mood = Flat(), nn.Linear(147, 7), Moody.made
+    def forward(self, obs):
+        return self.layer(self.flat(obs)) * self.mood
+
+class Text(nn.Linear):
+    def get_extra_state(self):
+        return "text"
+    def set_extra_state(self, state):
+        pass
+
+def plain(): return nn.Sequential(Flat(), nn.Linear(147, 8), nn.ReLU(), nn.Linear(8, 7))
+def bytes(): return nn.Sequential(nn.Flatten(), nn.Linear(147, 7))
+def mean(): return rl_interp.wrap(plain(), {"hidden": ("1", "B D")}, output="mean")
+def text(): return nn.Sequential(Flat(), Text(147, 7))
+def four(): return nn.Sequential(Flat(), nn.Linear(147, 4))
+def raises(): raise RuntimeError("no weights here")
+def number(): return 3
+"""
+
+LINE = next(number for number, line in enumerate(SOURCE.splitlines(), 1) if "no weights here" in line)
+ENV = "--env MiniGrid-Unlock-v0 --env.observation symbols"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder with the user's file, and nothing that he trusts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(TRUST, str(tmp_path / "trusted"))
+    (tmp_path / "my.py").write_text(SOURCE)
+    return tmp_path
+
+
+def sentence(run, command):
+    status, _, error = run(command)
+    assert status == 1
+    return error
+
+
+def test_an_agent_becomes_a_run_that_decides_as_it_does(run, folder):
+    status, result, _ = run(f"import agent my.py:make {ENV} --name mine")
+    assert (status, result["kind"], result["checked"]) == (0, "own", 0)
+    assert result["parameters"] == 147 * 16 + 16 + 4 * 8 * (16 + 8 + 2) + 8 * 7 + 7
+    assert result["hook_points"] == ["body", "lstm.output", "lstm.h", "lstm.c", "policy"]
+    _, scores, _ = run("evaluate mine --episodes 2 --seed 3")
+    _, again, _ = run("evaluate mine --episodes 2 --seed 3")
+    assert scores["returns"] == again["returns"]
+    loaded = rl_interp.load_agent("mine")
+    assert loaded.agent.observation == "symbols"
+    assert run("collect mine --hook lstm.c --samples 100")[1]["samples"] >= 100
+
+
+def test_a_plain_module_takes_what_its_output_means_from_the_command(run, folder):
+    assert run(f"import agent my.py:plain {ENV} --name greedy --output q_values")[0] == 0
+    assert rl_interp.load_agent("greedy").has_q_values
+    assert run(f"import agent my.py:plain {ENV} --name policy")[0] == 0
+    assert not rl_interp.load_agent("policy").has_q_values
+
+
+def test_a_shared_run_needs_the_file_and_the_users_trust(run, folder, monkeypatch):
+    assert run(f"import agent my.py:plain {ENV} --name mine")[0] == 0
+    digest = sha256(folder / "my.py")
+    monkeypatch.setenv(TRUST, str(folder / "another user"))
+    assert f"my.py:plain is code of {folder}/my.py (sha256 {digest})" in sentence(run, "evaluate mine --episodes 1")
+    assert run(f"evaluate mine --episodes 1 --trust {digest}")[0] == 0
+    assert run("evaluate mine --episodes 1")[0] == 0
+    (folder / "my.py").rename(folder / "moved.py")
+    assert "there is no file my.py" in sentence(run, "evaluate mine --episodes 1")
+    (folder / "my.py").write_text(SOURCE + "\n")
+    assert "my.py has changed since my.py:plain was recorded" in sentence(run, "evaluate mine --episodes 1")
+    assert "'abc' given as the sha256" in sentence(run, "evaluate mine --episodes 1 --trust abc")
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("my.py:raises", f"my.py:raises raised an error: RuntimeError: no weights here (line {LINE}); mend it there."),
+        ("my.py:number", "my.py:number returned a int; it must return an rl_interp.Agent or an nn.Module."),
+        ("my.py:four", "my.py:four makes an agent with 4 logits, and MiniGrid-Unlock-v0 has 7 actions: left, right"),
+        ("my.py:bytes", "can't take observations uint8 [3, 3, 7, 7] (RuntimeError: mat1"),
+        ("my.py:mean", "makes an agent of mean, and the actions of MiniGrid-Unlock-v0 are discrete"),
+        ("my.py:Moody", "decides differently when it is made again with the same weights"),
+        ("my.py:text", "the state_dict of what my.py:text makes has 'module.1._extra_state', a str"),
+        ("my.py:mkae", "unknown function of my.py 'mkae'"),
+        ("our.py:make", "there is no file our.py"),
+    ],
+)
+def test_what_does_not_fit_is_a_sentence_and_leaves_no_run(run, folder, command, message):
+    assert message in sentence(run, f"import agent {command} {ENV} --name mine")
+    assert not (folder / "runs").exists()
+
+
+def test_a_name_that_is_taken_is_left_alone(run, folder):
+    assert run(f"import agent my.py:plain {ENV} --name mine")[0] == 0
+    assert "already holds a run" in sentence(run, f"import agent my.py:make {ENV} --name mine")
