@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_interp.agents.loop import TrainConfig
 from rl_interp.core.agent import Agent
 from rl_interp.core.config import from_plain
 from rl_interp.core.device import pick_device
@@ -21,6 +20,8 @@ AGENT_KINDS = {
     "impala-procgen": ("rl_interp.agents.pretrained.maze", "IMPALAConfig"),
     "dreamerv3": ("rl_interp.agents.dreamerv3", "DreamerV3Config"),
     "own": ("rl_interp.agents.own", "OwnConfig"),
+    "sb3": ("rl_interp.agents.pretrained.policy", "PolicyConfig"),
+    "cleanrl": ("rl_interp.agents.pretrained.policy", "PolicyConfig"),
 }
 """Run kind to the package that made it, which offers `make_agent(config)`, and the name of its configuration there.
 Where an agent can't be made before its weights are there, it offers `load(config, run, step)` besides."""
@@ -84,7 +85,7 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
     return Loaded(opened, step, agent.eval().to(pick_device(device)), config.env.scored, opened.weights_sha256(step))
 
 
-def load_config(run: Run) -> TrainConfig:
+def load_config(run: Run) -> Any:
     """The configuration that the agent of a run was made with.
 
     Raises:

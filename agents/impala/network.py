@@ -158,9 +158,9 @@ class HookedLSTM(nn.Module):
         return any(module._forward_hooks or module._forward_pre_hooks for module in self.children())
 
 
-def lstm_hook_points(path: str, head: str) -> dict[str, HookPoint]:
+def lstm_hook_points(path: str, head: str | None) -> dict[str, HookPoint]:
     """`lstm.i`, `.f`, `.g`, `.o` (gates after their nonlinearity; `.pre` before it), `lstm.c` and `lstm.h`, which the
-    linear layer `head` reads."""
+    linear layer `head` reads, where one does."""
     gates = {"i": "input_gate", "f": "forget_gate", "g": "cell_gate", "o": "output_gate"}
     points = {"lstm.c": HookPoint(f"{path}.cell", "T B D", "recurrent")}
     for letter, module in gates.items():

@@ -1,13 +1,22 @@
 """Runs made of checkpoints that other programs saved, to be evaluated and analysed like our own."""
 
+from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from rl_interp.agents.pretrained import dreamerv3, maze
+from torch import Tensor
+
+from rl_interp.agents.pretrained import cleanrl, dreamerv3, maze, sb3
+from rl_interp.agents.pretrained.policy import Policy, PolicyConfig, make_agent
+from rl_interp.agents.pretrained.sb3_itself import difference
+from rl_interp.agents.pretrained.vec_normalize import normalised, read_statistics
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import EnvConfig
+from rl_interp.core.errors import RunError, ShapeError
 from rl_interp.core.files import sha256
 from rl_interp.core.run import Run
+from rl_interp.core.weights import Held, with_weights
 
 
 def import_dreamerv3(checkpoint: Path, env: EnvConfig, path: Path) -> dict[str, Any]:
@@ -22,7 +31,7 @@ def import_dreamerv3(checkpoint: Path, env: EnvConfig, path: Path) -> dict[str, 
     """
     step, arrays = dreamerv3.read_checkpoint(checkpoint)
     agent = dreamerv3.agent_of(arrays, env, checkpoint)
-    run = _saved(agent, step, path, "dreamerv3", agent.config, checkpoint)
+    run = _saved(agent, step, path, "dreamerv3", agent.config, [checkpoint])
     return {"run": str(run.path), "agent_steps": step, "size": agent.config.size, "parameters": _parameters(agent)}
 
 
@@ -37,13 +46,89 @@ def import_maze(checkpoint: Path, region: int, path: Path) -> dict[str, Any]:
         RunError: no such checkpoint, one of a different architecture, or a directory that holds a run.
     """
     config, agent = maze.agent_of(maze.read_checkpoint(checkpoint), region, checkpoint)
-    run = _saved(agent, 0, path, maze.KIND, config, checkpoint)  # the file does not say how long it was trained
+    run = _saved(agent, 0, path, maze.KIND, config, [checkpoint])  # the file does not say how long it was trained
     return {"run": str(run.path), "channels": list(config.channels), "parameters": _parameters(agent)}
 
 
-def _saved(agent: Agent, step: int, path: Path, kind: str, config: Any, checkpoint: Path) -> Run:
-    source = {"checkpoint": str(checkpoint), "sha256": sha256(checkpoint)}
-    run = Run.create(path, kind, config, 0, parent=source)
+def import_sb3(model: Path, env: EnvConfig, path: Path, statistics: Path | None = None) -> dict[str, Any]:
+    """Make a run of a model of Stable-Baselines3 or its contrib package.
+
+    Args:
+        model: the zip that `model.save` wrote.
+        env: what the agent was trained on.
+        path: directory of the run.
+        statistics: what `VecNormalize.save` wrote, for an agent whose observations were normalised.
+
+    Raises:
+        RunError: the files are no such ones, of an algorithm or with parts that are not read, of another environment;
+            or a directory that holds a run.
+    """
+    config, weights = sb3.read(model, env)
+    found = read_statistics(statistics) if statistics else None
+    if statistics and found:
+        config, weights = normalised(config, weights, found, statistics)
+    agent = policy_of(config, weights, model)
+    checked = difference(agent, model, found)
+    run = _saved(agent, 0, path, sb3.KIND, config, [model, *([statistics] if statistics else [])])
+    return _result(agent, run, checked, "Stable-Baselines3 or its contrib package is not installed")
+
+
+def import_cleanrl(model: Path, algorithm: cleanrl.Algorithm, env: EnvConfig, path: Path) -> dict[str, Any]:
+    """Make a run of an agent that one of CleanRL's scripts for PyTorch saved.
+
+    Args:
+        model: the `.cleanrl_model`.
+        env: what the agent was trained on.
+        path: directory of the run.
+
+    Raises:
+        RunError: the file is no such one, of another algorithm or environment, or a directory that holds a run.
+    """
+    config, weights = cleanrl.read(model, algorithm, env)
+    agent = policy_of(config, weights, model)
+    run = _saved(agent, 0, path, cleanrl.KIND, config, [model])
+    return _result(agent, run, None, "CleanRL has its networks in its scripts, which can't be imported")
+
+
+def policy_of(config: PolicyConfig, weights: Mapping[str, Tensor], source: Path) -> Policy:
+    """The policy of a configuration that was read off its weights.
+
+    Raises:
+        RunError: it has other actions than its environment takes, or reads other observations than it shows.
+    """
+    env, count = config.env, len(config.env.action_names)
+    continuous = config.output in ("gaussian", "gsde")
+    have = config.actions[0] if continuous else prod(config.actions)
+    if have != count or continuous != (env.action_kind == "continuous"):
+        raise RunError(
+            f"{source} is of an agent with {have} {'continuous' if continuous else 'discrete'} actions; {env.id} has "
+            f"{count} {env.action_kind} ones."
+        )
+    try:
+        return with_weights(lambda: make_agent(config), Held(weights, source), source).eval()
+    except ShapeError as error:
+        raise RunError(
+            f"{source} does not fit {env.id}, which shows {env.observation_kind} of {env.observation_shape}: weights "
+            f"are {error.have}, where {error.want} are wanted; give --env as what it was trained in, with its wrappers."
+        ) from None
+
+
+def _result(agent: Policy, run: Run, checked: float | None, why_not: str) -> dict[str, Any]:
+    result = {
+        "run": str(run.path),
+        "kind": run.meta["kind"],
+        "algorithm": agent.config.algorithm,
+        "env": agent.config.env.id,
+        "parameters": _parameters(agent),
+        "hook_points": list(agent.hook_points),
+        "checked": checked,
+    }
+    return result if checked is not None else result | {"unchecked": f"{why_not}, so nothing was compared with it"}
+
+
+def _saved(agent: Agent, step: int, path: Path, kind: str, config: Any, files: list[Path]) -> Run:
+    checkpoint, *others = [{"checkpoint": str(file), "sha256": sha256(file)} for file in files]
+    run = Run.create(path, kind, config, 0, parent=checkpoint | ({"with": others} if others else {}))
     run.save_checkpoint(step, agent.state_dict())
     return run
 

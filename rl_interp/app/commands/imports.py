@@ -9,6 +9,7 @@ import tyro
 from rl_interp.agents import own
 from rl_interp.agents.load import new_run_path
 from rl_interp.agents.pretrained import runs
+from rl_interp.agents.pretrained.cleanrl import Algorithm
 from rl_interp.app.commands.environment import DEFAULT, Environment, FromEnv
 from rl_interp.app.commands.flags import CountOrZero, Name, config_from, optional
 from rl_interp.core.envs import AtariConfig, EnvConfig, env_config
@@ -35,10 +36,20 @@ def _played(arguments: list[str]) -> _Played:
     return _Played(asked.env.config(AtariConfig()))
 
 
+def _named(config: _Played, env: Environment) -> EnvConfig:
+    if env.env is None:
+        raise UserError("no --env given; name the environment that the agent plays.")
+    return config.env
+
+
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Config = Annotated[_Played, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands]
+
+
 @config_from(_played)
 def import_agent(
     code: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.py:FUNCTION")],
-    config: Annotated[_Played, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
+    config: Config,
     env: FromEnv = DEFAULT,
     output: Annotated[Literal["logits", "q_values", "mean"] | None, optional("logits|q_values|mean")] = None,
     name: Name = "own-imported",
@@ -56,13 +67,52 @@ def import_agent(
         output: What a module returns, if it is no rl_interp.Agent; by default logits, or a mean of continuous actions.
         name: Name of the new run, or a path.
     """
-    if env.env is None:
-        raise UserError("import agent was given no --env; name the environment that the agent plays.")
-    return own.import_agent(code, config.env, new_run_path(name), output)
+    return own.import_agent(code, _named(config, env), new_run_path(name), output)
+
+
+@config_from(_played)
+def import_sb3(
+    model: File,
+    config: Config,
+    env: FromEnv = DEFAULT,
+    vecnormalize: Annotated[Path | None, optional("FILE")] = None,
+    name: Name = "sb3-imported",
+) -> dict[str, Any]:
+    """Turn a model that Stable-Baselines3 or its contrib package saved into a run: DQN, QR-DQN, PPO, A2C, TRPO or
+    RecurrentPPO.
+
+    Args:
+        model: The .zip that model.save wrote; no code in it is run.
+        config: Settings of the environment.
+        env: The environment that the agent was trained in.
+        vecnormalize: The .pkl that VecNormalize.save wrote, if observations were normalised; no code in it is run.
+        name: Name of the new run, or a path.
+    """
+    return runs.import_sb3(model, _named(config, env), new_run_path(name), vecnormalize)
+
+
+@config_from(_played)
+def import_cleanrl(
+    model: File,
+    config: Config,
+    algo: Algorithm,
+    env: FromEnv = DEFAULT,
+    name: Name = "cleanrl-imported",
+) -> dict[str, Any]:
+    """Turn an agent that a script of CleanRL's for PyTorch saved into a run.
+
+    Args:
+        model: The .cleanrl_model that the script wrote with --save-model; no code in it is run.
+        config: Settings of the environment.
+        algo: What trained it: the script's name without the kind of environment.
+        env: The environment that the agent was trained in.
+        name: Name of the new run, or a path.
+    """
+    return runs.import_cleanrl(model, algo, _named(config, env), new_run_path(name))
 
 
 def import_dreamerv3(
-    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    checkpoint: File,
     env: Annotated[str, tyro.conf.arg(metavar="ID")] = "CrafterReward-v1",
     name: Name = "dreamerv3-imported",
 ) -> dict[str, Any]:
@@ -77,7 +127,7 @@ def import_dreamerv3(
 
 
 def import_maze(
-    checkpoint: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")],
+    checkpoint: File,
     region: CountOrZero = 5,
     name: Name = "impala-maze-imported",
 ) -> dict[str, Any]:
