@@ -91,6 +91,7 @@ def _spaces(env: EnvConfig) -> tuple[Any, Any]:
 def _channels_first(space: Any) -> Any:
     """A space of observations as the library's policies get it, with the channels of images first."""
     from gymnasium import spaces
+
     preprocessing = import_module("stable_baselines3.common.preprocessing")
     transposing = import_module("stable_baselines3.common.vec_env").VecTransposeImage
     if isinstance(space, spaces.Dict):

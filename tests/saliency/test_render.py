@@ -10,7 +10,7 @@ import torch
 from minigrid.core.world_object import Ball
 from torch import nn
 
-from rl_interp.core.agent import wrap
+from rl_interp import wrap
 from rl_interp.core.envs import AtariConfig, MiniGridConfig
 from rl_interp.core.envs.minigrid.labelled import MiniGridLabelled
 from rl_interp.core.envs.observed import Observed
