@@ -1,6 +1,7 @@
 """A recurrent agent of your own. Copy it, replace the layers, and name the places that you want to look at.
 
-A feed-forward module needs no class: `rl_interp.wrap(module, {"hidden": ("path.in.module", "B D")}, output="logits")`.
+A module that exists needs no class: see `rl_interp.wrap`. To use yours from the command line:
+`rl-interp import agent agent.py:make --env CrafterReward-v1 --name mine`.
 """
 
 import torch
@@ -40,3 +41,8 @@ class MyAgent(Agent):
         seen = self.conv(obs.to(self.policy.weight.dtype) / 255).relu().mean((2, 3))
         hidden = self.cell(seen, hidden)
         return PolicyOutput((hidden,), logits=self.policy(hidden), value=self.value(hidden)[:, 0])
+
+
+def make() -> MyAgent:
+    """The agent as it was trained: load its weights here."""
+    return MyAgent(actions=17)

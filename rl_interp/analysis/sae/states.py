@@ -9,6 +9,8 @@ from torch import Tensor
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.sae.runs import LoadedSAE
+from rl_interp.core.agent import Agent, PolicyOutput
+from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import hook_point, run_with_hooks
 from rl_interp.core.interventions import Patch, as_hooks
 from rl_interp.core.partial_forward import PartialForward
@@ -57,17 +59,17 @@ def head_of(loaded: Loaded, hook: str) -> Head | None:
         return None
 
     def head(x: Tensor) -> Tensor:
-        observations = torch.zeros(len(x), *loaded.env.observation_shape, dtype=torch.uint8, device=x.device)
-        return run_with_hooks(loaded.agent, observations, hooks=as_hooks([Patch(hook, source=x)])).preferences
+        zeros = np.zeros((len(x), *loaded.env.observation_shape), loaded.env.observation_dtype)
+        blank = torch.from_numpy(zeros).to(x.device)
+        return run_with_hooks(loaded.agent, blank, hooks=as_hooks([Patch(hook, source=x)])).preferences
 
     return head
 
 
 def _head_over_positions(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Head:
     """The agent run again from the layer on, on the observations of the samples."""
-    parts = [
-        PartialForward(fitted.agent.agent, obs, fitted.hook) for obs in _observations(fitted, samples).split(_AT_ONCE)
-    ]
+    agent = fitted.agent.agent
+    parts = [_from_layer_on(agent, obs, fitted.hook) for obs in _observations(fitted, samples).split(_AT_ONCE)]
     channels_first = fitted.store.sample_shape
 
     def head(x: Tensor) -> Tensor:
@@ -75,6 +77,15 @@ def _head_over_positions(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Hea
         return torch.cat([part(each).preferences for part, each in zip(parts, values, strict=True)])
 
     return head
+
+
+def _from_layer_on(agent: Agent, obs: Tensor, hook: str) -> Callable[[Tensor], PolicyOutput]:
+    """The agent on some observations as a function of its values at a hook point; the whole of it where it can't be run
+    again from there, such as from one of several calls of a module."""
+    try:
+        return PartialForward(agent, obs, hook)
+    except HookError:
+        return lambda values: run_with_hooks(agent, obs, hooks=as_hooks([Patch(hook, source=values)]))
 
 
 def _observations(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Tensor:
