@@ -9,10 +9,14 @@ from PIL import Image, ImageDraw
 
 from rl_interp.core.envs.observed import Observed
 from rl_interp.core.pictures import font_of
-from rl_interp.saliency.overlay import overlay, shades
+from rl_interp.saliency.inputs import Inputs
+from rl_interp.saliency.overlay import enlarge, overlay, shades
 
 HEIGHT = 640
 """Pixels of every picture, from top to bottom."""
+_BESIDE_INPUTS = 460
+"""Pixels of the screen, from top to bottom, above the inputs of a vector."""
+_NARROWEST = 560
 _WIDEST = 960
 """Pixels of a screen, from left to right, at most."""
 _PANEL = 360
@@ -41,6 +45,12 @@ class Bars:
         return Bars("advantage: value less the actions' mean", -top, top)
 
     @staticmethod
+    def of_means(means: Sequence[NDArray[np.float32]]) -> "Bars":
+        """For the mean of continuous actions at some steps: symmetric, up to the largest."""
+        top = float(np.abs(np.concatenate(means)).max()) or 1.0
+        return Bars("mean of the action", -top, top)
+
+    @staticmethod
     def of_probabilities() -> "Bars":
         """For `probabilities(logits)`."""
         return Bars("probability", 0.0, 1.0, ".0%")
@@ -58,6 +68,8 @@ class Panel:
     bars: Bars
     signed: bool = True
     """Whether the map says for and against, or only how much."""
+    inputs: Inputs | None = None
+    """Of an agent that sees a vector: what its maps are of."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +79,11 @@ class Frame:
     screen: NDArray[np.uint8]
     """RGB `[H, W, 3]`, of any size."""
     saliency: NDArray[np.float32]
-    """`[h, w]`."""
+    """`[h, w]`, or `[D]` of a vector."""
     bars: NDArray[np.float32]
     """`[A]`; an action that is ruled out has -inf, and no bar."""
-    action: int
+    action: int | None
+    """The chosen one; None of continuous actions, of which none is chosen."""
     episode_return: float
     step: int
     notes: Sequence[str] = field(default_factory=tuple)
@@ -91,35 +104,46 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def compose(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
-    """The picture, uint8 RGB `[HEIGHT, width, 3]`, width even, set by the screen's shape."""
-    height, width = fitted(frame.screen.shape, HEIGHT)
-    canvas = np.full((HEIGHT, width + _PANEL, 3), _BACKGROUND, np.uint8)
-    top = (HEIGHT - height) // 2
-    canvas[top : top + height, :width] = overlay(
-        frame.screen, frame.saliency, panel.scale, (height, width), frame.observed, panel.signed
+    """The picture, uint8 RGB `[H, W, 3]`, both even. The screen's shape sets its width; it is `HEIGHT` high, or what
+    the inputs of a vector need beneath a smaller screen."""
+    inputs = panel.inputs
+    height = HEIGHT if inputs is None else _BESIDE_INPUTS
+    size = _fitted(frame.screen.shape, height)
+    width = size[1] if inputs is None else max(size[1], _NARROWEST)
+    place = (height - size[0]) // 2, (width - size[1]) // 2
+    canvas = np.full((height + (inputs.height if inputs else 0), width + _PANEL, 3), _BACKGROUND, np.uint8)
+    shown = (
+        overlay(frame.screen, frame.saliency, panel.scale, size, frame.observed, panel.signed)
+        if inputs is None
+        else enlarge(frame.screen, size)
     )
+    canvas[place[0] : place[0] + size[0], place[1] : place[1] + size[1]] = shown
     image = Image.fromarray(canvas)
-    if frame.observed is not None:
-        _outline(image, frame.observed.enlarged(height / frame.screen.shape[0], width / frame.screen.shape[1]), top)
-    _draw_panel(image, width + _MARGIN, HEIGHT, frame, panel)
+    if inputs is not None:
+        inputs.draw(image, height, width, frame.step, panel.scale, panel.signed)
+    elif frame.observed is not None:
+        _outline(
+            image, frame.observed.enlarged(size[0] / frame.screen.shape[0], size[1] / frame.screen.shape[1]), place
+        )
+    _draw_panel(image, width + _MARGIN, height, frame, panel)
     return np.asarray(image)
 
 
-def _outline(image: Image.Image, observed: Observed, top: int) -> None:
+def _fitted(shape: tuple[int, ...], height: int) -> tuple[int, int]:
+    """Height and width, both even, of a screen `shape` enlarged to a height, or to `_WIDEST` if that is less."""
+    times = min(height / shape[0], _WIDEST / shape[1])
+    return 2 * round(times * shape[0] / 2), 2 * round(times * shape[1] / 2)
+
+
+def _outline(image: Image.Image, observed: Observed, place: tuple[int, int]) -> None:
     """Frame the part of the screen that the agent sees, where that is not all of it."""
-    width, height = image.width - _PANEL, image.height - 2 * top
+    width, height = image.width - _PANEL, image.height - 2 * place[0]
     if (observed.top, observed.left, observed.bottom, observed.right) == (0, 0, height, width):
         return
     screen = Image.new("L", (width, height))
     box = [round(edge) for edge in (observed.left, observed.top, observed.right - 1, observed.bottom - 1)]
     ImageDraw.Draw(screen).rectangle(box, outline=160)
-    image.paste(_FAINT, (0, top), screen)
-
-
-def fitted(shape: tuple[int, ...], height: int) -> tuple[int, int]:
-    """Height and width, both even, of a screen `shape` enlarged to a height, or to `_WIDEST` if that is less."""
-    times = min(height / shape[0], _WIDEST / shape[1])
-    return 2 * round(times * shape[0] / 2), 2 * round(times * shape[1] / 2)
+    image.paste(_FAINT, (0, place[0]), screen)
 
 
 def _draw_panel(image: Image.Image, left: int, bottom: int, frame: Frame, panel: Panel) -> None:

@@ -263,9 +263,8 @@ def _plot_usage(path: Path, classes: NDArray[Any], surprise: NDArray[Any], deter
         )
         axis.set(title=title, ylabel="index")
         axis.yaxis.get_major_locator().set_params(integer=True)
-        bar = figure.colorbar(shown, ax=axis, label=label)
-        if label == "class":
-            bar.ax.yaxis.get_major_locator().set_params(integer=True)
+        ticks = range(0, count, -(-count // 8)) if label == "class" else None
+        figure.colorbar(shown, ax=axis, label=label, ticks=ticks)
     axes[-1].set(xlabel="step")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     save_figure(figure, path)

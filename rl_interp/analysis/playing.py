@@ -108,7 +108,8 @@ class Moment:
     """`[A]`."""
     value: float | None
     """The agent's estimate of the return to come, or its largest Q-value; None where it has neither."""
-    action: int
+    action: int | NDArray[np.float32]
+    """Of continuous ones `[D]`."""
     controllable: bool
     """Whether the action could make a difference, as far as the environment tells."""
     episode_return: float
@@ -146,13 +147,14 @@ def follow(loaded: Loaded, env: LabelledEnv, seed: int) -> Iterator[Moment]:
         for step in count():
             kept = tree_map(torch.clone, state)  # the agent may go on with the same memory
             out = loaded.agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([False], device=device))
-            action = int(choose(out, rng, epsilon=0.0)[0])
+            actions = choose(out, rng, epsilon=0.0)
+            action = actions[0] if loaded.env.action_kind == "continuous" else int(actions[0])
             screen, observed = _look(env, loaded.env)
             yield Moment(
                 screen, observed, obs, kept, out.preferences[0].float().cpu().numpy(), _value(out), action,
                 bool(info.get("labels", {}).get("controllable", True)), total, step,
             )  # fmt: skip
-            state = loaded.agent.after_action(out.state, torch.tensor([action], device=device))
+            state = loaded.agent.after_action(out.state, torch.from_numpy(actions).to(device))
             obs, reward, terminated, truncated, info = env.step(action)
             total += reward
             if terminated or truncated:

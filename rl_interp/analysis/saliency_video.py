@@ -1,6 +1,7 @@
 """A film of one episode: the game, the saliency map, and what the agent thinks of its actions."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from rl_interp.saliency import (
     Bars,
     Feature,
     Frame,
+    Inputs,
     Panel,
     Target,
     compose,
@@ -35,6 +37,8 @@ from rl_interp.saliency.targets import evaluate, prepare
 
 CONTROL_FRAMES = 8
 """Frames whose maps are compared with those of the agent with its weights shuffled."""
+DATA_STEPS = 1000
+"""Steps of the episode, from its start, that say what a vector's entries are at other moments."""
 
 
 def film(
@@ -73,10 +77,14 @@ def film(
     if isinstance(explained, Feature):
         skip = _first_firing(loaded, env, explained, skip, seed, progress)
     moments = watch(loaded, env, steps, skip, seed)
-    maps = _maps(loaded, moments, explained, method, progress)
+    data = _data(loaded, env, seed) if loaded.env.observation_kind == "vector" else None
+    maps = _maps(loaded, moments, explained, method, data, progress)
     some = moments[:: max(1, len(moments) // CONTROL_FRAMES)][:CONTROL_FRAMES]
     control = np.concatenate(
-        [randomisation_check(loaded.agent, _batch_of_one(loaded, each), explained, method, each.state) for each in some]
+        [
+            randomisation_check(loaded.agent, _batch_of_one(loaded, each), explained, method, each.state, data=data)
+            for each in some
+        ]
     )
     panel, frames = _frames(loaded, moments, maps, method, explained)
     with progress.bar("Writing video", len(frames), "frames") as update:
@@ -122,19 +130,37 @@ def _now(loaded: Loaded, moment: Moment, target: Target) -> float:
 def _frames(
     loaded: Loaded, moments: Sequence[Moment], maps: Sequence[NDArray[np.float32]], method: str, target: Target
 ) -> tuple[Panel, list[Frame]]:
-    shown = [(advantages if loaded.has_q_values else probabilities)(each.preferences) for each in moments]
-    bars = Bars.of_advantages(shown) if loaded.has_q_values else Bars.of_probabilities()
+    shown, bars = _bars(loaded, [each.preferences for each in moments])
     # One scale for the whole film, so that its frames can be compared; of at most about 100 maps, to be quick.
     scale = float(np.quantile(np.abs(np.stack(maps[:: max(1, len(maps) // 100)])), 0.995))
-    panel = Panel(loaded.env.action_names, target.name, method, scale, bars, is_signed(method, target))
+    inputs = None
+    if names := loaded.env.input_names:
+        inputs = Inputs(names, np.stack([each.obs for each in moments]), np.stack(maps), moments[0].step)
+    panel = Panel(loaded.env.action_names, target.name, method, scale, bars, is_signed(method, target), inputs)
     frames = [
         Frame(
-            each.screen, saliency, bars, each.action, each.episode_return, each.step, _notes(loaded, each, target),
-            each.observed,
+            each.screen, saliency, values, each.action if isinstance(each.action, int) else None, each.episode_return,
+            each.step, _notes(loaded, each, target), each.observed,
         )
-        for each, saliency, bars in zip(moments, maps, shown, strict=True)
+        for each, saliency, values in zip(moments, maps, shown, strict=True)
     ]  # fmt: skip
     return panel, frames
+
+
+def _bars(loaded: Loaded, preferences: list[NDArray[np.float32]]) -> tuple[list[NDArray[np.float32]], Bars]:
+    """What is shown of each action at each step, and what it stands for."""
+    if loaded.env.action_kind == "continuous":
+        return preferences, Bars.of_means(preferences)
+    if loaded.has_q_values:
+        shown = [advantages(each) for each in preferences]
+        return shown, Bars.of_advantages(shown)
+    return [probabilities(each) for each in preferences], Bars.of_probabilities()
+
+
+def _data(loaded: Loaded, env: LabelledEnv, seed: int) -> Tensor:
+    """What a vector's entries are at other moments of the episode: `[N, D]`."""
+    seen = [moment.obs for moment in islice(follow(loaded, env, seed), DATA_STEPS)]
+    return torch.from_numpy(np.stack(seen)).to(loaded.agent.device)
 
 
 def _notes(loaded: Loaded, moment: Moment, target: Target) -> list[str]:
@@ -143,12 +169,17 @@ def _notes(loaded: Loaded, moment: Moment, target: Target) -> list[str]:
 
 
 def _maps(
-    loaded: Loaded, moments: Sequence[Moment], target: Target, method: str, progress: Progress
+    loaded: Loaded,
+    moments: Sequence[Moment],
+    target: Target,
+    method: str,
+    data: Tensor | None,
+    progress: Progress,
 ) -> list[NDArray[np.float32]]:
     maps = []
     with progress.bar(f"Mapping {target.name}", len(moments), "frames") as update:
         for each in moments:
-            maps.append(saliency_map(loaded.agent, _batch_of_one(loaded, each), target, method, each.state)[0])
+            maps.append(saliency_map(loaded.agent, _batch_of_one(loaded, each), target, method, each.state, data)[0])
             update(len(maps))
     return maps
 

@@ -34,15 +34,16 @@ def randomisation_check(
     state: State = None,
     seed: int = 0,
     maps: np.ndarray | None = None,
+    data: Tensor | None = None,
 ) -> np.ndarray:
     """`[B]`: Spearman correlation of each |map| with that of the randomised agent (Adebayo et al. 2018,
     arXiv 1810.03292).
 
     Near 1, the map shows the picture rather than what the agent has learned. NaN where a map is all zero.
-    `maps [B, ...]` are the agent's own, where they are known already.
+    `maps [B, ...]` are the agent's own, where they are known already; `data` are as `saliency_map` takes them.
     """
-    maps = saliency_map(agent, obs, target, method, state) if maps is None else maps
-    controls = saliency_map(randomised(agent, seed), obs, target, method, state)
+    maps = saliency_map(agent, obs, target, method, state, data) if maps is None else maps
+    controls = saliency_map(randomised(agent, seed), obs, target, method, state, data)
     return np.array([_spearman(np.abs(a), np.abs(b)) for a, b in zip(maps, controls, strict=True)])
 
 

@@ -15,6 +15,7 @@ from rl_interp.core.agent import Agent, State, evaluating
 from rl_interp.core.errors import NotFiniteError, UserError, unknown
 from rl_interp.saliency.methods.gradients import Gradient, IntegratedGradients
 from rl_interp.saliency.methods.perturbation import GREYDANUS, Perturbation
+from rl_interp.saliency.methods.vectors import VECTOR_METHODS, Resample
 from rl_interp.saliency.targets import Target
 
 
@@ -36,22 +37,29 @@ METHODS: dict[str, Method] = {
 
 
 def saliency_map(
-    agent: Agent, obs: Tensor, target: Target, method: str = "perturbation", state: State = None
+    agent: Agent,
+    obs: Tensor,
+    target: Target,
+    method: str = "perturbation",
+    state: State = None,
+    data: Tensor | None = None,
 ) -> np.ndarray:
     """`[B, H, W]` float32: how much each pixel matters to the target, by a method of `METHODS`; `[B, D]` for
     observations that are vectors `[B, D]`, of each entry.
 
     All modules are in evaluation mode meanwhile.
 
+    Args:
+        data: `[N, D]`, vectors that the agent sees at other moments. With them, the method is one of `VECTOR_METHODS`,
+            which replace an entry by what it is there; without, by 0.
+
     Raises:
         UserError: unknown method, observations that are neither images nor vectors, an agent that takes floats for
             other observations than the same bytes, a target or an agent that the method can't map, or a map that is
             not finite.
     """
-    if method not in METHODS:
-        raise UserError(unknown("saliency method", method, METHODS))
     _check_observations(agent, obs, state)
-    maps = METHODS[method](agent, obs, target, state)
+    maps = _method(method, data)(agent, obs, target, state)
     if not np.isfinite(maps).all():
         raise NotFiniteError(f"the maps of {target.name}")
     return maps
@@ -60,7 +68,15 @@ def saliency_map(
 def is_signed(method: str, target: Target) -> bool:
     """Whether a method's maps of a target say what speaks for it and what against, rather than only how much a place
     matters."""
-    return all(getattr(each, "signed", True) for each in (METHODS[method], target))
+    made = METHODS.get(method, Resample)
+    return all(getattr(each, "signed", True) for each in (made, target))
+
+
+def _method(name: str, data: Tensor | None) -> Method:
+    known = METHODS if data is None else VECTOR_METHODS
+    if name not in known:
+        raise UserError(unknown("saliency method", name, known))
+    return METHODS[name] if data is None else VECTOR_METHODS[name](data)
 
 
 def _check_observations(agent: Agent, obs: Tensor, state: State) -> None:

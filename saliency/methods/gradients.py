@@ -16,10 +16,12 @@ from rl_interp.saliency.methods.perturbation import CHUNK, Perturbation
 from rl_interp.saliency.targets import PolicyChange, Target, ValueChange, evaluate, prepare
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Gradient:
     """Σ_c |∂target / ∂pixel| over the observation's channels (Simonyan et al. 2014, arXiv 1312.6034)."""
 
+    scale: Tensor | None = None
+    """`[D]`: what the map of a vector is multiplied by, such as the spread of each entry."""
     signed: ClassVar[bool] = False
 
     def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
@@ -39,7 +41,8 @@ class Gradient:
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
         """`[B, H, W]` float32; of vectors `[B, D]`."""
-        return _map(self.attributions(agent, obs, target, state).abs())
+        found = self.attributions(agent, obs, target, state).abs()
+        return _map(found if self.scale is None else found * self.scale.to(found))
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class Integrated:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IntegratedGradients:
     """Σ_c of integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365), signed.
 
@@ -80,8 +83,8 @@ class IntegratedGradients:
     shipped DQN's advantage its median is 24% at 32 points, 1.7% at 128 and 1.3% at 512. A map there takes 32 to 256.
     """
 
-    baseline: Literal["black", "blur"] = "black"
-    """What the path starts from: zeros, or the blurred observation."""
+    baseline: Literal["black", "blur"] | Tensor = "black"
+    """What the path starts from: zeros, the blurred observation, or of vectors `[D]`, such as the mean of some."""
     tolerance: float = 0.05
     """Gap that is allowed, as a share of the difference."""
     steps: int = 1024
@@ -98,16 +101,21 @@ class IntegratedGradients:
             UserError: an agent that sees symbols, a target without a gradient, or vectors with the baseline `blur`.
             NotFiniteError: a target that is NaN or infinite at either end of the path.
         """
-        if obs.dim() != 4 and self.baseline == "blur":
+        if obs.dim() != 4 and isinstance(self.baseline, str) and self.baseline == "blur":
             raise UserError(f"observations {tuple(obs.shape)} given, which can't be blurred; use baseline='black'.")
         pixels = _pixels(agent, obs)
-        start = torch.zeros_like(pixels) if self.baseline == "black" else Perturbation().blur(pixels).detach()
+        start = self._start(pixels.detach())
         with _differentiable(agent):
             paths = []
             for i in range(len(obs)):  # one by one, since each needs a number of points of its own
                 one, own = slice(i, i + 1), None if state is None else _select(state, i)
                 paths.append(self._path(agent, obs[one], pixels[one], start[one], target, own))
         return Integrated.joined(paths)
+
+    def _start(self, pixels: Tensor) -> Tensor:
+        if isinstance(self.baseline, Tensor):
+            return self.baseline.to(pixels).expand_as(pixels)
+        return torch.zeros_like(pixels) if self.baseline == "black" else Perturbation().blur(pixels)
 
     def _path(self, agent: Agent, obs: Tensor, end: Tensor, start: Tensor, target: Target, state: State) -> Integrated:
         """The attributions of one observation `[1, ...]`."""

@@ -6,16 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.playing import watch
 from rl_interp.analysis.saliency_video import film
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
-from rl_interp.core.envs import AtariConfig, MazeConfig, make_labelled
+from rl_interp.core.envs import AtariConfig, MazeConfig, env_config, make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.progress import Notice
 from rl_interp.core.run import Run
+from rl_interp.core.wrap import wrap
+from rl_interp.saliency.overlay import MATTERS
 
 
 class Counting(Agent):
@@ -73,3 +76,26 @@ def test_watching_begins_after_a_games_pause_unless_it_is_asked_for(loaded):
 def test_an_episode_that_is_too_short_is_refused(loaded):
     with pytest.raises(UserError, match="the episode of seed 1 ends before step 5000; skip fewer steps"):
         watch(loaded, make_labelled(loaded.env), steps=1, skip=5_000, seed=1)
+
+
+def test_a_film_of_a_vector_shows_its_inputs_beside_the_environments_own_screen(loaded, tmp_path):
+    env = env_config("CartPole-v1")
+    net = nn.Linear(4, 2, bias=False)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([[0.0, 0, -1, -1], [0, 0, 1, 1]]))
+    cart = replace(loaded, agent=wrap(net, {}, output="q_values", observation="vector"), env=env)
+    found = film(cart, tmp_path / "film.mp4", "resample", "advantage", steps=4, skip=None, seed=1)
+    assert found["frames"] == 4
+    picture = np.asarray(Image.open(found["still"])).astype(int)
+    assert (picture[:200, 10] == 255).all(), "the cart's screen is white"
+    bars = (picture[460 + 34 :, 690:] == MATTERS).all(2).reshape(-1, 360)
+    lengths = [bars[24 * row : 24 * (row + 1)].sum(1).max() for row in range(4)]
+    assert max(lengths[:2]) <= 2 < min(lengths[2:]), "it goes by the pole alone"
+
+
+def test_a_film_of_continuous_actions_has_a_bar_for_each_of_their_numbers(loaded, tmp_path):
+    env = env_config("Pendulum-v1")
+    agent = wrap(nn.Linear(3, 1), {}, output="mean", observation="vector")
+    pendulum = replace(loaded, agent=agent, env=env)
+    target = f"q:{env.action_names[0]}"
+    assert film(pendulum, tmp_path / "film.mp4", "gradient", target, steps=2, skip=None, seed=1)["frames"] == 2

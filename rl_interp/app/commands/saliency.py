@@ -23,7 +23,8 @@ def saliency(
     Args:
         agent: The agent to explain.
         output: The .mp4 to write; by default in the run's videos/.
-        method: perturbation, greydanus (the published masks and blur), gradient or integrated-gradients.
+        method: perturbation, greydanus (the published masks and blur), gradient or integrated-gradients; of
+            vectors also resample (how much the agent goes by each input, whatever it is now).
         target: What the map explains: chosen, advantage, value, policy-change or value-change (published with
             greydanus), q:ACTION such as q:LEFT, unit:HOOK:N such as unit:fc.post:12, or feature:N of --sae.
         steps: Length of the film in environment steps; it ends with the episode.
