@@ -39,13 +39,9 @@ COMMANDS: dict[str, Table] = {
         "train": {"dqn": "train:train_dqn", "impala": "train:train_impala", "dreamerv3": "train:train_dreamerv3"},
         "evaluate": "evaluate:evaluate",
         "import": {
-            "import": {
-                "agent": "imports:import_agent",
-                "sb3": "imports:import_sb3",
-                "cleanrl": "imports:import_cleanrl",
-                "dreamerv3": "imports:import_dreamerv3",
-                "maze": "imports:import_maze",
-            },
+            "agent": "imports:import_agent",
+            "sb3": "imports:import_sb3",
+            "cleanrl": "imports:import_cleanrl",
             "dreamerv3": "imports:import_dreamerv3",
             "maze": "imports:import_maze",
         },
