@@ -78,8 +78,9 @@ def import_sb3(
     vecnormalize: Annotated[Path | None, optional("FILE")] = None,
     name: Name = "sb3-imported",
 ) -> dict[str, Any]:
-    """Turn a model that Stable-Baselines3 or its contrib package saved into a run: DQN, QR-DQN, PPO, A2C, TRPO or
-    RecurrentPPO.
+    """Turn a model that Stable-Baselines3 or its contrib package saved into a run.
+
+    It may be of DQN, QR-DQN, PPO, A2C, TRPO or RecurrentPPO.
 
     Args:
         model: The .zip that model.save wrote; no code in it is run.
