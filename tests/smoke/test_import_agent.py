@@ -126,3 +126,16 @@ def test_what_does_not_fit_is_a_sentence_and_leaves_no_run(run, folder, command,
 def test_a_name_that_is_taken_is_left_alone(run, folder):
     assert run(f"import agent my.py:plain {ENV} --name mine")[0] == 0
     assert "already holds a run" in sentence(run, f"import agent my.py:make {ENV} --name mine")
+
+
+@pytest.mark.full
+def test_the_commands_that_load_agents_take_it(run, folder):
+    assert run(f"import agent my.py:make {ENV} --name mine")[0] == 0
+    assert run("collect mine --hook lstm.h --samples 800")[0] == 0
+    status, fitted, _ = run("sae fit mine --hook lstm.h --latents 32 --k 4 --epochs 4 --name mine-sae")
+    assert status == 0
+    assert fitted["fvu"] < 0.5
+    assert len(run("sae evaluate mine-sae --episodes 1")[1]["returns"]["spliced"]) == 1
+    assert (folder / run("sae report mine-sae")[1]["report"]).is_file()
+    assert run("saliency mine --steps 4")[1]["frames"] == 4
+    assert "lstm.h" in run("probe mine --hooks lstm.h --samples 800")[1]["means"]
