@@ -78,6 +78,7 @@ class Advantage:
     name: str = "advantage"
 
     def prepare(self, output: PolicyOutput) -> Score:
+        _require_discrete(self.name, output)
         score, possible = Chosen().prepare(output), output.preferences.isfinite()
         count = possible.sum(-1)
         return lambda out, value: score(out, value) - out.preferences.where(possible, 0).sum(-1) / count
@@ -179,8 +180,8 @@ def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] =
 def _require_discrete(name: str, output: PolicyOutput) -> None:
     if output.q_values is None and output.logits is None:
         raise UserError(
-            f"the {name} asked for, and the actions are continuous, so none is chosen of several; give q:NAME for one "
-            "of the numbers that an action consists of, or policy-change, with greydanus."
+            f"the {name} is to be explained, and the actions are continuous, so that none of several is chosen; give "
+            "q:NAME for one of the numbers that an action consists of, value, or policy-change with greydanus."
         )
 
 

@@ -537,5 +537,5 @@ def test_a_dimension_of_continuous_actions_is_mapped_and_there_is_no_chosen_one(
     wheel = saliency_map(Steering(), obs, parse_target("q:wheel", ["wheel", "gas"]), "gradient")
     np.testing.assert_allclose(wheel, [[1, 2, 0]])
     for target in (Chosen(), Advantage()):
-        with pytest.raises(UserError, match="the actions are continuous, so none is chosen"):
+        with pytest.raises(UserError, match=f"the {target.name} is to be explained, and the actions are continuous"):
             saliency_map(Steering(), obs, target, "perturbation")
