@@ -20,7 +20,7 @@ from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
 from rl_interp.core.progress import Update
 from rl_interp.core.rollout import choose
-from rl_interp.core.store import ActivationStore, StoreWriter
+from rl_interp.core.store import LOOK, ActivationStore, StoreWriter, checksum
 
 
 class _Player:
@@ -40,12 +40,12 @@ class _Player:
 
     def act(self, action: int, value: NDArray[np.float32] | None, state_value: float) -> None:
         """Play a step, which is stored with its `value`; without one it only serves the labels of earlier steps."""
-        labels = self.info["labels"]
+        labels, look = self.info["labels"], checksum(self.obs)
         if value is not None:
             self.values.append(value)
         self.obs, reward, terminated, truncated, self.info = self.env.step(action)
         scalars = {name: value for name, value in self.info.items() if isinstance(value, int | float)}
-        row = {"action": action, "value": state_value, "reward": float(reward)} | scalars | labels
+        row = {"action": action, "value": state_value, "reward": float(reward), LOOK: look} | scalars | labels
         for name, entry in row.items():
             self.rows.setdefault(name, []).append(entry)
         self.first, self.ended = False, terminated or truncated

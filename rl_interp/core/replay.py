@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import EnvConfig, LabelledEnv, make_labelled
+from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_cache
-from rl_interp.core.store import ActivationStore
+from rl_interp.core.store import LOOK, ActivationStore, checksum
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,22 @@ class Recording:
     """`[T]`: those taken in them."""
     steps: list[int]
     """Those wanted, rising."""
+    looks: NDArray[np.int64] | None
+    """`[T]`: the checksums of what was observed in them; None in stores of earlier versions."""
 
     def visits(self, env: LabelledEnv) -> Iterator[Visit]:
-        """The wanted states, in `env`."""
+        """The wanted states, in `env`.
+
+        Raises:
+            UserError: one looks otherwise than it did.
+        """
         for step, obs in env.replay(self.seed, self.actions, self.steps):
+            if self.looks is not None and checksum(obs) != self.looks[step]:
+                raise UserError(
+                    f"step {step} of episode {self.episode} looks otherwise now that it is played again: the "
+                    "environment has changed, or its episodes do not follow from their seeds and actions; "
+                    "collect again, and if that does not help, let it draw all that is random from self.np_random."
+                )
             yield Visit(int(self.samples[step]), self.episode, step, int(self.actions[step]), obs, env)
 
 
@@ -69,12 +82,14 @@ def recordings(store: ActivationStore, samples: NDArray[np.integer] | None = Non
         samples: numbers of the states that are wanted, each once, however often it is named; None for all.
     """
     number, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
+    looks = store.column(LOOK) if LOOK in store.columns() else None
     wanted = np.arange(store.samples) if samples is None else np.unique(samples)
     found = []
     for episode in np.unique(number[wanted]).tolist():
         whole = np.flatnonzero(number == episode)
         steps = np.flatnonzero(np.isin(whole, wanted)).tolist()
-        found.append(Recording(episode, int(seeds[whole[0]]), whole, actions[whole].astype(np.int64), steps))
+        seen = None if looks is None else looks[whole]
+        found.append(Recording(episode, int(seeds[whole[0]]), whole, actions[whole].astype(np.int64), steps, seen))
     return found
 
 

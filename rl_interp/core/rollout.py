@@ -1,8 +1,9 @@
 """Playing: choosing actions, and scoring whole episodes, with or without interventions."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from rl_interp.core.envs.vector import VectorEnv
 from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
 from rl_interp.core.hooks import assert_unhooked, hooked
 from rl_interp.core.interventions import Intervention, as_hooks
+
+if TYPE_CHECKING:
+    import gymnasium
 
 Actions = NDArray[np.int64] | NDArray[np.float32]
 """Of N environments: indices `[N]`, or continuous ones `[N, D]`."""
@@ -90,7 +94,7 @@ def _continuous(out: PolicyOutput, rng: np.random.Generator) -> NDArray[np.float
 
 def evaluate(
     agent: Agent,
-    env: VectorEnv,
+    env: "VectorEnv | gymnasium.vector.VectorEnv | gymnasium.Env",
     episodes: int,
     *,
     seed: int,
@@ -105,17 +109,16 @@ def evaluate(
     draw the same exploration: returns with and without `interventions` are paired. `progress` is
     called with the number of episodes finished. All modules are in evaluation mode meanwhile.
 
+    Args:
+        env: of `make_vector`, or Gymnasium's: several at once, whichever way they reset, or one.
+
     Raises:
         UserError: no episodes, another kind of environment, or an agent whose preferences are not finite.
         HookError: a hook was left on the agent, or an intervention at a point that does not fire.
     """
     assert_unhooked(agent)
     at_least_one(episodes=episodes)
-    if not (hasattr(env, "send") and hasattr(env, "recv")):
-        raise UserError(
-            f"evaluate was given a {type(env).__name__}, which has no `send` and `recv`; make environments with "
-            "rl_interp.core.envs.make_vector, or give your own the methods of rl_interp.core.envs.VectorEnv."
-        )
+    env = _as_vector(env)
     share = np.full(env.num_envs, episodes // env.num_envs)
     share[: episodes % env.num_envs] += 1
     actor = Actor(agent, env.num_envs, np.random.default_rng(seed))
@@ -129,7 +132,7 @@ def evaluate(
             env.send(actor.act(obs, first, epsilon))
             step = env.recv()
             total += step.reward
-            length += ~step.first
+            length += step.moved
             for i in np.flatnonzero(step.done):
                 if len(returns[i]) < share[i]:
                     returns[i].append(float(total[i]))
@@ -141,3 +144,21 @@ def evaluate(
     ended = [info for of_one in infos for info in of_one]
     last = {name: np.stack([info[name] for info in ended]) for name in ended[0]}
     return Episodes(np.concatenate(returns), np.concatenate(lengths).astype(np.int64), last)
+
+
+def _as_vector(env: Any) -> VectorEnv:
+    """An environment of Gymnasium's, or several at once, under the suite's convention; one of the suite's as it is."""
+    if gymnasium := sys.modules.get("gymnasium"):  # else it can't be one of its environments
+        from rl_interp.core.envs.gym.vector import GymnasiumVector
+
+        if isinstance(env, gymnasium.Env):
+            return GymnasiumVector(gymnasium.vector.SyncVectorEnv([lambda: env]))
+        if isinstance(env, gymnasium.vector.VectorEnv):
+            return GymnasiumVector(env)
+    if not (hasattr(env, "send") and hasattr(env, "recv")):
+        raise UserError(
+            f"{type(env).__name__} given as an environment, which has no `send` and `recv`; make some with "
+            "rl_interp.core.envs.make_vector or gymnasium.make_vec, or give your own the methods of "
+            "rl_interp.core.envs.VectorEnv."
+        )
+    return env

@@ -9,6 +9,7 @@ Written by streaming and read by memory map: neither collecting nor fitting need
 
 import mmap
 import os
+import zlib
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,6 +29,8 @@ from rl_interp.core.read import open_table, read_array, read_manifest, reading, 
 REMEDY = "collect the activations again"
 _FILES = ("manifest.json", "index.parquet", "shard-*.npy")
 """What a store consists of."""
+LOOK = "observation_crc32"
+"""The column with the `checksum` of each sample's observation, by which an episode that is played again is known."""
 
 
 class StoreWriter:
@@ -202,6 +205,11 @@ class ActivationStore:
         shard = int(np.searchsorted(self._starts, sample, side="right") - 1)
         at = f", position {position}" if self.positions > 1 else ""
         return f"{self.path / self.manifest['shards'][shard]['file']}, row {sample - self._starts[shard]}{at},"
+
+
+def checksum(obs: NDArray[Any]) -> int:
+    """CRC-32 of an observation's bytes."""
+    return zlib.crc32(np.ascontiguousarray(obs).data)
 
 
 def _let_go(shard: NDArray[Any]) -> None:

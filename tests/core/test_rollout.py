@@ -119,12 +119,8 @@ def test_exploration_takes_the_actions_alike_that_are_not_ruled_out_and_else_kee
 
 
 def test_an_environment_of_another_kind_is_refused_in_a_sentence(pays):
-    import gymnasium
-
-    for env in (gymnasium.make("CartPole-v1"), gymnasium.make_vec("CartPole-v1", 2)):
-        with pytest.raises(UserError, match="which has no `send` and `recv`; make environments with"):
-            evaluate(pays, env, 1, seed=0)
-        env.close()
+    with pytest.raises(UserError, match="object given as an environment, which has no `send` and `recv`"):
+        evaluate(pays, object(), 1, seed=0)
     with pytest.raises(UserError, match="episodes=0 given"):
         evaluate(pays, Scripted(1), 0, seed=0)
 

@@ -5,6 +5,9 @@ of their own, so that a learner works meanwhile; `recv` waits for the result. Au
 NEXT_STEP: the step that ends an episode returns its last observation, and the next step ignores its
 action, resets, and returns the new episode's first observation with reward 0. That step is no
 transition; `Step.first` marks it.
+
+A user's vector environment may reset within the step that ends an episode instead (Gymnasium's SAME_STEP). `Step.first`
+and `Step.done` are then set both, and the step is a transition.
 """
 
 from dataclasses import dataclass
@@ -23,16 +26,21 @@ class Step:
     terminated: NDArray[np.bool_]
     truncated: NDArray[np.bool_]
     first: NDArray[np.bool_]
-    """Whether this step was a reset: `obs` starts an episode, and the action was ignored."""
+    """Whether `obs` starts an episode."""
     info: dict[str, NDArray[Any]]
 
     @property
     def done(self) -> NDArray[np.bool_]:
         return self.terminated | self.truncated
 
+    @property
+    def moved(self) -> NDArray[np.bool_]:
+        """Whether the action was taken; if not, the step only reset."""
+        return ~self.first | self.done
+
 
 class VectorEnv(Protocol):
-    """N environments stepped together, with NEXT_STEP autoreset."""
+    """N environments stepped together; those that `make_vector` makes have NEXT_STEP autoreset."""
 
     num_envs: int
     observation_shape: tuple[int, ...]

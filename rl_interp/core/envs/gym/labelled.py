@@ -1,5 +1,6 @@
 """A Gymnasium environment to look inside: with the user's labels, if he has some, and its own screen."""
 
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,16 @@ class GymLabelled(LabelledGame):
             odd = sorted(found.keys() ^ self.concepts.keys())[0]
             raise UserError(f"the label {odd!r} of {self.config.id} is there in some states only; give all in each.")
         return {name: float(value) for name, value in found.items()}
+
+    def replay(
+        self, seed: int, actions: Sequence[int] | NDArray[np.integer], steps: Collection[int]
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        if not self.config.spaces.seeded:
+            raise UserError(
+                f"episodes of {self.config.id} do not follow from their seeds and actions, so recorded ones can't be "
+                "played again; let it draw all that is random from self.np_random, and keep nothing between them."
+            )
+        return super().replay(seed, actions, steps)
 
     def cells(self) -> Cells:
         return {}

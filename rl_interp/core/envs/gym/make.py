@@ -3,13 +3,14 @@
 import ast
 import difflib
 import importlib
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium
 from gymnasium.envs.registration import load_env_creator
 
-from rl_interp.core.code import call_code, import_code
+from rl_interp.core.code import call_code, import_code, load_code
 from rl_interp.core.envs.gym.config import GymConfig
 from rl_interp.core.errors import UserError
 
@@ -82,7 +83,15 @@ def _named(config: GymConfig, kwargs: Mapping[str, Any]) -> gymnasium.Env:
     if code.reference != config.id:
         import_code(code)
         return _registered(config.id.rpartition(":")[2], kwargs)
-    return _environment(call_code(code, **kwargs), config.id)
+    mode = {"render_mode": "rgb_array"} if _takes_mode(load_code(code)) else {}
+    return _environment(call_code(code, **{**mode, **kwargs}), config.id)
+
+
+def _takes_mode(function: Callable[..., Any]) -> bool:
+    try:
+        return "render_mode" in inspect.signature(function).parameters
+    except ValueError:  # what is not written in Python may not say what it takes
+        return False
 
 
 def _environment(made: object, by: str) -> gymnasium.Env:

@@ -23,8 +23,8 @@ Convert = Callable[[Any], Any]
 """An action as agents give it to one as the environment takes it."""
 
 
-def spaces_of(env: gymnasium.Env, name: str, symbols: tuple[int, ...]) -> Spaces:
-    """What an environment shows and takes.
+def spaces_of(env: gymnasium.Env | gymnasium.vector.VectorEnv, name: str, symbols: tuple[int, ...] = ()) -> Spaces:
+    """What an environment shows and takes, or each of several.
 
     Args:
         name: for messages.
@@ -33,7 +33,7 @@ def spaces_of(env: gymnasium.Env, name: str, symbols: tuple[int, ...]) -> Spaces
     Raises:
         UserError: the suite has no form for one of its spaces.
     """
-    space = env.observation_space
+    space, action_space = single_spaces(env)
     _require_readable(space, name)
     if _is_image(space):
         shape, parts = _image_shape(space.shape or ()), ()
@@ -45,7 +45,7 @@ def spaces_of(env: gymnasium.Env, name: str, symbols: tuple[int, ...]) -> Spaces
             f"symbols={symbols} given, and {name} shows {space}; they are the numbers of categories of each channel of "
             "bytes."
         )
-    kind, actions = _actions(env, name)
+    kind, actions = _actions(env, action_space, name)
     return Spaces(
         observation="vector" if not _is_image(space) else "symbols" if symbols else "pixels",
         shape=shape,
@@ -55,6 +55,13 @@ def spaces_of(env: gymnasium.Env, name: str, symbols: tuple[int, ...]) -> Spaces
         fps=max(1, int(env.metadata.get("render_fps") or Spaces.fps)),
         max_steps=env.spec.max_episode_steps if env.spec else None,
     )
+
+
+def single_spaces(env: gymnasium.Env | gymnasium.vector.VectorEnv) -> tuple[spaces.Space, spaces.Space]:
+    """Of observations and actions of an environment, or of each of several."""
+    if isinstance(env, gymnasium.Env):
+        return env.observation_space, env.action_space
+    return env.single_observation_space, env.single_action_space
 
 
 def writer(space: spaces.Space, name: str) -> Write:
@@ -71,13 +78,13 @@ def writer(space: spaces.Space, name: str) -> Write:
 
 
 def converter(space: spaces.Space) -> Convert:
-    """What makes actions of a space of those that agents give."""
+    """What makes actions of a space of those that agents give: of one, or, along a first axis, of several."""
     if isinstance(space, spaces.Discrete):
         start = int(space.start)
         return (lambda action: action + start) if start else (lambda action: action)
     if isinstance(space, spaces.Box):
-        low, high = space.low, space.high
-        return lambda action: np.clip(np.reshape(action, low.shape), low, high).astype(low.dtype)
+        low, high, shape = space.low, space.high, space.shape
+        return lambda action: np.clip(action.reshape(*action.shape[:-1], *shape), low, high).astype(low.dtype)
     choices = list(product(*(range(start, start + n) for n, start in _choices(space))))
     table = np.array(choices, space.dtype).reshape(-1, *(space.shape or ()))
     return lambda action: table[action].copy()
@@ -189,7 +196,7 @@ def _unread(space: spaces.Space, name: str = "") -> str:
     return f"a {type(space).__name__}" + (f" as {name!r}" if name else "")
 
 
-def _named(env: gymnasium.Env, parts: list[Part], space: spaces.Space) -> list[Part]:
+def _named(env: Any, parts: list[Part], space: spaces.Space) -> list[Part]:
     """Parts with the names that are known: of a vector's numbers, or of the members of a tuple."""
     if isinstance(space, spaces.Tuple) and len(space.spaces) == len(parts):
         names = observation_names(env, len(parts)) or [part.name for part in parts]
@@ -204,9 +211,8 @@ def _renamed(part: Part, name: str) -> Part:
     return Part(name, part.shape, part.one_hot, part.start, part.names)
 
 
-def _actions(env: gymnasium.Env, name: str) -> tuple[Any, tuple[str, ...]]:
+def _actions(env: Any, space: spaces.Space, name: str) -> tuple[Any, tuple[str, ...]]:
     """Kind and names."""
-    space = env.action_space
     if isinstance(space, spaces.Box):
         count = int(np.prod(space.shape))
         return "continuous", action_names(env, count) or tuple(f"action[{i}]" for i in range(count))
