@@ -615,7 +615,7 @@ def says_a_number(info, obs):
         ("bad.py:raises", {}, r"bad.py:raises raised an error: RuntimeError: no luck \(line 8\)"),
         ("bad.py:gives_none", {}, "bad.py:gives_none gave NoneType, where a gymnasium.Env is wanted"),
         ("bad.py:nothing", {}, "unknown function of bad.py 'nothing'"),
-        ("bed.py:make", {}, "unknown file 'bed.py'"),
+        ("bed.py:make", {}, r"there is no file bed.py .*did you mean bad.py"),
         ("bad.py:Texts", {}, r"shows a Text as 'said', .*FilterObservation\(filter_keys=\['place'\]\)"),
         ("bad.py:Changes", {}, r"has observations \('vector', 2\), where \('vector', 1\) was recorded"),
         ("bad.py:Lies", {}, r"showed an array of shape \(3,\), which is not of its Box"),
