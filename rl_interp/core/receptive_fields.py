@@ -25,6 +25,8 @@ class ReceptiveFields:
     """(H, W) of the layer."""
     start: tuple[float, float]
     stride: tuple[float, float]
+    size: tuple[int, int]
+    """(H, W) of the field of one position, in pixels."""
 
     def pixels(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """`[H]` and `[W]`: rows and columns of the observation."""
@@ -81,26 +83,27 @@ def receptive_fields(agent: Agent, at: str, obs: Tensor) -> ReceptiveFields:
             handle.remove()
     found = [_follow(before, axis, obs.shape[2 + axis]) for axis in (0, 1)]
     shape = (cache[at].shape[-2], cache[at].shape[-1])
-    if shape != tuple(size for size, _, _ in found):
+    if shape != tuple(count for count, _, _, _ in found):
         raise UserError(
-            f"{at!r} has {shape} positions, and its convolutions and pools make {tuple(s for s, _, _ in found)}: "
+            f"{at!r} has {shape} positions, and its convolutions and pools make {tuple(s for s, _, _, _ in found)}: "
             "what its positions look at can't be told where layers are functions, not modules."
         )
-    (_, start_y, stride_y), (_, start_x, stride_x) = found
-    return ReceptiveFields(shape, (start_y, start_x), (stride_y, stride_x))
+    (_, start_y, stride_y, height), (_, start_x, stride_x, width) = found
+    return ReceptiveFields(shape, (start_y, start_x), (stride_y, stride_x), (height, width))
 
 
-def _follow(modules: list[Any], axis: int, size: int) -> tuple[int, float, float]:
-    """Size, first centre and stride along one axis after some convolutions and pools."""
-    start, stride = 0.0, 1.0
+def _follow(modules: list[Any], axis: int, size: int) -> tuple[int, float, float, int]:
+    """Size, first centre, stride and width of a field along one axis after some convolutions and pools."""
+    start, stride, field = 0.0, 1.0, 1
     for module in modules:
         kernel, step, padding, dilation = (
             _along(getattr(module, name, 1), axis) for name in ("kernel_size", "stride", "padding", "dilation")
         )
         size = (size + 2 * padding - dilation * (kernel - 1) - 1) // step + 1
         start += (dilation * (kernel - 1) / 2 - padding) * stride
+        field += dilation * (kernel - 1) * int(stride)
         stride *= step
-    return size, start, stride
+    return size, start, stride, field
 
 
 def _along(value: int | tuple[int, int], axis: int) -> int:

@@ -1,24 +1,27 @@
 """Pages in a real browser: they show what they are given, work, and run nothing that came with a run."""
 
+import base64
 import copy
 import json
 import os
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from rl_interp.analysis.sae.report import build
 from rl_interp.analysis.sae.runs import load_autoencoder
 from rl_interp.app.pages import write_page
 from rl_interp.core.stats import TOO_FEW
+from rl_interp.sae import Features
 
 HOSTILE = (
     """</script><img src=x onerror="executed=1"></script><script>executed=2</script>--><svg onload='executed=3'>"""
     """&lt;b&gt;"><iframe srcdoc="<script>parent.executed=4</script>"></iframe>{{ 6*7 }}{% raw %}${executed=5}"""
     "\u2028\u2029<!--<script>"  # a comment without an end, in which a script element swallows what follows
 )
-PICTURES = {"screens", "clips", "boxes", "image"}
+PICTURES = {"screens", "clips", "boxes", "image", "where"}
 """Keys of the data under which there are pictures, which a run can't name."""
 
 
@@ -222,3 +225,42 @@ def test_a_comparison_can_be_ordered_searched_and_clicked(comparison, opened, tm
     page.fill("#search", str(f))
     page.click("#list tr.row >> nth=0")
     assert page.locator("#detail h3").all_inner_texts() == [f"first: feature {f}", f"second: feature {g}"]
+
+
+@pytest.mark.full
+def test_a_report_of_a_convolution_shows_where_features_fire_and_does_without_concepts(run, place, opened, tmp_path):
+    for command in (
+        "collect tiny --hook conv3.post --samples 600",
+        "sae fit tiny --hook conv3.post --latents 32 --k 4 --epochs 1 --name conv",
+    ):
+        status, _, error = run(command)
+        assert status == 0, error
+    fitted = load_autoencoder("conv")
+    data = build(fitted, top=2, clips=2, maps=1)
+    assert data["concepts"] == []
+    assert "no ground truth for conv3.post" in data["why_no_concepts"]
+    assert (data["positions"], len(data["boxes"])) == (49, 49)
+    assert data["boxes"]["24"] == pytest.approx([72, 94.5, 88, 115.5], abs=11), "the middle of the screen"
+    assert data["reach"] == pytest.approx([36 / 84 * 160, 36 / 84 * 210], abs=0.1)
+    features, living = Features(fitted.encoding), [i for i, f in enumerate(data["features"]) if f["density"]]
+    assert living
+    for i in living:
+        feature, rows = data["features"][i], fitted.rows[features.rows(i)]
+        shares = np.frombuffer(base64.b64decode(feature["where"]["shares"]), np.uint8)
+        assert shares.argmax() in np.flatnonzero(np.bincount(rows % 49, minlength=49) == np.bincount(rows % 49).max())
+        for moment in feature["top"]:
+            at = rows[rows // 49 == moment["frame"] // 49] % 49
+            assert [position for position, _ in moment["mask"]] == at.tolist()
+            assert max(share for _, share in moment["mask"]) == 1
+    page = opened(write_page("report", data, tmp_path / "report.html"))
+    assert "no ground truth" in page.inner_text("main")
+    assert "AUROC" not in page.inner_text("#list")
+    brightest = max(living, key=lambda i: data["features"][i]["where"]["most"])
+    page.evaluate(f"show({brightest})")
+    page.wait_for_function(
+        """() => {
+            const node = document.querySelector("#detail canvas[aria-label='where it fires']");
+            const {data} = node.getContext("2d").getImageData(0, 0, node.width, node.height);
+            return data.some((value, i) => i % 4 === 0 && value > data[i + 2] + 120);
+        }"""
+    )

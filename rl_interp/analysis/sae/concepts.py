@@ -42,8 +42,7 @@ def labelled(fitted: LoadedSAE, progress: Progress = SILENT) -> Labelled | None:
         found = _cells(fitted, progress)
     elif outdated := labels_outdated(fitted):
         progress.warn(outdated)
-        none = [np.zeros((len(side), 0), bool) for side in (fitted.train_rows, fitted.held_out_rows)]
-        return Labelled([], fitted.train_rows, none[0], fitted.held_out_rows, none[1], [])
+        return unlabelled(fitted)
     else:
         found = _states(fitted)
     if found is None:
@@ -58,6 +57,12 @@ def labelled(fitted: LoadedSAE, progress: Progress = SILENT) -> Labelled | None:
         list(itertools.compress(found.names, told)), found.train, found.train_labels[:, told], found.held_out,
         found.held_out_labels[:, told], list(itertools.compress(found.meanings, told)),
     )  # fmt: skip
+
+
+def unlabelled(fitted: LoadedSAE) -> Labelled:
+    """All rows, without a concept."""
+    none = [np.zeros((len(side), 0), bool) for side in (fitted.train_rows, fitted.held_out_rows)]
+    return Labelled([], fitted.train_rows, none[0], fitted.held_out_rows, none[1], [])
 
 
 def of_states(fitted: LoadedSAE) -> dict[str, str]:

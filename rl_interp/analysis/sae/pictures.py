@@ -21,11 +21,13 @@ from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.agent import State, evaluating
 from rl_interp.core.envs import EnvConfig, make_labelled
 from rl_interp.core.envs.workers import WorkerError
+from rl_interp.core.hooks import hook_point
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.receptive_fields import receptive_fields
 from rl_interp.core.replay import Recording, recordings, revisit
+from rl_interp.sae import Features
 from rl_interp.saliency import Feature, randomisation_check, saliency_map
-from rl_interp.saliency.render import overlay
+from rl_interp.saliency.overlay import overlay
 
 CLIP = 8
 """Steps before and after a feature's strongest moment that its clip shows."""
@@ -33,6 +35,10 @@ SHEET = 40
 """Screens in a sheet, at most: few enough to be decoded while nobody waits."""
 HEIGHT = 420
 """Pixels of a saliency picture, at least."""
+_INPUTS = 12
+"""Inputs of a vector that are shown, at most."""
+_MOMENTS = 300
+"""Samples, about, that say what inputs are at other moments."""
 _WORTH = 5_000
 """Steps to be played again that pay for a process: it takes seconds to begin."""
 _TALLEST = 16_383
@@ -128,20 +134,58 @@ def clip(episodes: NDArray[np.integer], sample: int) -> NDArray[np.int64]:
     return near[episodes[near] == episodes[sample]]
 
 
-def boxes(fitted: LoadedSAE, rows: NDArray[np.integer], screen: tuple[int, int]) -> dict[str, list[float]]:
-    """What rows of a layer with positions are about: position to left, top, right and bottom, in pixels of a screen
-    `(H, W)`. Empty for a layer whose rows are about all of it."""
+def boxes(fitted: LoadedSAE, screen: tuple[int, int]) -> dict[str, Any]:
+    """Where the positions of a layer lie on a screen `(H, W)`: `boxes`, position to left, top, right and bottom of what
+    it is about, and `reach`, width and height of all that it sees, in pixels of the screen; `sees`, the same in words.
+    Empty for a layer whose rows are about all of the screen."""
     shape, count = fitted.agent.env.observation_shape, fitted.store.positions
-    if count == 1:
-        return {}
-    place = receptive_fields(fitted.agent.agent, fitted.hook, torch.zeros(1, *shape, dtype=torch.uint8))
-    centres, half, scale = place.pixels(), np.array(place.stride) / 2, np.array(screen) / shape[1:]
+    if count == 1 or hook_point(fitted.agent.agent, fitted.hook).kind != "spatial":
+        return {"boxes": {}, "reach": None, "sees": None}
+    blank = torch.zeros(1, *shape, dtype=torch.uint8, device=fitted.agent.agent.device)
+    place, observed = receptive_fields(fitted.agent.agent, fitted.hook, blank), fitted.agent.env.observed(*screen)
+    centres, half = place.pixels(), np.array(place.stride) / 2
     found = {}
-    for position in np.unique(rows % count).tolist():
+    for position in range(count):
         at = np.array([c[i] + 0.5 for c, i in zip(centres, divmod(position, place.shape[1]), strict=True)])
-        (top, left), (bottom, right) = ((at + way * half) * scale for way in (-1, 1))
-        found[str(position)] = [round(float(edge), 2) for edge in (left, top, right, bottom)]
-    return found
+        (top, left), (bottom, right) = ((at + way * half) / shape[1:] for way in (-1, 1))
+        found[str(position)] = [round(edge, 2) for edge in observed.box(top, left, bottom, right)]
+    height, width = (min(n, whole) for n, whole in zip(place.size, shape[1:], strict=True))
+    left, top, right, bottom = observed.box(0, 0, height / shape[1], width / shape[2])
+    return {
+        "boxes": found,
+        "reach": [round(right - left, 2), round(bottom - top, 2)],
+        "sees": f"{width} × {height} of the observation's {shape[2]} × {shape[1]} pixels",
+    }
+
+
+class Positions:
+    """Where in a layer with positions features fire; None of each for a layer without."""
+
+    def __init__(self, fitted: LoadedSAE, features: Features):
+        self._count, self._encoded, self._features = fitted.store.positions, fitted.rows, features
+
+    def rates(self, feature: int) -> dict[str, Any] | None:
+        """How often a feature fires at each position: `most`, the largest share of the samples, and `shares`, a byte a
+        position in base64, 255 being that."""
+        if self._count == 1:
+            return None
+        at = np.bincount(self._encoded[self._features.rows(feature)] % self._count, minlength=self._count)
+        shares = np.round(255 * at / max(1, at.max())).astype(np.uint8)
+        samples = len(self._encoded) / self._count
+        return {"most": round(float(at.max() / samples), 4), "shares": base64.b64encode(shares.tobytes()).decode()}
+
+    def mask(self, feature: int, row: int) -> list[list[float]] | None:
+        """Where a feature fires at the moment of a row: positions, and its value there over its largest."""
+        if self._count == 1:
+            return None
+        of_feature = self._encoded[self._features.rows(feature)]
+        sample = row // self._count
+        first, last = np.searchsorted(of_feature, [sample * self._count, (sample + 1) * self._count])
+        values = self._features.values(feature)[first:last]
+        shares = values / values.max(initial=1e-12)
+        return [
+            [int(at % self._count), round(float(x), 2)] for at, x in zip(of_feature[first:last], shares, strict=True)
+        ]
 
 
 def feature_saliency(
@@ -151,14 +195,13 @@ def feature_saliency(
     progress: Progress = SILENT,
 ) -> dict[str, dict[str, Any]]:
     """Of each feature at a row of the store, its perturbation saliency: `image`, a WebP in base64 of the screen with
-    the map over it, and `control`, the rank correlation with the map of a network of shuffled weights (None where a map
-    is all zero). `looks` has the rows' samples.
-
-    Empty where observations are no images.
+    the map over it, or `inputs`, those of a vector that matter most with how much, and `control`, the rank correlation
+    with the map of a network of shuffled weights (None where a map is all zero). `looks` has the rows' samples.
     """
     found: dict[str, dict[str, Any]] = {}
-    if not moments or len(fitted.agent.env.observation_shape) != 3:
+    if not moments:
         return found
+    data = _data(fitted) if fitted.agent.env.observation_kind == "vector" else None
     by_sample: dict[int, list[int]] = {}
     for feature, row in moments.items():
         by_sample.setdefault(row // fitted.store.positions, []).append(feature)
@@ -167,18 +210,32 @@ def feature_saliency(
         for sample, obs, state in moments_at(fitted, {sample: looks[sample].obs for sample in sorted(by_sample)}):
             for feature in by_sample[sample]:
                 target = Feature(fitted.hook, fitted.sae.encode, feature)
-                maps = saliency_map(agent, obs, target, state=state)
-                [control] = randomisation_check(agent, obs, target, "perturbation", state, maps=maps)
-                screen = looks[sample].screen
-                times = -(-HEIGHT // screen.shape[0])
-                size = screen.shape[0] * times, screen.shape[1] * times
-                image = overlay(screen, maps[0], float(np.abs(maps).max()), size)
+                maps = saliency_map(agent, obs, target, state=state, data=data)
+                [control] = randomisation_check(agent, obs, target, "perturbation", state, maps=maps, data=data)
                 found[str(feature)] = {
-                    "image": _webp(image, quality=80),
+                    **_drawn(fitted.agent.env, looks[sample].screen, maps[0]),
                     "control": round(float(control), 3) if np.isfinite(control) else None,
                 }
                 update(len(found))
     return found
+
+
+def _drawn(env: EnvConfig, screen: NDArray[np.uint8], saliency: NDArray[np.float32]) -> dict[str, Any]:
+    if saliency.ndim == 1:
+        names = env.input_names or [f"input {i}" for i in range(len(saliency))]
+        most = np.sort(np.argsort(-np.abs(saliency), kind="stable")[:_INPUTS]).tolist()
+        return {"inputs": [[names[i], float(f"{saliency[i]:.4g}")] for i in most]}
+    times = -(-HEIGHT // screen.shape[0])
+    size = screen.shape[0] * times, screen.shape[1] * times
+    observed = env.observed(*screen.shape[:2])
+    return {"image": _webp(overlay(screen, saliency, float(np.abs(saliency).max()), size, observed), quality=80)}
+
+
+def _data(fitted: LoadedSAE) -> torch.Tensor:
+    """What a vector's entries are at other moments: `[N, D]`, of evenly spread samples."""
+    samples = np.arange(fitted.store.samples)[:: max(1, fitted.store.samples // _MOMENTS)]
+    seen = [state.obs for state in revisit(fitted.agent.env, fitted.store, samples)]
+    return torch.from_numpy(np.stack(seen)).to(fitted.agent.agent.device)
 
 
 @torch.no_grad()

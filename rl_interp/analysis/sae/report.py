@@ -8,12 +8,11 @@ import torch
 from numpy.typing import NDArray
 
 import rl_interp.sae as sae_package
-from rl_interp.analysis.sae.concepts import Labelled, labelled
+from rl_interp.analysis.sae.concepts import Labelled, labelled, labels_outdated, unlabelled
 from rl_interp.analysis.sae.evaluation import RECOVERED, metrics_json
-from rl_interp.analysis.sae.pictures import boxes, clip, feature_saliency, screens
+from rl_interp.analysis.sae.pictures import Positions, boxes, clip, feature_saliency, screens
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.sae.states import states_of
-from rl_interp.core.errors import UserError
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.stats import TOO_FEW, bootstrap, iqm, plain
@@ -36,16 +35,8 @@ def build(
         clips: number of features, those whose clamping changes most actions, for which what happened around the
             strongest moment is shown too.
         maps: number of these for which what they look at there is shown.
-
-    Raises:
-        UserError: nothing is known of the rows.
     """
-    store, known = fitted.store, labelled(fitted, progress)
-    if known is None:
-        raise UserError(
-            f"nothing is known of what {store.path} holds, which the report needs: {fitted.agent.env.id} has no ground "
-            f"truth for {fitted.hook!r}, or too few states were collected."
-        )
+    store, known = fitted.store, labelled(fitted, progress) or unlabelled(fitted)
     rows, episode = fitted.rows, store.column("episode")
     everywhere = Features(fitted.encoding)
     in_train, in_held_out = (Features(fitted.encoded(side)) for side in (known.train, known.held_out))
@@ -77,6 +68,7 @@ def build(
         "metrics": metrics_json(fitted),
         "evaluation": _evaluation(fitted, progress),
         "concepts": _concepts(fitted, known, detectors),
+        "why_no_concepts": None if known.names else _why_none(fitted),
         "features": features,
         "screens": {
             "height": pictures.height,
@@ -84,7 +76,7 @@ def build(
             "places": {str(sample): place for sample, place in pictures.places.items()},
             "sheets": pictures.sheets,
         },
-        "boxes": boxes(fitted, shown, (pictures.height, pictures.width)),
+        **boxes(fitted, (pictures.height, pictures.width)),
         "clips": {str(row): samples.tolist() for row, samples in films.items()},
         "saliency": feature_saliency(fitted, mapped, pictures.kept, progress),
     }
@@ -147,6 +139,15 @@ def _concepts(fitted: LoadedSAE, known: Labelled, detectors: NDArray[np.float64]
     ]
 
 
+def _why_none(fitted: LoadedSAE) -> str:
+    """Why a report has no concepts."""
+    if fitted.store.positions == 1 and (outdated := labels_outdated(fitted)):
+        return outdated
+    return (
+        f"{fitted.agent.env.id} has no ground truth for {fitted.hook}, or too few states were collected to tell it by."
+    )
+
+
 def _features(
     fitted: LoadedSAE,
     features: Features,
@@ -167,7 +168,7 @@ def _features(
                 effects = sae_package.integrated_effects(sae, on.x, on.head).numpy()
     counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step", "action")}
     alike, places = sae_package.neighbours(features), _map(sae, features)
-    described = []
+    described, where = [], Positions(fitted, features)
     for f in range(features.d_sae):
         values, rows = features.values(f), encoded[features.rows(f)]
         strength = dict(zip(rows.tolist(), values.tolist(), strict=True))
@@ -181,8 +182,9 @@ def _features(
                 "clamp": _clamp(levels[f], clamps[f]) if clamps and counts[f] else None,
                 "alike": [[near.feature, round(near.similarity, 3), round(near.together, 3)] for near in alike[f]],
                 "place": places[f],
+                "where": where.rates(f),
                 "top": [
-                    {"frame": int(r), "activation": _short(strength[int(r)])}
+                    {"frame": int(r), "activation": _short(strength[int(r)]), "mask": where.mask(f, int(r))}
                     | {k: int(c[r // store.positions]) for k, c in columns.items()}
                     for r in tops[f]
                 ],

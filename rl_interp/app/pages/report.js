@@ -22,10 +22,11 @@ else $("map").append(note("Too few living features for a map."));
 $("map").onclick = e => { const at = e.target.closest("circle[data-f]"); if (at) { show(+at.dataset.f); $("browser").scrollIntoView({behavior: "smooth"}); } };
 
 const best = f => f.best ? f.best.concept : "–";
+const ofConcepts = [["best concept", f => f.best ? f.best.concept : "", best], ["AUROC", f => f.best ? f.best.auroc : 0, f => f.best ? num(f.best.auroc, 2) : "–"]];
 const columns = [["#", f => f.i, f => f.i], ["density", f => f.density, f => pct(f.density, 2)], ["max", f => f.max, f => num(f.max, 2)],
-  ["best concept", f => f.best ? f.best.concept : "", best], ["AUROC", f => f.best ? f.best.auroc : 0, f => f.best ? num(f.best.auroc, 2) : "–"],
-  ["clamp", f => f.clamp ? f.clamp.changed : 0, f => f.clamp ? pct(f.clamp.changed, 0) : "–"]], words = 3;
-let sort = 4, down = true, chosen = null;
+  ...(D.concepts.length ? ofConcepts : []), ["clamp", f => f.clamp ? f.clamp.changed : 0, f => f.clamp ? pct(f.clamp.changed, 0) : "–"]];
+const words = D.concepts.length ? 3 : -1;
+let sort = D.concepts.length ? 4 : 3, down = true, chosen = null;
 function list() {
   const text = $("search").value.trim().toLowerCase(), kind = $("kind").value;
   const shown = F.filter(f => (kind === "all" || kindOf(f) === kind || (kind === "live" && f.density > 0)) &&
@@ -59,15 +60,19 @@ function described(f) {
   const looks = D.saliency[f.i];
   return [note(`fires in ${pct(f.density, 3)} of the samples, at most ${num(f.max, 2)}`),
     ...(D.clips[f.top[0].frame] ? titled("Around its strongest moment (loop)", framed(D, clip(D, f.top[0].frame))) : []),
-    ...(looks ? titled("What it looks at there", el("div", {class: "frames large"}, webp("saliency of the feature", looks.image)),
-      note(`Red: blurring it lowers the feature; blue: raises it. Rank correlation with the map of a network of shuffled weights: ${looks.control === null ? "none: there the feature stays at 0" : num(looks.control, 2)}.`)) : []),
-    ...titled(`Strongest moments, each from a different episode${D.positions > 1 ? "; the frame is around what the position is about" : ""}`, frames(f, D)),
+    ...(looks ? titled("What it looks at there", looks.inputs
+        ? signed(looks.inputs.map(([, v]) => v), looks.inputs.map(([name]) => name), v => num(v, 3))
+        : el("div", {class: "frames large"}, webp("saliency of the feature", looks.image)),
+      note(`${looks.inputs ? "By how much the feature falls where an input is set to its mean (of at most 12 inputs)." : "Red: blurring it lowers the feature; blue: raises it."} Rank correlation with the map of a network of shuffled weights: ${looks.control === null ? "none: there the feature stays at 0" : num(looks.control, 2)}.`)) : []),
+    ...titled(`Strongest moments, each from a different episode${D.reach ? "; light: where it fires; framed: what the strongest position is about, and all that it sees" : ""}`, frames(f, D)),
+    ...(f.where && D.reach ? titled(`Where it fires: at the brightest position in ${pct(f.where.most)} of the samples; a position sees ${D.sees}`,
+      framed(D, whereItFires(f, D))) : []),
     el("div", {class: "columns"}, el("div", {}, fires(f)), el("div", {}, does(f)))];
 }
 const fires = f => [...titled("Activations where it fires", bars(f.histogram, ["0", num(f.max, 2)], {width: 260, height: 80, title: "activation histogram"})),
-  ...titled("Best concepts, on held-out episodes", conceptTable(f, D)),
-  ...(f.alike.length ? titled("Features that fire with it", table(["feature", "cosine", "of its samples", "best concept"],
-    f.alike.map(([j, c, s]) => [el("a", {href: "#", "data-f": j}, j), num(c, 2), pct(s, 0), best(F[j])]), 3)) : [])];
+  ...(D.concepts.length ? titled("Best concepts, on held-out episodes", conceptTable(f, D)) : []),
+  ...(f.alike.length ? titled("Features that fire with it", table(["feature", "cosine", "of its samples", ...(D.concepts.length ? ["best concept"] : [])],
+    f.alike.map(([j, c, s]) => [el("a", {href: "#", "data-f": j}, j), num(c, 2), pct(s, 0), ...(D.concepts.length ? [best(F[j])] : [])]), 3)) : [])];
 const does = f => [...(f.effects ? titled(`What it adds to each action's ${D.preferences} ${D.linear_head ? `at ${num(f.clamp.level, 2)}, its 99th percentile` : "where it fires, on average"}`,
     signed(f.effects, D.actions, v => num(v, 3))) : []),
   ...(f.clamp ? titled([`Clamped to ${num(f.clamp.level, 2)}${D.positions > 1 ? " at every position" : ""}: the action changes in ${pct(f.clamp.changed)} of held-out states`, el("br", {}),
