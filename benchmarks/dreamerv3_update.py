@@ -95,7 +95,7 @@ def product_rate() -> float:
 
 def measure() -> Result:
     """DreamerV3's update, size small, float32."""
-    decisions = BATCH * LENGTH
+    steps = BATCH * LENGTH
     ours, operations = seconds("small", "fp32")
     details = {"seconds an update": f"{ours:.2f}", "operations": f"{operations:.3g}"}
     if bf16_pays(pick_device()):
@@ -112,10 +112,10 @@ def measure() -> Result:
         if done.returncode:
             raise RuntimeError(done.stderr[-2000:])
         published = float(done.stdout.split()[-1])
-        peers["dreamerv3 1.5.0 (JAX)"] = decisions / published
+        peers["dreamerv3 1.5.0 (JAX)"] = steps / published
         details["seconds an update, published"] = f"{published:.2f}"
-    limit = decisions * product_rate() / operations
-    return Result("dreamerv3_update", "decisions/s", decisions / ours, peers, limit, details)
+    limit = steps * product_rate() / operations
+    return Result("dreamerv3_update", "steps/s", steps / ours, peers, limit, details)
 
 
 if __name__ == "__main__":

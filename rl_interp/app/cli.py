@@ -2,7 +2,7 @@
 
 A command is a function in `app/commands/`; `COMMANDS` below says which words call it. Only the module of the command
 that is asked for is imported: lists of commands are made from the docstrings in the sources. It returns a JSON-ready
-dict, of which a person sees the figures and `--json` prints the whole.
+dict, of which a person sees the figures, and what to do next, and `--json` prints the whole.
 """
 
 import ast
@@ -20,13 +20,15 @@ from functools import cache, partial, wraps
 from inspect import getdoc, signature
 from pathlib import Path
 from types import FrameType
-from typing import Any, get_args, get_type_hints
+from typing import Any, TextIO, get_args, get_type_hints
 
 import tyro
 from rich.text import Text
 
 from rl_interp.app.commands.flags import REGISTRY, Must
-from rl_interp.app.progress import console, printable, say
+from rl_interp.app.glossary import explained
+from rl_interp.app.next import next_command
+from rl_interp.app.progress import console, printable, say, show_log
 from rl_interp.core.code import trust
 from rl_interp.core.errors import UserError, require_numbers, unknown
 from rl_interp.core.interrupt import Interrupted
@@ -77,6 +79,11 @@ COMMANDS: dict[str, Table] = {
 }
 """Every command, under the headings of `rl-interp --help`: its words, and `module:function` in `app/commands/`."""
 
+_CONFIG = {
+    "--config.kind": "--config.variant",
+    "--config.revive": "--config.resample",
+    "--config.no-revive": "--config.no-resample",
+}
 RENAMED: dict[str, dict[str, str]] = {
     "train": {"--run": "--name"},
     "import": {"--run": "--name"},
@@ -87,19 +94,8 @@ RENAMED: dict[str, dict[str, str]] = {
         "--revive": "--resample",
         "--no-revive": "--no-resample",
     },
-    "sae sweep": {
-        "--as": "--name",
-        "--kinds": "--variants",
-        "--config.kind": "--config.variant",
-        "--config.revive": "--config.resample",
-        "--config.no-revive": "--config.no-resample",
-    },
-    "demo": {
-        "--decisions": "--steps",
-        "--config.kind": "--config.variant",
-        "--config.revive": "--config.resample",
-        "--config.no-revive": "--config.no-resample",
-    },
+    "sae sweep": {"--as": "--name", "--kinds": "--variants", **_CONFIG},
+    "demo": {"--decisions": "--steps", **_CONFIG},
     "saliency": {"--decisions": "--steps"},
 }
 """Flags by their names of earlier versions, for commands that begin so; taken for this version, with a notice."""
@@ -118,6 +114,8 @@ class Output:
     """Show the traceback of an error."""
     trust: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Run the code of the file with this sha256, which a run names, now and later."""
+    explain: bool = False
+    """Explain each term of the result in a line."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -130,10 +128,11 @@ def main(argv: list[str] | None = None) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     signal.signal(signal.SIGTERM, _stopped)
+    show_log()
     try:
         for digest in output.trust:
             trust(digest)
-        result = _run(arguments)
+        command, result = _run(arguments)
     except KeyboardInterrupt as error:
         said = str(error) or "stopped; every file written so far is whole."
         console.print(Text(printable(said)), highlight=False, soft_wrap=True)
@@ -147,10 +146,15 @@ def main(argv: list[str] | None = None) -> int:
         print(json.dumps(result, allow_nan=False))
     else:
         _show(result)
+    if output.explain:
+        _explain(result, sys.stderr if output.json else sys.stdout)
+    if not output.json and (following := next_command(command, result)):
+        say("next:", "cyan", following)
     return 0
 
 
-def _run(arguments: list[str]) -> dict[str, Any]:
+def _run(arguments: list[str]) -> tuple[str, dict[str, Any]]:
+    """The command's words and its result."""
     words, place = [], {word: entry for commands in COMMANDS.values() for word, entry in commands.items()}
     while not isinstance(place, str):
         word, *rest = arguments or [""]
@@ -162,7 +166,8 @@ def _run(arguments: list[str]) -> dict[str, Any]:
     command = _checked(load(place))
     if make := getattr(command, "config_from", None):
         command = partial(command, config=make(arguments))
-    return tyro.cli(command, prog=" ".join(("rl-interp", *words)), args=arguments, registry=REGISTRY)
+    result = tyro.cli(command, prog=" ".join(("rl-interp", *words)), args=arguments, registry=REGISTRY)
+    return " ".join(words), result
 
 
 def load(place: str) -> Command:
@@ -217,15 +222,16 @@ def bounds(hint: object) -> Iterator[Must]:
 
 
 def _say_what_there_is(words: list[str], table: Table, word: str) -> None:
-    """Print a list of commands and exit: as help, or as what to choose from."""
-    asked = word in ("-h", "--help")
-    if word and not asked:
+    """Print a list of commands and exit: as help, also where nothing follows, or as what to choose from."""
+    asked = word in ("", "-h", "--help")
+    if not asked:
         say("error:", "red", unknown("command", " ".join((*words, word)), [" ".join((*words, each)) for each in table]))
         raise SystemExit(2)
     headings = {"": table} if words else COMMANDS
     about = _about(table) if words else _DESCRIPTION
     width = max(len(each) for commands in headings.values() for each in commands)
-    lines = [f"usage: {' '.join(('rl-interp', *words))} [-h] [--json] [--debug] COMMAND ...", "", *_wrapped(about)]
+    usage = f"usage: {' '.join(('rl-interp', *words))} [-h] [--json] [--explain] [--debug] COMMAND ..."
+    lines = [usage, "", *_wrapped(about)]
     for heading, commands in headings.items():
         lines += ["", f"{heading or 'Commands'}:"]
         for each, entry in commands.items():
@@ -240,8 +246,9 @@ _DESCRIPTION = (
     "`rl-interp COMMAND --help` lists a command's flags."
 )
 _EVERYWHERE = (
-    "Every command takes --json, to print its result as one JSON object on stdout, --debug, to show the traceback of "
-    "an error, and --trust SHA256, to run the code of a file that a run names, now and later."
+    "Every command takes --json, to print its result as one JSON object on stdout, --explain, to explain each term of "
+    "it, --debug, to show the traceback of an error, and --trust SHA256, to run the code of a file that a run names, "
+    "now and later."
 )
 
 
@@ -285,6 +292,14 @@ def _show(result: dict[str, Any], indent: str = "") -> None:
                 print(f"{indent}  " + ", ".join(f"{_short(n)} {_short(v)}" for n, v in each.items() if _is_short(v)))
         else:
             print(f"{indent}{key}: {_missing(result, name) if value is None else _short(value)}")
+
+
+def _explain(result: dict[str, Any], file: TextIO) -> None:
+    print("\nTerms:", file=file)
+    terms = [(printable(term), line or "not in the glossary") for term, line in explained(result)]
+    width = min(24, max((len(term) for term, _ in terms), default=0))
+    for term, line in terms:
+        print("\n".join(_wrapped(line, f"  {term.ljust(width)}  ", " " * (width + 4))), file=file)
 
 
 def _missing(result: dict[str, Any], key: str) -> str:

@@ -1,5 +1,6 @@
 """Progress bars on stderr, so that stdout stays for results."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -87,3 +88,16 @@ class Terminal(Progress):
 
 
 TERMINAL = Terminal()
+
+
+class _Log(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        TERMINAL.note(record.getMessage())
+
+
+def show_log() -> None:
+    """Print what the suite logs on stderr, from now on."""
+    logger = logging.getLogger("rl_interp")
+    if not any(isinstance(each, _Log) for each in logger.handlers):
+        logger.addHandler(_Log())
+    logger.setLevel(logging.INFO)

@@ -45,11 +45,28 @@ class ShapeError(RunError):
 
 
 def unknown(what: str, given: object, known: Iterable[object]) -> str:
-    """The sentence for a name that is not among `known`, with the nearest one suggested."""
-    names = [str(name) for name in known]
-    near = difflib.get_close_matches(str(given), names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {given!r}; known: {', '.join(names) or 'none'}.{hint}"
+    """The sentence for a name that is not among `known`: the nearest ones first, then those that there are."""
+    names = list(dict.fromkeys(map(str, known)))
+    listed = ", ".join(names[:_LISTED]) or "none"
+    if len(names) > _LISTED:
+        listed += f" and {len(names) - _LISTED} more"
+    near = _nearest(str(given), names)
+    if not near:
+        return f"unknown {what} {given!r}; known: {listed}."
+    return f"unknown {what} {given!r}. Did you mean {' or '.join(map(repr, near))}? Known: {listed}."
+
+
+def _nearest(given: str, names: list[str]) -> list[str]:
+    """At most three: those with the fewest differences, whatever their case, and then those that contain it."""
+    folded = {name.casefold(): name for name in reversed(names)}
+    near = difflib.get_close_matches(given.casefold(), folded, n=3, cutoff=0.8)
+    near += sorted((each for each in folded if given and given.casefold() in each), key=len)
+    near = near or difflib.get_close_matches(given.casefold(), folded, n=1)
+    return [folded[each] for each in dict.fromkeys(near)][:3]
+
+
+_LISTED = 30
+"""Names that are listed, where there are many, such as environments."""
 
 
 def at_least_one(**numbers: int) -> None:

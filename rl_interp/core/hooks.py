@@ -93,9 +93,12 @@ class Cache(Mapping[str, Tensor]):
 
 
 @contextmanager
-def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator[None]:
+def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator[Callable[[], None]]:
     """Place hooks on an agent for the length of a `with` block; several hooks at a point compose in order. Modules
     stay in the mode, training or evaluation, that they are in.
+
+    Yields:
+        A function that raises the `HookError` of a hook that has not fired yet, for blocks that go on for long.
 
     Raises:
         HookError: an unknown name, a point whose value is no tensor or is not there, a hook that changes shape, dtype
@@ -103,6 +106,12 @@ def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator
     """
     modules = dict(agent.named_modules())
     placed: list[_Placed] = []
+
+    def require_fired() -> None:
+        if silent := [each for each in placed if not each.fired]:
+            names = [each.name for each in silent]
+            raise HookError(f"the hooks at {names} never fired: {_why_silent(agent, silent)}.")
+
     try:
         for name, given in hooks.items():
             point = hook_point(agent, name)
@@ -111,16 +120,11 @@ def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator
             chain = (given,) if callable(given) else tuple(given)
             placed.append(_Placed(name, point, chain, modules[point.path]))
         with _calls_counted(agent, placed):
-            yield
-    except BaseException:
+            yield require_fired
+        require_fired()
+    finally:
         for each in placed:
             each.remove()
-        raise
-    silent = [each for each in placed if not each.fired]
-    for each in placed:
-        each.remove()
-    if silent:
-        raise HookError(f"the hooks at {[each.name for each in silent]} never fired: {_why_silent(agent, silent)}.")
 
 
 def run_with_hooks(

@@ -1,7 +1,8 @@
 """What long work says on its way: how far it is, and what does not stop it.
 
 Whatever takes long has a `progress` argument, silent by default. A face of the suite, such as the command line, passes
-its own, so that nothing below knows of a terminal.
+its own, so that nothing below knows of a terminal. What may happen anywhere, which is compiling alone, is logged by
+Python's `logging` instead, below `rl_interp`.
 """
 
 import warnings

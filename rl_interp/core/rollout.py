@@ -127,9 +127,10 @@ def evaluate(
     infos: list[list[dict[str, Any]]] = [[] for _ in range(env.num_envs)]
     total, length = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     obs, first = env.reset(seed), np.ones(env.num_envs, bool)
-    with evaluating(agent), hooked(agent, as_hooks(interventions)):
+    with evaluating(agent), hooked(agent, as_hooks(interventions)) as require_fired:
         while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
             env.send(actor.act(obs, first, epsilon))
+            require_fired()  # at the first step, and not after all episodes
             step = env.recv()
             total += step.reward
             length += step.moved

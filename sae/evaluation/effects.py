@@ -73,14 +73,19 @@ class ClampEffect:
 
 @torch.no_grad()
 def clamp_effects(
-    sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], values: Tensor, seed: int = 0
+    sae: SAE,
+    x: Tensor,
+    head: Callable[[Tensor], Tensor],
+    values: Tensor,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda features: None,
 ) -> list[ClampEffect]:
     """Clamp each feature to `values [F]` on the states whose activations are `x [N, D]`, or, at all of a layer's P
     positions, `[N, P, D]`.
 
     `head` maps activations like `x` to preferences `[N, A]`, such as the agent's last layer. A linear one
     is evaluated in closed form: `Q' = Q + (value − f(x)) d Wᵀ`. The control moves each state by the same
-    distance along one random direction.
+    distance along one random direction. `progress` is called with the number of features done.
     """
     before = head(x)
     encoded = sae.encode_sparse(x.flatten(0, -2))
@@ -89,6 +94,7 @@ def clamp_effects(
     for feature in range(sae.d_sae):
         distance = values[feature] - activation(encoded, feature).view(x.shape[:-1])
         effects.append(_compare(before, move(feature, distance), move_control(feature, distance)))
+        progress(feature + 1)
     return effects
 
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rl_interp.core.compiled import announce
 from rl_interp.core.device import keep_memory
 from rl_interp.core.errors import UserError
 from rl_interp.sae.data import Activations
@@ -276,6 +277,7 @@ def _kernel(config: SAEConfig, device: torch.device) -> Kernel:
     if device.type == "cpu":
         return CPUKernel() if loops_are_right() else DenseKernel()
     check_triton()
+    announce("kernels of the GPU")
     return AcceleratorKernel()
 
 

@@ -1,12 +1,21 @@
 """The command line: its table, its lists of commands, and flags by their old names."""
 
+import json
 import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
+import numba
 import pytest
 
 from rl_interp.app import cli
+from rl_interp.app.commands.info import EXTRAS
+from rl_interp.app.glossary import explained
+from rl_interp.app.next import NEXT, next_command
+from rl_interp.app.progress import show_log
+from rl_interp.core.compiled import announce
 
 
 def places(table, words=()):
@@ -75,9 +84,7 @@ def test_a_group_lists_its_own_commands(call):
     status, out, _ = call("sae --help")
     assert status == 0
     assert re.findall(r"^  (\w+) ", out, re.M) == list(cli.COMMANDS["Layers"]["sae"])
-    status, out, err = call("sae")
-    assert (status, out) == (2, "")
-    assert "usage: rl-interp sae " in err
+    assert call("sae") == (0, out, ""), "also where nothing follows"
 
 
 def test_the_whole_list_has_every_first_word(call):
@@ -91,6 +98,69 @@ def test_a_command_that_is_not_there_is_named_beside_the_nearest(call, line, nea
     status, _, err = call(line)
     assert status == 2
     assert f"Did you mean {near}?" in " ".join(err.split())
+
+
+def test_every_command_has_a_next_one_which_there_is(call):
+    for words, line in NEXT.items():
+        assert any(f"{command} ".startswith(f"{words} ") for command in (*COMMANDS, "import")), words
+        if line.startswith("rl-interp "):
+            following = max((each for each in COMMANDS if line.startswith(f"rl-interp {each}")), key=len)
+            assert set(re.findall(r" (--[\w-]+)", line)) <= flags(call(f"{following} --help")[1]), line
+    assert all(command in NEXT or command.partition(" ")[0] in NEXT for command in COMMANDS)
+
+
+def test_the_next_command_names_what_the_result_is_about():
+    assert next_command("collect", {"run": "a b", "hook": "fc.post"}) == "rl-interp sae fit 'a b' --hook fc.post"
+    found = {"run": "mouse", "hook": "h", "searches": {"channels": {"found": [7, 3]}}}
+    assert next_command("maze steer", found) == "rl-interp maze retarget mouse --hook h --channel 7"
+    assert next_command("maze steer", {"run": "mouse"}) is None
+
+
+def test_people_see_what_is_next_on_stderr_and_json_nothing_of_it(call):
+    status, out, err = call("info")
+    assert (status, err.splitlines()[-1]) == (0, "next: rl-interp demo")
+    assert "next:" not in out
+    assert "next:" not in "".join(call("info --json")[1:])
+
+
+def test_terms_are_explained_when_asked_for_also_beside_json(call):
+    status, out, _ = call("info --explain")
+    assert status == 0
+    assert re.search(r"^  device +device that `auto` chooses$", out, re.M)
+    status, out, err = call("info --json --explain")
+    assert list(json.loads(out)) == ["versions", "git", "hardware", "device", "bf16", "fast_paths", "extras", "enables"]
+    assert re.search(r"^  device +device that `auto` chooses$", err, re.M)
+
+
+def test_names_and_settings_are_no_terms():
+    result = {"fvu": 0.1, "controls": {"original": 1.0}, "methods": {"a": {"b": {"way": {"low": 0}}}}}
+    result |= {"protocol": {"frame_skip": 4}, "return_recovered_interval": None, "odd": 3, "rows": [{"l0": 2}]}
+    found = dict(explained(result))
+    terms = ["fvu", "controls", "methods", "way", "low", "protocol", "return_recovered_interval", "odd", "rows", "l0"]
+    assert list(found) == terms
+    assert [term for term, line in found.items() if line is None] == ["odd", "rows"]
+
+
+def test_info_lists_the_extras_that_there_are():
+    project = tomllib.loads(Path(__file__).parents[2].joinpath("pyproject.toml").read_text())["project"]
+    assert list(EXTRAS) == list(project["optional-dependencies"])
+
+
+def test_compiling_is_announced_once(capsys):
+    show_log()
+    announce.cache_clear()
+    first, second = numba.njit(lambda x: x + 1), numba.njit(lambda x: x + 2)
+    assert "compiling" not in capsys.readouterr().err
+    assert first(1) + second(1) == 5
+    assert capsys.readouterr().err.count("compiling loops for this machine") == 1
+
+
+@pytest.mark.parametrize("flag", ["--env", "--size"])
+def test_a_flag_on_which_defaults_depend_needs_its_value(call, flag):
+    for line in (f"train dreamerv3 {flag}", f"train dreamerv3 {flag} --seed 3"):
+        status, _, err = call(line)
+        assert status == 1
+        assert f"error: {flag} given without a value; give " in err
 
 
 @pytest.mark.parametrize("line", ["--json info", "info --json"])

@@ -51,7 +51,7 @@ def _collect(agent, obs, tmp_path):
 
 
 class Scripted:
-    """Two environments of five decisions, which pay what is done."""
+    """Two environments of five steps, which pay what is done."""
 
     num_envs = 2
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from rl_interp import PolicyOutput, wrap
-from rl_interp.core.agent import Agent
+from rl_interp.core.agent import Agent, HookPoint
 from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import HookError, UserError
-from rl_interp.core.hooks import hooked
+from rl_interp.core.hooks import assert_unhooked, hooked
 from rl_interp.core.interventions import Clamp, Zero
 from rl_interp.core.rollout import Actor, choose, evaluate
 
@@ -89,6 +89,23 @@ def test_an_agent_with_a_forgotten_hook_is_not_evaluated(pays):
     left.__enter__()
     with pytest.raises(HookError, match="is still on"):
         evaluate(pays, Scripted(1), 1, seed=0)
+
+
+def test_an_intervention_at_a_point_that_never_fires_ends_the_first_step(pays):
+    class Counted(Scripted):
+        sent = 0
+
+        def send(self, actions):
+            self.sent += 1
+            super().send(actions)
+
+    pays.unused = nn.Identity()
+    pays.hook_points = {**pays.hook_points, "unused": HookPoint("unused", "B D")}
+    env = Counted(2)
+    with pytest.raises(HookError, match=r"\['unused'\] never fired"):
+        evaluate(pays, env, 100, seed=0, interventions=[Zero("unused")])
+    assert env.sent == 1
+    assert_unhooked(pays)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -36,7 +36,7 @@ def test_config_and_provenance_are_kept(run):
 def test_a_name_is_looked_up_under_runs_and_a_wrong_one_gets_a_suggestion(run, monkeypatch, tmp_path):
     monkeypatch.setattr("rl_interp.core.run.RUNS", tmp_path)
     assert Run.open("made").path == run.path
-    with pytest.raises(RunError, match=r"unknown run 'mde'; known: made.* Did you mean 'made'\? Looked for .* in "):
+    with pytest.raises(RunError, match=r"unknown run 'mde'. Did you mean 'made'\? Known: made.* Looked for .* in "):
         Run.open("mde")
 
 

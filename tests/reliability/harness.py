@@ -66,7 +66,7 @@ COMMANDS = [
     Command("train dreamerv3", f"{DREAMER} --name made", "made"),
     Command("train dreamerv3 with latents", f"{DREAMER} --replay-latents --name made", "made", exact=False),
     Command("collect", "collect agent --hook conv2.post --samples 300 --seed 7", "agent/activations/conv2.post"),
-    Command("sae fit", f"sae fit agent --hook conv2.post {FIT} --name made", "made"),
+    Command("sae fit", f"sae fit agent --hook conv2.post {FIT} --episodes 0 --name made", "made"),
     Command("demo", f"demo --run pacman --output runs/made {DEMO}", "made"),
     Command("sae sweep", f"sae sweep agent --hooks conv2.post {SWEEP} --name made", "made"),
 ]
@@ -75,7 +75,7 @@ MADE_BEFORE = (
     "--batch-size 8 --learning-starts 100 --replay-capacity 400 --eval-episodes 1 --precision fp32 --name pacman",
     f"train impala {GAME} --hidden 16 --lstm 16 --num-envs 4 --unroll 10 --agent-steps 80 --actors 0 --name agent",
     "collect agent --hook conv2.post --samples 200",
-    "sae fit agent --hook conv2.post --latents 32 --k 2 --epochs 1 --batch-size 64 --name dictionary",
+    "sae fit agent --hook conv2.post --latents 32 --k 2 --epochs 1 --batch-size 64 --episodes 0 --name dictionary",
 )
 
 

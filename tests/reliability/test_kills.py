@@ -42,7 +42,7 @@ class Counting:
 
     def metrics(self):
         waiting, self.waiting = self.waiting, 0
-        return {"decisions_since": float(waiting)}
+        return {"steps_since": float(waiting)}
 
     def score(self):
         return Episodes(np.zeros(1), np.zeros(1, int), {})
@@ -74,7 +74,7 @@ def test_a_training_goes_on_wherever_it_was_killed(tmp_path, first):
         run = train(path)
         assert torch.equal(run.load_weights()["weight"], whole.load_weights()["weight"])
         assert [line["step"] for line in run.metrics()] == sorted({*range(2, 21, 2), *range(5, 21, 5)})
-        assert sum(line["decisions_since"] for line in run.metrics()) == 20, "no figure is lost, none counted twice"
+        assert sum(line["steps_since"] for line in run.metrics()) == 20, "no figure is lost, none counted twice"
         assert not list(tmp_path.rglob(".*"))
         operation, kills = operation + 37, kills + 1
     assert kills > 3

@@ -26,7 +26,7 @@ def states(count=400, seed=1):
     return torch.randn(count, WIDTH, generator=torch.Generator().manual_seed(seed))
 
 
-def test_a_true_statement_passes_and_false_ones_do_not():
+def test_a_true_hypothesis_passes_and_false_ones_do_not():
     sae, head = make(), torch.nn.Linear(WIDTH, 3)
     with torch.no_grad():
         head.weight.zero_()
@@ -94,7 +94,7 @@ def test_beside_one_control_the_interval_is_students_over_episodes():
     assert students_over_controls(apart) == (1, 3)
 
 
-def test_features_foretell_the_action_in_whose_samples_they_fire():
+def test_features_predict_the_action_in_whose_samples_they_fire():
     rng = np.random.default_rng(0)
     actions = rng.integers(0, 4, 2000)
     activations = np.zeros((2000, 6), np.float32)

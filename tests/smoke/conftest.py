@@ -9,6 +9,16 @@ from pathlib import Path
 import pytest
 
 from rl_interp.app import cli
+from rl_interp.app.glossary import explained
+from rl_interp.app.next import next_command
+
+
+def _places(table, words=()):
+    for word, entry in table.items():
+        yield from [" ".join((*words, word))] if isinstance(entry, str) else _places(entry, (*words, word))
+
+
+COMMANDS = [words for group in cli.COMMANDS.values() for words in _places(group)]
 
 
 @pytest.fixture(scope="session")
@@ -36,7 +46,7 @@ def make_home():
         "train dqn --name tiny --agent-steps 600 --num-envs 4 --env-threads 1 --batch-size 8 --learning-starts 200 "
         "--replay-capacity 2000 --eval-episodes 1 --log-every 100 --env.max-frames 1200",
         "collect tiny --samples 2400",
-        "sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --name tiny-sae",
+        "sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --episodes 0 --name tiny-sae",
     ):
         assert cli.main([*command.split(), "--json"]) == 0
 
@@ -60,6 +70,13 @@ def place(home, tmp_path, monkeypatch):
     return tmp_path
 
 
+def require_words_for(command: str, result: dict):
+    """Whatever command is tried, `--explain` knows each term of its result, and there is one to go on with."""
+    words = max((each for each in COMMANDS if f"{command} ".startswith(f"{each} ")), key=len)
+    assert [term for term, line in explained(result) if line is None] == [], "not in app/glossary.py"
+    assert next_command(words, result), "not in app/next.py, or without what the line there names"
+
+
 @pytest.fixture
 def run(home, capsys):
     """`run("evaluate tiny ...") -> (status, JSON result or None, stderr)`."""
@@ -71,6 +88,9 @@ def run(home, capsys):
         except SystemExit as exit:  # the argument parser's own errors
             status = exit.code
         out, err = capsys.readouterr()
-        return status, json.loads(out.splitlines()[-1]) if status == 0 else None, " ".join(err.split())
+        result = json.loads(out.splitlines()[-1]) if status == 0 else None
+        if result is not None:
+            require_words_for(command, result)
+        return status, result, " ".join(err.split())
 
     return call

@@ -32,7 +32,7 @@ def files() -> set[str]:
     ("command", "sentence"),
     [
         (f"{TRAIN} --env ALE/MsPackman-v5", "unknown environment 'ALE/MsPackman-v5'.*Did you mean 'ALE/MsPacman-v5'"),
-        ("evaluate tinny", "unknown run 'tinny'; known: tiny"),
+        ("evaluate tinny", "unknown run 'tinny'. Did you mean 'tiny'.* Known: tiny"),
         ("evaluate tiny --checkpoint 5", "unknown checkpoint step of .*tiny 5; known: 600"),
         ("evaluate tiny-sae", "is a run of kind 'sae', which holds no agent"),
         ("evaluate tiny --episodes 0", "episodes=0 given"),

@@ -60,15 +60,18 @@ def test_the_ground_truth_is_probed(run, place):
 
 
 def test_an_autoencoder_is_fitted_measured_and_reported(run, place, capsys):
-    status, fitted, shown = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --name other")
+    status, fitted, shown = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --name other --episodes 2")
     assert status == 0
-    assert "whitened FVU" in shown
+    assert re.search(r"Fitting 64 latents: [\d,]+/[\d,]+ samples +batch \d+ of \d+ +whitened FVU", shown)
     assert set(fitted) >= SAE_KEYS | {"samples", "samples_per_second"}
+    assert {name: len(each) for name, each in fitted["returns"].items()} == {"original": 2, "spliced": 2}
+    assert "playing 2 episodes through the dictionary and the same without" in shown
     status, measured, _ = run("sae evaluate other --episodes 2 --random-network")
     assert status == 0
     assert set(measured) >= SAE_KEYS | {*RECOVERED, "controls"}
     assert set(measured["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
     assert measured["fvu"] == fitted["fvu"]
+    assert {name: measured["returns"][name] for name in fitted["returns"]} == fitted["returns"], "the same episodes"
     sets = {"features", "random dictionary", "random network's dictionary", "neurons", "PCA", "ICA", "NMF"}
     assert set(measured["coverage"]["means"]) == sets
     assert all(0.4 < means["probe"] <= 1 for means in measured["coverage"]["means"].values())
@@ -127,8 +130,8 @@ def test_the_return_recovered_is_given_against_each_ablation(home):
 def test_two_autoencoders_are_compared(run, place):
     fit = "--latents 64 --k 4 --epochs 2 --batch-size 128"
     shutil.copytree("runs/tiny", "runs/twin")  # another agent, as far as anybody can tell
-    assert run(f"sae fit twin {fit} --name twin-sae")[0] == 0
-    assert run(f"sae fit tiny {fit} --seed 1 --name other-seed")[0] == 0
+    assert run(f"sae fit twin {fit} --episodes 0 --name twin-sae")[0] == 0
+    assert run(f"sae fit tiny {fit} --seed 1 --episodes 0 --name other-seed")[0] == 0
     status, twins, error = run("sae compare tiny-sae twin-sae --output twins.html")
     assert status == 0, error
     assert twins["first"]["alike"] == twins["second"]["alike"] == 1

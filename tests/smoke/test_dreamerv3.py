@@ -33,7 +33,7 @@ class TestAnyAgent:
     def test_an_autoencoder_is_fitted_on_the_latent(self, run, place, agent):
         hook = {"empty": "stoch", "dreamt": "deter"}[agent]
         assert run(f"collect {agent} --hook {hook} --samples 200")[0] == 0
-        status, _, error = run(f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --name found")
+        status, _, error = run(f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --episodes 0 --name found")
         assert status == 0, error
         status, measured, error = run("sae evaluate found --episodes 2")
         assert status == 0, error

@@ -119,7 +119,7 @@ def test_a_fit_killed_before_its_first_checkpoint_logs_no_figure_twice(place, ti
 @pytest.mark.full
 def test_a_store_or_an_agent_that_was_replaced_under_a_dictionary_is_noticed(place, run):
     """By a fit that would go on from it, by whatever opens it, and by a report of what was measured before."""
-    command = "sae fit tiny --latents 64 --k 4 --epochs 1 --batch-size 128 --name mine"
+    command = "sae fit tiny --latents 64 --k 4 --epochs 1 --batch-size 128 --episodes 0 --name mine"
     assert run(command)[0] == 0
     assert "warning" not in run("sae evaluate mine --episodes 1")[2]
     parent = Run.open("mine").meta["parent"]
@@ -166,7 +166,7 @@ def test_fits_that_would_be_of_other_rows_do_not_go_together(place, setting):
 
 
 def test_dictionaries_that_recorded_no_digests_are_opened_and_gone_on_with(place, run):
-    command = "sae fit tiny --latents 64 --k 4 --epochs 1 --batch-size 128 --name mine"
+    command = "sae fit tiny --latents 64 --k 4 --epochs 1 --batch-size 128 --episodes 0 --name mine"
     assert run(command)[0] == 0
     meta = json.loads(Path("runs/mine/meta.json").read_text())
     meta["parent"] = {k: v for k, v in meta["parent"].items() if not k.endswith("sha256")}
@@ -198,7 +198,7 @@ def test_logged_figures_say_in_which_space_they_are(home):
     assert all(set(json.loads(line)) == {"step", "whitened_fvu", "l0", "dead"} for line in lines)
 
 
-def test_decisions_that_can_make_no_difference_are_left_out_unless_asked_for(place):
+def test_steps_that_can_make_no_difference_are_left_out_unless_asked_for(place):
     """Out of fits and of all that is measured; runs of before there was a choice mean what they meant."""
     store = ActivationStore(Path("runs/tiny/activations/fc.post"))
     controllable = store.column("controllable") > 0

@@ -39,7 +39,9 @@ class TestAnyAgent:
     def test_an_autoencoder_is_fitted_on_the_lstm_and_on_a_convolution(self, run, place, agent, hook):
         hook = {"unlock": "conv2.post", "crafter": "block2.res2.sum"}[agent] if hook == "conv" else hook
         assert run(f"collect {agent} --hook {hook} --samples 300")[0] == 0
-        status, fitted, error = run(f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --name found")
+        status, fitted, error = run(
+            f"sae fit {agent} --hook {hook} --latents 32 --k 4 --epochs 1 --episodes 0 --name found"
+        )
         assert status == 0, error
         assert fitted["policy_kl"] >= 0
         status, measured, _ = run("sae evaluate found --episodes 2")
@@ -67,7 +69,7 @@ class TestAnyAgent:
         shutil.copytree(
             f"runs/{agent}", "runs/twin"
         )  # another agent, as far as anybody can tell: it follows the episodes
-        assert run(f"sae fit twin --hook {hook} --latents 32 --k 4 --epochs 1 --name twins")[0] == 0
+        assert run(f"sae fit twin --hook {hook} --latents 32 --k 4 --epochs 1 --episodes 0 --name twins")[0] == 0
         status, compared, error = run("sae compare found twins --top 1")
         assert status == 0, error
         assert compared["first"]["best_mean"] == pytest.approx(1, abs=1e-3)
@@ -132,7 +134,7 @@ def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("train impala --env MiniGrid-Unlok-v0", "Did you mean 'MiniGrid-Unlock-v0'?"),
+        ("train impala --env MiniGrid-Unlok-v0", "Did you mean 'MiniGrid-Unlock-v0'"),
         ("train impala --env Pong", "ids begin with ALE/, MiniGrid-, Crafter"),
         ("train dqn --env CrafterReward-v1", "this DQN plays Atari games"),
         ("train dqn --cbet", "train impala with it"),

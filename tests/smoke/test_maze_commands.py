@@ -99,7 +99,7 @@ def test_steering_has_its_controls(run, place):
 def test_changing_a_feature_at_recorded_states_is_what_clamping_it_does(run, place):
     hook = "block2.res1.post"  # beside it runs the residual arm, which is the observation's own
     assert run(f"collect mouse --hook {hook} --samples 300")[0] == 0
-    assert run(f"sae fit mouse --hook {hook} --latents 16 --k 3 --epochs 1 --name found")[0] == 0
+    assert run(f"sae fit mouse --hook {hook} --latents 16 --k 3 --epochs 1 --episodes 0 --name found")[0] == 0
     fitted = load_sae("found")
     held_out = np.unique(fitted.store.column("episode")[fitted.held_out_rows // fitted.store.positions])
     obs = np.concatenate([each.obs for each in replay(fitted.agent.env, fitted.store, held_out)])
@@ -117,7 +117,9 @@ def test_changing_a_feature_at_recorded_states_is_what_clamping_it_does(run, pla
 @pytest.mark.full
 def test_what_serves_other_agents_serves_maze_agents(run, place):
     assert run("collect mouse --hook block2.res2.sum --samples 900")[0] == 0
-    status, _, error = run("sae fit mouse --hook block2.res2.sum --latents 32 --k 4 --epochs 1 --name found")
+    status, _, error = run(
+        "sae fit mouse --hook block2.res2.sum --latents 32 --k 4 --epochs 1 --episodes 0 --name found"
+    )
     assert status == 0, error
     status, measured, error = run("sae evaluate found --episodes 2 --random-network")
     assert status == 0, error

@@ -9,13 +9,16 @@ import pytest
 from rl_interp.analysis.sae.evaluation import play_spliced
 from rl_interp.analysis.sae.runs import load_sae
 
-FIT = "sae fit tiny --hook conv3.post --to fc.post --latents 64 --k 4 --epochs 2 --batch-size 128 --name across"
+FIT = (
+    "sae fit tiny --hook conv3.post --to fc.post --latents 64 --k 4 --epochs 2 --batch-size 128 --episodes 0 "
+    "--name across"
+)
 
 
 @pytest.fixture
 def fitted(run, place):
     """`runs/across`, from the last convolution to the hidden layer."""
-    assert run("collect tiny --hook conv3.post --samples 1200")[0] == 0
+    assert run("collect tiny --hook conv3.post --samples 2400")[0] == 0
     status, result, error = run(FIT)
     assert status == 0, error
     return result
@@ -37,7 +40,7 @@ def test_a_transcoder_is_fitted_measured_and_played_and_refused_where_it_has_no_
     known = {condition: np.array([70.0, 70.0]) for condition in ("original", "mean")}
     played = play_spliced(opened, 2, seed=0, epsilon=0.0, known=known)
     assert set(played["controls"]) == {"original", "spliced", "zero", "mean", "resample"}
-    assert run("sae fit tiny --hook conv3.post --latents 32 --k 4 --epochs 1 --name positions")[0] == 0
+    assert run("sae fit tiny --hook conv3.post --latents 32 --k 4 --epochs 1 --episodes 0 --name positions")[0] == 0
     assert "'fc.post' has 1 positions and 'conv3.post' 49" in run("sae compare tiny-sae positions")[2]
     for command in ("report across", "test across", "compare tiny-sae across"):
         status, _, error = run(f"sae {command}")

@@ -1,6 +1,6 @@
 """Evaluating a dictionary on its agent: reconstruction, returns through it, and the concepts that it tells."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -170,24 +170,47 @@ def play_spliced(
         "resample": [Resample(fitted.target.hook, bank=_bank(fitted), generator=torch.Generator().manual_seed(seed))],
     }
     returns = dict(known or {})
-    missing = [condition for condition in conditions if condition not in returns]
-    env = make_vector(fitted.agent.env, min(episodes, 16))
-    with progress.bar("Playing spliced and ablated", len(missing) * episodes, "episodes") as update:
-        for i, condition in enumerate(missing):
-            returns[condition] = evaluate(
-                fitted.agent.agent, env, episodes, seed=seed, epsilon=epsilon, interventions=conditions[condition],
-                progress=lambda finished, before=i * episodes: update(before + finished),
-            ).returns  # fmt: skip
-    env.close()
+    missing = {condition: done for condition, done in conditions.items() if condition not in returns}
+    returns |= _play(fitted, "Playing spliced and ablated", missing, episodes, seed, epsilon, progress)
     shares: dict[str, Any] = {}
     for name, ablation in RECOVERED.items():
         recovered = sae_package.return_recovered(returns["original"], returns["spliced"], returns[ablation])
         shares[name] = recovered and recovered.value
         shares[f"{name}_interval"] = plain(recovered)
+    return shares | _means({condition: returns[condition] for condition in conditions})
+
+
+def play_through(fitted: LoadedSAE, episodes: int, progress: Progress = SILENT) -> dict[str, Any]:
+    """Returns of whole episodes as trained and with the dictionary spliced in, the first of `play_spliced`."""
+    conditions = {"original": [], "spliced": [fitted.splice()]}
+    return _means(_play(fitted, "Playing spliced", conditions, episodes, progress=progress))
+
+
+def _play(
+    fitted: LoadedSAE,
+    title: str,
+    conditions: Mapping[str, Sequence[Intervention]],
+    episodes: int,
+    seed: int = 1_000,
+    epsilon: float = 0.001,
+    progress: Progress = SILENT,
+) -> dict[str, NDArray[np.float64]]:
+    """Returns `[episodes]` under each condition's interventions, of episodes that begin alike."""
+    env, returns = make_vector(fitted.agent.env, min(episodes, 16)), {}
+    with progress.bar(title, len(conditions) * episodes, "episodes") as update:
+        for i, (condition, interventions) in enumerate(conditions.items()):
+            returns[condition] = evaluate(
+                fitted.agent.agent, env, episodes, seed=seed, epsilon=epsilon, interventions=interventions,
+                progress=lambda finished, before=i * episodes: update(before + finished),
+            ).returns  # fmt: skip
+    env.close()
+    return returns
+
+
+def _means(returns: Mapping[str, NDArray[np.float64]]) -> dict[str, Any]:
     return {
-        **shares,
-        "returns": {condition: returns[condition].tolist() for condition in conditions},
-        "controls": {condition: float(returns[condition].mean()) for condition in conditions},
+        "returns": {condition: each.tolist() for condition, each in returns.items()},
+        "controls": {condition: float(each.mean()) for condition, each in returns.items()},
     }
 
 

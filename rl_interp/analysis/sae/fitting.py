@@ -12,9 +12,10 @@ import numpy as np
 import rl_interp.sae as sae_package
 from rl_interp.agents.load import Loaded, new_run_path
 from rl_interp.analysis.playing import store_path
-from rl_interp.analysis.sae.evaluation import metrics_json
+from rl_interp.analysis.sae.evaluation import metrics_json, play_through
 from rl_interp.analysis.sae.runs import DIGESTS, config_of, load_sae, open_pair, parent_of, replaced, split
 from rl_interp.core.config import differences, to_plain
+from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import write_json
 from rl_interp.core.interrupt import Interrupted, graceful_stop
@@ -38,6 +39,7 @@ def fit_new(
     config: SAEConfig,
     name: str | None,
     device: str = "cpu",
+    episodes: int = 0,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Fit a dictionary on an agent's collected activations and evaluate it on held-out episodes; the run holds both.
@@ -45,11 +47,14 @@ def fit_new(
     Args:
         to: hook point that a transcoder predicts; None for an autoencoder.
         name: of the run, or a path; None for one made of the agent's, the hook and the sizes.
+        episodes: whole episodes to play through it, and as many without, in the agent's environment.
 
     Returns:
         The run's path, how fast it was fitted, and its figures.
     """
     require_held_out(config)
+    if episodes:
+        _require_environment(loaded)
     if to is None:
         store, target, what = ActivationStore(store_path(loaded.run, hook)), None, f"sae-{hook}"
     else:
@@ -59,6 +64,12 @@ def fit_new(
     samples, rate = fit_run(loaded, store, config, path, target, device, progress)
     fitted = load_sae(path, device, [loaded, store, *([target] if target else [])], progress)
     metrics = metrics_json(fitted, in_memory=False) | {"diagnosis": asdict(diagnosis), "made_from": fitted.made_from}
+    if episodes:
+        progress.note(
+            f"playing {episodes} episodes through the dictionary and the same without, since a small FVU alone "
+            "promises little; --episodes 0 leaves this out."
+        )
+        metrics |= play_through(fitted, episodes, progress)
     write_json(path / "analyses" / "metrics.json", metrics)
     if metrics.get("policy_kl", 0.0) is None:
         progress.note(
@@ -66,6 +77,14 @@ def fit_new(
             "memory; fit it on more samples, or with more latents."
         )
     return {"run": str(path), "samples": samples, "samples_per_second": rate, **metrics}
+
+
+def _require_environment(loaded: Loaded) -> None:
+    """Raise a `UserError` before a fit whose episodes could not be played."""
+    try:
+        make_vector(loaded.env, 1).close()
+    except UserError as error:
+        raise UserError(f"{error} Episodes are to be played after the fit; --episodes 0 fits without.") from error
 
 
 def fit_run(
@@ -219,14 +238,15 @@ def _fit_side_by_side(
 ) -> float:
     """Fit to the end, with a checkpoint now and then; returns the seconds that it took without saving."""
     title = f"Fitting {trainers[0].config.latents} latents" if len(runs) == 1 else f"Fitting {len(runs)} dictionaries"
-    total, seconds = trainers[0].total_updates, 0.0
-    with graceful_stop() as stop, progress.bar(title, 1, "fit") as update:
+    total, seconds, each = trainers[0].total_updates, 0.0, trainers[0].config.batch_size
+    with graceful_stop() as stop, progress.bar(title, total * each, "samples") as update:
 
         def report(updates: int, total: int, metrics: list[dict[str, float]]) -> None:
             for run, figures in zip(runs, metrics, strict=True):
                 run.log(updates, figures)
             worst = max(metrics, key=lambda figures: figures["whitened_fvu"])
-            update(updates / total, f"whitened FVU {worst['whitened_fvu']:.3f}  dead {worst['dead']:.0f}")
+            figures = f"whitened FVU {worst['whitened_fvu']:.3f}  dead {worst['dead']:.0f}"
+            update(updates * each, f"batch {updates:,} of {total:,}  {figures}")
 
         while trainers[0].updates < total and not stop:
             started = time.perf_counter()

@@ -160,8 +160,8 @@ def _features(
     effects = clamps = None
     on = states_of(fitted, fitted.held_out_rows, CLAMP_STATES)
     if on is not None:
-        with progress.bar("Clamping features", 1, "pass"):
-            clamps = sae_package.clamp_effects(sae, on.x, on.head, torch.from_numpy(levels))
+        with progress.bar("Clamping features", features.d_sae, "features") as update:
+            clamps = sae_package.clamp_effects(sae, on.x, on.head, torch.from_numpy(levels), progress=update)
             if isinstance(on.head, torch.nn.Linear):
                 effects = levels[:, None] * sae_package.direct_effects(sae, on.head.weight).numpy()
             elif store.positions == 1:

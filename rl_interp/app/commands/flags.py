@@ -4,12 +4,13 @@ A command takes a shared group as one argument, `agent: FromAgent`, whose fields
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from types import NoneType
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import tyro
-from tyro.constructors import ConstructorRegistry
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 if TYPE_CHECKING:
     from rl_interp.agents.load import Loaded
@@ -34,8 +35,30 @@ Share = Annotated[float, Must("share")]
 
 
 def optional(metavar: str) -> Any:
-    """For a flag that is None by default, in place of `--flag {None}|STR ... (default: None)`."""
+    """For a flag that is None by default, in place of `--flag STR|None ... (default: None)`."""
     return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
+
+
+REGISTRY = ConstructorRegistry()
+"""How tyro makes what it can't make of flags; the modules of commands add to it."""
+
+
+@REGISTRY.primitive_rule
+def _or_none(of: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Settings that may be None, of which no command's annotation speaks, look like `STR|None` in the help."""
+    kinds = [each for each in get_args(of.type) if each is not NoneType]
+    if len(kinds) != 1 or NoneType not in get_args(of.type):
+        return None
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], of.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec) or spec.nargs != 1 or spec.choices:
+        return None
+    return replace(
+        spec,
+        metavar=f"{spec.metavar}|None",
+        instance_from_str=lambda given: None if given == ["None"] else spec.instance_from_str(given),
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
+    )
 
 
 def several(metavar: str, name: str | None = None) -> Any:
@@ -76,10 +99,6 @@ class Agent:
 
 
 FromAgent = Annotated[Agent, tyro.conf.arg(name="")]
-
-
-REGISTRY = ConstructorRegistry()
-"""How tyro makes what it can't make of flags; the modules of commands add to it."""
 
 
 def config_from(make: Callable[[list[str]], Any]) -> Callable[[C], C]:

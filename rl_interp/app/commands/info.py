@@ -9,11 +9,14 @@ import torch
 from rl_interp.core.device import bf16_pays, has_bf16, has_int8, int8_pays, pick_device
 from rl_interp.core.run import provenance
 
-_EXTRAS = {
-    "distributed": "ray",
-    "hub": "huggingface_hub",
-    "bench": "stable_baselines3",
+EXTRAS = {
+    "distributed": ("ray", "training, sweeps and studies on a Ray cluster (--ray)"),
+    "hub": ("huggingface_hub", "sae push and sae pull"),
+    "bench": ("stable_baselines3", "make bench: measurements beside other libraries"),
+    "docs": ("mkdocs", "make docs: the documentation as a site"),
+    "dev": ("pytest", "make test and make lint"),
 }
+"""Those of pyproject.toml: a module that each brings, and what it enables."""
 
 
 def info() -> dict[str, Any]:
@@ -27,7 +30,8 @@ def info() -> dict[str, Any]:
         "device": str(device),
         "bf16": bf16_pays(device),
         "fast_paths": _fast_paths(device),
-        "extras": {extra: importlib.util.find_spec(module) is not None for extra, module in _EXTRAS.items()},
+        "extras": {extra: importlib.util.find_spec(module) is not None for extra, (module, _) in EXTRAS.items()},
+        "enables": {extra: what for extra, (_, what) in EXTRAS.items()},
     }
 
 

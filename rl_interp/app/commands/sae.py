@@ -40,24 +40,27 @@ def sae_fit(
     hook: str = "fc.post",
     to: Annotated[str | None, optional("HOOK")] = None,
     config: Annotated[SAEConfig, tyro.conf.arg(name="")] = SAEConfig(),  # noqa: B008 - frozen
+    episodes: CountOrZero = 10,
     name: NewName = None,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
 ) -> dict[str, Any]:
     """Fit a sparse autoencoder, or a transcoder, to collected activations.
 
-    The same command again resumes the fit.
+    The same command again resumes the fit. A small FVU is no promise that the agent still plays well, so episodes are
+    played through the dictionary, beside the same ones without it.
 
     Args:
         run: The agent's run, whose activations `rl-interp collect` has stored.
         hook: Name of the hook point.
         to: Name of a later hook point, for a transcoder that predicts its activations; collected like the other.
         config: Settings of the fit.
+        episodes: Number of whole episodes to play with the dictionary spliced in, and as many without; 0 for none.
         name: Name of the new run, or a path; by default made of the agent's, the hook and the sizes.
         checkpoint: Step of the agent's checkpoint; by default the newest.
         device: Device to fit on.
     """
-    return fit_new(load_agent(run, checkpoint, device), hook, to, config, name, device, TERMINAL)
+    return fit_new(load_agent(run, checkpoint, device), hook, to, config, name, device, episodes, TERMINAL)
 
 
 def sae_evaluate(

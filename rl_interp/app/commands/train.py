@@ -9,6 +9,7 @@ from rl_interp.agents import dqn, dreamerv3, impala
 from rl_interp.agents.cbet import CBETConfig
 from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.dreamerv3 import DreamerV3Config
+from rl_interp.agents.dreamerv3.config import SIZES
 from rl_interp.agents.impala import IMPALAConfig
 from rl_interp.analysis.training import train_agent
 from rl_interp.app.commands.environment import DEFAULT, Environment, FromEnv
@@ -24,6 +25,10 @@ from rl_interp.app.commands.flags import (
 from rl_interp.app.progress import TERMINAL
 from rl_interp.core.errors import UserError
 
+_WANTED = {
+    "--env": "the id of an environment, such as MiniGrid-Unlock-v0",
+    "--size": f"one of {', '.join(SIZES)}",
+}
 Bonus = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
 
@@ -42,6 +47,9 @@ class _Asked:
 
 def _asked(arguments: list[str]) -> _Asked:
     """What these arguments say of them; a setting of the bonus asks for it, too."""
+    for flag, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if flag in _WANTED and following.startswith("--"):
+            raise UserError(f"{flag} given without a value; give {_WANTED[flag]}.")
     asked, others = tyro.cli(_Asked, args=arguments, return_unknown_args=True, add_help=False)
     return replace(asked, cbet=asked.cbet or any(each.startswith("--cbet.") for each in others))
 

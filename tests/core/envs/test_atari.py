@@ -50,12 +50,12 @@ def test_the_labelled_environment_shows_what_the_vector_one_shows(config):
 )
 def test_actions_are_what_the_emulator_does_by_their_names(env_id):
     """Each held for some seconds, in the environment, in the vector one, and by the name in the emulator itself."""
-    decisions = 70 if env_id == "ALE/MsPacman-v5" else 25  # longer than the pause at its start
+    steps = 70 if env_id == "ALE/MsPacman-v5" else 25  # longer than the pause at its start
     config = AtariConfig(env_id, sticky_actions=0.0, noop_max=0)
     single, ale, names = make_labelled(config), emulator(), config.action_names
     vector = make_vector(config, len(names), workers=1)
     vector.reset(seed=0)
-    for _ in range(decisions):
+    for _ in range(steps):
         vector.send(np.arange(len(names)))
         last = vector.recv().obs
     vector.close()
@@ -65,7 +65,7 @@ def test_actions_are_what_the_emulator_does_by_their_names(env_id):
         ale.setInt("random_seed", index)
         ale.loadROM(rom_path(env_id))
         ale.reset_game()
-        for _ in range(decisions):
+        for _ in range(steps):
             obs, *_ = single.step(index)
             for _ in range(4):
                 ale.act(ale_py.Action[name])

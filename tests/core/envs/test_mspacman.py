@@ -179,15 +179,15 @@ def test_nearness_and_side_follow_positions():
     assert not seen["ghost_near_left"]
 
 
-def futures(ale, actions, held: int = 1, decisions: int = 4) -> list[list[bytes]]:
-    """The RAM after each of some decisions to come, for each action held for the first of them, and none after."""
+def futures(ale, actions, held: int = 1, steps: int = 4) -> list[list[bytes]]:
+    """The RAM after each of some steps to come, for each action held for the first of them, and none after."""
     start, found = ale.cloneSystemState(), []
     for action in actions[:5]:
         ale.restoreSystemState(start)
         found.append([])
-        for decision in range(decisions):
+        for step in range(steps):
             for _ in range(4):
-                ale.act(action if decision < held else actions[0])
+                ale.act(action if step < held else actions[0])
             found[-1].append(ale.getRAM().tobytes())
     ale.restoreSystemState(start)
     return found
@@ -235,7 +235,7 @@ def test_controllable_is_when_actions_make_a_difference_before_in_and_after_each
 
 @pytest.fixture(scope="module")
 def deaths():
-    """Two lives lost in random play: the emulator, and its state before each of the decisions up to either loss."""
+    """Two lives lost in random play: the emulator, and its state before each of the steps up to either loss."""
     ale, actions = emulator(seed=3)
     rng, found, states = np.random.default_rng(1), [], []
     while len(found) < 2:
@@ -268,7 +268,7 @@ def test_once_dying_nothing_changes_and_while_it_dies_soon_the_player_can_be_sav
         for at in np.flatnonzero(dying | soon):
             ale.restoreSystemState(states[at])
             left = len(states) - at
-            ends = futures(ale, actions, held=left, decisions=left)
+            ends = futures(ale, actions, held=left, steps=left)
             if dying[at]:
                 assert len({*map(tuple, ends)}) == 1
             else:  # some action is held, and no ghost has come by the time

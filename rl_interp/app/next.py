@@ -1,0 +1,51 @@
+"""What is worth doing after a command: the one place that knows."""
+
+import shlex
+from collections.abc import Mapping
+from string import Formatter
+from typing import Any
+
+NEXT = {
+    "train": "rl-interp saliency {run}",
+    "train dreamerv3": "rl-interp imagine {run}",
+    "evaluate": "rl-interp saliency {run}",
+    "import": "rl-interp evaluate {run}",
+    "study": "rl-interp saliency {run}/training/RUN",
+    "study maze": "rl-interp maze field {run}/training/RUN",
+    "collect": "rl-interp sae fit {run} --hook {hook}",
+    "probe": "rl-interp collect {run} --hook HOOK",
+    "maps": "rl-interp collect {run} --hook HOOK",
+    "sae fit": "rl-interp sae evaluate {run}",
+    "sae evaluate": "rl-interp sae report {run}",
+    "sae test": "rl-interp sae report {run}",
+    "sae report": "rl-interp sae test {run}",
+    "sae compare": "rl-interp sae report {run}",
+    "sae sweep": "rl-interp sae evaluate {run}/RUN",
+    "sae push": "rl-interp sae pull {repo} --folder {folder} --output DIR",
+    "sae pull": "python -c 'from rl_interp import sae; print(sae.load(\"{sae}\"))'",
+    "saliency": "rl-interp collect {run} --hook HOOK",
+    "imagine": "rl-interp probe {run} --hooks deter stoch",
+    "maze goals": "rl-interp maze field RUN",
+    "maze field": "rl-interp maze steer {run}",
+    "maze retarget": "rl-interp maze steer {run}",
+    "maze steer": "rl-interp maze retarget {run} --hook {hook} --channel {searches[channels][found][0]}",
+    "maze saliency": "rl-interp saliency {run}",
+    "info": "rl-interp demo",
+    "demo": "rl-interp sae test {sae[run]}",
+}
+"""By a command's words, or those of its group: the next command, with parts of the result in braces. Capitals stand for
+what is to be chosen."""
+
+
+class _Quoted(Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return shlex.quote(str(value))
+
+
+def next_command(command: str, result: Mapping[str, Any]) -> str | None:
+    """The command to go on with after `command`, whose result has its names; None where the result lacks them."""
+    line = NEXT.get(command) or NEXT.get(command.partition(" ")[0])
+    try:
+        return line and _Quoted().vformat(line, (), result)
+    except (LookupError, TypeError):
+        return None
