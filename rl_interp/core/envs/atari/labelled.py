@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 import rl_interp.core.envs.atari.mspacman as mspacman
 from rl_interp.core.envs.atari.config import AtariConfig, emulator, rom_name, rom_path
+from rl_interp.core.envs.atari.games import GAMES
+from rl_interp.core.envs.atari.tables import GroundTruth
 from rl_interp.core.envs.labelled import Cells, Concept
 
-LABELS = {"ms_pacman": mspacman}
-"""ROM to the module that knows its RAM: `CONCEPTS`, `labels(ram, frames of a step)` and `hindsight(columns)`."""
+LABELS: Mapping[str, GroundTruth] = {
+    "ms_pacman": GroundTruth(mspacman.CONCEPTS, mspacman.labels, mspacman.hindsight)
+} | {rom: game.ground_truth() for rom, game in GAMES.items()}
+"""ROM to what is known of its RAM."""
 
 
 class AtariLabelled(gymnasium.Env):
@@ -41,7 +45,7 @@ class AtariLabelled(gymnasium.Env):
         self.action_names = tuple(action.name for action in self._actions)
         self.action_space = gymnasium.spaces.Discrete(len(self._actions))
         self.observation_space = gymnasium.spaces.Box(0, 255, (config.frame_stack, 84, 84), np.uint8)
-        self.concepts: Mapping[str, Concept] = LABELS[self._rom].CONCEPTS if self._rom in LABELS else {}
+        self.concepts: Mapping[str, Concept] = LABELS[self._rom].concepts if self._rom in LABELS else {}
         self._noops = _MersenneTwister(0)
         height, width = self._ale.getScreenDims()  # 210 or, of some games, 250 rows
         self._screens = np.empty((2, height, width), np.uint8)

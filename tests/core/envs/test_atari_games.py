@@ -1,0 +1,206 @@
+"""Each game's table against the screen, against the emulator's rewards and lives, and by playing on from restored
+states: a label is to say what happens, and not only what is in the memory."""
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from selection import in_full
+
+from rl_interp.core.envs import AtariConfig
+from rl_interp.core.envs.atari.config import rom_name
+from rl_interp.core.envs.atari.games import GAMES
+from rl_interp.core.envs.atari.labelled import LABELS, AtariLabelled
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """How an object looks when all of it is on the screen."""
+
+    colour: tuple[int, int, int]
+    width: int
+    height: int
+    area: tuple[int, int, int, int] = (0, 210, 0, 160)
+    """First and last row, first and last column, the last ones not included, where nothing else has the colour."""
+
+    def box(self, screen: np.ndarray) -> tuple[int, int, int, int] | None:
+        """First and last column, first and last row, of what is drawn; None for nothing."""
+        top, bottom, left, right = self.area
+        ys, xs = np.nonzero((screen[top:bottom, left:right] == np.array(self.colour)).all(-1))
+        return (xs.min() + left, xs.max() + left, ys.min() + top, ys.max() + top) if len(xs) else None
+
+    def covers(self, x: float, y: float) -> bool:
+        """Whether all of it is in the area with its centre there."""
+        top, bottom, left, right = self.area
+        return (
+            abs(2 * x - left - right + 1) <= right - left - self.width
+            and abs(2 * y - top - bottom + 1) <= bottom - top - self.height
+        )
+
+
+CARS = (
+    *((167, 26, 26), (180, 231, 117), (105, 105, 15), (228, 111, 111), (24, 26, 167)),
+    *((162, 98, 33), (84, 92, 214), (184, 50, 50), (135, 183, 84), (210, 210, 64)),
+)
+DRAWN = {
+    "Pong": {
+        "player": Drawn((92, 186, 92), 4, 16, (34, 194, 0, 160)),
+        "enemy": Drawn((213, 130, 74), 4, 16, (34, 194, 0, 160)),
+        "ball": Drawn((236, 236, 236), 2, 4, (34, 194, 0, 160)),
+    },
+    "Breakout": {
+        "player": Drawn((200, 72, 72), 16, 4, (189, 193, 8, 152)),
+        "ball": Drawn((200, 72, 72), 2, 4, (93, 189, 8, 152)),
+    },
+    "Freeway": {"player": Drawn((252, 252, 84), 6, 8, (106, 200, 40, 56))}
+    | {f"car_{i + 1}": Drawn(colour, 8, 8, (24 + 16 * i, 40 + 16 * i, 8, 160)) for i, colour in enumerate(CARS)},
+}
+STEER = {"Pong": ("LEFT", "RIGHT"), "Breakout": ("LEFT", "RIGHT")}
+"""What is done after an action to see what it did: a paddle that is pushed on at the wall moves later only."""
+
+
+def game(name: str, seed: int = 1) -> AtariLabelled:
+    env = AtariLabelled(AtariConfig(f"ALE/{name}-v5", sticky_actions=0.0, noop_max=0))
+    env.reset(seed=seed)
+    return env
+
+
+def choices(name: str, env: AtariLabelled, seed: int = 0):
+    """Random actions, each held for some decisions, of which many get somewhere; an endless iterator."""
+    rng, names = np.random.default_rng(seed), env.action_names
+    likely = {"Freeway": "UP", "Breakout": "FIRE"}.get(name)
+    while True:
+        action = names.index(likely) if likely and rng.random() < 0.6 else int(rng.integers(len(names)))
+        for _ in range(1 if likely == "FIRE" else 8):
+            yield action
+
+
+@cache
+def play(name: str, steps: int = 300):
+    """RAM, screen, reward and lives after each of some steps of random play, over and over."""
+    env = game(name)
+    seen = []
+    for _, action in zip(range(steps), choices(name, env), strict=False):
+        _, reward, over, _, info = env.step(action)
+        seen.append((env._ale.getRAM(), env._ale.getScreenRGB(), reward, info["lives"], info["labels"], over))
+        if over:
+            env.reset()
+    return seen
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("steps", [300, *in_full(3000)])
+def test_objects_are_drawn_where_their_bytes_say(name, steps):
+    table = GAMES[rom_name(f"ALE/{name}-v5")]
+    assert DRAWN[name].keys() == table.objects.keys()
+    for thing, drawn in DRAWN[name].items():
+        gaps, there = [], []
+        for ram, screen, *_ in play(name, steps):
+            box, said = drawn.box(screen), table.objects[thing].centre(ram.tolist())
+            if said is None or drawn.covers(*said):
+                there.append((box is None) == (said is None))
+            if box is None or said is None:
+                continue
+            if (box[1] - box[0] + 1, box[3] - box[2] + 1) == (drawn.width, drawn.height):
+                gaps.append((abs((box[0] + box[1]) / 2 - said[0]), abs((box[2] + box[3]) / 2 - said[1])))
+        assert len(gaps) > steps / 10, f"{thing}: drawn as a whole in {len(gaps)} of {steps} states"
+        assert np.quantile(gaps, 0.98, axis=0).max() <= 1, f"{thing}: {np.quantile(gaps, [0.5, 0.98], axis=0)}"
+        assert np.mean(there) > 0.9, f"{thing}: as said, there or not, in {np.mean(there):.2f} of states"
+
+
+def acts(env: AtariLabelled, name: str, decisions: int = 5) -> bool:
+    """Whether any action that is held for one decision makes a difference on the screen within some."""
+    ale, start = env._ale, env._ale.cloneSystemState()
+    named = dict(zip(env.action_names, env._actions, strict=True))
+    for then in STEER.get(name, ("NOOP",)):
+        futures = set()
+        for action in env._actions:
+            ale.restoreSystemState(start)
+            seen = []
+            for decision in range(decisions):
+                for _ in range(4):
+                    ale.act(named[then] if decision else action)
+                seen.append(ale.getScreenGrayscale().tobytes())
+            futures.add(tuple(seen))
+        ale.restoreSystemState(start)
+        if len(futures) > 1:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("samples", [24, *in_full(200)])
+def test_controllable_is_when_an_action_makes_a_difference(name, samples):
+    """At any frame of play, wherever it falls among those that the game counts."""
+    env = game(name)
+    named, agree = LABELS[env._rom], {True: [], False: []}
+    for step, action in enumerate(choices(name, env, seed=1)):
+        for _ in range(4 + step % 2):
+            env._ale.act(env._actions[action])
+        if env._ale.game_over():
+            env.reset()
+        if step % 7 == 0:
+            label = bool(named.labels(env._ale.getRAM(), 4)["controllable"])
+            agree[label].append(acts(env, name) == label)
+        if step == 7 * samples:
+            break
+    for label, right in agree.items():
+        assert np.mean(right or [True]) >= 0.9, f"{label} in {len(right)} states, {np.mean(right):.2f} of them so"
+
+
+@pytest.mark.parametrize(("name", "labels"), [("Freeway", "score"), ("Breakout", "score")])
+def test_the_score_grows_by_the_reward(name, labels):
+    before, changes = 0, 0
+    for *_, reward, _, known, over in play(name):
+        assert known[labels] - before == reward
+        before, changes = 0 if over else known[labels], changes + (reward > 0)
+    assert changes >= 2
+
+
+def test_pong_counts_the_points_of_both_sides():
+    before, changes = 0, 0
+    for *_, reward, _, known, _ in play("Pong"):
+        after = known["player_score"] - known["enemy_score"]
+        assert after - before == reward
+        before, changes = after, changes + (reward != 0)
+    assert changes >= 2
+
+
+def test_breakout_counts_bricks_as_they_are_drawn_and_lives_as_the_emulator_does():
+    for _, screen, _, lives, known, _ in play("Breakout"):
+        wall = screen[57:93, 8:152].reshape(6, 6, 18, 8, 3)
+        bricks = (wall > 0).any(-1).mean((1, 3)) > 0.5
+        assert bricks.sum() == known["bricks"]
+        assert lives == known["lives"]
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "axis", "sign"),
+    [
+        ("Pong", "ball_approaching", "x", 1),
+        ("Pong", "ball_falling", "y", 1),
+        ("Breakout", "ball_falling", "y", 1),
+    ],
+)
+def test_the_ball_goes_where_it_is_said_to_go(name, label, axis, sign):
+    known = [each[4] for each in play(name)]
+    moved = [
+        (after[f"ball_{axis}"] - before[f"ball_{axis}"], before[label])
+        for before, after in pairwise(known)
+        if before["ball_present"] and after["ball_present"] and before[label] == after[label]
+    ]
+    agree = [(step * sign > 0) == said for step, said in moved if 0 < abs(step) < 16]
+    assert {bool(said) for _, said in moved} == {True, False}
+    assert np.mean(agree) > 0.97
+
+
+@pytest.mark.parametrize("rom", GAMES)
+def test_the_labels_are_those_of_the_concepts_and_each_is_finite(rom):
+    known, ram = LABELS[rom], np.random.default_rng(0).integers(0, 256, (200, 128), dtype=np.uint8)
+    for each in ram:
+        labels = known.labels(each, 4)
+        assert labels.keys() == known.concepts.keys()
+        assert np.isfinite(list(labels.values())).all()
+        assert all(value in (0, 1) for key, value in labels.items() if known.concepts[key].kind == "boolean")
