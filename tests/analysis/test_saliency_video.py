@@ -3,6 +3,7 @@
 import warnings
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from rl_interp.analysis.playing import watch
 from rl_interp.analysis.saliency_video import film
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.envs import AtariConfig, MazeConfig, env_config, make_labelled
+from rl_interp.core.envs.observed import Observed
 from rl_interp.core.errors import UserError
 from rl_interp.core.progress import Notice
 from rl_interp.core.run import Run
@@ -99,3 +101,25 @@ def test_a_film_of_continuous_actions_has_a_bar_for_each_of_their_numbers(loaded
     pendulum = replace(loaded, agent=agent, env=env)
     target = f"q:{env.action_names[0]}"
     assert film(pendulum, tmp_path / "film.mp4", "gradient", target, steps=2, skip=None, seed=1)["frames"] == 2
+
+
+class Cropping(gymnasium.ObservationWrapper):
+    """Shows the lower half of CartPole's screen, as an agent may see it."""
+
+    observed = (200, 0, 400, 600)
+
+    def __init__(self):
+        env = gymnasium.make("CartPole-v1", render_mode="rgb_array")
+        super().__init__(env)
+        self.observation_space = gymnasium.spaces.Box(0, 255, (200, 600, 3), np.uint8)
+
+    def observation(self, observation):
+        return self.render()[200:]
+
+
+def test_a_wrapper_that_crops_says_what_is_seen(loaded, monkeypatch, tmp_path):
+    monkeypatch.setenv("RL_INTERP_TRUST", str(tmp_path / "trust"))
+    env = env_config(f"{__file__}:Cropping")
+    moment = watch(replace(loaded, agent=Counting(2), env=env), make_labelled(env), steps=1, skip=2, seed=0)[0]
+    assert moment.observed == Observed(200, 0, 400, 600)
+    assert (moment.screen[200:] == moment.obs.transpose(1, 2, 0)).all()

@@ -12,6 +12,7 @@ from rl_interp.core.envs.gym.game import GymGame
 from rl_interp.core.envs.gym.labels import concepts, labels_of
 from rl_interp.core.envs.gym.make import line
 from rl_interp.core.envs.labelled import Cells
+from rl_interp.core.envs.observed import Observed
 from rl_interp.core.errors import UserError
 
 
@@ -66,6 +67,21 @@ class GymLabelled(LabelledGame):
                 f"make it with render_mode='rgb_array', not {env.render_mode!r}."
             )
         return screen
+
+    def survey(self) -> tuple[NDArray[np.uint8], Observed]:
+        """The screen, and the part of it that the agent sees: where the environment or a wrapper has an attribute
+        `observed`, (top, left, bottom, right) in pixels of the screen, that; else all of it."""
+        screen, env = self.render(), self.game.env
+        if not env.has_wrapper_attr("observed"):
+            return screen, self.config.observed(*screen.shape[:2])
+        try:
+            top, left, bottom, right = map(float, env.get_wrapper_attr("observed"))
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"`observed` of {self.config.id} is {env.get_wrapper_attr('observed')!r}; it is (top, left, bottom, "
+                "right), in pixels of the screen."
+            ) from error
+        return screen, Observed(top, left, bottom, right)
 
     def _seen(self) -> NDArray[np.uint8]:
         if self.config.observation_kind == "pixels":
