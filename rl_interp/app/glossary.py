@@ -126,6 +126,7 @@ TERMS = {
     "dose": "values of the feature, each with its effect",
     # saliency, imagination, maps and mazes
     "frames": "number of frames of the film",
+    "first_step": "step of the episode that the film begins with",
     "method": "the saliency method",
     "states": "number of states",
     "information": "adjusted mutual information of clusters and ground truth; 0 is chance, 1 the same partition",

@@ -122,7 +122,7 @@ def test_a_reference_to_nothing_is_a_sentence(reference, sentence):
 @pytest.mark.parametrize(
     ("name", "source", "sentence"),
     [
-        ("mak", SOURCE, "unknown function of my.py 'mak'; known: make. Did you mean 'make'"),
+        ("mak", SOURCE, "unknown function of my.py 'mak'. Did you mean 'make'\\? Known: make"),
         ("SIZE", SOURCE, "my.py:SIZE is of type int, which can't be called"),
         ("make", "import no_such_module", "can't be imported: ModuleNotFoundError: No module named.* \\(line 1\\)"),
         ("make", "def make(:", "can't be imported: SyntaxError"),

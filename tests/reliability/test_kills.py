@@ -148,17 +148,13 @@ def test_a_study_waits_until_the_trainings_of_a_killed_one_have_saved(tmp_path, 
             end(orphan)
         return subprocess.Popen(["true"])
 
-    result = {
-        "agent": "",
-        "env": "",
-        "condition": "",
-        "command": "",
-        "steps": [],
-        "returns": [],
-        "evaluation": {"mean": 1.0},
-    }
+    def finish(_, job, path):
+        result = {"agent": job.agent, "env": job.env, "condition": job.condition, "command": job.line}
+        result |= {"steps": [], "returns": [], "evaluation": {"mean": 1.0}}
+        write_json(path / f"{job.name}.json", result)
+
     monkeypatch.setattr(study, "_start", start)
-    monkeypatch.setattr(study, "_finish", lambda _, job, path: write_json(path / f"{job.name}.json", result))
+    monkeypatch.setattr(study, "_finish", finish)
     assert len(study.run_study(jobs, tmp_path, parallel=1)) == 2
     assert started == jobs[::-1], "the one that is free first"
 

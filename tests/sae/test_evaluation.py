@@ -40,7 +40,11 @@ def fitted(conv_agent):
     with torch.no_grad():
         sae.W_enc.copy_(torch.eye(WIDTH))
         sae.W_dec.copy_(torch.eye(WIDTH))
-    agent = SimpleNamespace(agent=conv_agent, has_q_values=True, env=SimpleNamespace(observation_shape=(2, 8, 8)))
+    agent = SimpleNamespace(
+        agent=conv_agent,
+        has_q_values=True,
+        env=SimpleNamespace(observation_shape=(2, 8, 8), observation_dtype=np.float32),
+    )
     return SimpleNamespace(
         sae=sae, agent=agent, store=store, target=store, train_rows=np.arange(HELD_OUT),
         held_out_rows=np.arange(HELD_OUT, ROWS), rows=np.arange(ROWS),

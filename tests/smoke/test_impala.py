@@ -135,7 +135,7 @@ def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
     ("command", "sentence"),
     [
         ("train impala --env MiniGrid-Unlok-v0", "Did you mean 'MiniGrid-Unlock-v0'"),
-        ("train impala --env Pong", "ids begin with ALE/, MiniGrid-, Crafter"),
+        ("train impala --env Pong", "unknown environment 'Pong'; the nearest are"),
         ("train dqn --env CrafterReward-v1", "this DQN plays Atari games"),
         ("train dqn --cbet", "train impala with it"),
         ("train impala --pretrain", "pretrain given without a bonus"),
