@@ -1,6 +1,6 @@
 """The README's picture: a map, a feature and an intervention, at the moment of an episode where one feature decides.
 
-    python docs/picture.py dqn-mspacman mspacman-sae docs/saliency.png
+    python docs/picture.py dqn-mspacman mspacman-sae docs/picture.png
 
 The feature is the one without which the agent would most clearly do something else; the moment is where that is so.
 Nothing is chosen by hand.
