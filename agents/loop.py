@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rl_interp.core.agent import Agent
+from rl_interp.core.device import computes_in_bf16
 from rl_interp.core.envs import EnvConfig, make_vector
 from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.errors import NotFiniteError, UserError, require_numbers
@@ -53,7 +55,7 @@ class TrainConfig:
     eval_epsilon: float = 0.0
     """Probability of a random action in evaluation; otherwise a policy is sampled from, and Q-values are maximised."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16 autocast; `auto` uses it where the processor supports it."""
+    """bf16 autocast; `auto` uses it where the processor supports it, but not on vectors, whose numbers it rounds."""
 
     def __post_init__(self) -> None:
         require_numbers(
@@ -62,6 +64,11 @@ class TrainConfig:
             at_least_0=("checkpoint_every", "eval_every"),
             share=("eval_epsilon",),
         )
+
+    def computes_in_bf16(self, device: torch.device) -> bool:
+        """Whether the agent's products are in bf16 on a device."""
+        rounds = self.precision == "auto" and self.env.observation_kind == "vector"
+        return computes_in_bf16("fp32" if rounds else self.precision, device)
 
 
 class Training(Protocol):

@@ -1,12 +1,14 @@
 """The phases of training with an exploration bonus: from scratch, pre-training, transfer (Parisi et al. 2021)."""
 
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from rl_interp.agents.cbet import CBETConfig
 from rl_interp.agents.loop import TrainConfig
+from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.config import from_plain
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.run import Run, load_into
@@ -25,6 +27,11 @@ class PhasedConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.env.action_kind == "continuous":
+            raise UserError(
+                f"{self.env.id} has continuous actions, and the agents that are trained here choose among discrete "
+                "ones; wrap it with gymnasium.wrappers:DiscretizeAction, or import an agent that was trained elsewhere."
+            )
         if self.pretrain and self.cbet is None:
             raise UserError("pretrain given without a bonus to learn from; give --cbet too.")
         if self.cbet and self.cbet.reset_probability and not self.pretrain:
@@ -37,6 +44,45 @@ class PhasedConfig(TrainConfig):
 
 
 Config = TypeVar("Config", bound=PhasedConfig)
+Network = TypeVar("Network", bound=Agent)
+
+
+class Transfer(Agent, Generic[Network]):
+    """f_task + f_expl: preferences that are learned, added to those of a network that stays as it is (Parisi et al.
+    2021, §3.2, of a policy's logits; with Q-values, what is learned is the difference to the explorer's).
+
+    Hook points of the task's network keep their names; those of the explorer begin with `explorer.`.
+
+    Args:
+        head: the task's last layer, which is set to 0, so that training starts as the explorer plays.
+    """
+
+    def __init__(self, task: Network, explorer: Network, head: nn.Linear):
+        super().__init__()
+        self.task, self.explorer = task, explorer.requires_grad_(False)
+        self.observation, self.preference_kind = task.observation, task.preference_kind
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+        self.hook_points = {
+            prefix + name: replace(point, path=f"{part}.{point.path}", head=point.head and f"{part}.{point.head}")
+            for part, prefix, network in (("task", "", task), ("explorer", "explorer.", explorer))
+            for name, point in network.hook_points.items()
+        }
+
+    def initial_state(self, batch: int) -> State:
+        return (*self.task.initial_state(batch), *self.explorer.initial_state(batch))
+
+    def unroll(
+        self, obs: Tensor, state: State = (), first: Tensor | None = None, actions: Tensor | None = None
+    ) -> PolicyOutput:
+        state = state or self.initial_state(obs.shape[1])
+        leaves = len(self.task.initial_state(1))  # the task's come first
+        own = self.task.unroll(obs, state[:leaves], first)
+        with torch.no_grad():
+            theirs = self.explorer.unroll(obs, state[leaves:], first)
+        after = (*own.state, *theirs.state)
+        added = {self.preference_kind: own.preferences + theirs.preferences}
+        return PolicyOutput(after, value=own.value, **added)
 
 
 def explorer_config(config: Config, kind: str) -> Config:

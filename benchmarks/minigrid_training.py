@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from benchmarks.measure import Result, main
+from rl_interp.agents.encoders import symbol_net
 from rl_interp.agents.impala.actor import Actor, Unroll, flat_weights, unroll_layout
 from rl_interp.agents.impala.agent import make_agent
 from rl_interp.agents.impala.config import IMPALAConfig, default_config
 from rl_interp.agents.impala.learner import Learner
-from rl_interp.agents.impala.network import SymbolNet
 from rl_interp.agents.impala.training import Training
 
 TASK = "MiniGrid-DoorKey-8x8-v0"
@@ -61,7 +61,7 @@ def stable_baselines3(name: str) -> float:
         def __init__(self, observation_space):
             super().__init__(observation_space, CONFIG.hidden)
             # SB3's initialisation fails on weights whose channels are last in memory.
-            self.torso = SymbolNet((3, 7, 7))
+            self.torso = symbol_net((3, 7, 7), (3, 7, 7))
             for convolution in (self.torso.conv1, self.torso.conv2, self.torso.embed):
                 convolution.weight.data = convolution.weight.data.contiguous()
             self.fc = nn.Linear(576, CONFIG.hidden)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.agents.cbet.counts import CountTable, ExactKey, SimHash
+from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import UserError
 
 
@@ -46,12 +47,19 @@ class CBETConfig:
                 raise UserError(f"{name}={getattr(self, name)!r} given; it is one of {', '.join(known)}.")
 
 
+def default_bonus(env: EnvConfig) -> CBETConfig:
+    """Where observations show cells, the same ones come again, and are counted as they are, as the paper does in
+    MiniGrid; pixels and vectors of other environments are counted by their SimHash, as it does in Habitat."""
+    return CBETConfig(key="simhash" if env.cell_pixels is None else "exact")
+
+
 class CBET:
     """The counts of N environments, in one table for states and one for changes, and the bonus of each step.
 
     Args:
         state_shape: of the egocentric observation s.
-        scene_shape: of the scene whose changes count: in MiniGrid the panorama, in Crafter the frame.
+        scene_shape: of the scene whose changes count: in MiniGrid the panorama, of Atari the newest frame, elsewhere
+            the observation.
         seed: of the hashes and of the resets.
     """
 
@@ -68,9 +76,9 @@ class CBET:
 
     def __call__(
         self,
-        states: NDArray[np.integer],
-        scenes_before: NDArray[np.integer],
-        scenes: NDArray[np.integer],
+        states: NDArray[np.number],
+        scenes_before: NDArray[np.number],
+        scenes: NDArray[np.number],
         first: NDArray[np.bool_],
     ) -> NDArray[np.float32]:
         """The bonus `[N]` of one step in every environment; it counts what the step led to.
@@ -88,7 +96,8 @@ class CBET:
         if not len(real):
             return bonus
         # Signed and wide enough: differences of bytes would wrap around, and different changes would be equal.
-        change = scenes[real].astype(np.int16) - scenes_before[real].astype(np.int16)
+        signed = np.float32 if scenes.dtype == np.float32 else np.int16
+        change = scenes[real].astype(signed) - scenes_before[real].astype(signed)
         state_keys, change_keys = self._state_key(states[real]), self._change_key(change)
         n_states = self.states.add(state_keys).astype(np.float64)
         n_changes = self.changes.add(change_keys).astype(np.float64)

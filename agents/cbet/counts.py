@@ -26,8 +26,10 @@ class ExactKey:
     def __init__(self, size: int, seed: int):
         self._weights = np.random.default_rng(seed).integers(1, 2**64, size, np.uint64) | np.uint64(1)
 
-    def __call__(self, observations: NDArray[np.integer]) -> NDArray[np.uint64]:
-        """`observations [N, ...]`, of any integer type, `size` values each."""
+    def __call__(self, observations: NDArray[np.number]) -> NDArray[np.uint64]:
+        """`observations [N, ...]`, of any integer type or float32, `size` values each."""
+        if observations.dtype == np.float32:
+            observations = (observations + 0.0).view(np.int32)  # by their bits, with -0 as 0
         flat = observations.reshape(len(observations), -1).astype(np.int64).view(np.uint64)
         return _mixed(flat @ self._weights)
 
@@ -40,7 +42,7 @@ class SimHash:
         self._projections = np.random.default_rng(seed).standard_normal((size, bits)).astype(np.float32)
         self._powers = np.uint64(1) << np.arange(bits, dtype=np.uint64)
 
-    def __call__(self, observations: NDArray[np.integer]) -> NDArray[np.uint64]:
+    def __call__(self, observations: NDArray[np.number]) -> NDArray[np.uint64]:
         """`observations [N, ...]`, `size` values each."""
         flat = observations.reshape(len(observations), -1).astype(np.float32)
         return _mixed(((flat @ self._projections) > 0).astype(np.uint64) @ self._powers)

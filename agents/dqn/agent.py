@@ -1,59 +1,73 @@
-"""The DQN agent: three convolutions and a hidden layer, 867,465 parameters with nine actions.
+"""The DQN agent: an encoder of the observation, a hidden layer, and a Q-value for each action.
 
-Mnih et al. (2015) in the sizes of DuPlessie & Gritsevskiy (2024): conv 32-64-32, hidden layer 512.
+Of Atari's frames the encoder is the Nature CNN; with nine actions the agent then has 867,465 parameters.
 """
 
-import torch
 from torch import Tensor, nn
 
 from rl_interp.agents.dqn.config import DQNConfig
+from rl_interp.agents.encoders import NATURE_SIDE, Encoder, encoder, nature_cnn, observation_kind, resnet
+from rl_interp.agents.phases import Transfer, explorer_config
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 
 
 class DQN(Agent):
-    """Q-values `[B, A]` from uint8 frames `[B, 4, 84, 84]`.
+    """Q-values `[B, A]` from observations `[B, ...]`: uint8 `[C, H, W]`, or float32 `[D]`.
 
-    Float observations on the same 0-255 scale are taken too, so that gradients reach the pixels.
+    Float pixels on the same 0-255 scale are taken too, so that gradients reach them. The layers of the encoder are
+    the agent's own, in order, and the rest follows.
+
+    Args:
+        shape: of an observation, `(C, H, W)` of pixels and symbols, `(D,)` of vectors.
+        categories: how many each channel has, where bytes are categories; None where they are intensities.
+        hidden: width of the hidden layer, and of the one before it for vectors.
     """
 
     preference_kind = "q_values"
-    hook_points = {
-        **{
-            f"conv{i}.{when}": HookPoint(f"{path}{i}", "B C H W", "spatial")
-            for i in (1, 2, 3)
-            for when, path in (("pre", "conv"), ("post", "relu"))
-        },
-        "fc.pre": HookPoint("fc", "B D"),
-        "fc.post": HookPoint("relu4", "B D", head="q"),
-        "q": HookPoint("q", "B D"),
-    }
 
-    def __init__(self, num_actions: int, in_channels: int = 4):
+    def __init__(
+        self,
+        num_actions: int,
+        shape: tuple[int, ...] = (4, 84, 84),
+        categories: tuple[int, ...] | None = None,
+        hidden: int = 512,
+    ):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, 32, 8, stride=4)
-        self.relu1 = nn.ReLU()
-        self.conv2 = nn.Conv2d(32, 64, 4, stride=2)
-        self.relu2 = nn.ReLU()
-        self.conv3 = nn.Conv2d(64, 32, 3)
-        self.relu3 = nn.ReLU()
-        self.fc = nn.Linear(32 * 7 * 7, 512)
+        self.observation = observation_kind(shape, categories)
+        encoded = encoder(shape, categories, _of_pictures, hidden)
+        for name, layer in encoded.named_children():
+            self.add_module(name, layer)
+        self.flatten = nn.Flatten()
+        self.fc = nn.Linear(encoded.width, hidden)
         self.relu4 = nn.ReLU()
-        self.q = nn.Linear(512, num_actions)
-        # Channels last is the layout that CPU and tensor-core convolutions compute in.
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        self.q = nn.Linear(hidden, num_actions)
+        self.hook_points = {
+            **encoded.points(),
+            "fc.pre": HookPoint("fc", "B D"),
+            "fc.post": HookPoint("relu4", "B D", head="q"),
+            "q": HookPoint("q", "B D"),
+        }
 
     def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
-        kind = obs.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.q.weight.dtype
-        # Laid out while the pixels are bytes, and straight to the type computed in: the least memory touched.
-        x = obs.contiguous(memory_format=torch.channels_last).to(dtype) * (1 / 255)
-        x = self.relu1(self.conv1(x))
-        x = self.relu2(self.conv2(x))
-        x = self.relu3(self.conv3(x))
-        x = self.relu4(self.fc(x.flatten(1)))
-        return PolicyOutput(q_values=self.q(x))
+        x = obs
+        for layer in self.children():
+            x = layer(x)
+        return PolicyOutput(q_values=x)
 
 
-def make_agent(config: DQNConfig) -> DQN:
-    """The untrained agent of a configuration."""
-    return DQN(len(config.env.action_names), config.env.frame_stack)
+def make_agent(config: DQNConfig) -> DQN | Transfer[DQN]:
+    """The untrained agent of a configuration; an explorer has the sizes of its own run."""
+    task = _dqn(config)
+    if config.explorer is None:
+        return task
+    return Transfer(task, _dqn(explorer_config(config, "dqn")), task.q)
+
+
+def _dqn(config: DQNConfig) -> DQN:
+    env = config.env
+    return DQN(len(env.action_names), env.observation_shape, env.categories, config.hidden)
+
+
+def _of_pictures(shape: tuple[int, ...]) -> Encoder:
+    """The Nature CNN, or for pictures that are too small for it the ResNet."""
+    return nature_cnn(shape) if min(shape[1:]) >= NATURE_SIDE else resnet(shape)

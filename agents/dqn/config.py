@@ -2,16 +2,20 @@
 
 from dataclasses import dataclass, field
 
-from rl_interp.agents.loop import TrainConfig
+from rl_interp.agents.phases import PhasedConfig
 from rl_interp.core.envs import AtariConfig, EnvConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers
 
 
 @dataclass(frozen=True)
-class DQNConfig(TrainConfig):
-    """Everything a DQN run depends on besides its seed. The defaults train for 10M emulator frames."""
+class DQNConfig(PhasedConfig):
+    """Everything a DQN run depends on besides its seed. The defaults train on an Atari game for 10M emulator frames;
+    `default_config` has those of other environments.
 
-    env: AtariConfig = field(default_factory=AtariConfig)
+    With CBET's bonus, rewards are remembered with the bonus that they had then.
+    """
+
+    env: EnvConfig = field(default_factory=AtariConfig)
     agent_steps: int = 2_500_000
     num_envs: int = 16
     log_every: int = 10_000
@@ -21,7 +25,9 @@ class DQNConfig(TrainConfig):
     eval_epsilon: float = 0.001
 
     env_threads: int = 2
-    """Threads that step the environments, while the main one learns."""
+    """Threads or processes that step the environments, while the main one learns."""
+    hidden: int = 512
+    """Width of the hidden layer."""
     life_loss_terminal: bool = True
     """Treat a lost life as the end of an episode in learning (the game itself goes on)."""
     clip_reward: bool = True
@@ -33,7 +39,7 @@ class DQNConfig(TrainConfig):
     learning_starts: int = 20_000
     """Steps before the first update."""
     replay_capacity: int = 500_000
-    """Frames kept, each 7 kB on disk."""
+    """Frames, or whole observations, kept; a frame of Atari takes 7 kB on disk."""
     n_step: int = 3
     """Rewards summed before the value is bootstrapped (Sutton 1988; 1 in Mnih et al.)."""
     double: bool = False
@@ -57,30 +63,45 @@ class DQNConfig(TrainConfig):
         super().__post_init__()
         require_numbers(
             self,
-            at_least_1=("batch_size", "train_every", "replay_capacity", "n_step", "target_every", "epsilon_steps"),
+            at_least_1=(
+                "batch_size", "train_every", "replay_capacity", "n_step", "target_every", "epsilon_steps", "hidden",
+            ),
             at_least_0=("env_threads", "learning_starts", "adam_eps"),
             positive=("learning_rate", "max_grad_norm"),
             share=("gamma", "epsilon_final"),
-        )
+        )  # fmt: skip
         if self.learning_starts > self.replay_capacity:
             raise UserError(
                 f"learning_starts={self.learning_starts} given with replay_capacity={self.replay_capacity}; learning "
                 "would never start: raise replay_capacity."
             )
-        if self.learning_starts <= self.num_envs * (self.n_step + self.env.frame_stack):
+        window = self.num_envs * (self.n_step + (self.env.stacked_frames or 1))
+        if self.learning_starts <= window:
             raise UserError(
                 f"learning_starts={self.learning_starts} given; {self.num_envs} environments and {self.n_step}-step "
-                f"returns need more than {self.num_envs * (self.n_step + self.env.frame_stack)}."
+                f"returns need more than {window}."
             )
 
 
-def default_config(environment: EnvConfig | str) -> DQNConfig:
-    """The configuration for a game.
+_SMALL: dict[str, object] = dict(
+    num_envs=8, env_threads=1, eval_epsilon=0.0, eval_episodes=30, clip_reward=False, double=True, learning_rate=1e-3,
+    learning_starts=1_000, replay_capacity=50_000, target_every=100, batch_size=64, log_every=2_000,
+    checkpoint_every=20_000, eval_every=0, hidden=256,
+)  # fmt: skip
+DEFAULTS: dict[str, dict[str, object]] = {
+    "vector": {**_SMALL, "agent_steps": 100_000, "epsilon_steps": 10_000},
+    "symbols": {**_SMALL, "agent_steps": 200_000, "epsilon_steps": 50_000},
+    "pixels": {
+        **_SMALL, "agent_steps": 1_000_000, "learning_rate": 3e-4, "learning_starts": 10_000, "epsilon_steps": 250_000,
+        "replay_capacity": 100_000, "target_every": 500, "checkpoint_every": 100_000, "log_every": 10_000,
+        "batch_size": 32, "hidden": 512,
+    },
+}  # fmt: skip
+"""What differs from Atari's settings, by the kind of an environment's observations."""
 
-    Raises:
-        UserError: the environment is not an Atari game.
-    """
-    env = env_config(environment)
-    if not isinstance(env, AtariConfig):
-        raise UserError(f"environment {env.id!r} given; this DQN plays Atari games, such as ALE/MsPacman-v5.")
-    return DQNConfig(env=env)
+
+def default_config(environment: EnvConfig | str, **overrides: object) -> DQNConfig:
+    """The configuration that suits an environment."""
+    env = env_config(environment).eased
+    values = {} if isinstance(env, AtariConfig) else DEFAULTS[env.observation_kind]
+    return DQNConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

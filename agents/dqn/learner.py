@@ -10,18 +10,20 @@ from torch.nn import functional as F
 from rl_interp.agents.dqn.agent import DQN
 from rl_interp.agents.dqn.config import DQNConfig
 from rl_interp.agents.dqn.replay import Batch
-from rl_interp.core.device import computes_in_bf16
+from rl_interp.agents.phases import Transfer
+from rl_interp.core.agent import Agent
 
 
 class Learner:
     """The online and target networks with their optimiser."""
 
-    def __init__(self, agent: DQN, config: DQNConfig, device: torch.device):
+    def __init__(self, agent: DQN | Transfer[DQN], config: DQNConfig, device: torch.device):
         self.agent, self.config = agent.to(device), config
         self.device = device
         self.target = copy.deepcopy(agent).requires_grad_(False)
-        self.optimizer = torch.optim.Adam(agent.parameters(), config.learning_rate, eps=config.adam_eps, fused=True)
-        self.bf16 = computes_in_bf16(config.precision, device)
+        learned = [parameter for parameter in agent.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.Adam(learned, config.learning_rate, eps=config.adam_eps, fused=True)
+        self.bf16 = config.computes_in_bf16(device)
         self.updates = 0
 
     def update(self, batch: Batch) -> Tensor:
@@ -38,7 +40,7 @@ class Learner:
         loss = F.smooth_l1_loss(q, target)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.agent.parameters(), self.config.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
         # In between the target stands still, so that the values learned from do not move with every update.
@@ -60,7 +62,9 @@ class Learner:
 
 
 @torch.no_grad()
-def bootstrap(online: DQN, target: DQN, returns: Tensor, discounts: Tensor, next_obs: Tensor, double: bool) -> Tensor:
+def bootstrap(
+    online: Agent, target: Agent, returns: Tensor, discounts: Tensor, next_obs: Tensor, double: bool
+) -> Tensor:
     """`[B]`: R + discount · Q_target(s', a'), with a' the target's greedy action (Mnih et al. 2015) or, if
     `double`, the online network's (van Hasselt et al. 2016, eq. 4)."""
     q = target.step(next_obs).preferences.float()

@@ -1,15 +1,16 @@
 """Replay memory that stores every frame once.
 
-An observation is four consecutive frames of one environment, so transitions stored as two stacks
-would hold each frame eight times. Here each environment's newest frame is one slot of a ring, and
-stacks are assembled when a batch is drawn.
+Where an observation is four consecutive frames of one environment, transitions stored as two stacks would hold each
+frame eight times. Here each environment's newest frame is one slot of a ring, and stacks are assembled when a batch is
+drawn. Elsewhere an observation is one frame, of any shape.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from rl_interp.agents.ring import Ring
 from rl_interp.core.errors import UserError
@@ -17,17 +18,17 @@ from rl_interp.core.errors import UserError
 
 @dataclass(frozen=True)
 class Batch:
-    """`n`-step transitions: `obs`, `next_obs` uint8 `[B, S, H, W]`, the rest `[B]`.
+    """`n`-step transitions: `obs`, `next_obs` `[B, ...]` as the environment gives them, the rest `[B]`.
 
     `returns` is the sum of `gamma^k r_k` up to the bootstrap; `discounts` multiplies the value of
     `next_obs`, and is 0 where the episode (or life, if so configured) ended before it.
     """
 
-    obs: NDArray[np.uint8]
+    obs: NDArray[Any]
     actions: NDArray[np.int64]
     returns: NDArray[np.float32]
     discounts: NDArray[np.float32]
-    next_obs: NDArray[np.uint8]
+    next_obs: NDArray[Any]
 
 
 class Replay(Ring):
@@ -36,29 +37,35 @@ class Replay(Ring):
     A slot is one observation's newest frame and what followed it: action, reward, whether the value
     after it is zero (`terminal`), whether it is a real transition (`valid`: false for an episode's
     last observation, whose action only resets), and how many earlier frames belong to its episode.
+
+    Args:
+        stack: frames `[S, *frame_shape]` in an observation; None where it is one frame, `frame_shape`.
+        actions: how many there are.
     """
 
     def __init__(
         self,
         capacity: int,
         num_envs: int,
-        frame_shape: tuple[int, int] = (84, 84),
-        stack: int = 4,
+        frame_shape: tuple[int, ...] = (84, 84),
+        stack: int | None = 4,
         n_step: int = 1,
         gamma: float = 0.99,
         directory: Path | None = None,
+        dtype: DTypeLike = np.uint8,
+        actions: int = 18,
     ):
-        length = capacity // num_envs
-        if length <= stack + n_step:
+        length, frames = capacity // num_envs, stack or 1
+        if length <= frames + n_step:
             raise UserError(
-                f"a replay of {capacity} slots over {num_envs} environments is too short for stacks of {stack} and "
-                f"{n_step}-step returns; give at least {(stack + n_step + 1) * num_envs}."
+                f"a replay of {capacity} slots over {num_envs} environments is too short for stacks of {frames} and "
+                f"{n_step}-step returns; give at least {(frames + n_step + 1) * num_envs}."
             )
         super().__init__(length, num_envs, directory)
         self.stack, self.n_step, self.gamma = stack, n_step, gamma
         grid = (length, num_envs)
-        self.frames = self.array("frames", (*grid, *frame_shape), np.uint8)
-        self.action = self.array("action", grid, np.uint8)
+        self.frames = self.array("frames", (*grid, *frame_shape), dtype)
+        self.action = self.array("action", grid, np.min_scalar_type(actions - 1))
         self.reward = self.array("reward", grid, np.float32)
         self.terminal = self.array("terminal", grid, np.bool_)
         self.valid = self.array("valid", grid, np.bool_)
@@ -66,17 +73,17 @@ class Replay(Ring):
 
     def add(
         self,
-        frames: NDArray[np.uint8],
+        frames: NDArray[Any],
         first: NDArray[np.bool_],
         actions: NDArray[np.int64],
         reward: NDArray[np.float32],
         terminal: NDArray[np.bool_],
         valid: NDArray[np.bool_],
     ) -> None:
-        """Store one slot per environment: `frames [N, H, W]` is the newest frame of the observation acted on."""
+        """Store one slot per environment, whose observations' newest frames are `frames [N, *frame_shape]`."""
         at, before = self.begin(), self.cursor - 1
         # How far back the stack of this slot reaches: not over an episode's start, nor over a gap left by a resume.
-        continued = np.minimum(self.age[before] + 1, self.stack - 1)
+        continued = np.minimum(self.age[before] + 1, (self.stack or 1) - 1)
         consecutive = self.next_tick > 0 and self.tick[before] == self.next_tick - 1
         self.age[at] = np.where(first | (not consecutive), 0, continued)
         self.frames[at] = frames
@@ -102,11 +109,11 @@ class Replay(Ring):
             ahead += running
             running = running & ~self.terminal[at, envs]
         return Batch(
-            self._stacks(slots, envs),
+            self._observations(slots, envs),
             self.action[slots, envs].astype(np.int64),
             returns,
             discount.astype(np.float32),
-            self._stacks((slots + ahead) % self.length, envs),
+            self._observations((slots + ahead) % self.length, envs),
         )
 
     def _draw(self, batch: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -125,14 +132,23 @@ class Replay(Ring):
                 return slots[:batch], envs[:batch]
         raise UserError(f"the replay holds {len(self)} slots but no complete transition; collect more before learning.")
 
-    def _stacks(self, slots: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray[np.uint8]:
+    def _observations(self, slots: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray[Any]:
+        if self.stack is None:
+            return self.frames[slots, envs]
         back = np.arange(self.stack - 1, -1, -1)
         frames = self.frames[(slots[:, None] - back) % self.length, envs[:, None]]
         frames[back > self.age[slots, envs][:, None]] = 0
         return frames
 
-    def restore(self, state: dict[str, int]) -> None:
-        """Go on from `state`. Slots written after it (by a run that was killed) stay usable, but a gap in the ticks
-        keeps every batch on one side of the seam, since the episodes on the two sides differ."""
+    def restore(self, state: dict[str, int], goes_on: bool = False) -> None:
+        """Go on from `state`.
+
+        Slots written after it (by a run that was killed) stay usable, but a gap in the ticks keeps every batch on one
+        side of the seam, since the episodes on the two sides differ; unless the episodes of `state` go on, which fill
+        these slots again.
+        """
         super().restore(state)
-        self.next_tick = max(self.next_tick, int(self.tick.max())) + self.length
+        if goes_on:
+            self.tick[self.tick >= self.next_tick] = self._never
+        else:
+            self.next_tick = max(self.next_tick, int(self.tick.max())) + self.length

@@ -20,7 +20,7 @@ from rl_interp.core.errors import UserError
 
 
 class DreamerV3(Agent):
-    """Logits `[T, B, A]` and values `[T, B]` from uint8 observations `[T, B, C, H, W]` and the actions in between.
+    """Logits `[T, B, A]` and values `[T, B]` from observations `[T, B, ...]` and the actions in between.
 
     In training mode latents are samples, as published; in `eval()` they are the posterior's mode, so that what the
     agent does follows from what it has seen. The state is `(deter, stoch, action)`.

@@ -1,10 +1,10 @@
 """DreamerV3's configuration."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from rl_interp.agents.phases import PhasedConfig
-from rl_interp.core.envs import EnvConfig, MiniGridConfig, env_config
+from rl_interp.core.envs import AtariConfig, EnvConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers, unknown
 
 
@@ -125,14 +125,16 @@ class DreamerV3Config(PhasedConfig):
 def default_config(environment: EnvConfig | str, size: str = "tiny", **overrides: object) -> DreamerV3Config:
     """The configuration that suits an environment and a size: the published sizes train as published for Crafter,
     `tiny` and `debug` in small batches and large steps, for a CPU."""
-    env = env_config(environment)
+    env = env_config(environment).eased
+    if isinstance(env, AtariConfig):
+        env = replace(env, frame_stack=1)  # as published: what moves is in its memory
     values: dict[str, object] = {}
     if size in ("tiny", "debug"):
         values = dict(
             batch_size=8, batch_length=32, model_lr=1e-3, behaviour_lr=1e-3, train_ratio=64.0, agent_steps=20_000,
             checkpoint_every=5_000, log_every=500,
         )  # fmt: skip
-        if env.categories is None:
+        if env.observation_kind == "pixels":
             # Pictures take the model longer to learn: a policy that learns as fast as it does on symbols follows the
             # model's early errors and never explores. And short sequences do not show what was achieved before them,
             # so not what still pays.

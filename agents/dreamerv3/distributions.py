@@ -6,13 +6,10 @@ Hafner et al. 2023, arXiv 2301.04104, "Robust predictions" and "World model lear
 import torch
 from torch import Tensor
 
+from rl_interp.agents.encoders import symlog
+
 BINS, LOW, HIGH = 255, -20.0, 20.0
 """Bins of a two-hot prediction, evenly spaced in symlog space."""
-
-
-def symlog(x: Tensor) -> Tensor:
-    """sign(x) · ln(1 + |x|)."""
-    return x.sign() * x.abs().log1p()
 
 
 def symexp(x: Tensor) -> Tensor:

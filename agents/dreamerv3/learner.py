@@ -11,7 +11,7 @@ from rl_interp.agents.dreamerv3.behaviour import Guide
 from rl_interp.agents.dreamerv3.graph import CUDAGraph
 from rl_interp.agents.dreamerv3.replay import Batch
 from rl_interp.agents.dreamerv3.rssm import Latent
-from rl_interp.core.device import computes_in_bf16, send
+from rl_interp.core.device import send
 
 EXPLORER = "explorer_"
 """What the names of an explorer's latents begin with, where the replay keeps them."""
@@ -30,7 +30,7 @@ class Learner:
             "actor": _Part(behaviour.actor.parameters(), config.behaviour_lr, 1e-5, 100.0),
             "critic": _Part(behaviour.critic.parameters(), config.behaviour_lr, 1e-5, 100.0),
         }
-        self.bf16 = computes_in_bf16(config.precision, device)
+        self.bf16 = config.computes_in_bf16(device)
         self.updates = 0
         self._update = CUDAGraph(self._take_steps) if device.type == "cuda" else self._take_steps
 

@@ -12,8 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from rl_interp.agents.dreamerv3.distributions import symlog
 from rl_interp.agents.dreamerv3.norm import LayerNorm
+from rl_interp.agents.encoders import symlog
 from rl_interp.core.agent import HookPoint
 
 Points = list[tuple[str, HookPoint]]
@@ -22,6 +22,8 @@ Points = list[tuple[str, HookPoint]]
 Layer = TypeVar("Layer", bound=nn.Linear | nn.Conv2d | nn.ConvTranspose2d)
 
 _SMALLEST = 4  # height and width at which the encoder stops halving
+RESIZED = 64
+"""Height and width that pictures are resized to whose sides are not equal powers of two; Atari's as published."""
 
 
 class Dense(nn.Module):
@@ -157,16 +159,17 @@ def to_compute(x: Tensor) -> Tensor:
     return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
 
 
-def stages(shape: Sequence[int]) -> int:
-    """How often an image `(C, H, W)` is halved.
+def picture_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of pictures `(C, H, W)` as they are encoded and predicted: their own where it can be halved until 4×4,
+    else resized."""
+    channels, height, width = shape
+    fits = height == width and height >= 2 * _SMALLEST and not height & (height - 1)
+    return shape if fits else (channels, RESIZED, RESIZED)
 
-    Raises:
-        ValueError: its sides differ, or are not a power of two of at least 8.
-    """
-    _, height, width = shape
-    if height != width or height < 2 * _SMALLEST or height & (height - 1):
-        raise ValueError(f"images of {height}×{width} given; DreamerV3's are square, with a side of 8, 16, 32, 64, ...")
-    return int(math.log2(height // _SMALLEST))
+
+def stages(shape: Sequence[int]) -> int:
+    """How often an image `(C, H, W)` is halved."""
+    return int(math.log2(shape[-1] // _SMALLEST))
 
 
 def _mean_fan(layer: nn.Linear | nn.Conv2d | nn.ConvTranspose2d) -> float:

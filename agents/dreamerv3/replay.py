@@ -18,7 +18,7 @@ from rl_interp.agents.ring import Ring
 from rl_interp.core.errors import UserError
 
 Batch = dict[str, NDArray[Any]]
-"""`obs` uint8, `actions` int64, `rewards`, `terminated`, `first`, and `bonus` if there is one: `[T, B, ...]`. With
+"""`obs`, `actions` int64, `rewards`, `terminated`, `first`, and `bonus` if there is one: `[T, B, ...]`. With
 latents, also what came before the sequences: `before_NAME [B, ...]` of each latent, float32 or int64, and
 `before_actions [B]`."""
 
@@ -32,6 +32,8 @@ class SequenceReplay(Ring):
     Args:
         latents: names, widths and dtypes of the latents that each slot is to keep besides, as `RSSM.packed` gives
             them.
+        dtype: of an observation's numbers.
+        actions: how many there are.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class SequenceReplay(Ring):
         bonus: bool = False,
         directory: Path | None = None,
         latents: Mapping[str, tuple[int, DTypeLike]] = MappingProxyType({}),
+        dtype: DTypeLike = np.uint8,
+        actions: int = 18,
     ):
         super().__init__(max(1, capacity // num_envs), num_envs, directory)
         grid = (self.length, num_envs)
         self.fields = {
-            "obs": self.array("obs", (*grid, *observation_shape), np.uint8),
-            "actions": self.array("actions", grid, np.uint8),
+            "obs": self.array("obs", (*grid, *observation_shape), dtype),
+            "actions": self.array("actions", grid, np.min_scalar_type(actions - 1)),
             "rewards": self.array("rewards", grid, np.float32),
             "terminated": self.array("terminated", grid, np.bool_),
             "first": self.array("first", grid, np.bool_),

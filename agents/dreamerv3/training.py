@@ -17,7 +17,6 @@ from rl_interp.agents.loop import check_finite, restored_state, score, train_run
 from rl_interp.agents.phases import load_explorer
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import make_vector
-from rl_interp.core.envs.games import GameVector
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.rollout import Actor, Episodes
 from rl_interp.core.run import Run, load_into
@@ -49,7 +48,7 @@ class Training:
         self.replay = SequenceReplay(
             capacity, config.num_envs, env.observation_shape, bonus=config.cbet is not None,
             directory=directory if config.replay_on_disk else None,
-            latents=latents,
+            latents=latents, dtype=env.observation_dtype, actions=len(env.action_names),
         )  # fmt: skip
         self.bonus = None
         if config.cbet is not None:
@@ -161,10 +160,10 @@ class Training:
     def _episodes(self) -> dict[str, Any] | None:
         """Where the episodes stand; None where the environments have no `state()`, so that a resumed run starts new
         ones."""
-        if not isinstance(self.env, GameVector):
+        if not hasattr(self.env, "state"):
             return None
         return {
-            "env": self.env.state(),
+            "env": self.env.state(),  # pyright: ignore[reportAttributeAccessIssue]
             "came": {name: torch.from_numpy(array) for name, array in self._came.items()},
             "return": torch.from_numpy(self._return),
             "actor": list(self.actor.state),
@@ -186,8 +185,7 @@ class Training:
         if episodes is None:
             self._begin()
             return
-        assert isinstance(self.env, GameVector)
-        self._obs = self.env.restore(episodes["env"])
+        self._obs = self.env.restore(episodes["env"])  # pyright: ignore[reportAttributeAccessIssue]
         self._scene = self.env.scene() if self.bonus is not None else None
         self._came = {name: tensor.numpy().copy() for name, tensor in episodes["came"].items()}
         self._return = episodes["return"].numpy().copy()

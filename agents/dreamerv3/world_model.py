@@ -1,6 +1,7 @@
 """The world model: an encoder of observations, the RSSM that follows them, and heads that predict them."""
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -8,10 +9,9 @@ from torch.nn import functional as F
 
 from rl_interp.agents.dreamerv3 import distributions
 from rl_interp.agents.dreamerv3.config import SIZES, DreamerV3Config
-from rl_interp.agents.dreamerv3.networks import MLP, ImageDecoder, ImageEncoder, Points, VectorEncoder, stages
+from rl_interp.agents.dreamerv3.networks import MLP, ImageDecoder, ImageEncoder, Points, VectorEncoder, picture_shape
 from rl_interp.agents.dreamerv3.rssm import RSSM, Latent
 from rl_interp.core.agent import HookPoint
-from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import phase
 
 
@@ -29,8 +29,8 @@ class Observed:
 class WorldModel(nn.Module):
     """Encoder, RSSM, decoder, and heads for the reward, for going on, and for the bonus if there is one.
 
-    Pixels go through convolutions. Symbols become one vector of zeros and ones, with a one for the category at each
-    place, and go through an MLP.
+    Pixels go through convolutions, resized to 64×64 where their sides are not equal powers of two. Vectors go through
+    an MLP of their symlog. Symbols become one vector of zeros and ones, with a one for the category at each place.
     """
 
     def __init__(self, config: DreamerV3Config):
@@ -38,15 +38,14 @@ class WorldModel(nn.Module):
         env, size = config.env, SIZES[config.size]
         self.config, self.symbols, self.num_actions = config, env.categories, len(env.action_names)
         shape, width = env.observation_shape, size.deter + size.stoch * size.classes
-        if self.symbols is None:
-            try:
-                stages(shape)
-            except ValueError as error:
-                raise UserError(f"{env.id} has {error}") from None
-            self.encoder = ImageEncoder(shape, size.depth)
-            self.decoder = ImageDecoder(width, shape, size.depth)
+        self.pixels = env.observation_kind == "pixels"
+        if self.pixels:
+            seen = picture_shape(shape)
+            self.resize = nn.Identity() if seen == shape else nn.AdaptiveAvgPool2d(seen[1:])
+            self.encoder = ImageEncoder(seen, size.depth)
+            self.decoder = ImageDecoder(width, seen, size.depth)
         else:
-            places = shape[1] * shape[2] * sum(self.symbols)
+            places = prod(shape) if self.symbols is None else prod(shape[1:]) * sum(self.symbols)
             self.encoder = VectorEncoder(places, size.vector_layers, size.vector_units)
             self.decoder = MLP(width, size.vector_layers, size.vector_units, places)
         self.embed = nn.Identity()
@@ -67,10 +66,12 @@ class WorldModel(nn.Module):
         ]
 
     def scaled(self, obs: Tensor) -> Tensor:
-        """Observations `[B, C, H, W]` as they are encoded and predicted: pixels in [0, 1], or `[B, places]` of zeros
-        and ones."""
+        """Observations `[B, ...]` as they are encoded and predicted: pixels in [0, 1], of the encoder's size; vectors;
+        or symbols as `[B, places]` of zeros and ones."""
+        if self.pixels:
+            return self.resize(obs.float() / 255)
         if self.symbols is None:
-            return obs.float() / 255
+            return obs.float()
         each = [distributions.one_hot(obs[:, i].long(), count) for i, count in enumerate(self.symbols)]
         return torch.cat(each, -1).flatten(1)
 
@@ -81,7 +82,7 @@ class WorldModel(nn.Module):
     def observe(
         self, obs: Tensor, actions: Tensor, first: Tensor, before: tuple[Latent, Tensor] | None = None
     ) -> Observed:
-        """Follow sequences of observations `[T, B, C, H, W]`.
+        """Follow sequences of observations `[T, B, ...]`.
 
         Args:
             actions: int64 `[T, B]`, each taken after its observation; the last one does not matter.
@@ -114,7 +115,7 @@ class WorldModel(nn.Module):
         """Loss terms `[T, B]` before their weights, and the latents.
 
         Args:
-            batch: `obs` uint8, `actions` int64 (taken after the observation), `rewards`, `terminated` and `first`
+            batch: `obs`, `actions` int64 (taken after the observation), `rewards`, `terminated` and `first`
                 (of arriving at the observation), and `bonus` if the model has that head; all `[T, B, ...]`. If it has
                 `before_deter [B, D]`, `before_stoch [B, S]` (classes) and `before_actions [B]`, the sequences go on
                 from there.
@@ -131,7 +132,7 @@ class WorldModel(nn.Module):
         # The heads predict the observation, and what came with it, from the latent.
         features = seen.latent.features
         predicted = self.decoder(features.flatten(0, 1))
-        if self.symbols is None:
+        if self.pixels:
             image = F.mse_loss(predicted, scaled, reduction="none").sum((-3, -2, -1))
         else:
             image = distributions.symlog_error(predicted, scaled)
@@ -151,11 +152,15 @@ class WorldModel(nn.Module):
         return torch.stack([weights.get(name, 1.0) * value.mean() for name, value in terms.items()]).sum()
 
     def picture(self, latent: Latent) -> Tensor:
-        """Predicted observations uint8 `[..., C, H, W]` of latents `[...]`."""
-        lead = latent.deter.shape[:-1]
+        """Predicted observations `[..., *shape]` of latents `[...]`, of the environment's shape and type."""
+        lead, shape = latent.deter.shape[:-1], self.config.env.observation_shape
         predicted = self.decoder(latent.features.flatten(0, -2))
-        if self.symbols is None:
+        if self.pixels:
+            if predicted.shape[1:] != shape:
+                predicted = F.interpolate(predicted, shape[1:], mode="bilinear")
             return (predicted.clamp(0, 1) * 255).round().to(torch.uint8).unflatten(0, lead)
-        _, height, width = self.config.env.observation_shape
+        if self.symbols is None:
+            return distributions.symexp(predicted.float()).unflatten(0, lead)
+        _, height, width = shape
         parts = predicted.view(-1, height, width, sum(self.symbols)).split(list(self.symbols), -1)
         return torch.stack([part.argmax(-1) for part in parts], 1).to(torch.uint8).unflatten(0, lead)

@@ -11,7 +11,6 @@ from rl_interp.agents.impala.agent import make_agent
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.agents.loop import restored_state
 from rl_interp.core.agent import Agent
-from rl_interp.core.device import computes_in_bf16
 from rl_interp.core.envs import make_vector
 from rl_interp.core.envs.workers import WorkerError
 
@@ -37,7 +36,7 @@ class Actor:
         self.total = np.zeros(config.num_envs, np.float32)
         # For symbols, converting the weights at every step costs what the smaller products save.
         pixels = config.env.observation_kind == "pixels"
-        self._bf16 = pixels and computes_in_bf16(config.precision, torch.device("cpu"))
+        self._bf16 = pixels and config.computes_in_bf16(torch.device("cpu"))
 
     @torch.no_grad()
     def play(self, weights: NDArray[np.float32], out: Unroll) -> None:
@@ -111,7 +110,7 @@ def unroll_layout(config: IMPALAConfig, agent: Agent) -> dict[str, tuple[tuple[i
     """
     t, n, env = config.unroll, config.num_envs, config.env
     layout: dict[str, tuple[tuple[int, ...], DTypeLike]] = {
-        "obs": ((t + 1, n, *env.observation_shape), np.uint8),
+        "obs": ((t + 1, n, *env.observation_shape), env.observation_dtype),
         "first": ((t + 1, n), np.bool_),
         "actions": ((t, n), np.int64),
         "log_probs": ((t, n), np.float32),
@@ -120,7 +119,7 @@ def unroll_layout(config: IMPALAConfig, agent: Agent) -> dict[str, tuple[tuple[i
         "episode_return": ((t, n), np.float32),
     }
     if config.cbet is not None and env.scene_shape != env.observation_shape:
-        layout["scene"] = ((t + 1, n, *env.scene_shape), np.uint8)
+        layout["scene"] = ((t + 1, n, *env.scene_shape), env.observation_dtype)
     for i, leaf in enumerate(agent.initial_state(n)):
         layout[f"state{i}"] = (tuple(leaf.shape), np.float32)
     return layout

@@ -1,10 +1,10 @@
 """IMPALA's configuration."""
 
 import reprlib
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from rl_interp.agents.phases import PhasedConfig
-from rl_interp.core.envs import CrafterConfig, EnvConfig, MazeConfig, MiniGridConfig, env_config
+from rl_interp.core.envs import AtariConfig, CrafterConfig, EnvConfig, MazeConfig, MiniGridConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers
 
 MOST_SECTIONS = 16
@@ -46,13 +46,15 @@ class IMPALAConfig(PhasedConfig):
     """Weight of the value's squared error in the loss."""
     reward_scale: float = 1.0
     """Factor of the extrinsic reward in learning."""
+    reward_clip: float = 0.0
+    """Bound of the extrinsic reward's size in learning, before the factor, as 1 for Atari; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers(
             self,
             at_least_1=("unroll", "channels", "hidden"),
-            at_least_0=("adam_eps", "entropy_cost", "baseline_cost", "reward_scale"),
+            at_least_0=("adam_eps", "entropy_cost", "baseline_cost", "reward_scale", "reward_clip"),
             positive=("learning_rate", "max_grad_norm"),
             share=("gamma",),
         )
@@ -70,16 +72,19 @@ class IMPALAConfig(PhasedConfig):
 
 def default_config(environment: EnvConfig | str, **overrides: object) -> IMPALAConfig:
     """The configuration that suits an environment: by its family, the sizes and costs that the results pages use."""
-    env = env_config(environment)
+    env = env_config(environment).eased
     values: dict[str, object] = {}
     if env.observation_kind == "pixels":
         values |= dict(
             agent_steps=1_000_000, hidden=256, lstm=256, learning_rate=1e-3, entropy_cost=0.01, checkpoint_every=50_000
         )
+    if env.observation_kind == "vector":
+        values |= dict(agent_steps=500_000, lstm=0, learning_rate=1e-3, entropy_cost=0.01, checkpoint_every=100_000)
+    if isinstance(env, AtariConfig):
+        values |= dict(agent_steps=2_500_000, learning_rate=6e-4, reward_clip=1.0, checkpoint_every=100_000)
     if isinstance(env, CrafterConfig):
         values |= dict(unroll=32, minibatches=4, gamma=0.95, entropy_cost=0.002)
     if isinstance(env, MazeConfig):
-        env = replace(env, start="anywhere", curriculum=True)
         values |= dict(agent_steps=3_000_000, lstm=0, num_envs=64, unroll=32, minibatches=8, gamma=0.98)
         values |= dict(entropy_cost=0.005, checkpoint_every=100_000)
     return IMPALAConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

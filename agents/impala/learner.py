@@ -10,21 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from rl_interp.agents.impala.actor import Unroll
-from rl_interp.agents.impala.agent import IMPALA, Transfer
+from rl_interp.agents.impala.agent import IMPALA
 from rl_interp.agents.impala.config import IMPALAConfig
+from rl_interp.agents.phases import Transfer
 from rl_interp.core.agent import PolicyOutput
-from rl_interp.core.device import computes_in_bf16
 
 
 class Learner:
     """The agent with its optimiser."""
 
-    def __init__(self, agent: IMPALA | Transfer, config: IMPALAConfig, device: torch.device):
+    def __init__(self, agent: IMPALA | Transfer[IMPALA], config: IMPALAConfig, device: torch.device):
         self.agent, self.config = agent.to(device), config
         self.device = device
         learned = [parameter for parameter in agent.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(learned, config.learning_rate, eps=config.adam_eps, fused=True)
-        self.bf16 = computes_in_bf16(config.precision, device)
+        self.bf16 = config.computes_in_bf16(device)
         self.updates = 0
 
     def update(self, unroll: Unroll, progress: float) -> "Losses":
@@ -37,6 +37,8 @@ class Learner:
         batch = {name: torch.from_numpy(array).to(self.device) for name, array in unroll.items()}
         # What is learned from: the extrinsic reward, the bonus, or both.
         extrinsic = 0.0 if self.config.pretrain else self.config.reward_scale
+        if bound := self.config.reward_clip:
+            batch["rewards"] = batch["rewards"].clamp(-bound, bound)
         batch["rewards"] = extrinsic * batch["rewards"]
         if "bonus" in batch:
             batch["rewards"] = batch["rewards"] + batch["bonus"]

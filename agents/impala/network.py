@@ -1,115 +1,13 @@
-"""IMPALA's parts: a torso for pixels, a torso for symbols, and an LSTM whose gates can be hooked."""
-
-import itertools
+"""IMPALA's memory: an LSTM whose gates can be hooked."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rl_interp.agents.impala.max_pool import MaxPool2d
 from rl_interp.core.agent import HookPoint
 
 LSTMState = tuple[Tensor, Tensor]
 """Hidden and cell state, `[B, D]` each."""
-
-
-class ResNet(nn.Module):
-    """Sections of a convolution, a max-pool and two residual blocks."""
-
-    def __init__(self, shape: tuple[int, ...], channels: tuple[int, ...]):
-        super().__init__()
-        widths = [shape[0], *channels]
-        self.width = widths[-1]
-        self.sections = nn.ModuleList(_Section(a, b) for a, b in itertools.pairwise(widths))
-        self.relu = nn.ReLU()
-        self.points = [
-            (f"block{s + 1}.{name}", HookPoint(f"sections.{s}.{path}", "B C H W", "spatial"))
-            for s in range(len(channels))
-            for name, path in (("conv", "conv"), ("pool", "pool"), *_Residual.points(1), *_Residual.points(2))
-        ]
-        self.points.append(("torso.post", HookPoint("relu", "B C H W", "spatial")))
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-    def features(self, shape: tuple[int, ...]) -> int:
-        """How many numbers an observation becomes: every section halves the picture."""
-        *_, height, width = shape
-        for _ in self.sections:
-            height, width = -(-height // 2), -(-width // 2)
-        return self.width * height * width
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """`[B, C, H, W]`, bytes or floats on the same 0-255 scale, to the last section's `[B, C', H', W']`."""
-        kind = obs.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-        x = obs.contiguous(memory_format=torch.channels_last).to(dtype) * (1 / 255)
-        for section in self.sections:
-            x = section(x)
-        return self.relu(x)
-
-
-class _Section(nn.Module):
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.pool = MaxPool2d()
-        self.res1, self.res2 = _Residual(outputs), _Residual(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.res2(self.res1(self.pool(self.conv(x))))
-
-
-class _Residual(nn.Module):
-    """x + conv(relu(conv(relu(x))))."""
-
-    def __init__(self, width: int):
-        super().__init__()
-        self.relu1, self.conv1 = nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
-        self.relu2, self.conv2 = nn.ReLU(), nn.Conv2d(width, width, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(self.relu2(self.conv1(self.relu1(x))))
-
-    @staticmethod
-    def points(number: int) -> tuple[tuple[str, str], ...]:
-        """Name and path of its sites: before and after the inner nonlinearity, and the sum."""
-        name = f"res{number}"
-        return ((f"{name}.pre", f"{name}.conv1"), (f"{name}.post", f"{name}.relu2"), (f"{name}.sum", name))
-
-
-class SymbolNet(nn.Module):
-    """Cells embedded by each of their categories, the embeddings summed, and two convolutions."""
-
-    def __init__(self, categories: tuple[int, ...], width: int = 32):
-        super().__init__()
-        self.total, self.width = sum(categories), 2 * width
-        self.embed = nn.Conv2d(self.total, width, 1, bias=False)
-        self.conv1, self.relu1 = nn.Conv2d(width, width, 3), nn.ReLU()
-        self.conv2, self.relu2 = nn.Conv2d(width, 2 * width, 3), nn.ReLU()
-        self.points = [
-            (name, HookPoint(path, "B C H W", "spatial"))
-            for name, path in (
-                ("embed", "embed"), ("conv1.pre", "conv1"), ("conv1.post", "relu1"), ("conv2.pre", "conv2"),
-                ("conv2.post", "relu2"),
-            )
-        ]  # fmt: skip
-        # Not a weight, so in no checkpoint: given values even where weights are made without memory to be loaded later.
-        offsets = torch.tensor([0, *itertools.accumulate(categories[:-1])], device="cpu")[:, None, None]
-        self.register_buffer("offsets", offsets, persistent=False)
-        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
-
-    def features(self, shape: tuple[int, ...]) -> int:
-        """How many numbers an observation becomes: both convolutions take a cell from every side."""
-        *_, height, width = shape
-        return self.width * (height - 4) * (width - 4)
-
-    def forward(self, obs: Tensor) -> Tensor:
-        """`[B, C, H, W]` categories as bytes, to `[B, C', H', W']`."""
-        assert isinstance(self.offsets, Tensor)
-        one_hot = torch.zeros(len(obs), *obs.shape[-2:], self.total, device=obs.device)
-        one_hot.scatter_(-1, (obs.long() + self.offsets).permute(0, 2, 3, 1), 1.0)
-        one_hot = one_hot.permute(0, 3, 1, 2)  # a view, with channels last in memory
-        x = self.relu1(self.conv1(self.embed(one_hot)))
-        return self.relu2(self.conv2(x))
 
 
 class HookedLSTM(nn.Module):

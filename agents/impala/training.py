@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from rl_interp.agents.cbet import CBET
 from rl_interp.agents.impala.actor import Unroll, environments, flat_weights
 from rl_interp.agents.impala.actor_pool import ActorPool, LocalActorPool, ProcessActorPool
-from rl_interp.agents.impala.agent import Transfer, make_agent
+from rl_interp.agents.impala.agent import make_agent
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.agents.impala.learner import Learner, Losses
 from rl_interp.agents.loop import check_finite, score, train_run
-from rl_interp.agents.phases import load_explorer
+from rl_interp.agents.phases import Transfer, load_explorer
 from rl_interp.core.agent import Agent
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.errors import UserError

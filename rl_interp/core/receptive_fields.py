@@ -13,7 +13,7 @@ from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import hook_point, run_with_cache
 
-_MOVING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+_MOVING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,11 @@ def _follow(modules: list[Any], axis: int, size: int) -> tuple[int, float, float
     """Size, first centre, stride and width of a field along one axis after some convolutions and pools."""
     start, stride, field = 0.0, 1.0, 1
     for module in modules:
+        if isinstance(module, nn.AdaptiveAvgPool2d):  # a resize: position i is the mean of the i-th of equal parts
+            assert isinstance(module.output_size, tuple)
+            part = size / (size := int(module.output_size[axis] or size))
+            start, stride = start + (part - 1) / 2 * stride, stride * part
+            continue
         kernel, step, padding, dilation = (
             _along(getattr(module, name, 1), axis) for name in ("kernel_size", "stride", "padding", "dilation")
         )

@@ -10,13 +10,12 @@ import pytest
 import torch
 from torch.distributions import Categorical, kl_divergence
 
-from rl_interp.agents.dreamerv3 import DreamerV3Config, Latent, default_config, distributions, make_agent
+from rl_interp.agents.dreamerv3 import Latent, default_config, distributions, make_agent
 from rl_interp.agents.dreamerv3.behaviour import lambda_returns
-from rl_interp.agents.dreamerv3.config import SIZES
-from rl_interp.agents.dreamerv3.networks import stages
+from rl_interp.agents.dreamerv3.config import SIZES, DreamerV3Config
+from rl_interp.agents.dreamerv3.networks import picture_shape, stages
 from rl_interp.agents.dreamerv3.norm import LayerNorm
 from rl_interp.core.check_agent import check_agent
-from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hooked, run_with_cache, run_with_hooks
 from rl_interp.core.interventions import Clamp, During, Zero, as_hooks
@@ -291,10 +290,15 @@ def test_small_has_the_published_number_of_parameters():
     assert counts == [15_687_299 + 12 * 512, 1_053_189 + 12 * 513, 1_181_439]
 
 
-def test_pictures_of_other_sizes_are_refused():
+def test_pictures_of_other_sizes_are_resized():
     assert stages((3, 64, 64)) == 4
-    with pytest.raises(UserError, match=r"MiniGrid-Empty-5x5-v0 has images of 56×56 given"):
-        make_agent(DreamerV3Config(env=MiniGridConfig("MiniGrid-Empty-5x5-v0", "pixels"), size="debug"))
+    for shape in ((3, 56, 56), (1, 84, 84), (3, 210, 160), (3, 6, 6), (3, 64, 32)):
+        assert picture_shape(shape) == (shape[0], 64, 64)
+    for side in (8, 16, 32, 64, 128):
+        assert picture_shape((3, side, side)) == (3, side, side)
+
+
+def test_an_unknown_size_is_refused():
     with pytest.raises(UserError, match="unknown size 'huge'"):
         DreamerV3Config(size="huge")
     assert set(SIZES) == {"debug", "tiny", "small", "medium", "large", "xlarge"}

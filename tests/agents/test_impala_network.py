@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from rl_interp.agents.impala.agent import IMPALA
-from rl_interp.agents.impala.max_pool import MaxPool2d
 from rl_interp.agents.impala.network import HookedLSTM
+from rl_interp.agents.max_pool import MaxPool2d
 from rl_interp.core.check_agent import check_agent
 from rl_interp.core.hooks import run_with_cache, run_with_hooks
 from rl_interp.core.interventions import Add, Clamp, Splice, Zero, as_hooks

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from rl_interp.agents.cbet import CBETConfig
-from rl_interp.agents.impala import IMPALAConfig, Training, Transfer, default_config, make_agent, train
+from rl_interp.agents.impala import IMPALAConfig, Training, default_config, make_agent, train
 from rl_interp.agents.impala.actor import Actor, environments, flat_weights, set_flat_weights, unroll_layout
 from rl_interp.agents.impala.actor_pool import ProcessActorPool, SharedWeights
 from rl_interp.agents.impala.learner import Learner, losses
 from rl_interp.agents.load import load_agent, load_config
 from rl_interp.agents.loop import DivergedError
+from rl_interp.agents.phases import Transfer
 from rl_interp.core.agent import PolicyOutput
 from rl_interp.core.envs import CrafterConfig, MazeConfig, MiniGridConfig
 from rl_interp.core.envs.workers import WorkerError

@@ -65,7 +65,7 @@ def test_a_directory_that_others_can_write_to_is_not_used(temporary):
 
 
 def test_without_any_place_the_command_line_starts():
-    code = f"{NOWHERE}\nimport sys, rl_interp.agents.impala.max_pool, rl_interp.sae.training.kernels.loops\n"
+    code = f"{NOWHERE}\nimport sys, rl_interp.agents.max_pool, rl_interp.sae.training.kernels.loops\n"
     code += "from rl_interp.app.cli import main\n"
     code += "sys.argv = ['rl-interp', '--help']\nmain()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)

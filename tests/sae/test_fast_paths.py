@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from rl_interp.agents import max_pool as pool
 from rl_interp.agents.dreamerv3 import norm
-from rl_interp.agents.impala import max_pool as pool
 from rl_interp.app.commands.info import info
 from rl_interp.core import device
 from rl_interp.core.errors import UserError

@@ -37,8 +37,8 @@ def info() -> dict[str, Any]:
 
 def _fast_paths(device: torch.device) -> dict[str, str]:
     """What is computed by faster means than plain products, each tried on known numbers."""
+    from rl_interp.agents import max_pool
     from rl_interp.agents.dreamerv3 import norm
-    from rl_interp.agents.impala import max_pool
     from rl_interp.sae.training.kernels import cpu
 
     plain = torch.device("cpu")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import tyro
 
 from rl_interp.agents import dqn, dreamerv3, impala
-from rl_interp.agents.cbet import CBETConfig
+from rl_interp.agents.cbet import CBETConfig, default_bonus
 from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.dreamerv3 import DreamerV3Config
 from rl_interp.agents.dreamerv3.config import SIZES
@@ -23,6 +23,7 @@ from rl_interp.app.commands.flags import (
     optional,
 )
 from rl_interp.app.progress import TERMINAL
+from rl_interp.core.envs import EnvConfig
 from rl_interp.core.errors import UserError
 
 _WANTED = {
@@ -40,9 +41,8 @@ class _Asked:
     size: str | None = None
     cbet: bool = False
 
-    @property
-    def bonus(self) -> CBETConfig | None:
-        return CBETConfig() if self.cbet else None
+    def bonus(self, env: EnvConfig) -> CBETConfig | None:
+        return default_bonus(env) if self.cbet else None
 
 
 def _asked(arguments: list[str]) -> _Asked:
@@ -56,39 +56,42 @@ def _asked(arguments: list[str]) -> _Asked:
 
 def _dqn_config(arguments: list[str]) -> DQNConfig:
     asked = _asked(arguments)
-    if asked.cbet:
-        raise UserError("--cbet given to train dqn, which has no bonus; train impala with it.")
-    return dqn.default_config(asked.env.config(DQNConfig().env))
+    env = asked.env.config(DQNConfig().env)
+    return dqn.default_config(env, cbet=asked.bonus(env))
 
 
 def _impala_config(arguments: list[str]) -> IMPALAConfig:
     asked = _asked(arguments)
-    return impala.default_config(asked.env.config(IMPALAConfig().env), cbet=asked.bonus)
+    env = asked.env.config(IMPALAConfig().env)
+    return impala.default_config(env, cbet=asked.bonus(env))
 
 
 def _dreamerv3_config(arguments: list[str]) -> DreamerV3Config:
     asked = _asked(arguments)
     env = asked.env.config(DreamerV3Config().env)
-    return dreamerv3.default_config(env, asked.size or "tiny", cbet=asked.bonus)
+    return dreamerv3.default_config(env, asked.size or "tiny", cbet=asked.bonus(env))
 
 
 @config_from(_dqn_config)
 def train_dqn(
-    config: Annotated[DQNConfig, tyro.conf.arg(name="")],
+    config: Annotated[DQNConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
     env: FromEnv = DEFAULT,
+    cbet: Bonus = False,
     seed: Seed = 0,
     name: NewName = None,
     device: Device = "auto",
 ) -> dict[str, Any]:
-    """Train a DQN on an Atari game.
+    """Train a DQN, on pixels, symbols or vectors.
 
-    The same command again resumes the run; with more --agent-steps it makes a finished one longer.
+    The same command again resumes the run; with more --agent-steps it makes a finished one longer. Defaults are those
+    that suit the environment: add --env and --help to see them.
 
     Args:
         config: Settings of the training.
-        env: The game.
-        seed: Seed of the weights, exploration, replay sampling and environments.
-        name: Name of the new run, or a path; by default made of agent, game and seed.
+        env: The environment, which also chooses the defaults of what follows.
+        cbet: Add the exploration bonus CBET, whose own flags (--cbet.coefficient and so on) --help then shows.
+        seed: Seed of the weights, exploration, counts, replay sampling and environments.
+        name: Name of the new run, or a path; by default made of agent, environment and seed.
         device: Device to learn on.
     """
     return train_agent("dqn", config, seed, name, device, TERMINAL)
@@ -105,7 +108,7 @@ def train_impala(
     ray: Cluster = None,
     device: Device = "auto",
 ) -> dict[str, Any]:
-    """Train an IMPALA agent, on pixels or symbols, with or without a memory.
+    """Train an IMPALA agent, on pixels, symbols or vectors, with or without a memory.
 
     The same command again resumes the run; with more --agent-steps it makes a finished one longer. Defaults are those
     that suit the environment: add --env and --help to see them.

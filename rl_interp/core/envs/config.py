@@ -46,6 +46,16 @@ class EnvConfig(ABC):
         return "discrete"
 
     @property
+    def stacked_frames(self) -> int | None:
+        """How many frames an observation `[S, H, W]` stacks, oldest first; None where it is one of its own."""
+        return None
+
+    @property
+    def eased(self) -> "EnvConfig":
+        """How it is best trained in, with what makes it easier; `scored` takes that back."""
+        return self
+
+    @property
     def frames_per_step(self) -> int:
         """Frames of the emulator in an environment step."""
         return 1

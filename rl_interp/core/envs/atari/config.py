@@ -54,6 +54,10 @@ class AtariConfig(EnvConfig):
         return (self.frame_stack, 84, 84)
 
     @property
+    def stacked_frames(self) -> int:
+        return self.frame_stack
+
+    @property
     def scene_shape(self) -> tuple[int, ...]:
         return (84, 84)
 

@@ -81,6 +81,11 @@ class MazeConfig(EnvConfig):
         return (3, 64, 64)
 
     @property
+    def eased(self) -> "MazeConfig":
+        """From anywhere, in mazes that grow as they are solved."""
+        return replace(self, start="anywhere", curriculum=True)
+
+    @property
     def scored(self) -> "MazeConfig":
         """From the bottom left, in mazes of all sides."""
         return replace(self, start="bottom left", curriculum=False)
