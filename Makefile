@@ -53,6 +53,11 @@ parity: .venv/installed .parity/installed  ## DreamerV3 beside the published pac
 	rm -rf .parity/run && $(BIN)/rl-interp import dreamerv3 .parity/checkpoint.ckpt --name .parity/run
 	$(BIN)/rl-interp evaluate .parity/run --episodes 2
 
+ocatari: .venv/installed .ocatari/installed  ## positions in Atari games beside OCAtari's (in .ocatari, with NumPy 1)
+	$(BIN)/python tests/oracles/ocatari/compare.py record .ocatari/recorded.npz
+	.ocatari/bin/python tests/oracles/ocatari/positions.py .ocatari/recorded.npz .ocatari/objects.json
+	$(BIN)/python tests/oracles/ocatari/compare.py compare .ocatari/recorded.npz .ocatari/objects.json
+
 PUBLISHED := tests/oracles/published_dreamerv3
 
 .PHONY: docs
@@ -81,4 +86,9 @@ clean:  ## remove the virtual environment
 	.parity/bin/python -m pip install --quiet --disable-pip-version-check --no-deps dreamerv3==1.5.0
 	@touch $@
 
-.PHONY: help install demo test test-all fuzz test-slow mutants lint kill full-disk bench parity clean
+.ocatari/installed:
+	$(PYTHON) -m venv .ocatari
+	.ocatari/bin/python -m pip install --quiet --disable-pip-version-check -r tests/oracles/ocatari/requirements.txt
+	@touch $@
+
+.PHONY: help install demo test test-all fuzz test-slow mutants lint kill full-disk bench parity ocatari clean

@@ -1,9 +1,11 @@
 """Each game's table against the screen, against the emulator's rewards and lives, and by playing on from restored
 states: a label is to say what happens, and not only what is in the memory."""
 
+import re
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -228,6 +230,62 @@ def test_the_ball_goes_where_it_is_said_to_go(name, label, axis, sign):
     assert np.mean(agree) > 0.97
 
 
+def test_the_invaders_formation_is_drawn_where_it_is_said_to_be_and_counts_whom_it_has():
+    invaders, counts = Drawn((134, 134, 29), 88, 100, (20, 184, 0, 160)), []
+    for _, screen, reward, _, known, _ in play("SpaceInvaders"):
+        if box := invaders.box(screen):
+            assert (box[0], box[2]) == (known["invaders_x"], known["invaders_y"])
+        counts.append((known["invaders"], reward))
+    fewer = [before[0] - after[0] for before, after in pairwise(counts) if after[1] > 0]
+    assert fewer.count(1) >= 1
+    assert len(fewer) == fewer.count(1)
+
+
+def test_a_crossing_pays_and_whoever_is_hit_goes_back():
+    known = [(each[2], each[4]) for each in play("Freeway")]
+    crossed = hit = 0
+    for (_, before), (reward, now) in pairwise(known):
+        if reward:
+            crossed += 1
+            assert now["crossed"]
+        if now["hit"] and before["hit"]:
+            hit += 1
+            assert now["player_y"] >= before["player_y"]
+            assert not now["crossed"]
+    assert crossed > 0
+    assert hit > 0
+
+
+def test_oxygen_is_as_long_as_its_bar_and_the_submarine_faces_where_it_goes():
+    bar, seen, turned = Drawn((214, 214, 214), 63, 5, (170, 175, 49, 112)), set(), set()
+    known = play("Seaquest")
+    for before, after in pairwise(known):
+        box = bar.box(after[1])
+        if box and not after[4]["at_surface"] and after[4]["player_present"]:
+            assert box[1] - box[0] + 1 == min(after[4]["oxygen"], 63)
+            seen.add(after[4]["oxygen"])
+        moved = after[4]["player_x"] - before[4]["player_x"]
+        if 0 < abs(moved) < 16 and before[4]["player_present"] and after[4]["player_present"]:
+            assert after[4]["facing_left"] == (moved < 0)
+            turned.add(moved < 0)
+    assert len(seen) > 3
+    assert turned == {True, False}
+
+
+@pytest.mark.parametrize(("side", "byte", "column"), [("left", 112, 12), ("right", 122, 140)])
+def test_a_disk_of_qbert_goes_from_the_screen_with_its_byte(side, byte, column):
+    env, known = game("Qbert"), LABELS["qbert"]
+    for _ in range(60):
+        env.step(0)
+    for there in (True, False):
+        if not there:
+            env._ale.setRAM(byte, 0)
+        for _ in range(4):
+            env.step(0)
+        assert (env._ale.getScreenRGB()[138:140, column : column + 8] > 0).any() == there
+        assert known.labels(env._ale.getRAM(), 4)[f"{side}_disk"] == there
+
+
 def test_an_untrained_agents_activations_are_stored_with_the_games_labels(tmp_path):
     config = AtariConfig("ALE/Pong-v5", max_frames=400)
     store = collect(DQN(len(config.action_names)).eval(), config, "fc.post", 90, tmp_path / "store", seed=1, num_envs=1)
@@ -245,3 +303,19 @@ def test_the_labels_are_those_of_the_concepts_and_each_is_finite(rom):
         assert labels.keys() == known.concepts.keys()
         assert np.isfinite(list(labels.values())).all()
         assert all(value in (0, 1) for key, value in labels.items() if known.concepts[key].kind == "boolean")
+
+
+def concept_rows(rom: str) -> list[str]:
+    """A line of the documentation's table for each concept of a game, alike ones of several lanes in one."""
+    names = {}
+    for name, concept in LABELS[rom].concepts.items():
+        meaning = re.sub(r"(lane|slot) \d+", r"\1 N", concept.meaning)
+        names.setdefault(re.sub(r"\d+", "N", name), f"| {concept.kind} | {meaning} |")
+    return [f"| `{name}` {rest}" for name, rest in names.items()]
+
+
+@pytest.mark.parametrize("rom", LABELS)
+def test_the_documentation_lists_the_concepts_of_each_game(rom):
+    page = (Path(__file__).parents[3] / "docs" / "atari.md").read_text(encoding="utf-8")
+    section = page.split(f"(`{rom}`)\n")[1].split("\n## ")[0]
+    assert section.split("|---|---|---|\n")[1].strip().splitlines() == concept_rows(rom)

@@ -27,7 +27,7 @@ PONG = Game(
         "player_score": number("the player's points", lambda ram: ram[14]),
         "enemy_score": number("the enemy's points", lambda ram: ram[13]),
     },
-    listening="always, also while there is no ball: the paddle moves",
+    listening="the paddle always moves",
     listens=lambda ram, frames: True,
 )
 
@@ -38,21 +38,26 @@ def _in_play(ram: Ram) -> bool:
 
 BREAKOUT = Game(
     objects={
-        "player": Object("the paddle", Byte(72, -39.5), 190.5),
-        "ball": Object("the ball", Byte(99, -48.5), Byte(101, 10.5), present=lambda ram: ram[101] > 0),
+        "player": Object("the paddle, as wide as it is at first", Byte(72, -39.5), 190.5),
+        "ball": Object("the ball", Byte(99, -48.5), Byte(101, 10.5), present=lambda ram: _ball_is_there(ram)),
     },
     readings={
-        "ball_falling": yes_or_no("the ball flies downwards", lambda ram: ram[101] > 0 and 0 < ram[103] < 128),
+        "ball_falling": yes_or_no("the ball flies downwards", lambda ram: _ball_is_there(ram) and 0 < ram[103] < 128),
         "ball_right_of_player": yes_or_no(
-            "the ball's centre is right of the paddle's", lambda ram: ram[101] > 0 and ram[99] - 9 > ram[72]
+            "the ball's centre is right of the paddle's", lambda ram: _ball_is_there(ram) and ram[99] - 9 > ram[72]
         ),
         "bricks": number("bricks left in the wall, 108 at first", lambda ram: _bits(ram[:36]) // 2 - 12),
         "lives": number("balls left, this one included", lambda ram: ram[57]),
         "score": number("the score on the screen", lambda ram: decimal(ram[76], ram[77])),
     },
-    listening="always",
+    listening="the paddle always moves",
     listens=lambda ram, frames: True,
 )
+
+
+def _ball_is_there(ram: Ram) -> bool:
+    """It has been served and is not below the screen."""
+    return 0 < ram[101] < 187
 
 
 def _bits(part: Ram) -> int:
@@ -105,7 +110,7 @@ def _submarines(ram: Ram, row: int) -> bool:
 def _enemy(row: int, slot: int) -> Object:
     """One of up to three enemies, 16 pixels apart, of a lane; bits of RAM 36 and on say which are there."""
     return Object(
-        f"the enemy in lane {4 - row} from the top, {('left', 'middle', 'right')[slot]} of three",
+        f"the enemy in slot {slot + 1}, from the left, of lane {4 - row} from the top",
         lambda ram: (ram[30 + row] + 16 * slot) % 256 + 3.5,
         lambda ram: (146 if _submarines(ram, row) else 140 + ram[93]) - 24 * row,  # sharks float up and down
         present=lambda ram: ram[36 + row] >> (2 - slot) & 1 == 1 and (ram[30 + row] + 16 * slot) % 256 < 160,
@@ -155,7 +160,6 @@ QBERT = Game(
     readings={
         "standing": yes_or_no("Q*bert stands on a cube", lambda ram: _stands(ram)),
         "lost": yes_or_no("Q*bert was caught or fell, and a new life has not begun", lambda ram: ram[59] == 255),
-        "coily_present": yes_or_no("Coily, the snake, has hatched", lambda ram: ram[39] != 255),
         "left_disk": yes_or_no("the disk on the left is there", lambda ram: ram[112] > 0),
         "right_disk": yes_or_no("the disk on the right is there", lambda ram: ram[122] > 0),
         "lives": number("lives left, this one included", lambda ram: (ram[8] + 2) % 256),
