@@ -1,1 +1,1 @@
-"""Atari through ale-py's emulator, with Ms. Pac-Man's ground truth read from RAM."""
+"""Atari through ale-py's emulator, with the ground truth of some games read from RAM."""
