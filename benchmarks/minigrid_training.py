@@ -62,8 +62,8 @@ def stable_baselines3(name: str) -> float:
             super().__init__(observation_space, CONFIG.hidden)
             # SB3's initialisation fails on weights whose channels are last in memory.
             self.torso = symbol_net((3, 7, 7), (3, 7, 7))
-            for convolution in (self.torso.conv1, self.torso.conv2, self.torso.embed):
-                convolution.weight.data = convolution.weight.data.contiguous()
+            for weight in self.torso.parameters():
+                weight.data = weight.data.contiguous()
             self.fc = nn.Linear(576, CONFIG.hidden)
 
         def forward(self, observations):

@@ -114,7 +114,6 @@ def test_phases_and_the_bonus_are_flags(run, place):
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("train dreamerv3 --env MiniGrid-Empty-5x5-v0 --env.observation pixels", "images of 56×56 given"),
         ("train dreamerv3 --size huge", "unknown size 'huge'"),
         (f"{EMPTY} --name empty --batch-length 16", "not 16 as given"),
         (f"{EMPTY} --explorer dreamt --name new", "transfer between environments that share them"),

@@ -136,8 +136,7 @@ def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
     [
         ("train impala --env MiniGrid-Unlok-v0", "Did you mean 'MiniGrid-Unlock-v0'"),
         ("train impala --env Pong", "unknown environment 'Pong'; the nearest are"),
-        ("train dqn --env CrafterReward-v1", "this DQN plays Atari games"),
-        ("train dqn --cbet", "train impala with it"),
+        ("train dqn --env Pendulum-v1", "Pendulum-v1 has continuous actions"),
         ("train impala --pretrain", "pretrain given without a bonus"),
         ("train impala --cbet.form max", "invalid choice"),
         (f"{UNLOCK} --explorer crafter --name new", "transfer between environments that share them"),

@@ -39,7 +39,7 @@ class AtariVector:
         self._frames = np.array(obs)
         return self._frames
 
-    def send(self, actions: NDArray[np.int64]) -> None:
+    def send(self, actions: NDArray[np.int64] | NDArray[np.float32]) -> None:
         self._env.send(actions)
 
     def recv(self) -> Step:

@@ -98,7 +98,7 @@ class MazeVector:
         self._seeds[:], self._ended[:] = -1, False
         return self._obs.copy()
 
-    def send(self, actions: NDArray[np.int64]) -> None:
+    def send(self, actions: NDArray[np.int64] | NDArray[np.float32]) -> None:
         self._sent = actions
 
     def recv(self) -> Step:
