@@ -112,7 +112,7 @@ def play(name: str, steps: int = 300):
 
 
 @pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.parametrize("steps", [300, *in_full(3000)])
+@pytest.mark.parametrize("steps", [300, pytest.param(3000, marks=pytest.mark.slow)])
 def test_objects_are_drawn_where_their_bytes_say(name, steps):
     objects, gaps, there = GAMES[rom_name(f"ALE/{name}-v5")].objects, {}, {}
     assert DRAWN[name].keys() == objects.keys()
@@ -156,7 +156,7 @@ def acts(env: AtariLabelled, name: str, decisions: int = 5) -> bool:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-@pytest.mark.parametrize("samples", [24, *in_full(200)])
+@pytest.mark.parametrize("samples", [24, pytest.param(200, marks=pytest.mark.slow)])
 def test_controllable_is_when_an_action_makes_a_difference(name, samples):
     """At any frame of play, wherever it falls among those that the game counts."""
     env = game(name)
