@@ -34,9 +34,9 @@ does not apply, and the names of the classes."""
 class LabelledEnv(Protocol):
     """A Gymnasium environment with the same observations as its vector form, and ground truth beside them.
 
-    `info["labels"]` of `reset` and `step` maps each concept to a number. Wherever there are concepts, `controllable` is
-    one: whether the action chosen now can make any difference. A seed given to `reset` and the actions after it
-    determine the episode.
+    `info["labels"]` of `reset` and `step` maps each concept to a number. Of the suite's own families, `controllable` is
+    one wherever there are some: whether the action chosen now can make any difference. Without it all states are used.
+    A seed given to `reset` and the actions after it determine the episode.
     """
 
     @property

@@ -34,21 +34,32 @@ def make(config: GymConfig) -> gymnasium.Env:
             what the environment needs is not installed.
     """
     kwargs = dict(_setting(each) for each in config.kwargs)
-    env = _named(config, kwargs) if names_code(config.id) else _registered(config.id, kwargs)
+    needed = reference(config.id)
+    env = _registered(config.id, kwargs) if needed is None else _named(config, needed, kwargs)
     for text in config.wrappers:
         env = _wrapped(config, env, text)
     return env
 
 
-def names_code(env_id: str) -> bool:
-    """Whether an environment is named as `file.py:function`, `module:function` or `module:id`."""
-    return ":" in env_id
+def reference(env_id: str) -> str | None:
+    """The code that an environment needs beside Gymnasium and the packages of the suite.
+
+    Of `file.py:function` and `module:function` the function, of `module:id` the module, and of an id that another
+    package has registered, as its plugin for Gymnasium does, that package; else None.
+    """
+    where, colon, name = env_id.rpartition(":")
+    if colon:
+        return env_id if name.isidentifier() else f"{where}:*"
+    _import_package(env_id)
+    creator = gymnasium.registry[env_id].entry_point if env_id in gymnasium.registry else None
+    package = creator.partition(":")[0].partition(".")[0] if isinstance(creator, str) else "gymnasium"
+    return None if package in ("gymnasium", *PACKAGES.values()) else f"{package}:*"
 
 
-def reference(env_id: str) -> str:
-    """What the code is that `file.py:function`, `module:function` or `module:id` needs: of the last, the module."""
-    where, _, name = env_id.rpartition(":")
-    return env_id if name.isidentifier() else f"{where}:*"
+def _import_package(env_id: str) -> None:
+    for beginning, package in PACKAGES.items():
+        if env_id.startswith(beginning):
+            importlib.import_module(package)
 
 
 def wrapper(text: str) -> tuple[str, list[Any], dict[str, Any]]:
@@ -78,9 +89,9 @@ def is_harmless(wrapper_reference: str) -> bool:
     return where == "gymnasium.wrappers" and name in _HARMLESS
 
 
-def _named(config: GymConfig, kwargs: Mapping[str, Any]) -> gymnasium.Env:
-    code = config.code_of(reference(config.id))
-    if code.reference != config.id:
+def _named(config: GymConfig, needed: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
+    code = config.code_of(needed)
+    if needed != config.id:
         import_code(code)
         return _registered(config.id.rpartition(":")[2], kwargs)
     mode = {"render_mode": "rgb_array"} if _takes_mode(load_code(code)) else {}
@@ -104,9 +115,7 @@ def _environment(made: object, by: str) -> gymnasium.Env:
 
 
 def _registered(env_id: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
-    for beginning, package in PACKAGES.items():
-        if env_id.startswith(beginning):
-            importlib.import_module(package)
+    _import_package(env_id)
     if env_id not in gymnasium.registry:
         raise UserError(unknown_id(env_id))
     try:

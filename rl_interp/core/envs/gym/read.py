@@ -11,7 +11,7 @@ from rl_interp.core.code import code_of
 from rl_interp.core.envs.gym.config import GymConfig
 from rl_interp.core.envs.gym.game import GymGame
 from rl_interp.core.envs.gym.labels import kinds, labels_of
-from rl_interp.core.envs.gym.make import is_harmless, make, names_code, reference, wrapper
+from rl_interp.core.envs.gym.make import is_harmless, make, reference, wrapper
 from rl_interp.core.envs.gym.spaces import spaces_of
 from rl_interp.core.errors import UserError
 
@@ -51,7 +51,7 @@ def gym_config(
 
 def _code(env_id: str, wrappers: Sequence[str], labels: str) -> list[str]:
     """What is named that is no part of Gymnasium."""
-    named = [reference(env_id)] if names_code(env_id) else []
+    named = [needed] if (needed := reference(env_id)) else []
     named += [name for name, *_ in map(wrapper, wrappers) if not is_harmless(name)]
     return [*named, labels] if labels else named
 
