@@ -76,18 +76,15 @@ class GameVector:
         self._sent = actions
 
     def recv(self) -> Step:
-        first, ends = self._ended, []
-        sent = self._sent.tolist() if self._action is int else self._sent  # Python's own numbers are quicker one by one
-        for i, (game, action, begins) in enumerate(zip(self.games, sent, first.tolist(), strict=True)):
-            if begins:
+        first, reward = self._ended, np.zeros(self.num_envs, np.float32)
+        terminated, truncated = np.zeros(self.num_envs, bool), np.zeros(self.num_envs, bool)
+        for i, game in enumerate(self.games):
+            if first[i]:
                 self._begin(i)
-                ends.append((0.0, False, False))
             else:
-                action = self._action(action)
-                ends.append(game.step(action))
+                action = self._action(self._sent[i])
+                reward[i], terminated[i], truncated[i] = game.step(action)
                 self._actions[i].append(action)
-        rewards, *over = zip(*ends, strict=True)
-        reward, (terminated, truncated) = np.array(rewards, np.float32), np.array(over, bool)
         self._ended = terminated | truncated
         infos = [game.info() for game in self.games]
         info = {name: np.stack([each[name] for each in infos]) for name in infos[0]}
