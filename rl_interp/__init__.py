@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-if _lost := [name for name in ("agents", "sae", "saliency") if not os.path.isdir(os.path.join(__path__[0], name))]:
+if _lost := [
+    name for name in ("agents", "circuits", "sae", "saliency") if not os.path.isdir(os.path.join(__path__[0], name))
+]:
     raise ImportError(
         f"this copy of the suite has lost links, as archives unpacked without them do: {__path__[0]} must hold "
         f"{', '.join(f'{name} -> ../{name}' for name in _lost)}; make them with `cd {__path__[0]} && ln -sf "
@@ -42,7 +44,7 @@ _HOMES = {
 command line's help, does not wait for PyTorch."""
 
 
-_ROOMS = ("agents", "analysis", "core", "sae", "saliency")
+_ROOMS = ("agents", "analysis", "circuits", "core", "sae", "saliency")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Imports run one way: core <- agents, sae, saliency <- analysis <- app."""
+"""Imports run one way: core <- agents, sae, saliency, circuits <- analysis <- app."""
 
 import ast
 import shutil
@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-METHODS = ("rl_interp.agents", "rl_interp.sae", "rl_interp.saliency")
+METHODS = ("rl_interp.agents", "rl_interp.sae", "rl_interp.saliency", "rl_interp.circuits")
 ALLOWED = {
     "rl_interp.core": set(),
     "rl_interp.agents": {"rl_interp.core"},
     "rl_interp.sae": {"rl_interp.core"},
     "rl_interp.saliency": {"rl_interp.core"},
+    "rl_interp.circuits": {"rl_interp.core"},
     "rl_interp.analysis": {"rl_interp.core", *METHODS},
     "rl_interp.app": {"rl_interp.core", *METHODS, "rl_interp.analysis"},
 }
@@ -111,8 +112,9 @@ def test_a_copy_that_lost_its_links_says_so_in_a_sentence(tmp_path, left):
     """An archive that was unpacked without links has nothing there, or a small file with the link's text."""
     (tmp_path / "rl_interp").mkdir()
     shutil.copy(ROOT / "rl_interp/__init__.py", tmp_path / "rl_interp")
-    (tmp_path / "saliency").mkdir()
-    (tmp_path / "rl_interp/saliency").symlink_to("../saliency")
+    for name in ("saliency", "circuits"):
+        (tmp_path / name).mkdir()
+        (tmp_path / "rl_interp" / name).symlink_to(f"../{name}")
     if left == "text":
         for name in ("agents", "sae"):
             (tmp_path / "rl_interp" / name).write_text(f"../{name}")
@@ -122,13 +124,13 @@ def test_a_copy_that_lost_its_links_says_so_in_a_sentence(tmp_path, left):
     for name in ("agents", "sae"):
         (tmp_path / name).mkdir()
     subprocess.run(sentence.split("`")[1], shell=True, check=True)
-    assert all((tmp_path / "rl_interp" / name).is_dir() for name in ("agents", "sae", "saliency"))
+    assert all((tmp_path / "rl_interp" / name).is_dir() for name in ("agents", "sae", "saliency", "circuits"))
 
 
 def test_rooms_and_public_names_are_there_after_importing_the_suite():
     code = "import rl_interp; rl_interp.sae.SAEConfig, rl_interp.core.hooks; print(*dir(rl_interp))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert {"load_agent", "evaluate", "agents", "sae", "saliency"} <= set(done.stdout.split())
+    assert {"load_agent", "evaluate", "agents", "sae", "saliency", "circuits"} <= set(done.stdout.split())
 
 
 def test_mazes_are_registered_though_somebody_asked_whether_gymnasium_is_there():

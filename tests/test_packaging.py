@@ -17,7 +17,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
-CODE = ("rl_interp", "agents", "sae", "saliency", "runs")
+CODE = ("rl_interp", "agents", "sae", "saliency", "circuits", "runs")
 FIT = """
 import agents, sae
 assert agents.MINE and sae.MINE

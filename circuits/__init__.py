@@ -1,0 +1,1 @@
+"""Which connections of an agent compute a decision: its graph, masks of edges, and what replaces what is masked."""
