@@ -17,8 +17,8 @@ from rl_interp.analysis.playing import Moment, watch
 from rl_interp.core.agent import PolicyOutput, State, evaluating
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import Cache, hook_point, hooked, run_with_cache
-from rl_interp.core.interventions import During, Intervention, as_hooks
+from rl_interp.core.hooks import Cache, hook_point, run_with_cache
+from rl_interp.core.interventions import During, Intervention, intervened
 from rl_interp.core.pictures import font_of, new_figure, save_figure, write_png
 from rl_interp.core.progress import SILENT, Progress, Update
 from rl_interp.core.video import check_video, write_video
@@ -108,7 +108,7 @@ def _film(
     # Equal seeds draw equal random numbers, so that dreams with and without interventions can be compared.
     for title, chosen in (("imagined", ()), ("imagined, with intervention", interventions)):
         if chosen or title == "imagined":
-            with torch.no_grad(), evaluating(agent), hooked(agent, as_hooks(chosen)):
+            with torch.no_grad(), evaluating(agent), intervened(agent, chosen):
                 dream = agent.imagine(start, horizon, actions, seed=seed)
             ahead = Latent(*(leaf[1:] for leaf in dream.latent))
             pictures = np.concatenate([seen, _pictures(loaded, agent, ahead)])

@@ -157,17 +157,24 @@ class Agent(nn.Module):
         if self.initial_state(batch) == ():
             out = self.step(obs.flatten(0, 1), (), None if first is None else first.flatten(0, 1))
             return tree_map(lambda leaf: leaf.unflatten(0, (time, batch)), out)
-        outputs = []
-        for t in range(time):
-            outputs.append(self.step(obs[t], state, None if first is None else first[t]))
-            state = outputs[-1].state
-            if actions is not None:
-                state = self.after_action(state, actions[t])
-        columns = ([getattr(out, head) for out in outputs] for head in _HEADS)
-        return PolicyOutput(state, *(None if column[0] is None else torch.stack(column) for column in columns))
+        return step_by_step(self, obs, state, first, actions)
 
     def forward(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
         return self.step(obs, state, first)
+
+
+def step_by_step(
+    agent: Agent, obs: Tensor, state: State = (), first: Tensor | None = None, actions: Tensor | None = None
+) -> PolicyOutput:
+    """What `unroll` gives, by one `step` after the other."""
+    outputs = []
+    for t in range(len(obs)):
+        outputs.append(agent.step(obs[t], state, None if first is None else first[t]))
+        state = outputs[-1].state
+        if actions is not None:
+            state = agent.after_action(state, actions[t])
+    columns = ([getattr(out, head) for out in outputs] for head in _HEADS)
+    return PolicyOutput(state, *(None if column[0] is None else torch.stack(column) for column in columns))
 
 
 @contextmanager
@@ -185,3 +192,19 @@ def evaluating(agent: nn.Module) -> Iterator[None]:
         for module, training in before.items():  # from the outside in: `train` passes on to children, whose turn comes
             if module.training != training:
                 module.train(training)
+
+
+@contextmanager
+def replaced_methods(agent: Agent, **methods: Callable[..., Any]) -> Iterator[None]:
+    """Some of an agent's methods, such as `step`, replaced for the length of a `with` block."""
+    own = {name: vars(agent).get(name) for name in methods}
+    try:
+        for name, method in methods.items():
+            setattr(agent, name, method)
+        yield
+    finally:
+        for name, method in own.items():
+            if method is None:
+                delattr(agent, name)
+            else:
+                setattr(agent, name, method)

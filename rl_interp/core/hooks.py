@@ -15,12 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State, evaluating
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State, evaluating, replaced_methods
 from rl_interp.core.errors import HookError, unknown
 from rl_interp.core.parts import part, path_of, with_part
 
 _PHASE: ContextVar[str] = ContextVar("phase", default="act")
 _MARK = "_rl_interp_hook"
+_INSIDE: ContextVar[bool] = ContextVar("inside", default=False)
+
+
+def inside_hook() -> bool:
+    """Whether a hook is running: what is computed now is its work, and not the agent's."""
+    return _INSIDE.get()
 
 
 @dataclass(frozen=True)
@@ -211,17 +217,8 @@ def _calls_counted(agent: Agent, placed: Sequence["_Placed"]) -> Iterator[None]:
 
         return announcing
 
-    own = {name: vars(agent).get(name) for name in ("step", "unroll")}
-    try:
-        for name in own:
-            setattr(agent, name, announced(getattr(agent, name)))
+    with replaced_methods(agent, **{name: announced(getattr(agent, name)) for name in ("step", "unroll")}):
         yield
-    finally:
-        for name, method in own.items():
-            if method is None:
-                delattr(agent, name)
-            else:
-                setattr(agent, name, method)
 
 
 class _Placed:
@@ -284,7 +281,13 @@ class _Placed:
         self.calls[now] = site.time + 1
         # Hooks see a copy, as the value's own memory may be written into later: by an in-place operation after the
         # module, through another name for its input, or in its next call.
-        given = value.clone()
+        token = _INSIDE.set(True)
+        try:
+            return self._through_chain(value.clone(), site)
+        finally:
+            _INSIDE.reset(token)
+
+    def _through_chain(self, given: Tensor, site: Site) -> Tensor | None:
         value = given
         for hook in self.chain:
             new = hook(value, site)

@@ -6,7 +6,8 @@ a convolution, neurons of a layer); None means all of them.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
@@ -14,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rl_interp.core.agent import Agent
 from rl_interp.core.errors import HookError, UserError
-from rl_interp.core.hooks import Hook, Site
+from rl_interp.core.hooks import Hook, Site, hooked
 
 Units = Sequence[int] | None
 
@@ -32,6 +34,10 @@ class Intervention:
     def hooks(self) -> dict[str, Hook]:
         """The hooks to place, by hook point: itself at `at`, and others where it reads further points."""
         return {self.at: self}
+
+    def around(self, agent: Agent) -> AbstractContextManager[None]:
+        """What else holds while the agent decides, for interventions that hooks alone can't make."""
+        return nullcontext()
 
     @property
     def name(self) -> str:
@@ -219,6 +225,16 @@ class During(Intervention):
     def _apply(self, hook: Hook, value: Tensor, site: Site) -> Tensor | None:
         elsewhere = self.phase is not None and site.phase != self.phase
         return None if elsewhere or (self.times is not None and site.time not in self.times) else hook(value, site)
+
+
+@contextmanager
+def intervened(agent: Agent, interventions: Sequence[Intervention]) -> Iterator[Callable[[], None]]:
+    """The agent under interventions, composed in order, for the length of a `with` block; yields and raises as `hooked`
+    does."""
+    with ExitStack() as stack:
+        for intervention in interventions:
+            stack.enter_context(intervention.around(agent))
+        yield stack.enter_context(hooked(agent, as_hooks(interventions)))
 
 
 def as_hooks(interventions: Sequence[Intervention]) -> dict[str, list[Hook]]:

@@ -13,8 +13,8 @@ from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating
 from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.vector import VectorEnv
 from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
-from rl_interp.core.hooks import assert_unhooked, hooked
-from rl_interp.core.interventions import Intervention, as_hooks
+from rl_interp.core.hooks import assert_unhooked
+from rl_interp.core.interventions import Intervention, intervened
 
 if TYPE_CHECKING:
     import gymnasium
@@ -127,7 +127,7 @@ def evaluate(
     infos: list[list[dict[str, Any]]] = [[] for _ in range(env.num_envs)]
     total, length = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     obs, first = env.reset(seed), np.ones(env.num_envs, bool)
-    with evaluating(agent), hooked(agent, as_hooks(interventions)) as require_fired:
+    with evaluating(agent), intervened(agent, interventions) as require_fired:
         while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
             env.send(actor.act(obs, first, epsilon))
             require_fired()  # at the first step, and not after all episodes

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded
-from rl_interp.core.agent import Agent, PolicyOutput
+from rl_interp.core.agent import Agent, PolicyOutput, evaluating
 from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.maze import ACTIONS, MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import nearer
 from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import hook_point, run_with_cache, run_with_hooks
-from rl_interp.core.interventions import Intervention, as_hooks
+from rl_interp.core.hooks import hook_point, run_with_cache
+from rl_interp.core.interventions import Intervention, intervened
 from rl_interp.core.stats import bootstrap, mean
 
 Choices = tuple[NDArray[np.floating], NDArray[np.floating]]
@@ -54,7 +54,8 @@ def ask(agent: Agent, mazes: Mazes, interventions: Sequence[Intervention] = ()) 
         UserError: the agent's actions are not a maze's.
     """
     obs = torch.from_numpy(mazes.observations()).to(agent.device)
-    out = run_with_hooks(agent, obs, hooks=as_hooks(interventions))
+    with evaluating(agent), intervened(agent, interventions):
+        out = agent.step(obs, agent.initial_state(len(obs)))
     if out.preferences.shape[1] != len(ACTIONS):
         raise UserError(f"the agent has {out.preferences.shape[1]} actions, a maze {len(ACTIONS)}: give a maze agent.")
     return out
