@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_interp.core.agent import Agent, PolicyOutput, evaluating, tree_map
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State, evaluating, tree_map
 from rl_interp.core.check_agent import alike, largest_difference
 from rl_interp.core.errors import HookError
-from rl_interp.core.hooks import hook_point, run_with_cache
+from rl_interp.core.hooks import hook_point
 
 
 class PartialForward:
@@ -21,27 +21,33 @@ class PartialForward:
     residual sum, are copied for each run.
 
     Args:
-        obs: `[N, ...]`, each seen as an episode's first.
+        obs: `[N, ...]`.
+        at: name of the hook point, or one that the agent does not name.
+        state: the agent's before each observation, leaves `[N, ...]`; by default each is seen as an episode's first.
 
     Raises:
-        HookError: no such hook point, or one whose value is not there exactly once in a step, or is no module's output;
-            or an agent that gives different preferences when it is run again, such as one that writes into its input.
+        HookError: no such hook point, or one whose value is not there exactly once in a step, or is only part of what a
+            module gives; or an agent that gives different preferences when it is run again, such as one that writes
+            into its input.
     """
 
-    def __init__(self, agent: Agent, obs: Tensor, at: str):
-        point = hook_point(agent, at)
-        if point.side != "output" or point.kind == "recurrent" or point.element is not None:
-            raise HookError(f"{at!r} can't be run again from: it must be all that a module gives once in a step.")
+    def __init__(self, agent: Agent, obs: Tensor, at: str | HookPoint, state: State = None):
         self.agent, self.obs = agent, obs
+        self.state = agent.initial_state(len(obs)) if state is None or state == () else state
+        self._point = point = hook_point(agent, at) if isinstance(at, str) else at
+        at = at if isinstance(at, str) else at.path
+        if point.element is not None or point.call is not None:
+            raise HookError(f"{at!r} can't be run again from: it must be all that a module gives once in a step.")
         self._target = agent.get_submodule(point.path)
         with torch.no_grad():
             plain, finished = self._finished(at)
-        leaves = {m: given.detach().requires_grad_() for m, given in finished.items() if given.is_floating_point()}
-        answers = {m: given.clone for m, given in leaves.items()}  # what answers is never the tensor that is kept
-        with torch.enable_grad(), evaluating(agent), _answering(answers):
-            out = agent.step(obs, agent.initial_state(len(obs)))
         self.values = finished.pop(self._target)
         """`[N, ...]`: the values at the point, to be edited."""
+        own = self.values.detach().requires_grad_(self.values.is_floating_point())
+        leaves = {m: given.detach().requires_grad_() for m, given in finished.items() if given.is_floating_point()}
+        answers = {m: given.clone for m, given in leaves.items()}  # what answers is never the tensor that is kept
+        with torch.enable_grad(), evaluating(agent), _answering({**answers, self._target: self._answer(own)}):
+            out = agent.step(obs, self.state)
         read = _read(out, leaves)
         read |= finished.keys() - leaves.keys()
         changed = None
@@ -51,7 +57,10 @@ class PartialForward:
                 module: (given, True) if module in kept else (given[:1].clone(), False)
                 for module, given in finished.items()
             }
+            self._asked = False
             changed = self._changed(plain)
+            if not changed and not self._asked:
+                changed = "the code that runs does not pass through it"
             if not changed:
                 return
         raise HookError(
@@ -74,30 +83,35 @@ class PartialForward:
 
     def _finished(self, at: str) -> tuple[PolicyOutput, dict[nn.Module, Tensor]]:
         """A plain step, and modules called once, whose output was there when the point's value was, with it, and the
-        point's own."""
+        point's own value."""
         calls: dict[nn.Module, int] = {}
         outputs: dict[nn.Module, Any] = {}
 
         def note(module: nn.Module, args: Any, output: Any) -> None:
             calls[module] = calls.get(module, 0) + 1
+            value = args[0] if module is self._target and self._point.side == "input" and args else output
             if calls.get(self._target, 0) == (module is self._target):
-                outputs[module] = output.clone() if isinstance(output, Tensor) else output  # before it is written into
+                outputs[module] = value.clone() if isinstance(value, Tensor) else value  # before it is written into
 
         handles = [module.register_forward_hook(note) for module in self.agent.modules() if module is not self.agent]
         try:
-            out, _ = run_with_cache(self.agent, self.obs, names=[at])
+            with evaluating(self.agent):
+                out = self.agent.step(self.obs, self.state)
         finally:
             for handle in handles:
                 handle.remove()
-        if calls[self._target] != 1:
-            raise HookError(f"{at!r} is computed {calls[self._target]} times in a step; it can't be run again from.")
+        if calls.get(self._target, 0) != 1:
+            count = calls.get(self._target, 0)
+            raise HookError(f"{at!r} is computed {count} times in a step; it can't be run again from.")
+        value, axes = outputs[self._target], self._point.axes.split()
+        if not isinstance(value, Tensor) or (self._point.kind == "recurrent" and value.dim() == len(axes)):
+            raise HookError(f"{at!r} can't be run again from: it must be all that a module gives once in a step.")
         once = {module: given for module, given in outputs.items() if calls[module] == 1 and isinstance(given, Tensor)}
         return out, once
 
-    @torch.no_grad()
     def __call__(self, values: Tensor, rows: Tensor | None = None) -> PolicyOutput:
         """What the agent returns with `values [P, ...]` at the point, each on one of the observations, `rows [P]` (by
-        default the P-th)."""
+        default the P-th). Gradients reach `values` where they require some."""
         count = len(values)
         rows = torch.arange(count, device=values.device) if rows is None else rows
 
@@ -110,8 +124,23 @@ class PartialForward:
 
         answers = {module: answer(*each) for module, each in self._given.items()}
         obs = self.obs[:1].expand(count, *self.obs.shape[1:])
-        with evaluating(self.agent), _answering({**answers, self._target: values.clone}):
-            return self.agent.step(obs, self.agent.initial_state(count))
+        state = tree_map(lambda leaf: leaf[rows], self.state)
+        with (
+            torch.set_grad_enabled(values.requires_grad and torch.is_grad_enabled()),
+            evaluating(self.agent),
+            _answering({**answers, self._target: self._answer(values)}),
+        ):
+            return self.agent.step(obs, state)
+
+    def _answer(self, values: Tensor) -> Callable[[], Any]:
+        """What the point's module gives where `values` are the point's own."""
+        compute = self._target.forward if self._point.side == "input" else lambda given: given
+
+        def answer() -> Any:
+            self._asked = True
+            return compute(values.clone())
+
+        return answer
 
 
 def _read(out: PolicyOutput, leaves: Mapping[nn.Module, Tensor]) -> set[nn.Module]:
@@ -129,12 +158,17 @@ def _read(out: PolicyOutput, leaves: Mapping[nn.Module, Tensor]) -> set[nn.Modul
 
 
 @contextmanager
-def _answering(answers: Mapping[nn.Module, Callable[[], Tensor]]) -> Iterator[None]:
-    """Modules that answer without computing, for the length of a `with` block."""
+def _answering(answers: Mapping[nn.Module, Callable[[], Any]]) -> Iterator[None]:
+    """Modules that answer without computing, for the length of a `with` block. A hook that does nothing is on each, as
+    some modules, such as an LSTM's gates, are only called where somebody watches."""
+    handles = []
     try:
         for module, answer in answers.items():
             module.forward = lambda *args, _answer=answer, **named: _answer()
+            handles.append(module.register_forward_hook(lambda module, args, output: None))
         yield
     finally:
         for module in answers:
             vars(module).pop("forward", None)
+        for handle in handles:
+            handle.remove()

@@ -7,7 +7,7 @@ from torch import nn
 from rl_interp.agents.impala import IMPALA
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.errors import HookError
-from rl_interp.core.hooks import run_with_hooks
+from rl_interp.core.hooks import run_with_cache, run_with_hooks
 from rl_interp.core.partial_forward import PartialForward
 from rl_interp.core.wrap import wrap
 
@@ -49,16 +49,45 @@ def test_what_comes_before_the_point_is_not_computed_again(agent, obs, monkeypat
     assert sizes == [(3, 6, 4, 4)] * 2  # of the second residual block alone
 
 
-def test_an_agent_with_a_memory_can_be_run_again_from_before_it():
+def test_every_point_of_an_agent_with_a_memory_can_be_run_again_from_where_it_had_come_to():
     torch.manual_seed(0)
     agent = IMPALA(5, (3, 16, 16), channels=(4,), hidden=16, lstm=8).eval()
-    obs = torch.randint(256, (2, 3, 16, 16), dtype=torch.uint8)
-    rerun = PartialForward(agent, obs, "block1.res2.sum")
-    with torch.no_grad():
-        wanted = run_with_hooks(agent, obs, hooks={"block1.res2.sum": lambda value, site: 2 * value})
-    torch.testing.assert_close(rerun(2 * rerun.values).logits, wanted.logits)
+    obs = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8)
+    state = (torch.randn(3, 8), torch.randn(3, 8))
+    rows = torch.tensor([2, 0, 0])
+    assert {"lstm.i.pre", "lstm.f", "lstm.c", "lstm.h"} < agent.hook_points.keys()
+    for at in agent.hook_points:
+        rerun = PartialForward(agent, obs, at, state)
+        new = rerun.values[rows] + torch.randn(3, *rerun.values.shape[1:])
+        remembered = tuple(part[rows] for part in state)
+        with torch.no_grad():
+            wanted = run_with_hooks(agent, obs[rows], remembered, hooks={at: lambda value, site, new=new: new})
+        torch.testing.assert_close(rerun(new, rows).logits, wanted.logits, msg=at)
+        torch.testing.assert_close(rerun(new, rows).state, wanted.state, msg=at)
+
+
+def test_a_sequence_of_times_can_not_be_run_again_from():
+    class Sequence(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.head = nn.LSTM(4, 6, batch_first=True), nn.Linear(6, 3)
+
+        def forward(self, obs):
+            return self.head(self.lstm(obs[:, None])[0][:, -1])
+
+    agent = wrap(Sequence(), {"lstm": HookPoint("lstm", "B T D", "recurrent", element=0)})
     with pytest.raises(HookError, match="can't be run again from: it must be all that a module gives once"):
-        PartialForward(agent, obs, "lstm.h")
+        PartialForward(agent, torch.randn(2, 4), "lstm")
+
+
+def test_gradients_reach_the_values_where_they_require_some(agent, obs):
+    rerun = PartialForward(agent, obs, "block1.res1.sum")
+    assert not rerun(rerun.values).logits.requires_grad
+    values = rerun.values.clone().requires_grad_()
+    (found,) = torch.autograd.grad(rerun(values).logits.sum(), values)
+    out, cache = run_with_cache(agent, obs, names=["block1.res1.sum"])
+    (wanted,) = torch.autograd.grad(out.logits.sum(), cache["block1.res1.sum"])
+    torch.testing.assert_close(found, wanted)
 
 
 def test_a_module_that_is_called_twice_is_refused():
