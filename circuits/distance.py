@@ -53,7 +53,9 @@ class Distance:
         best, second = preferences.double().topk(2).values.unbind(-1)
         gap = float((best - second).median())
         if not gap > 0:
-            raise UserError("the two best Q-values are equal in most states, so they give no scale; give a temperature.")
+            raise UserError(
+                "the two best Q-values are equal in most states, so they give no scale; give a temperature."
+            )
         return Distance(gap)
 
 

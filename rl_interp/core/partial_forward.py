@@ -47,8 +47,7 @@ class PartialForward:
         leaves = {m: given.detach().requires_grad_() for m, given in finished.items() if given.is_floating_point()}
         answers = {m: given.clone for m, given in leaves.items()}  # what answers is never the tensor that is kept
         with torch.enable_grad(), evaluating(agent), _answering({**answers, self._target: self._answer(own)}):
-            out = agent.step(obs, self.state)
-        read = _read(out, leaves)
+            read = _read(agent.step(obs, self.state), leaves)
         read |= finished.keys() - leaves.keys()
         changed = None
         # Operations in place need memory of their own to write into, and a choice may read what no derivative reaches.
