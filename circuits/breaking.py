@@ -1,0 +1,129 @@
+"""Breaking a behaviour: the fewest edges whose cutting ends it and spares the rest.
+
+Li, Davies & Nadeau 2023, "Circuit Breaking: Removing Model Behaviors with Targeted Ablation" (arXiv 2309.05973, §3): a
+mask is learned on few states in which an agent behaves badly, and on others that are to stay as they are. The published
+loss is L(good) − α · L(bad) − λ(epoch) · Σ mask, with masks clamped to [0, 1] after each step of AdamW, λ growing from
+epoch 20 on, and the mask rounded from time to time, so that what is learned is a cut and not a reweighting.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from rl_interp.circuits.behaviour import Behaviour
+from rl_interp.circuits.mask import Mask
+from rl_interp.circuits.masked import count_passes
+from rl_interp.core.errors import UserError, require_numbers
+from rl_interp.core.progress import SILENT, Progress
+
+
+@dataclass(frozen=True)
+class BreakingConfig:
+    """Settings of the search, the published ones by default.
+
+    Attributes:
+        epochs: one is one pass over the bad states, in one batch.
+        bad_weight: α.
+        penalty_from: the epoch from which cut edges cost something.
+        penalty_growth: by how much the cost of an edge, in nats, grows an epoch.
+        round_every: epochs between two roundings of the mask.
+        enough: nats of L(bad) beyond which nothing more is gained; without it the loss has no lower end.
+        batch: good states in each epoch's batch, drawn at random.
+    """
+
+    epochs: int = 200
+    learning_rate: float = 0.05
+    bad_weight: float = 0.2
+    penalty_from: int = 20
+    penalty_growth: float = 1e-4
+    round_every: int = 50
+    enough: float = 20.0
+    batch: int = 64
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_numbers(
+            self,
+            positive=("epochs", "learning_rate", "bad_weight", "round_every", "enough", "batch"),
+            at_least_0=("penalty_from", "penalty_growth"),
+        )
+
+
+@dataclass(frozen=True)
+class Bad:
+    """States in which an agent behaves badly, and what it does there.
+
+    Attributes:
+        behaviour: the states, and what cut edges carry there.
+        actions: bool `[N, A]`: which of the actions are bad.
+    """
+
+    behaviour: Behaviour
+    actions: Tensor
+
+    def loss(self, preferences: Tensor) -> Tensor:
+        """`[N]`: −log of the probability of a bad action, in nats; at the agent's temperature, if it has Q-values."""
+        log_p = (preferences / self.behaviour.distance.temperature).log_softmax(-1)
+        return -log_p.masked_fill(~self.actions, -torch.inf).logsumexp(-1)
+
+    def share(self, preferences: Tensor) -> Tensor:
+        """`[N]`: the probability of a bad action."""
+        return (-self.loss(preferences)).exp()
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A cut, and how it was found: by epoch, L(bad) and L(good) in nats, and edges below one half."""
+
+    mask: Mask
+    bad: list[float] = field(default_factory=list, repr=False)
+    good: list[float] = field(default_factory=list, repr=False)
+    cut: list[int] = field(default_factory=list, repr=False)
+
+
+def break_behaviour(
+    bad: Bad, good: Behaviour, config: BreakingConfig | None = None, progress: Progress = SILENT
+) -> Broken:
+    """Learn which edges to cut.
+
+    Args:
+        bad: few states; 30 are enough for the published kind of behaviour.
+        good: states in which the agent is to decide as before, of the same graph.
+
+    Raises:
+        UserError: the agent does not behave badly in these states.
+    """
+    config = config or BreakingConfig()
+    share = float(bad.share(bad.behaviour.preferences).mean())
+    if share < 0.1:
+        raise UserError(
+            f"the agent chooses a bad action with probability {share:.2g} in the bad states, so it lacks that habit; "
+            "give states in which it shows it."
+        )
+    graph, generator = good.graph, torch.Generator().manual_seed(config.seed)
+    vector = torch.ones(graph.edges, requires_grad=True)
+    optimizer = torch.optim.AdamW([vector], lr=config.learning_rate, weight_decay=0.0)
+    broken = Broken(Mask.full(graph))
+    with progress.bar("Breaking", config.epochs, "epochs") as update:
+        for epoch in range(config.epochs):
+            mask = Mask.of_vector(graph, vector)
+            some = good[torch.randint(len(good), (min(config.batch, len(good)),), generator=generator)]
+            of_bad = bad.loss(bad.behaviour.decisions(mask)).mean()
+            of_good = some.distances(mask).mean().float()
+            count_passes(backward=len(bad.behaviour) + len(some))
+            # What an edge costs that is cut: nothing at first, so that the search begins with what matters.
+            price = config.penalty_growth * max(0, epoch - config.penalty_from)
+            loss = of_good - config.bad_weight * of_bad.clamp(max=config.enough) + price * (1 - vector).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                vector.clamp_(0, 1)
+                if (epoch + 1) % config.round_every == 0 or epoch + 1 == config.epochs:
+                    vector.copy_((vector >= 0.5).to(vector))
+            broken.bad.append(float(of_bad.detach()))
+            broken.good.append(float(of_good.detach()))
+            broken.cut.append(int((vector.detach() < 0.5).sum()))
+            update(epoch + 1)
+    return Broken(Mask.of_vector(graph, vector.detach()), broken.bad, broken.good, broken.cut)
