@@ -1,5 +1,5 @@
-"""Tells Gymnasium of the mazes, so that `gymnasium.make("rl_interp/Maze-v0", region=5)` works once both packages are
-imported, in either order.
+"""Tells Gymnasium of the mazes and Sokoban, so that `gymnasium.make("rl_interp/Maze-v0", region=5)` works once both
+packages are imported, in either order.
 
 Gymnasium takes a tenth of PyTorch's time to import and not every program needs it, so it is not imported for this: if
 it is not there yet, its import is watched for.
@@ -14,7 +14,7 @@ from types import ModuleType
 
 
 def announce() -> None:
-    """Register the mazes now if Gymnasium is imported, else as soon as it is."""
+    """Register them now if Gymnasium is imported, else as soon as it is."""
     if "gymnasium" in sys.modules:
         _register()
     else:
@@ -25,10 +25,11 @@ def _register() -> None:
     import gymnasium
 
     gymnasium.register("rl_interp/Maze-v0", entry_point="rl_interp.core.envs.maze.labelled:make")
+    gymnasium.register("rl_interp/Sokoban-v0", entry_point="rl_interp.core.envs.sokoban.labelled:make")
 
 
 class _Watcher(MetaPathFinder):
-    """Lets the others find Gymnasium, and has the mazes registered when it is imported, after which it is gone. Looking
+    """Lets the others find Gymnasium, and has the two registered when it is imported, after which it is gone. Looking
     for Gymnasium without importing it changes nothing."""
 
     def __init__(self) -> None:

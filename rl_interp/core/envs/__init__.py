@@ -8,6 +8,7 @@ from rl_interp.core.envs.labelled import Cells, Concept, LabelledEnv, concepts_s
 from rl_interp.core.envs.maze.config import MazeConfig
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
 from rl_interp.core.envs.registry import env_config, make_labelled, make_vector
+from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.vector import Step, VectorEnv
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LabelledEnv",
     "MazeConfig",
     "MiniGridConfig",
+    "SokobanConfig",
     "Step",
     "VectorEnv",
     "concepts_sha256",

@@ -17,6 +17,7 @@ from rl_interp.core.envs.gym.config import GymConfig
 from rl_interp.core.envs.labelled import LabelledEnv
 from rl_interp.core.envs.maze.config import MazeConfig
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
+from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.vector import VectorEnv
 from rl_interp.core.errors import UserError, at_least_one
 
@@ -40,6 +41,7 @@ FAMILIES = [
     Family("MiniGrid-", MiniGridConfig, ".minigrid.game:make_vector", ".minigrid.labelled:MiniGridLabelled"),
     Family("Crafter", CrafterConfig, ".crafter.game:make_vector", ".crafter.labelled:CrafterLabelled"),
     Family("rl_interp/Maze", MazeConfig, ".maze.vector:MazeVector", ".maze.labelled:MazeLabelled"),
+    Family("rl_interp/Sokoban", SokobanConfig, ".sokoban.vector:SokobanVector", ".sokoban.labelled:SokobanLabelled"),
 ]
 
 

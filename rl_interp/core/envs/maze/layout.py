@@ -1,8 +1,5 @@
 """Mazes laid out and solved, compiled. A maze is `walls [25, 25]`, true where there is one, and cells are (row, column)
 from the top left.
-
-Random numbers are SplitMix64 (Steele et al. 2014, "Fast Splittable Pseudorandom Number Generators"), in integers
-alone: a seed gives the same maze everywhere.
 """
 
 import numpy as np
@@ -10,24 +7,12 @@ from numpy.typing import NDArray
 
 from rl_interp.core.compiled import compiled
 from rl_interp.core.envs.maze.config import MOVES, WORLD
+from rl_interp.core.envs.splitmix import below
 
 NOWHERE = -1
 """Both coordinates of what is not there; the distance of what can't be reached."""
 
-_GOLDEN, _MIX1, _MIX2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-_30, _27, _31, _32 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(32)
 _STEPS = MOVES[:4]
-
-
-@compiled()
-def _below(state: NDArray[np.uint64], bound: int) -> int:
-    """A random number from 0 to `bound` - 1; advances `state [1]`."""
-    state[0] += _GOLDEN
-    z = state[0]
-    z = (z ^ (z >> _30)) * _MIX1
-    z = (z ^ (z >> _27)) * _MIX2
-    z = z ^ (z >> _31)
-    return np.int64(((z >> _32) * np.uint64(bound)) >> _32)  # pyright: ignore[reportReturnType]
 
 
 @compiled()
@@ -47,7 +32,7 @@ def lay_out(
     state = np.empty(1, np.uint64)
     state[0] = np.uint64(seed)
     while True:
-        side = min_side + 2 * _below(state, (max_side - min_side) // 2 + 1)
+        side = min_side + 2 * below(state, (max_side - min_side) // 2 + 1)
         start = (WORLD - side) // 2
         _carve(state, side, start, walls)
         mouse[0], mouse[1], cheese[:] = start + side - 1, start, NOWHERE
@@ -79,13 +64,13 @@ def _carve(state: NDArray[np.uint64], side: int, start: int, walls: NDArray[np.b
             walls[start + 2 * row, start + 2 * column] = False
     parent = np.arange(rooms * rooms)
     for i in range(count - 1, -1, -1):
-        j = _below(state, i + 1)
+        j = below(state, i + 1)
         between[i], between[j] = between[j], between[i]
-        room, below = between[i] // 2, between[i] % 2
-        a, b = _root(parent, room), _root(parent, room + (rooms if below else 1))
+        room, beneath = between[i] // 2, between[i] % 2
+        a, b = _root(parent, room), _root(parent, room + (rooms if beneath else 1))
         if a != b:
             parent[a] = b
-            walls[start + 2 * (room // rooms) + below, start + 2 * (room % rooms) + 1 - below] = False
+            walls[start + 2 * (room // rooms) + beneath, start + 2 * (room % rooms) + 1 - beneath] = False
 
 
 @compiled()
@@ -108,7 +93,7 @@ def _place(
 ) -> None:
     """Write a free cell, though not that of the `other`, of the square of `size` cells whose corner is (top, right)."""
     while True:
-        out[0], out[1] = top + _below(state, size), right - _below(state, size)
+        out[0], out[1] = top + below(state, size), right - below(state, size)
         if not walls[out[0], out[1]] and (out[0] != other[0] or out[1] != other[1]):
             return
 
