@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rl_interp.agents.encoders import CHANNELS, encoder, observation_kind, resnet
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.agents.impala.network import HookedLSTM, LSTMState, lstm_hook_points
+from rl_interp.agents.impala.self_ablation import SelfAblation
 from rl_interp.agents.phases import Transfer, explorer_config
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 
@@ -26,6 +27,7 @@ class IMPALA(Agent):
         channels: of the ResNet's sections.
         hidden: width of the fully connected layer, and of the one before it for vectors.
         lstm: width of the LSTM; 0 for an agent without memory.
+        self_ablation: units of each layer that its ablated stream keeps; 0 for an agent without one.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class IMPALA(Agent):
         channels: tuple[int, ...] = CHANNELS,
         hidden: int = 256,
         lstm: int = 256,
+        self_ablation: int = 0,
     ):
         super().__init__()
         self.observation = observation_kind(shape, categories)
@@ -51,6 +54,9 @@ class IMPALA(Agent):
             "policy": HookPoint("policy", "B D"),
             "value": HookPoint("baseline", "B D"),
         }
+        self.self_ablation = SelfAblation(self, self.hook_points, self_ablation) if self_ablation else None
+        if self.self_ablation is not None:
+            self.hook_points |= self.self_ablation.points("self_ablation")
 
     def initial_state(self, batch: int) -> State:
         if self.lstm is None:
@@ -90,4 +96,5 @@ def _impala(config: IMPALAConfig) -> IMPALA:
         tuple(config.channels),
         config.hidden,
         config.lstm,
+        config.self_ablation,
     )

@@ -48,13 +48,17 @@ class IMPALAConfig(PhasedConfig):
     """Factor of the extrinsic reward in learning."""
     reward_clip: float = 0.0
     """Bound of the extrinsic reward's size in learning, before the factor, as 1 for Atari; 0 for none."""
+    self_ablation: int = 0
+    """Units of each layer that a second stream, trained beside the agent, keeps for an observation; 0 for none."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers(
             self,
             at_least_1=("unroll", "channels", "hidden"),
-            at_least_0=("adam_eps", "entropy_cost", "baseline_cost", "reward_scale", "reward_clip"),
+            at_least_0=(
+                "adam_eps", "entropy_cost", "baseline_cost", "reward_scale", "reward_clip", "self_ablation",
+            ),
             positive=("learning_rate", "max_grad_norm"),
             share=("gamma",),
         )
@@ -68,6 +72,13 @@ class IMPALAConfig(PhasedConfig):
             )
         if self.lstm < 0:
             raise UserError(f"lstm={self.lstm} given; it is a width, or 0 for no LSTM.")
+        if self.self_ablation >= self.hidden:
+            raise UserError(
+                f"self_ablation={self.self_ablation} given with hidden={self.hidden}; fewer units must win than the "
+                "fully connected layer has."
+            )
+        if self.self_ablation and self.explorer is not None:
+            raise UserError("self_ablation and explorer given; an agent beside an explorer has no ablated stream.")
 
 
 def default_config(environment: EnvConfig | str, **overrides: object) -> IMPALAConfig:

@@ -3,7 +3,7 @@
 Shape letters: T time, B batch.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from rl_interp.agents.impala.actor import Unroll
 from rl_interp.agents.impala.agent import IMPALA
 from rl_interp.agents.impala.config import IMPALAConfig
+from rl_interp.agents.impala.self_ablation import ABLATED_COST, DISTANCE_COST, both_streams
 from rl_interp.agents.phases import Transfer
-from rl_interp.core.agent import PolicyOutput
+from rl_interp.core.agent import PolicyOutput, State
 
 
 class Learner:
@@ -44,9 +45,7 @@ class Learner:
             batch["rewards"] = batch["rewards"] + batch["bonus"]
         # From the state that the actor had at the unroll's start, by the weights of now.
         state = tuple(batch[f"state{i}"] for i in range(len(self.agent.initial_state(1))))
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            out = self.agent.unroll(batch["obs"], state, batch["first"])
-        result = losses(self.config, out, batch)
+        result = self._losses(batch, state)
         # The step size falls linearly to 0 at the end of training.
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * max(0.0, 1 - progress)
@@ -56,6 +55,18 @@ class Learner:
         self.optimizer.step()
         self.updates += 1
         return result
+
+    def _losses(self, batch: dict[str, Tensor], state: State) -> "Losses":
+        given, bf16 = (batch["obs"], state, batch["first"]), torch.autocast(self.device.type, torch.bfloat16, self.bf16)
+        if isinstance(self.agent, Transfer) or self.agent.self_ablation is None:
+            with bf16:
+                out = self.agent.unroll(*given)
+            return losses(self.config, out, batch)
+        with bf16:
+            out, ablated, distance = both_streams(self.agent, *given)
+        own, second = losses(self.config, out, batch), losses(self.config, ablated, batch)
+        total = own.total + ABLATED_COST * second.total + DISTANCE_COST * distance
+        return replace(own, total=total, ablated=second.total.detach(), distance=distance.detach())
 
     def state(self) -> dict[str, Any]:
         return {"updates": self.updates, "optimizer": self.optimizer.state_dict()}
@@ -67,7 +78,10 @@ class Learner:
 
 @dataclass(frozen=True)
 class Losses:
-    """Scalars: `total = policy + baseline_cost · value − entropy_cost · entropy`, and how far off policy it was."""
+    """Scalars: `total = policy + baseline_cost · value − entropy_cost · entropy`, and how far off policy it was.
+
+    With self-ablation the total has `ABLATED_COST · ablated + DISTANCE_COST · distance` besides.
+    """
 
     total: Tensor
     policy: Tensor
@@ -75,6 +89,10 @@ class Losses:
     entropy: Tensor
     rho: Tensor
     """Mean importance ratio π/μ of the actions taken; 1 where the actor had the learner's weights."""
+    ablated: Tensor | None = None
+    """With self-ablation, the same total of the ablated stream, which follows the agent's own actions."""
+    distance: Tensor | None = None
+    """With self-ablation, the mean squared distance of the two streams' last hidden representations."""
 
 
 def losses(config: IMPALAConfig, out: PolicyOutput, batch: dict[str, Tensor]) -> Losses:

@@ -109,6 +109,8 @@ class Training:
                 "value_loss": self._losses.value.item(), "entropy": self._losses.entropy.item(),
                 "rho": self._losses.rho.item(),
             }  # fmt: skip
+            if self._losses.ablated is not None and self._losses.distance is not None:
+                values |= {"ablated_loss": self._losses.ablated.item(), "distance": self._losses.distance.item()}
             check_finite(values["loss"], self.agent_steps)
         if self._returns:
             values |= {"episode_return": float(np.mean(self._returns)), "episodes": len(self._returns)}

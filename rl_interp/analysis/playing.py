@@ -1,6 +1,6 @@
 """A run's agent at play: scored over whole episodes, watched step by step, and collected into an activation store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, dropwhile, islice
 from pathlib import Path
@@ -18,6 +18,7 @@ from rl_interp.core.envs import EnvConfig, LabelledEnv, make_vector
 from rl_interp.core.envs.labelled import Surveyed
 from rl_interp.core.envs.observed import Observed
 from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.interventions import Intervention
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.rollout import Episodes, choose
 from rl_interp.core.run import Run
@@ -29,11 +30,19 @@ if TYPE_CHECKING:
 _ENVS = 16
 
 
-def score(loaded: Loaded, episodes: int, seed: int, epsilon: float, progress: Progress = SILENT) -> Episodes:
+def score(
+    loaded: Loaded,
+    episodes: int,
+    seed: int,
+    epsilon: float,
+    progress: Progress = SILENT,
+    interventions: Sequence[Intervention] = (),
+) -> Episodes:
     """Play whole episodes in the run's own environment.
 
     Args:
         epsilon: probability of a random action.
+        interventions: under which the agent plays.
 
     Raises:
         UserError: no episodes, or an agent whose preferences are not finite.
@@ -41,7 +50,9 @@ def score(loaded: Loaded, episodes: int, seed: int, epsilon: float, progress: Pr
     at_least_one(episodes=episodes)
     env = make_vector(loaded.env, min(episodes, _ENVS))
     with progress.bar("Playing", episodes, "episodes") as update:
-        scores = rollout.evaluate(loaded.agent, env, episodes, seed=seed, epsilon=epsilon, progress=update)
+        scores = rollout.evaluate(
+            loaded.agent, env, episodes, seed=seed, epsilon=epsilon, interventions=interventions, progress=update
+        )
     env.close()
     return scores
 

@@ -65,6 +65,8 @@ def default_name(kind: str, config: TrainConfig, seed: int) -> str:
     task = config.env.id.rpartition("/")[2].lower().replace(",", "+").replace(".py:", "-").replace(":", "-")
     task = re.sub(r"-v\d+", "", task)
     kinds = [word for word in ("cbet", "pretrain", "explorer") if getattr(config, word, None)]
+    if winners := getattr(config, "self_ablation", 0):
+        kinds.append(f"ablation{winners}")
     return "-".join([kind, task, *kinds, f"seed{seed}"])
 
 

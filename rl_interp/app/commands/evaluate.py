@@ -1,13 +1,22 @@
 """`rl-interp evaluate`."""
 
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
+
+from rl_interp.agents.impala.self_ablation import ablated as winners
 from rl_interp.analysis.playing import score, scores_json
 from rl_interp.app.commands.flags import Count, FromAgent, Seed, Share
 from rl_interp.app.progress import TERMINAL
 
 
-def evaluate(agent: FromAgent, episodes: Count = 30, seed: Seed = 1_000, epsilon: Share = 0.001) -> dict[str, Any]:
+def evaluate(
+    agent: FromAgent,
+    episodes: Count = 30,
+    seed: Seed = 1_000,
+    epsilon: Share = 0.001,
+    ablated: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False,
+) -> dict[str, Any]:
     """Play whole episodes and report their returns, with the interquartile mean and its interval.
 
     Returns are extrinsic and unclipped.
@@ -17,7 +26,10 @@ def evaluate(agent: FromAgent, episodes: Count = 30, seed: Seed = 1_000, epsilon
         episodes: Number of episodes; an interval needs at least 5.
         seed: Seed of the episodes and of exploration.
         epsilon: Probability of a random action.
+        ablated: Play as the ablated stream, of an agent trained with --self-ablation.
     """
     loaded = agent.load()
-    scores = score(loaded, episodes, seed, epsilon, TERMINAL)
-    return loaded.source | scores_json(scores, loaded.env, seed, epsilon)
+    interventions = winners(loaded.agent) if ablated else []
+    scores = score(loaded, episodes, seed, epsilon, TERMINAL, interventions)
+    changed = {"interventions": [each.config() for each in interventions]} if ablated else {}
+    return loaded.source | scores_json(scores, loaded.env, seed, epsilon) | changed
