@@ -57,7 +57,12 @@ class IMPALAConfig(PhasedConfig):
             self,
             at_least_1=("unroll", "channels", "hidden"),
             at_least_0=(
-                "adam_eps", "entropy_cost", "baseline_cost", "reward_scale", "reward_clip", "self_ablation",
+                "adam_eps",
+                "entropy_cost",
+                "baseline_cost",
+                "reward_scale",
+                "reward_clip",
+                "self_ablation",
             ),
             positive=("learning_rate", "max_grad_norm"),
             share=("gamma",),

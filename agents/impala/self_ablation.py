@@ -92,8 +92,7 @@ class Winners(Intervention):
             read[:] = [scores]
 
         def on_units(value: Tensor, site: Site) -> Tensor:
-            mask = straight_through(read.pop(), self.k).to(value.dtype)
-            return value * mask.reshape(*mask.shape, *(1,) * (value.dim() - mask.dim()))
+            return kept(value, straight_through(read.pop(), self.k))
 
         return {self.scores: on_scores, self.at: on_units}
 
@@ -116,6 +115,11 @@ def straight_through(scores: Tensor, k: int) -> Tensor:
     """`winners`, with the gradients of `soft_winners`."""
     soft = soft_winners(scores, k)
     return winners(scores, k) + (soft - soft.detach())
+
+
+def kept(value: Tensor, mask: Tensor) -> Tensor:
+    """Units `[B, D]` or channels `[B, C, H, W]` times a mask of them, `[B, D]` or `[B, C]`."""
+    return value * mask.to(value.dtype).reshape(*mask.shape, *(1,) * (value.dim() - mask.dim()))
 
 
 def ablated(agent: Agent) -> list[Winners]:

@@ -47,7 +47,12 @@ COMMANDS: dict[str, Table] = {
             "dreamerv3": "imports:import_dreamerv3",
             "maze": "imports:import_maze",
         },
-        "study": {"cbet": "study:study_cbet", "transfer": "study:study_transfer", "maze": "study:study_maze"},
+        "study": {
+            "cbet": "study:study_cbet",
+            "transfer": "study:study_transfer",
+            "maze": "study:study_maze",
+            "self-ablation": "study:study_self_ablation",
+        },
     },
     "Layers": {
         "collect": "collect:collect",

@@ -169,6 +169,14 @@ TERMS = {
     "found": "the units found, best first",
     "held_out": "effects of editing the units found, random others, and all, on held-out mazes",
     "played": "share of whole episodes' choices that go to the cheese, under each intervention",
+    # self-ablation
+    "of": "the checkpoint and the settings that the figures are of",
+    "self_ablation": "units of each layer that the ablated stream keeps; 0 for an agent without one",
+    "conditions": "mean return of the agent, of its ablated stream, and of controls, on the same episodes",
+    "active": "share of a layer's units above 0, mean over steps",
+    "dictionaries": "dictionaries by layer and by number of active latents",
+    "bits": "units of each layer that win or lose, which probes are given",
+    "leak": "share of held-out steps whose action a probe tells, by what it is given",
     # this installation and the demo
     "versions": "versions of this suite, Python and packages",
     "git": "commit of the checkout, if it is one",
@@ -185,14 +193,15 @@ TERMS = {
 """Text by key; what ends in `_interval` is explained by what it is of."""
 
 NAMES = {
-    "ablated": 1, "achievements": 1, "achievements_intervals": 1, "by_side": 1, "controls": 1, "enables": 1,
-    "extras": 1, "fast_paths": 1, "futures": 1, "held_out": 1, "information": 3, "means": 1, "methods": 2,
+    "ablated": 1, "achievements": 1, "achievements_intervals": 1, "active": 1, "bits": 1, "by_side": 1,
+    "conditions": 1, "controls": 1, "dictionaries": 2, "enables": 1,
+    "extras": 1, "fast_paths": 1, "futures": 1, "held_out": 1, "information": 3, "leak": 1, "means": 1, "methods": 2,
     "pictures": 1, "played": 1,
     "policy_mean": 1, "regression": 1, "returns": 1, "scores": 1, "searches": 1, "summary": 1, "vectors": 3,
 }  # fmt: skip
 """Keys whose values go by names, such as those of conditions or concepts: in how many levels, before terms follow."""
 
-SETTINGS = {"protocol", "made_from", "versions", "git", "hardware", "interventions", "hook_points"}
+SETTINGS = {"protocol", "of", "made_from", "versions", "git", "hardware", "interventions", "hook_points"}
 """Keys of what is not explained one by one."""
 
 

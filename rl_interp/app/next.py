@@ -11,6 +11,7 @@ NEXT = {
     "evaluate": "rl-interp saliency {run}",
     "import": "rl-interp evaluate {run}",
     "study": "rl-interp saliency {run}/training/RUN",
+    "study self-ablation": "rl-interp evaluate RUN --ablated",
     "study maze": "rl-interp maze field {run}/training/RUN",
     "collect": "rl-interp sae fit {run} --hook {hook}",
     "probe": "rl-interp collect {run} --hook HOOK",

@@ -156,3 +156,23 @@ def test_bad_input_gets_one_sentence(run, place, command, sentence):
     assert status not in (0, None)
     assert sentence.lower() in error.lower()
     assert "Traceback" not in error
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("agents")
+def test_self_ablation_trains_an_agent_whose_ablated_stream_can_be_played_and_measured(run, place):
+    status, _, error = run(f"{UNLOCK} --self-ablation 8 --name cut --actors 0")
+    assert status == 0, error
+    status, cut, _ = run("evaluate cut --episodes 2 --ablated")
+    assert status == 0
+    assert [each["at"] for each in cut["interventions"]] == ["conv1.post", "conv2.post", "fc.post"]
+    assert "trained without self-ablation" in run("evaluate unlock --episodes 2 --ablated")[2]
+    assert run("collect cut --hook fc.scores --samples 50")[0] == 0
+    command = "study self-ablation unlock cut --episodes 2 --samples 200 --latents 16 --ks 2 --epochs 1"
+    status, found, error = run(command)
+    assert status == 0, error
+    assert "ablated" in found["result"][1]["conditions"]
+    assert found["result"][1]["bits"] == {"conv1": 32, "conv2": 64, "fc": 16}
+    changed = (place / "runs/study-self-ablation/cut.json").stat().st_mtime_ns
+    assert run(command)[1] == found
+    assert (place / "runs/study-self-ablation/cut.json").stat().st_mtime_ns == changed

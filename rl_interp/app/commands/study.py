@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from rl_interp.analysis.self_ablation import Settings, self_ablation_study
 from rl_interp.analysis.study import cbet_study, maze_study, transfer_study
 from rl_interp.app.commands.flags import Count, CountOrZero, Factor, Name, OptionalCount
 from rl_interp.app.progress import TERMINAL
@@ -72,3 +73,22 @@ def study_maze(
         name: Name of the study's directory, or a path.
     """
     return maze_study(name, regions, seeds, agent_steps, episodes, jobs, TERMINAL)
+
+
+def study_self_ablation(
+    runs: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]", help_behavior_hint="(required)")
+    ],
+    settings: Annotated[Settings, tyro.conf.arg(name="")] = Settings(),  # noqa: B008 - frozen
+    name: Name = "study-self-ablation",
+) -> dict[str, Any]:
+    """Measure agents trained with and without --self-ablation: returns, dictionaries, and what the masks tell.
+
+    A run that was measured already, with the same settings, is not measured again.
+
+    Args:
+        runs: Runs of `rl-interp train impala`, with and without --self-ablation.
+        settings: What is measured of each run.
+        name: Name of the study's directory, or a path.
+    """
+    return self_ablation_study(runs, name, settings, TERMINAL)

@@ -1,0 +1,48 @@
+"""The study of self-ablation on planted masks: what a probe must and must not find."""
+
+import numpy as np
+import pytest
+import torch
+
+from rl_interp.agents.impala import IMPALA
+from rl_interp.analysis.self_ablation import Followed, MostActive, layers, leak
+from rl_interp.core.hooks import run_with_cache
+from rl_interp.core.interventions import as_hooks
+
+
+def planted(leaks: bool) -> Followed:
+    """600 steps of 20 episodes: masks with a bit for each action, or random; units that are noise."""
+    rng = np.random.default_rng(0)
+    actions = rng.integers(3, size=600)
+    masks = rng.random((600, 12)) < 0.5
+    if leaks:
+        masks[:, :3] = np.eye(3, dtype=bool)[actions]
+    units = rng.standard_normal((600, 12)).astype(np.float32)
+    return Followed(
+        np.repeat(np.arange(20), 30), actions, {"fc": units}, {"fc": masks}, {"fc": np.ones(12, np.float32)}
+    )
+
+
+@pytest.mark.parametrize(("leaks", "least", "most"), [(True, 0.99, 1.0), (False, 0.2, 0.5)])
+def test_masks_tell_the_action_where_it_is_planted_in_them_and_nowhere_else(leaks, least, most):
+    found = leak(planted(leaks))
+    assert least <= found["linear: masks, all"]["value"] <= most
+    assert least <= found["mlp: masks, all"]["value"] <= most
+    for control in ("linear: units at their medians, all", "linear: masks, all, shuffled labels"):
+        assert 0.2 < found[control]["value"] < 0.5, control
+
+
+def test_the_most_active_units_are_those_of_the_largest_values_and_of_the_channels_with_the_largest_means():
+    torch.manual_seed(0)
+    agent = IMPALA(5, (3, 16, 16), channels=(4, 12), hidden=16, lstm=0)
+    assert list(layers(agent, wider_than=8)) == ["block2.res1", "block2.res2", "fc"]
+    obs = torch.randint(256, (3, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    names = ["block2.res1.post", "fc.post"]
+    for name in names:
+        _, plain = run_with_cache(agent, obs, names=[name])
+        _, cut = run_with_cache(agent, obs, names=[name], hooks=as_hooks([MostActive(name, k=3)]))
+        for before, after in zip(plain[name], cut[name], strict=True):
+            means = before.reshape(len(before), -1).mean(1)
+            best = sorted(range(len(means)), key=lambda unit: -means[unit])[:3]
+            for unit in range(len(means)):
+                assert torch.equal(after[unit], before[unit] if unit in best else torch.zeros_like(before[unit]))
