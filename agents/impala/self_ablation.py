@@ -42,7 +42,8 @@ SOFTNESS = 0.1
 
 
 class SelfAblation(nn.Module):
-    """The linear heads that score an agent's units, from what each layer reads; computed only where they are hooked.
+    """The linear heads that score an agent's units, from what each layer reads. Nothing that the agent returns depends
+    on them; its ablated stream does.
 
     Made after the layers, so that an agent starts with the same weights with and without them.
 
@@ -151,12 +152,11 @@ def both_streams(
 
 
 def _score(head: nn.Linear, layer: nn.Module, args: tuple[Any, ...]) -> None:
-    """Before a layer computes: score its units, if somebody reads or changes the scores."""
-    if head._forward_hooks or head._forward_pre_hooks:
-        # In full precision: rounded scores would tie.
-        with torch.autocast(args[0].device.type, enabled=False):
-            x = args[0].to(head.weight.dtype)
-            head(x.flatten(2).mean(2) if x.dim() > 2 else x)
+    """Before a layer computes: score its units, for hooks to read."""
+    # In full precision: rounded scores would tie.
+    with torch.autocast(args[0].device.type, enabled=False):
+        x = args[0].to(head.weight.dtype)
+        head(x.flatten(2).contiguous().mean(2) if x.dim() > 2 else x)  # the same sums in every memory layout
 
 
 @contextmanager
