@@ -24,6 +24,10 @@ LABELS: Mapping[str, GroundTruth] = {
 """ROM to what is known of its RAM."""
 
 
+Snapshot = tuple[Any, int, tuple[NDArray[np.uint8], ...]]
+"""The emulator's state, the frames played, and what was last seen."""
+
+
 class AtariLabelled(gymnasium.Env):
     """A Gymnasium environment with observations uint8 `[stack, 84, 84]`, the newest frame last.
 
@@ -129,6 +133,29 @@ class AtariLabelled(gymnasium.Env):
 
     def cells(self) -> Cells:
         return {}  # a screen of pixels
+
+    @property
+    def ram(self) -> NDArray[np.uint8]:
+        """The console's `[128]` bytes now, a copy."""
+        return self._ale.getRAM()
+
+    def write(self, ram: Mapping[int, int]) -> None:
+        """Set bytes of the RAM; the screen shows it from the next frame on."""
+        for byte, value in ram.items():
+            self._ale.setRAM(byte, value)
+
+    def snapshot(self) -> "Snapshot":
+        """What `restore` needs to go on from here, the emulator's randomness included."""
+        parts = self._screens, self._painted, self._stack
+        return self._ale.cloneState(include_rng=True), self._frames, tuple(part.copy() for part in parts)
+
+    def restore(self, snapshot: "Snapshot") -> NDArray[np.uint8]:
+        """Go back to where a snapshot was taken; returns the observation there."""
+        state, self._frames, screens = snapshot
+        self._ale.restoreState(state)
+        for part, kept in zip((self._screens, self._painted, self._stack), screens, strict=True):
+            part[:] = kept
+        return self._stack.copy()
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return LABELS[self._rom].hindsight(columns) if self._rom in LABELS else {}

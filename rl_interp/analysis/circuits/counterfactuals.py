@@ -1,0 +1,230 @@
+"""The same state with one thing changed, made by editing the environment: RAM, grid or maze.
+
+The agent has come to the state by the same steps, so what it remembers is the same; what it sees differs in one entity.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.core.envs import EnvConfig, LabelledEnv
+from rl_interp.core.envs.atari.labelled import AtariLabelled, Snapshot
+from rl_interp.core.envs.atari.mspacman import GHOSTS
+from rl_interp.core.envs.maze.labelled import MazeLabelled
+from rl_interp.core.envs.minigrid.labelled import MiniGridLabelled
+from rl_interp.core.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from minigrid.minigrid_env import MiniGridEnv
+
+Change = Literal["moved", "removed", "recoloured"]
+CHANGES: tuple[Change, ...] = get_args(Change)
+_FAR = 48
+"""Pixels of city-block distance, two tiles of the screen, that a ghost is moved at least."""
+
+
+class Editor(Protocol):
+    """An environment at play, of whose state counterfactuals are made."""
+
+    def before_step(self, action: int) -> None:
+        """To be called before each step of the environment."""
+        ...
+
+    def changed(self, how: Change, rng: np.random.Generator) -> NDArray[np.uint8] | None:
+        """The observation with one thing changed, or None where nothing can be; the state stays as it is."""
+        ...
+
+
+def editor(env: LabelledEnv, config: EnvConfig, how: Change) -> Editor:
+    """The one for an environment, before it is reset.
+
+    Raises:
+        UserError: an environment that can't be edited, or not in this way.
+    """
+    for kind, (make, ways) in _EDITORS.items():
+        if isinstance(env, kind) and (not isinstance(env, AtariLabelled) or "ghost_near" in env.concepts):
+            if how not in ways:
+                raise UserError(unknown(f"change for {config.id}", how, ways))
+            return make(env)
+    raise UserError(
+        f"{config.id} can't be put into a state of one's choice, so it has no counterfactuals; Ms. Pac-Man, MiniGrid "
+        "and mazes can. Choose other kinds of replacement."
+    )
+
+
+class _Maze:
+    """The cheese elsewhere, or nowhere."""
+
+    def __init__(self, env: MazeLabelled):
+        self._env = env
+
+    def before_step(self, action: int) -> None:
+        pass
+
+    def changed(self, how: Change, rng: np.random.Generator) -> NDArray[np.uint8] | None:
+        maze = self._env.maze
+        if (maze.cheese < 0).any():
+            return None
+        cheese = (-1, -1)
+        if how == "moved":
+            taken = {tuple(maze.mouse[0]), tuple(maze.cheese[0])}
+            there = np.argwhere(maze.distances(maze.mouse)[0] > 0)
+            free = [cell for cell in there if tuple(cell) not in taken]
+            if not free:
+                return None
+            cheese = free[rng.integers(len(free))]
+        return maze.edit(cheese=cheese).observations()[0]
+
+
+class _Grid:
+    """A key, a ball, a box or a goal in view elsewhere in view, or nowhere; or it, or a door, in another colour."""
+
+    _THINGS = ("key", "ball", "box", "goal")
+
+    def __init__(self, env: MiniGridLabelled):
+        self._env = env
+
+    def before_step(self, action: int) -> None:
+        pass
+
+    def changed(self, how: Change, rng: np.random.Generator) -> NDArray[np.uint8] | None:
+        from minigrid.core.constants import COLOR_NAMES
+
+        env = self._env.game.env
+        own = tuple(map(int, env.agent_pos))
+        seen = [(x, y) for x, y in np.argwhere(self._in_view()).tolist() if (x, y) != own]
+        things = {(x, y): thing for x, y in seen if (thing := env.grid.get(x, y)) is not None}
+        free = [cell for cell in seen if cell not in things]
+        wanted = (*self._THINGS, "door") if how == "recoloured" else self._THINGS
+        cells = [cell for cell, thing in things.items() if thing.type in wanted]
+        if how == "recoloured":
+            cells = [cell for cell in cells if things[cell].type != "goal"]  # which is always green
+        if not cells or (how == "moved" and not free):
+            return None
+        cell = cells[rng.integers(len(cells))]
+        thing, colour = things[cell], things[cell].color
+        if how == "recoloured":
+            thing.color = str(rng.choice([name for name in COLOR_NAMES if name != colour]))
+            obs = self._seen_with({cell: thing})
+            thing.color = colour
+            return obs
+        return self._seen_with({cell: None} | ({free[rng.integers(len(free))]: thing} if how == "moved" else {}))
+
+    def _seen_with(self, edits: dict[tuple[int, int], Any]) -> NDArray[np.uint8]:
+        """The observation with other things in some cells."""
+        game, config = self._env.game, self._env.config
+        grid, codes = game.env.grid, game.grid
+        before = {(x, y): (grid.get(x, y), codes[x, y].copy()) for x, y in edits}
+        for (x, y), thing in edits.items():
+            grid.set(x, y, thing)
+            codes[x, y] = (1, 0, 0) if thing is None else thing.encode()
+        obs = np.empty(config.observation_shape, np.uint8)
+        game.observe(obs)
+        for (x, y), (thing, code) in before.items():
+            grid.set(x, y, thing)
+            codes[x, y] = code
+        return obs
+
+    def _in_view(self) -> NDArray[np.bool_]:
+        """`[width, height]`: the cells that the agent sees."""
+        env = self._env.game.env
+        _, seen = env.gen_obs_grid()
+        inside = np.zeros((env.width, env.height), bool)
+        for i, j in np.argwhere(seen):
+            x, y = _place(env, int(i), int(j))
+            if 0 <= x < env.width and 0 <= y < env.height:
+                inside[x, y] = True
+        return inside
+
+
+def _place(env: "MiniGridEnv", column: int, row: int) -> tuple[int, int]:
+    """The grid's cell at a column and row of the egocentric view, whose last row is the agent's own."""
+    ahead, right = env.dir_vec, env.right_vec
+    far, aside = env.agent_view_size - 1 - row, column - env.agent_view_size // 2
+    x, y = env.agent_pos + far * ahead + aside * right
+    return int(x), int(y)
+
+
+class _MsPacman:
+    """The nearest ghost elsewhere, or edible where it kills and the other way round.
+
+    It is written into the RAM as many steps ago as the observation stacks frames, and the same actions are played again
+    from there, so that all frames show it and the rest of the game is the same."""
+
+    def __init__(self, env: AtariLabelled):
+        self._env = env
+        self._last: deque[tuple[Snapshot, int]] = deque(maxlen=env.config.frame_stack)
+        self._been: deque[NDArray[np.uint8]] = deque(maxlen=400)
+
+    def before_step(self, action: int) -> None:
+        self._last.append((self._env.snapshot(), action))
+        self._been.append(self._env.ram)
+
+    def changed(self, how: Change, rng: np.random.Generator) -> NDArray[np.uint8] | None:
+        env = self._env
+        if len(self._last) < env.config.frame_stack:
+            return None
+        now, player = env.snapshot(), self._player()
+        env.restore(self._last[0][0])
+        ghost = _nearest(env.ram)
+        edit = (
+            None
+            if ghost is None
+            else {"moved": _elsewhere, "recoloured": _other_colour}[how](env.ram, ghost, self._been, rng)
+        )
+        if ghost is not None and edit is not None:
+            env.write(edit)
+            obs, labels = now[2][2], {}
+            for _, action in self._last:
+                obs, _, _, _, info = env.step(action)
+                labels = info["labels"]
+            # Only where all else went on as it did.
+            lasts = how == "moved" or env.ram[1 + ghost] >> 7 == edit[1 + ghost] >> 7
+            found = obs if lasts and labels["controllable"] and self._player() == player else None
+        else:
+            found = None
+        env.restore(now)
+        return found
+
+    def _player(self) -> tuple[int, int]:
+        ram = self._env.ram
+        return int(ram[10]), int(ram[16])
+
+
+def _nearest(ram: NDArray[np.uint8]) -> int | None:
+    """The ghost nearest to the player, of those that are not on their way home, as an index of `GHOSTS`."""
+    now = ram.astype(int)
+    distance = {i: abs(now[6 + i] - now[10]) + abs(now[12 + i] - now[16]) for i in range(len(GHOSTS))}
+    about = [i for i in distance if now[1 + i] >> 7 or now[1 + i] >> 4 & 5 != 4]
+    return min(about, key=distance.__getitem__, default=None)
+
+
+def _elsewhere(
+    ram: NDArray[np.uint8], ghost: int, been: Iterable[NDArray[np.uint8]], rng: np.random.Generator
+) -> dict[int, int] | None:
+    """A ghost at a place, and with the heading, that a ghost had earlier, far from where it is and from the player."""
+    now = ram.astype(int)
+    here = np.array([[now[6 + ghost], now[12 + ghost]], [now[10], now[16]]])
+    ghosts = np.concatenate([np.stack([then[6:10], then[12:16], then[1:5] & 3], 1) for then in been]).astype(int)
+    far = (np.abs(ghosts[:, None, :2] - here).sum(-1) >= _FAR).all(1)
+    if not far.any():
+        return None
+    x, y, heading = ghosts[far][rng.integers(far.sum())].tolist()
+    return {6 + ghost: x, 12 + ghost: y, 1 + ghost: int(now[1 + ghost]) & ~3 | heading}
+
+
+def _other_colour(
+    ram: NDArray[np.uint8], ghost: int, been: Iterable[NDArray[np.uint8]], rng: np.random.Generator
+) -> dict[int, int]:
+    """A ghost that kills made edible, which is blue, or the other way round."""
+    return {1 + ghost: int(ram[1 + ghost]) ^ 128}
+
+
+_EDITORS: dict[type, tuple[Callable[..., Editor], tuple[Change, ...]]] = {
+    MazeLabelled: (_Maze, ("moved", "removed")),
+    MiniGridLabelled: (_Grid, ("moved", "removed", "recoloured")),
+    AtariLabelled: (_MsPacman, ("moved", "recoloured")),
+}
