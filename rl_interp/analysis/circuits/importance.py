@@ -1,0 +1,164 @@
+"""How much each unit of a run's agent matters, by each kind of replacement, and how it plays without those that matter
+least."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.cutting import play_without_half
+from rl_interp.analysis.circuits.layers import NEGLIGIBLE, ImportanceConfig, Layer, measure_layer
+from rl_interp.analysis.circuits.states import play_states
+from rl_interp.circuits.ablation import Passes
+from rl_interp.circuits.replacement import replacement
+from rl_interp.circuits.states import States
+from rl_interp.core.agent import Agent
+from rl_interp.core.files import write_json, write_text
+from rl_interp.core.hooks import hook_point
+from rl_interp.core.pictures import new_figure, save_figure
+from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.tables import markdown
+
+_BANK = 2
+"""Times the measured states that replacements are made from, of other episodes."""
+
+
+def importance_run(
+    loaded: Loaded, hooks: Sequence[str] = (), config: ImportanceConfig = ImportanceConfig(),  # noqa: B008 - frozen
+    progress: Progress = SILENT,
+) -> dict[str, Any]:  # fmt: skip
+    """Measure every unit of some layers; write a table, a picture and the result to the run's analyses/, and return
+    the result.
+
+    Args:
+        hooks: names of hook points; by default those after a nonlinearity, and the memory.
+
+    Raises:
+        HookError: no such hook point, or one that can't be run again from.
+        UserError: an unknown kind, no states, counterfactuals of an environment that can't be edited, constants that
+            diverge, or values that take too much memory.
+    """
+    hooks = list(dict.fromkeys(hooks)) or default_hooks(loaded.agent)
+    for hook in hooks:
+        hook_point(loaded.agent, hook)
+    for kind in (*config.kinds, *((config.cut,) if config.cut else ())):
+        replacement(kind)
+    start = time.perf_counter()
+    measured, bank = _states(loaded, config, progress)
+    layers = {}
+    with progress.bar("Measuring", len(hooks), "layers") as update:
+        for done, hook in enumerate(hooks, 1):
+            layers[hook] = measure_layer(loaded.agent, hook, measured, bank, config)
+            update(done)
+    result = loaded.source | summary(layers) | {"seconds": time.perf_counter() - start, "states": config.states}
+    if config.episodes:
+        result |= play_without_half(loaded, layers, config.cut, config.episodes, config.seed, progress)
+    path = loaded.run.outputs / "analyses" / "importance"
+    write_text(path / "table.md", importance_table(layers))
+    picture = importance_picture(layers, path / "importance.png")
+    write_json(path / "result.json", result)
+    files = {"table": path / "table.md", "plot": picture, "result": path / "result.json"}
+    return result | {name: str(file) for name, file in files.items()}
+
+
+def default_hooks(agent: Agent) -> list[str]:
+    """The hook points after a nonlinearity, and the memory; all, of an agent that has none of such names."""
+    points = agent.hook_points
+    return [name for name in points if name.endswith((".post", "lstm.h", "lstm.c"))] or list(points)
+
+
+def _states(loaded: Loaded, config: ImportanceConfig, progress: Progress) -> tuple[States, States]:
+    """Those to measure on, and others of other episodes."""
+    change = config.change if "counterfactual" in config.kinds else None
+    measured = play_states(loaded, config.states, config.seed, change, progress)
+    assert measured.episodes is not None
+    after = int(measured.episodes.max()) + 1
+    return measured, play_states(loaded, _BANK * config.states, after, progress=progress)
+
+
+def summary(layers: Mapping[str, Layer]) -> dict[str, Any]:
+    """All units together, JSON-ready."""
+    kinds, estimates = ([*getattr(next(iter(layers.values())), name)] for name in ("kinds", "estimates"))
+    every = {name: np.concatenate([layer.kl(name) for layer in layers.values()]) for name in (*kinds, *estimates)}
+    cost = sum((layer.passes for layer in layers.values()), Passes())
+    return {
+        "hooks": list(layers),
+        "units": _rows(layers),
+        "kinds": {kind: _figures(every[kind], every.get("optimal")) for kind in kinds},
+        "by_hook": {
+            hook: {
+                kind: _figures(layer.kl(kind), layer.kl("optimal") if "optimal" in kinds else None) for kind in kinds
+            }
+            for hook, layer in layers.items()
+        },
+        "rank_correlation": {a: {b: _rank_correlation(layers, a, b) for b in every if b != a} for a in kinds},
+        "temperature": {hook: layer.temperature for hook, layer in layers.items()},
+        "forwards": cost.count,
+        "forwards_by_arithmetic": cost.arithmetic,
+    }
+
+
+def _rows(layers: Mapping[str, Layer]) -> list[dict[str, Any]]:
+    """A row a unit."""
+    return [
+        {"hook": hook, "unit": unit} | {name: float(layer.kl(name)[unit]) for name in (*layer.kinds, *layer.estimates)}
+        for hook, layer in layers.items()
+        for unit in range(layer.bank.units)
+    ]
+
+
+def _figures(kl: NDArray[np.float64], optimal: NDArray[np.float64] | None) -> dict[str, float | None]:
+    """Of D by one kind, and the median share of it that is left with optimal constants."""
+    counted = kl > NEGLIGIBLE
+    share = None if optimal is None or not counted.any() else float(np.median(optimal[counted] / kl[counted]))
+    return {"mean": float(kl.mean()), "median": float(np.median(kl)), "ratio_of_optimal": share}
+
+
+def _rank_correlation(layers: Mapping[str, Layer], a: str, b: str) -> float | None:
+    """Spearman's, within each layer, averaged over those in which units differ by both."""
+    found = [
+        float(spearmanr(layer.kl(a), layer.kl(b))[0])  # pyright: ignore[reportArgumentType]
+        for layer in layers.values()
+        if np.ptp(layer.kl(a)) > 0 and np.ptp(layer.kl(b)) > 0
+    ]
+    return float(np.mean(found)) if found else None
+
+
+def importance_table(layers: Mapping[str, Layer]) -> str:
+    """A row a unit, the most important of each layer first, in Markdown."""
+    first = next(iter(layers.values()))
+    names = [*first.kinds, *first.estimates]
+    leading = "optimal" if "optimal" in names else names[0]
+    rows = []
+    for hook, layer in layers.items():
+        for unit in np.argsort(-layer.kl(leading), kind="stable").tolist():
+            agreement = float(layer.kinds[leading].action_agreement[unit])
+            rows.append([hook, unit, *(f"{layer.kl(name)[unit]:.2e}" for name in names), f"{agreement:.1%}"])
+    return markdown(["hook point", "unit", *names, f"action agreement ({leading})"], rows)
+
+
+def importance_picture(layers: Mapping[str, Layer], path: Path) -> Path:
+    """A column a layer. Above, how D falls from the most important unit to the least, by each kind in its own order;
+    below, all kinds in the order of the first, so that units whose rank changes stand out."""
+    figure, axes = new_figure(2, len(layers), 1 + 3.4 * len(layers), 6, sharey=True)
+    for (hook, layer), (above, below) in zip(layers.items(), axes.T, strict=True):
+        leading = "optimal" if "optimal" in layer.kinds else next(iter(layer.kinds))
+        order = np.argsort(-layer.kl(leading), kind="stable")
+        ranks = np.arange(1, len(order) + 1)
+        for i, kind in enumerate(layer.kinds):
+            kl = np.maximum(layer.kl(kind), NEGLIGIBLE)
+            above.plot(ranks, -np.sort(-kl), color=f"C{i}", label=kind, linewidth=1.5)
+            below.plot(ranks, kl[order], ".", color=f"C{i}", markersize=3)
+        above.set_title(hook)
+        above.set_xlabel("unit, by its rank by that kind")
+        below.set_xlabel(f"unit, by its rank by {leading}")
+    for row in axes[:, 0]:
+        row.set_yscale("log")
+        row.set_ylabel("D, nats")
+    axes[0, -1].legend(fontsize="small")
+    return save_figure(figure, path)
