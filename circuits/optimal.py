@@ -59,7 +59,7 @@ class Optimal:
     kl: Tensor
     """float64 `[U]`: the distance on the held-out states."""
     kl_of_mean: Tensor
-    """float64 `[U]`: the same with the mean, from which it started."""
+    """float64 `[U]`: the same with the mean by position."""
     updates: int
     """Steps made."""
     passes: Passes
@@ -72,10 +72,10 @@ def fit(
     config: OptimalConfig = OptimalConfig(),
     update: Callable[[int], None] = lambda done: None,
 ) -> Optimal:
-    """Fit the constants of all units of a layer at once, from their means over the states, position by position.
+    """Fit the constants of all units of a layer at once, each from the best of its mean by position, its mean and zero.
 
     As each unit is replaced alone, the units' distances add up and their fits do not disturb each other: each keeps the
-    constants that were best on the held-out states, and is never worse there than the mean.
+    constants that were best on the held-out states, and is never worse there than where it started.
 
     Raises:
         UserError: too few states to hold some out, or constants that diverge.
@@ -85,13 +85,16 @@ def fit(
     if kept < 1:
         raise UserError(f"{count} states given to fit constants to; give at least 2, as some are held out.")
     held_out, order = torch.arange(kept, count, device=device), torch.Generator().manual_seed(config.seed)
-    start = ablations.values[:kept].mean(0)
+    training = torch.arange(kept, device=device)
+    by_position = ablations.values[:kept].mean(0)
+    first = _distances(ablations, by_position, distance, held_out)
+    start = _best_start(ablations, by_position, distance, training)
     spread = _by_unit(ablations, ablations.values[:kept].movedim(ablations.axis, 0).flatten(1).std(1, correction=0))
-    # Offsets from the mean in standard deviations, so that one step size does for layers of any scale.
+    # Offsets from the start in standard deviations, so that one step size does for layers of any scale.
     offset = torch.zeros_like(start, requires_grad=True)
     optimizer = torch.optim.AdamW([offset], lr=config.rate)
-    best, first = start.clone(), _distances(ablations, start, distance, held_out)
-    lowest, stale, done = first.clone(), 0, 0
+    best, lowest = start.clone(), _distances(ablations, start, distance, held_out)
+    at_start, stale, done = lowest, 0, 0
     while done < config.updates and stale < config.patience:
         for _ in range(min(config.every, config.updates - done)):
             rows = torch.randint(kept, (min(config.batch, kept),), generator=order).to(device)
@@ -101,7 +104,7 @@ def fit(
         update(done)
         constants = (start + spread * offset).detach()
         now = _distances(ablations, constants, distance, held_out)
-        _require_sound(ablations.at, now, first, done, config)
+        _require_sound(ablations.at, now, at_start, done, config)
         better, before = now < lowest, lowest.mean()
         best.movedim(ablations.axis, 0)[better] = constants.movedim(ablations.axis, 0)[better]
         lowest = torch.minimum(lowest, now)
@@ -109,8 +112,17 @@ def fit(
             stale += 1
             optimizer.param_groups[0]["lr"] /= 2
     looks = 1 + -(-done // config.every)
-    runs = ablations.units * (3 * done * min(config.batch, kept) + looks * len(held_out))
+    runs = ablations.units * (3 * done * min(config.batch, kept) + looks * len(held_out) + 3 * kept + len(held_out))
     return Optimal(best, lowest, first, done, ablations.passes * runs)
+
+
+def _best_start(ablations: Ablations, by_position: Tensor, distance: Distance, rows: Tensor) -> Tensor:
+    """Of each unit, what does best in the states `rows`: its mean by position, its mean, or zero. The mean of a unit that
+    is rarely active may lie where no descent leads to the optimum."""
+    means = by_position.movedim(ablations.axis, 0).reshape(ablations.units, -1).mean(1)
+    starts = [by_position, _by_unit(ablations, means).expand_as(by_position), torch.zeros_like(by_position)]
+    chosen = torch.stack([_distances(ablations, each, distance, rows) for each in starts]).argmin(0)
+    return sum(each * _by_unit(ablations, (chosen == i).to(each)) for i, each in enumerate(starts))  # pyright: ignore[reportReturnType]
 
 
 def _gradient(
@@ -147,5 +159,5 @@ def _require_sound(at: str, now: Tensor, first: Tensor, done: int, config: Optim
         return
     raise UserError(
         f"the constants of {at!r} diverge: after {done} steps of {config.rate:g} the mean distance is "
-        f"{float(now.mean()):.3g}, and was {float(first.mean()):.3g} with the mean in their place; give a smaller rate."
+        f"{float(now.mean()):.3g}, and was {float(first.mean()):.3g} at the start; give a smaller rate."
     )

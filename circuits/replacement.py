@@ -148,17 +148,27 @@ def replacement(kind: str) -> Replacement:
     return REPLACEMENTS[kind]  # pyright: ignore[reportArgumentType]
 
 
+def while_playing(kind: str) -> Kind:
+    """The kind, if units can be replaced by it while the agent plays.
+
+    Raises:
+        UserError: one that needs more than the value at hand, its time, its counterfactual, or noise; or no kind.
+    """
+    replacement(kind)
+    if kind not in (*CONSTANT, "resample"):
+        raise UserError(
+            f"{kind!r} given; units can be cut while the agent plays by {', '.join((*CONSTANT, 'resample'))}."
+        )
+    return kind  # pyright: ignore[reportReturnType]
+
+
 def intervention(kind: str, bank: Recorded, units: list[int] | None, seed: int = 0) -> Intervention:
     """The replacement of units, or of all, as an intervention, for playing without them.
 
     Raises:
-        UserError: a kind that needs more than the value at hand: its time, its counterfactual, or noise.
+        UserError: as `while_playing` does, or optimal constants that were not fitted.
     """
-    fill, generator = replacement(kind), torch.Generator().manual_seed(seed)
-    if kind == "resample":
+    generator = torch.Generator().manual_seed(seed)
+    if while_playing(kind) == "resample":
         return Resample(bank.at, units=units, bank=bank.values, generator=generator)
-    if kind not in CONSTANT:
-        raise UserError(
-            f"{kind!r} given; units can be cut while the agent plays by {', '.join((*CONSTANT, 'resample'))}."
-        )
-    return Mean(bank.at, units=units, mean=fill(bank, bank, generator).contiguous())
+    return Mean(bank.at, units=units, mean=replacement(kind)(bank, bank, generator).contiguous())

@@ -69,6 +69,7 @@ COMMANDS: dict[str, Table] = {
             "pull": "sae:sae_pull",
         },
     },
+    "Circuits": {"circuit": {"importance": "circuit:circuit_importance"}},
     "Behaviour": {
         "saliency": "saliency:saliency",
         "imagine": "imagine:imagine",

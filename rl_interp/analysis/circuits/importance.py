@@ -15,7 +15,7 @@ from rl_interp.analysis.circuits.cutting import play_without_half
 from rl_interp.analysis.circuits.layers import NEGLIGIBLE, ImportanceConfig, Layer, measure_layer
 from rl_interp.analysis.circuits.states import play_states
 from rl_interp.circuits.ablation import Passes
-from rl_interp.circuits.replacement import replacement
+from rl_interp.circuits.replacement import replacement, while_playing
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent
 from rl_interp.core.files import write_json, write_text
@@ -46,8 +46,10 @@ def importance_run(
     hooks = list(dict.fromkeys(hooks)) or default_hooks(loaded.agent)
     for hook in hooks:
         hook_point(loaded.agent, hook)
-    for kind in (*config.kinds, *((config.cut,) if config.cut else ())):
+    for kind in config.kinds:
         replacement(kind)
+    if config.cut is not None:
+        while_playing(config.cut)
     start = time.perf_counter()
     measured, bank = _states(loaded, config, progress)
     layers = {}
