@@ -59,7 +59,7 @@ def test_the_environment_is_known_by_its_id_and_its_config_survives_a_file(corri
 def test_the_environment_is_played_alike_in_both_forms(corridor):
     vector, labelled = make_vector(corridor, 1), make_labelled(corridor)
     obs = vector.reset(seed=5)
-    seed = registry._load(".games:episode_seed")(5, 0, 0)
+    seed = registry._load(".seeds:episode_seed")(5, 0, 0)
     alone, info = labelled.reset(seed=seed)
     np.testing.assert_array_equal(obs[0], alone)
     for action in [1, 0] * 10 if info["labels"]["goal_right"] else [0, 1] * 10:

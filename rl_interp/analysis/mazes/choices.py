@@ -13,10 +13,10 @@ from torch import Tensor
 
 from rl_interp.agents.load import Loaded
 from rl_interp.core.agent import Agent, PolicyOutput, evaluating
-from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.maze import ACTIONS, MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import nearer
+from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point, run_with_cache
 from rl_interp.core.interventions import Intervention, intervened

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.labelled import Cells, Concept
+from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.envs.vector import Step
 
 
@@ -190,8 +191,3 @@ class LabelledGame(gymnasium.Env):
 
     def hindsight(self, columns: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return {}
-
-
-def episode_seed(seed: int, game: int, episode: int) -> int:
-    """A 31-bit seed of its own for every episode of every game under every seed."""
-    return int(np.random.SeedSequence([seed, game, episode]).generate_state(1)[0] >> 1)

@@ -129,7 +129,7 @@ def test_a_worker_that_hangs_is_named(monkeypatch):
 
 
 def test_the_labelled_environment_sees_what_the_vector_one_sees():
-    from rl_interp.core.envs.games import episode_seed
+    from rl_interp.core.envs.seeds import episode_seed
 
     vector, single = make_vector(CONFIG, 1), make_labelled(CONFIG)
     many = vector.reset(3)

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from rl_interp.core.envs.games import GameVector, episode_seed
+from rl_interp.core.envs.games import GameVector
+from rl_interp.core.envs.seeds import episode_seed
 
 CONFIG = SimpleNamespace(
     observation_shape=(1,), scene_shape=(1,), observation_dtype=np.uint8, action_kind="discrete",
@@ -81,3 +82,15 @@ def test_games_go_on_from_where_their_state_was_taken(games):
             np.testing.assert_array_equal(getattr(got, name), getattr(wanted, name))
         np.testing.assert_array_equal(got.info["seed"], wanted.info["seed"])
     np.testing.assert_array_equal(games.scene(), [[100], [101]])
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**31 - 1, 2**32 - 1, 2**32, 3**70])
+def test_seeds_of_episodes_are_those_of_numpys_seed_sequence(seed):
+    for game, episode in [(0, 0), (0, 127), (5, 128), (2**20 + 1, 300), (3, 2**20)]:
+        word = np.random.SeedSequence([seed, game, episode]).generate_state(1)[0]
+        assert episode_seed(seed, game, episode) == int(word) >> 1
+
+
+def test_seeds_below_zero_are_refused():
+    with pytest.raises(ValueError, match="none may be negative"):
+        episode_seed(-1, 0, 0)

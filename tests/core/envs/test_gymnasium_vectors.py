@@ -11,10 +11,10 @@ from walk import Hashing
 
 from rl_interp.core import rollout
 from rl_interp.core.envs import env_config, make_vector
-from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.gym.game import GymVector, make_games
 from rl_interp.core.envs.gym.spaces import spaces_of
 from rl_interp.core.envs.gym.vector import GymnasiumVector
+from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.envs.workers import WorkerVector
 from rl_interp.core.errors import UserError
 

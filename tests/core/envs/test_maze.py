@@ -12,10 +12,10 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from rl_interp.core.envs import MazeConfig, env_config, make_labelled, make_vector
-from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.maze.config import CELL, MARGIN
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import cells, labels, nearer, way
+from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.errors import UserError
 
 

@@ -10,9 +10,9 @@ from minigrid.core.world_object import Ball, Box, Door, Goal, Key, Lava, Wall
 from minigrid.wrappers import RGBImgPartialObsWrapper
 
 from rl_interp.core.envs import MiniGridConfig, env_config, make_labelled, make_vector
-from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.minigrid.config import make
 from rl_interp.core.envs.minigrid.game import MiniGridGame
+from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.errors import RunError, UserError
 
 TASKS = [

@@ -80,8 +80,8 @@ def writer(space: spaces.Space, name: str) -> Write:
 def converter(space: spaces.Space) -> Convert:
     """What makes actions of a space of those that agents give: of one, or, along a first axis, of several."""
     if isinstance(space, spaces.Discrete):
-        start = int(space.start)
-        return (lambda action: action + start) if start else (lambda action: action)
+        start, kind = int(space.start), space.dtype.type  # as Gymnasium's vectors give them; ints it checks more slowly
+        return lambda action: kind(action + start)
     if isinstance(space, spaces.Box):
         low, high, shape = space.low, space.high, space.shape
         return lambda action: np.clip(action.reshape(*action.shape[:-1], *shape), low, high).astype(low.dtype)
@@ -125,35 +125,41 @@ def _image_writer(shape: tuple[int, ...]) -> Write:
 def _vector_writer(space: spaces.Space) -> Write:
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         return _straight(space.shape)
+    if isinstance(space, spaces.Discrete):
+        return _one_hot(int(space.n), int(space.start))
     leaves, at = [], 0
     for part, get in _leaves(space):
         size = int(np.prod(part.shape))
-        leaves.append((part, get, slice(at, at + size)))
+        one = _one_hot(part.shape[0], part.start) if part.one_hot else _straight(part.shape)
+        leaves.append((one, get, slice(at, at + size)))
         at += size
 
     def write(obs: Any, out: NDArray[Any]) -> None:
-        for part, get, place in leaves:
-            value = get(obs)
-            if part.one_hot:
-                out[place] = 0
-                which = int(value) - part.start
-                if not 0 <= which < part.shape[0]:
-                    raise ValueError
-                out[place.start + which] = 1
-            else:
-                value = np.asarray(value)
-                if value.shape != part.shape:
-                    raise ValueError
-                out[place] = value.reshape(-1)
+        for one, get, place in leaves:
+            one(get(obs), out[place])
 
     return write
 
 
 def _straight(shape: tuple[int, ...]) -> Write:
+    flat = len(shape) == 1
+
     def write(obs: Any, out: NDArray[Any]) -> None:
+        obs = np.asarray(obs)
         if obs.shape != shape:
             raise ValueError
-        out[:] = obs
+        out[:] = obs if flat else obs.reshape(-1)
+
+    return write
+
+
+def _one_hot(count: int, start: int) -> Write:
+    def write(obs: Any, out: NDArray[Any]) -> None:
+        which = int(obs) - start
+        if not 0 <= which < count:
+            raise ValueError
+        out[:] = 0
+        out[which] = 1
 
     return write
 

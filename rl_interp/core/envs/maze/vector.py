@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.compiled import compiled
-from rl_interp.core.envs.games import episode_seed
 from rl_interp.core.envs.maze.config import ACTIONS, MASTERED, MOVES, WORLD, MazeConfig
 from rl_interp.core.envs.maze.draw import draw_cell
 from rl_interp.core.envs.maze.mazes import Mazes
+from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import UserError
 
