@@ -1,0 +1,1 @@
+"""Methods that find circuits: which edges carry a behaviour."""
