@@ -1,7 +1,7 @@
 """What a circuit is to compute: an agent's decisions in some states, beside what they become when edges are cut."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -79,6 +79,10 @@ class Behaviour:
         return Behaviour(
             self.agent, self.graph, self.states[rows], self.preferences[rows], reference, self.distance, self.replace
         )
+
+    def with_reference(self, reference: Values) -> "Behaviour":
+        """The behaviour with something else put in the place of what is cut."""
+        return replace(self, reference=reference)
 
     def decisions(self, mask: Mask, reference: Values | None = None) -> Tensor:
         """`[N, A]`, or `[P, N, A]` of P masks: preferences of the agent under a mask. Differentiable; all states at

@@ -29,14 +29,15 @@ _AT_ONCE = 64
 
 
 def attribute(
-    behaviour: Behaviour, steps: int = 0, absolute: bool = False, report: Report = lambda done: None
+    behaviour: Behaviour, steps: int = 0, absolute: bool = True, report: Report = lambda done: None
 ) -> Discovery:
     """Scores of all edges.
 
     Args:
         steps: of `eap-ig`; 0 for `eap`.
         absolute: whether an edge matters that speaks against the agent's decisions as well as one that speaks for them.
-            Signed, the former come last.
+            Signed, the former come last; and so do edges that only serve together, as two halves of a number do, whose
+            distance rises on the way before it falls.
 
     Raises:
         NotFiniteError: gradients that are NaN or infinite.
