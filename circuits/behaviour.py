@@ -13,7 +13,7 @@ from rl_interp.circuits.masked import Values, operands, run_masked
 from rl_interp.circuits.replacement import Recorded, replacement
 from rl_interp.circuits.states import States
 from rl_interp.circuits.trace import trace
-from rl_interp.core.agent import Agent, tree_map
+from rl_interp.core.agent import Agent, PolicyOutput, tree_map
 from rl_interp.core.errors import UserError, at_least_one
 
 _AT_ONCE = 256
@@ -87,7 +87,12 @@ class Behaviour:
     def decisions(self, mask: Mask, reference: Values | None = None) -> Tensor:
         """`[N, A]`, or `[P, N, A]` of P masks: preferences of the agent under a mask. Differentiable; all states at
         once."""
-        count = len(self)
+        out = self.outputs(mask, reference).preferences
+        lead = mask.vector.shape[:-1]
+        return out.unflatten(0, (lead[0], len(self))) if lead else out
+
+    def outputs(self, mask: Mask, reference: Values | None = None) -> PolicyOutput:
+        """All that the agent gives under a mask, in all states, or under each of P masks in all, `[P * N, ...]`."""
         lead = mask.vector.shape[:-1]
         copies = lead[0] if lead else 1
         obs, memory = (
@@ -98,8 +103,7 @@ class Behaviour:
             key: value if len(value) == 1 else value.repeat(copies, *(1,) * (value.dim() - 1))
             for key, value in (self.reference if reference is None else reference).items()
         }
-        out = run_masked(self.agent, mask, obs, memory or None, reference=put).preferences
-        return out.unflatten(0, (copies, count)) if lead else out
+        return run_masked(self.agent, mask, obs, memory or None, reference=put)
 
     def distances(self, mask: Mask, reference: Values | None = None) -> Tensor:
         """`[N]`, or `[P, N]` of P masks: how far the decisions are from the agent's own, in nats. Differentiable."""

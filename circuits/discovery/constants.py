@@ -66,20 +66,22 @@ class ConstantsConfig:
 def fit_constants(
     behaviour: Behaviour, mask: Mask, config: ConstantsConfig = ConstantsConfig(), start: Constants | None = None
 ) -> Values:
-    """Constants with which a circuit decides most like the agent, by operand; those at the start if none are better.
+    """Constants with which a circuit decides most like the agent, by operand; those at the start, or the
+    means, if none are better.
 
     Raises:
         UserError: constants that diverge.
     """
-    constants, generator = start or Constants(behaviour), torch.Generator().manual_seed(config.seed)
-    optimizer = torch.optim.AdamW(constants.parameters(), lr=config.rate, weight_decay=0.0)
 
-    def now() -> tuple[float, Values]:
+    def now(constants: Constants) -> tuple[float, Values]:
         with torch.no_grad():
             values = {key: value.detach().clone() for key, value in constants().items()}
             return float(behaviour.with_reference(values).mean_distances(mask)), values
 
-    first = best = now()
+    starts = [Constants(behaviour), *([start] if start else ())]
+    constants = min(starts, key=lambda each: now(each)[0])
+    first, generator = now(constants), torch.Generator().manual_seed(config.seed)
+    optimizer = torch.optim.AdamW(constants.parameters(), lr=config.rate, weight_decay=0.0)
     for _ in range(config.updates):
         some = behaviour[torch.randint(len(behaviour), (config.batch,), generator=generator)]
         with torch.enable_grad():
@@ -88,13 +90,13 @@ def fit_constants(
         loss.backward()
         count_passes(backward=len(some))
         optimizer.step()
-    last = now()
+    last = now(constants)
     if not last[0] < 10 * first[0] + 1e-9:
         raise UserError(
             f"the constants of the circuit diverge: after {config.updates} steps of {config.rate:g} the distance is "
             f"{last[0]:.3g}, and was {first[0]:.3g}; give a smaller rate."
         )
-    return min(best, last, key=lambda each: each[0])[1]
+    return min(first, last, key=lambda each: each[0])[1]
 
 
 def _safe(name: str) -> str:

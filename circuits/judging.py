@@ -1,0 +1,195 @@
+"""How good a circuit is: does it decide like the agent, is all of it needed, and would another one do as well?
+
+Faithfulness at many sizes and its areas are those of MIB (Mueller et al. 2025, "MIB: A mechanistic interpretability
+benchmark", arXiv 2504.13151, section 3.2): f(k) of the k best edges, CPR the area under f, CMD that between f and 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rl_interp.circuits.behaviour import Behaviour
+from rl_interp.circuits.discovery.discovery import top
+from rl_interp.circuits.graph import Graph
+from rl_interp.circuits.mask import Mask
+from rl_interp.circuits.masked import Reference, Values
+
+_AT_ONCE = 256
+FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""MIB's sizes of circuits, as shares of all edges."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Circuits of the first edges by some scores, at several sizes."""
+
+    fractions: tuple[float, ...]
+    edges: tuple[int, ...]
+    """How many each has."""
+    kl: tuple[float, ...]
+    """Mean distance of its decisions from the agent's, in nats."""
+    faithfulness: tuple[float, ...]
+    action_agreement: tuple[float, ...]
+
+    @property
+    def cpr(self) -> float:
+        """Area under f over the share of edges: how well small circuits do; at most 1 where f never exceeds 1."""
+        return area(self.fractions, self.faithfulness)
+
+    @property
+    def cmd(self) -> float:
+        """Area between f and 1 over the share of edges: 0 where every circuit decides as the agent does."""
+        return area(self.fractions, np.abs(1 - np.array(self.faithfulness)))
+
+    @property
+    def cpr_log(self) -> float:
+        """CPR on a logarithmic axis, on which small circuits count as much as large ones."""
+        return area(np.log(self.fractions), self.faithfulness)
+
+    @property
+    def cmd_log(self) -> float:
+        """CMD on a logarithmic axis."""
+        return area(np.log(self.fractions), np.abs(1 - np.array(self.faithfulness)))
+
+
+def area(x: "Sequence[float] | NDArray", y: "Sequence[float] | NDArray") -> float:
+    """Under the line through points, by the trapezoid rule, divided by the width."""
+    return float(np.trapezoid(y, x) / (x[-1] - x[0]))
+
+
+def curve(behaviour: Behaviour, scores: Tensor, fractions: Sequence[float] = FRACTIONS) -> Curve:
+    """Faithfulness of the best edges by `scores [edges]`, at each share of all edges. Edges that lead nowhere or come
+    from nowhere are not taken out, so that a circuit has as many as it says."""
+    nothing = behaviour.require()
+    rows = []
+    for fraction in fractions:
+        count = max(1, round(fraction * behaviour.graph.edges))
+        found = compared(behaviour, top(behaviour.graph, scores, count))
+        rows.append((count, found.kl, 1 - found.kl / nothing, found.action_agreement))
+    return Curve(tuple(fractions), *map(tuple, zip(*rows, strict=True)))
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A circuit beside the agent, in the states of a behaviour."""
+
+    kl: float
+    """Mean distance of its decisions, in nats."""
+    action_agreement: float
+    """Share of states in which the greedy action is the same."""
+    value_error: float | None
+    """Mean squared error of its values, as a share of the variance of the agent's; None without values."""
+
+
+@torch.no_grad()
+def compared(behaviour: Behaviour, mask: Mask) -> Compared:
+    """How a circuit decides, and what it thinks of the states."""
+    columns: list[list[Tensor]] = [[], [], [], []]
+    for start in range(0, len(behaviour), _AT_ONCE):
+        some = behaviour[start : start + _AT_ONCE]
+        own, out = some.outputs(Mask.full(behaviour.graph)), some.outputs(mask)
+        columns[0].append(behaviour.distance(some.preferences, out.preferences))
+        columns[1].append(out.preferences.argmax(-1) == some.preferences.argmax(-1))
+        if own.value is not None or own.q_values is not None:
+            columns[2].append(own.state_value.double())
+            columns[3].append(out.state_value.double())
+    distances, same = torch.cat(columns[0]), torch.cat(columns[1])
+    error = None
+    if columns[2]:
+        own, other = torch.cat(columns[2]), torch.cat(columns[3])
+        spread = float(own.var(correction=0))
+        error = float((own - other).square().mean()) / spread if spread > 0 else None
+    return Compared(float(distances.mean()), float(same.double().mean()), error)
+
+
+def leaving_out(behaviour: Behaviour, mask: Mask, most: int = 200, seed: int = 0) -> Tensor:
+    """float64 `[K]`: the rise of the distance when each edge of a circuit is left out of it, or each of `most` that are
+    drawn at random. Near 0 or below it, the edge is not needed."""
+    vector = mask.vector
+    edges = vector.nonzero()[:, 0]
+    if len(edges) > most:
+        edges = edges[torch.randperm(len(edges), generator=torch.Generator().manual_seed(seed))[:most]]
+    whole, rises = behaviour.mean_distances(mask)[0], []
+    for edge in edges.tolist():
+        less = vector.clone()
+        less[edge] = 0.0
+        rises.append(behaviour.mean_distances(Mask.of_vector(behaviour.graph, less))[0] - whole)
+    return torch.stack(rises) if rises else torch.zeros(0, dtype=torch.float64)
+
+
+def jaccard(a: Mask, b: Mask) -> tuple[float, float]:
+    """Edges that two circuits share, of those that at least one has; and what two random ones of their sizes would
+    share of theirs on average, link by link."""
+    shared = union = by_chance = 0.0
+    for link in a.graph.links:
+        x, y = a.values[link.name] > 0, b.values[link.name] > 0
+        shared += float((x & y).sum())
+        union += float((x | y).sum())
+        by_chance += float(x.sum()) * float(y.sum()) / link.edges
+    both = a.kept + b.kept - by_chance
+    return (shared / union if union else 1.0), (by_chance / both if both else 1.0)
+
+
+def complement(mask: Mask) -> Mask:
+    """The agent without a circuit."""
+    return Mask.of_vector(mask.graph, (mask.vector == 0).float())
+
+
+def shuffled(mask: Mask, seed: int) -> Mask:
+    """A random circuit of the same size and shape: the units of every node change places, but for those of what is seen
+    and of the decision. So it is wired as the other is, and as many of its edges lead from what is seen to the
+    decision."""
+    graph = mask.graph
+    generator, order = torch.Generator().manual_seed(seed), {}
+    for group in _moving_together(graph):
+        units = graph.nodes[group[0]].units
+        fixed = any(name in graph.outputs.values() or _is_given(graph, name) for name in group)
+        permutation = torch.arange(units) if fixed else torch.randperm(units, generator=generator)
+        order |= dict.fromkeys(group, permutation)
+    values = {}
+    for link in graph.links:
+        value = mask.values[link.name]
+        values[link.name] = value[order[link.dest]][:, order[link.source]] if link.dense else value[order[link.source]]
+    return Mask(graph, values)
+
+
+def played_with(reference: Values, constant: bool, seed: int = 0) -> Reference:
+    """What takes the place of cut edges while a circuit plays: the reference itself where it is the same in all states;
+    else, at every step, what it is in one of the states, drawn at random."""
+    if constant:
+        return reference
+    generator = torch.Generator().manual_seed(seed)
+    count = max(len(value) for value in reference.values())
+
+    def drawn(batch: int) -> Values:
+        rows = torch.randint(count, (batch,), generator=generator)
+        return {key: value if len(value) == 1 else value[rows] for key, value in reference.items()}
+
+    return drawn
+
+
+def _is_given(graph: Graph, name: str) -> bool:
+    return not graph.into(name) and graph.nodes[name].memory is None
+
+
+def _moving_together(graph: Graph) -> list[list[str]]:
+    """Nodes of which each unit belongs to one unit of the others: joined unit by unit, or the memory of one another."""
+    group = {name: name for name in graph.nodes}
+
+    def first(name: str) -> str:
+        while group[name] != name:
+            name = group[name]
+        return name
+
+    pairs = [(link.source, link.dest) for link in graph.links if not link.dense]
+    pairs += [(name, of) for name, node in graph.nodes.items() if (of := node.memory) is not None and of in group]
+    for a, b in pairs:
+        group[first(a)] = first(b)
+    found: dict[str, list[str]] = {}
+    for name in graph.nodes:
+        found.setdefault(first(name), []).append(name)
+    return list(found.values())
