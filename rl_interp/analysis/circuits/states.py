@@ -1,6 +1,6 @@
 """States of a run's agent at play, for its circuits to be measured on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import count as count_from
 from typing import Literal
@@ -14,7 +14,7 @@ from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.counterfactuals import CHANGES, Change, editor
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import State, evaluating, tree_map
-from rl_interp.core.envs import make_labelled
+from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one, unknown
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.rollout import choose
@@ -36,6 +36,7 @@ def play_states(
     seed: int,
     change: Change | Literal["history"] | None = None,
     progress: Progress = SILENT,
+    when: str | None = None,
 ) -> States:
     """`count` states of episodes that the agent plays: every seventh in which actions matter.
 
@@ -43,10 +44,12 @@ def play_states(
         seed: of the first episode; the next ones have the next ones.
         change: what is changed in each state's counterfactual, `moved`, `removed`, `recoloured` or `history`; states in
             which there is nothing to change are left out. None for no counterfactuals.
+        when: a concept of the environment that is to hold, such as `ghost_near`, or not, as in `not carries_key`; then
+            states are at least seven steps apart. None for all states.
 
     Raises:
-        UserError: an environment that can't be edited, a history of an agent without memory, continuous actions, or too
-            few states.
+        UserError: no such concept, an environment that can't be edited, a history of an agent without memory,
+            continuous actions, or too few states.
     """
     at_least_one(states=count)
     agent, kept = loaded.agent, []
@@ -58,14 +61,15 @@ def play_states(
         raise UserError(f"change={HISTORY!r} given, and {type(agent).__name__} has no memory; choose another change.")
     with evaluating(agent), progress.bar("Playing", count, "states") as update:
         edited = None if change == "history" else change
-        for tried, moment in enumerate(_moments(loaded, seed, edited)):
+        for tried, moment in enumerate(_moments(loaded, seed, edited, when)):
             if moment is not None:
                 kept.append(moment)
                 update(len(kept))
             if len(kept) == count:
                 break
-            if tried == _PATIENCE * count:
+            if tried == (_PATIENCE if when is None else _PATIENCE * STRIDE) * count:
                 what = "actions matter" if change is None else f"there is something to be {change}"
+                what += "" if when is None else f", and {when}"
                 raise UserError(f"{count} states asked for, and of {tried} only {len(kept)} are such that {what}.")
     states = _stacked(kept, agent.device)
     return _with_other_memory(states, seed) if change == HISTORY else states
@@ -81,20 +85,24 @@ class _Moment:
     """The observation with one thing changed."""
 
 
-def _moments(loaded: Loaded, seed: int, change: Change | None) -> Iterator[_Moment | None]:
-    """Every seventh step of episode after episode, from a random one of the first seven on; None for one that does not
-    serve: no action makes a difference, or there is nothing to change."""
+def _moments(loaded: Loaded, seed: int, change: Change | None, when: str | None) -> Iterator[_Moment | None]:
+    """Every seventh step of episode after episode, from a random one of the first seven on, or, where a concept is
+    to hold, those in which it does, at least seven steps apart; None for one that does not serve: no action makes a
+    difference, there is nothing to change, or the concept does not hold."""
     agent, device, rng = loaded.agent, loaded.agent.device, np.random.default_rng(seed)
     env = make_labelled(loaded.env)
     edits = None if change is None else editor(env, loaded.env, change)
+    holds = _test_of(env, when)
     for episode in count_from(seed):
         obs, info = env.reset(seed=episode)
-        state, kept_from = agent.initial_state(1), int(rng.integers(STRIDE))
+        state, at = agent.initial_state(1), int(rng.integers(STRIDE))
         for step in count_from():
-            if step % STRIDE == kept_from:
-                controllable = info.get("labels", {}).get("controllable", True)
+            if step == at:
+                labels = info.get("labels", {})
+                controllable = labels.get("controllable", True) and holds(labels)
                 other = edits.changed(change, rng) if edits and change and controllable else None
                 serves = controllable and (edits is None or other is not None)
+                at += STRIDE if serves or when is None else 1
                 # Memory and observation are copied, as the agent and the environment may go on with the same.
                 yield _Moment(obs.copy(), tree_map(torch.clone, state), step, episode, other) if serves else None
             out = agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([step == 0], device=device))
@@ -105,6 +113,23 @@ def _moments(loaded: Loaded, seed: int, change: Change | None) -> Iterator[_Mome
             obs, _, terminated, truncated, info = env.step(int(actions[0]))
             if terminated or truncated:
                 break
+
+
+def _test_of(env: LabelledEnv, when: str | None) -> Callable[[Mapping[str, float]], bool]:
+    """Whether a concept holds, of the labels of a state."""
+    if when is None:
+        return lambda labels: True
+    name = when.removeprefix("not ")
+    if env.concepts.get(name) is None or env.concepts[name].kind != "boolean":
+        known = [each for each, concept in env.concepts.items() if concept.kind == "boolean"]
+        raise UserError(unknown("concept that holds or does not", name, known))
+
+    def holds(labels: Mapping[str, float]) -> bool:
+        if name not in labels:
+            raise UserError(f"{name!r} given; it is known only when an episode is over, so choose another concept.")
+        return bool(labels[name]) != when.startswith("not ")
+
+    return holds
 
 
 def _stacked(moments: list[_Moment], device: torch.device) -> States:
