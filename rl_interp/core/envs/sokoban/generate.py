@@ -55,9 +55,21 @@ def generate(seed: int, boxes: int, part: int, excluded: NDArray[np.uint64], boa
         value = canonical(board)
         if part != ALL and (value % _SHARE == 0) != (part == HELD_OUT):
             continue
-        at = np.searchsorted(excluded, value)
-        if at == len(excluded) or excluded[at] != value:
+        if not _among(excluded, value):
             return
+
+
+@compiled()
+def _among(numbers: NDArray[np.uint64], number: np.uint64) -> bool:
+    """Whether it is one of sorted numbers."""
+    low, high = 0, len(numbers)
+    while low < high:
+        middle = (low + high) // 2
+        if numbers[middle] < number:
+            low = middle + 1
+        else:
+            high = middle
+    return low < len(numbers) and numbers[low] == number
 
 
 @compiled()
@@ -83,21 +95,22 @@ def _carve(state: NDArray[np.uint64], board: NDArray[np.uint8]) -> None:
 def _pull(state: NDArray[np.uint64], boxes: int, board: NDArray[np.uint8]) -> bool:
     """Put boxes on targets in a carved room, pull them away, and leave the best board; false where that fails."""
     height, width = board.shape
-    floor = np.argwhere(board == FLOOR)
+    floor = _floor(board)
     if len(floor) < 2 * boxes + 1:
         return False
     for i in range(boxes + 1):  # the first places of a shuffled list: the targets, and the player
         j = i + below(state, len(floor) - i)
         for axis in range(2):
             floor[i, axis], floor[j, axis] = floor[j, axis], floor[i, axis]
-    at, began = floor[:boxes].copy(), floor[:boxes]
+    began, at, best_at = floor[:boxes], np.empty((boxes, 2), np.int64), np.empty((boxes, 2), np.int64)
+    _copy(began, at)
     taken = np.zeros((height, width), np.bool_)
     for i in range(boxes):
         taken[at[i, 0], at[i, 1]] = True
-    row, column = floor[boxes]
+    row, column = floor[boxes, 0], floor[boxes, 1]
     reached = np.empty((height, width), np.bool_)
     queue = np.empty((height * width, 2), np.int64)
-    best, best_at, best_player = 0, at.copy(), np.array([row, column])
+    best, best_player = 0, np.empty(2, np.int64)
     last, changes = -1, 0
     _reach(board, taken, row, column, reached, queue)
     for _ in range(_PULLS * boxes):
@@ -116,12 +129,30 @@ def _pull(state: NDArray[np.uint64], boxes: int, board: NDArray[np.uint8]) -> bo
         _reach(board, taken, row, column, reached, queue)
         score = _score(at, began, changes)
         if score > best:
-            best, best_at[:] = score, at
+            best = score
+            _copy(at, best_at)
             best_player[0], best_player[1] = row, column
     if best == 0:
         return False
     _write(board, began, best_at, best_player)
     return True
+
+
+@compiled()
+def _floor(board: NDArray[np.uint8]) -> NDArray[np.int64]:
+    out, n = np.empty((board.size, 2), np.int64), 0
+    for row in range(board.shape[0]):
+        for column in range(board.shape[1]):
+            if board[row, column] == FLOOR:
+                out[n, 0], out[n, 1] = row, column
+                n += 1
+    return out[:n]
+
+
+@compiled()
+def _copy(source: NDArray[np.int64], out: NDArray[np.int64]) -> None:
+    for i in range(len(source)):
+        out[i, 0], out[i, 1] = source[i, 0], source[i, 1]
 
 
 @compiled()
@@ -144,7 +175,7 @@ def _reach(
     queue[0, 0], queue[0, 1], reached[row, column] = row, column, True
     read, written = 0, 1
     while read < written:
-        r, c = queue[read]
+        r, c = queue[read, 0], queue[read, 1]
         read += 1
         for down, right in MOVES:
             y, x = r + down, c + right
@@ -172,7 +203,7 @@ def _write(
     for i in range(len(targets)):
         board[targets[i, 0], targets[i, 1]] = TARGET
     for i in range(len(boxes)):
-        row, column = boxes[i]
+        row, column = boxes[i, 0], boxes[i, 1]
         board[row, column] = BOX_ON_TARGET if board[row, column] == TARGET else A_BOX
-    row, column = player
+    row, column = player[0], player[1]
     board[row, column] = PLAYER_ON_TARGET if board[row, column] == TARGET else PLAYER

@@ -161,7 +161,7 @@ def _way_out(board: NDArray[np.uint8], row: int, column: int) -> tuple[int, int]
     queue[0, 0], queue[0, 1], seen[row, column] = row, column, True
     read, written = 0, 1
     while read < written:
-        r, c = queue[read]
+        r, c = queue[read, 0], queue[read, 1]
         read += 1
         if r == 0 or c == 0 or r == height - 1 or c == width - 1:
             return r, c

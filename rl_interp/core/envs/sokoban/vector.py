@@ -37,7 +37,7 @@ class SokobanVector:
         self._level, self._seeds, self._left, self._steps, self._limit, self._episode = (
             np.zeros(num_envs, np.int64) for _ in range(6)
         )
-        self._ended = np.ones(num_envs, bool)
+        self._ended, self._seed = np.ones(num_envs, bool), 0
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         self._seed = seed
