@@ -1,7 +1,7 @@
 """A run's agent at play: scored over whole episodes, watched step by step, and collected into an activation store."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, dropwhile, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from rl_interp.core.config import to_plain
 from rl_interp.core.envs import EnvConfig, LabelledEnv, make_vector
 from rl_interp.core.envs.labelled import Surveyed
 from rl_interp.core.envs.observed import Observed
+from rl_interp.core.envs.sokoban.config import PUBLISHED, SokobanConfig
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.interventions import Intervention
 from rl_interp.core.progress import SILENT, Progress
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from rl_interp.core.store import ActivationStore
 
 _ENVS = 16
+_FEW_BOARDS = 5_000
+"""Boards to look at in each of a user's levels before it is played: most dead ones show at once."""
+_NAMED = 5
 
 
 def score(
@@ -37,12 +41,14 @@ def score(
     epsilon: float,
     progress: Progress = SILENT,
     interventions: Sequence[Intervention] = (),
+    thinking: int = 0,
 ) -> Episodes:
     """Play whole episodes in the run's own environment.
 
     Args:
         epsilon: probability of a random action.
         interventions: under which the agent plays.
+        thinking: how often it sees the first observation of an episode before it acts.
 
     Raises:
         UserError: no episodes, or an agent whose preferences are not finite.
@@ -51,13 +57,37 @@ def score(
     env = make_vector(loaded.env, min(episodes, _ENVS))
     with progress.bar("Playing", episodes, "episodes") as update:
         scores = rollout.evaluate(
-            loaded.agent, env, episodes, seed=seed, epsilon=epsilon, interventions=interventions, progress=update
-        )
+            loaded.agent, env, episodes, seed=seed, epsilon=epsilon, interventions=interventions,
+            thinking=thinking, progress=update,
+        )  # fmt: skip
     env.close()
     return scores
 
 
-def scores_json(scores: Episodes, env: EnvConfig, seed: int, epsilon: float) -> dict[str, Any]:
+def on_levels(loaded: Loaded, levels: str, progress: Progress = SILENT) -> Loaded:
+    """The same agent, to play other levels of Sokoban: all of a set, a file or a folder. Those that can't be solved are
+    said, and played all the same.
+
+    Raises:
+        UserError: no agent of Sokoban, or levels that can't be read or are larger than its boards.
+    """
+    from rl_interp.core.envs.sokoban.files import load  # with what is compiled, which takes long to import
+    from rl_interp.core.envs.sokoban.solve import solve_all
+
+    if not isinstance(loaded.env, SokobanConfig):
+        raise UserError(f"--levels {levels} given for an agent in {loaded.env.id}; only Sokoban has levels.")
+    env = replace(loaded.env, levels=levels, held_out="", part="all")
+    if levels not in PUBLISHED:
+        given = load(levels, env.rows, env.columns)
+        plans = solve_all(given, _FEW_BOARDS, progress=progress)
+        dead = [level for level, plan in zip(given.ids, plans, strict=True) if plan.solvable is False]
+        if dead:
+            more = f" and {len(dead) - _NAMED} more" if len(dead) > _NAMED else ""
+            progress.warn(f"no play solves {', '.join(dead[:_NAMED])}{more}; they are played all the same.")
+    return replace(loaded, env=env)
+
+
+def scores_json(scores: Episodes, env: EnvConfig, seed: int, epsilon: float, thinking: int = 0) -> dict[str, Any]:
     """Returns with mean, IQM, 95% bootstrap interval of the IQM (None of too few), the environment's own scores, and
     the protocol under which they were played."""
     return {
@@ -72,6 +102,7 @@ def scores_json(scores: Episodes, env: EnvConfig, seed: int, epsilon: float) -> 
             **to_plain(env),
             "epsilon": epsilon,
             "seed": seed,
+            "thinking": thinking,
             "autoreset": "next_step",
             "reward_clipping": False,
         },

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating
+from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating, tree_map
 from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.vector import VectorEnv
-from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
+from rl_interp.core.errors import NotFiniteError, UserError, at_least_one, require_numbers
 from rl_interp.core.hooks import assert_unhooked
 from rl_interp.core.interventions import Intervention, intervened
 
@@ -54,6 +54,32 @@ class Actor:
         actions = choose(out, self.rng, epsilon)
         self.state = self.agent.after_action(out.state, torch.from_numpy(actions).to(self.device))
         return actions
+
+    @torch.no_grad()
+    def think(self, obs: NDArray, first: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+        """Let the agent see the first observations of episodes that begin `steps` times without acting: its state
+        advances, and the environment stands still (Guez et al. 2019, "An investigation of model-free planning", §4.3).
+
+        Returns:
+            `first [N]` for the act that follows: false where the agent has thought.
+        """
+        rows = np.flatnonzero(first)
+        if not steps or not len(rows):
+            return first
+        seen = torch.from_numpy(obs[rows]).to(self.device)
+        state = tree_map(lambda leaf: leaf[torch.from_numpy(rows).to(leaf.device)], self.state)
+        for step in range(steps):
+            state = self.agent.step(seen, state, torch.full((len(rows),), step == 0, device=self.device)).state
+        self.state = _with_rows(self.state, rows, state)
+        return np.zeros_like(first)
+
+
+def _with_rows(state: State, rows: NDArray[np.int64], new: State) -> State:
+    """A state with some of its rows replaced by those of another."""
+    leaves: list[torch.Tensor] = []
+    tree_map(lambda leaf: leaves.append(leaf) or leaf, new)
+    left = iter(leaves)
+    return tree_map(lambda leaf: leaf.index_copy(0, torch.from_numpy(rows).to(leaf.device), next(left)), state)
 
 
 def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> Actions:
@@ -100,6 +126,7 @@ def evaluate(
     seed: int,
     epsilon: float = 0.001,
     interventions: Sequence[Intervention] = (),
+    thinking: int = 0,
     progress: Callable[[int], None] = lambda finished: None,
 ) -> Episodes:
     """Play `episodes` whole episodes and return their extrinsic returns.
@@ -111,6 +138,7 @@ def evaluate(
 
     Args:
         env: of `make_vector`, or Gymnasium's: several at once, whichever way they reset, or one.
+        thinking: how often the agent sees the first observation of an episode before it acts; see `Actor.think`.
 
     Raises:
         UserError: no episodes, another kind of environment, or an agent whose preferences are not finite.
@@ -118,6 +146,7 @@ def evaluate(
     """
     assert_unhooked(agent)
     at_least_one(episodes=episodes)
+    require_numbers({"thinking": thinking}, at_least_0=("thinking",))
     env = _as_vector(env)
     share = np.full(env.num_envs, episodes // env.num_envs)
     share[: episodes % env.num_envs] += 1
@@ -129,6 +158,7 @@ def evaluate(
     obs, first = env.reset(seed), np.ones(env.num_envs, bool)
     with evaluating(agent), intervened(agent, interventions) as require_fired:
         while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
+            first = actor.think(obs, first, thinking)
             env.send(actor.act(obs, first, epsilon))
             require_fired()  # at the first step, and not after all episodes
             step = env.recv()

@@ -135,6 +135,32 @@ def test_exploration_takes_the_actions_alike_that_are_not_ruled_out_and_else_kee
     assert stream.random() == other.random()
 
 
+class Counting(Agent):
+    """Pays once it has seen three observations of an episode, which it counts."""
+
+    preference_kind = "q_values"
+
+    def initial_state(self, batch):
+        return (torch.zeros(batch),)
+
+    def step(self, obs, state=(), first=None):
+        seen = torch.where(first, 0.0, state[0]) + 1
+        return PolicyOutput((seen,), q_values=torch.stack([torch.full_like(seen, 2.5), seen], 1))
+
+
+@pytest.mark.parametrize("thinking", [0, 1, 2, 5])
+def test_thinking_advances_the_agent_at_the_start_of_each_episode_and_not_the_environment(thinking):
+    scores = evaluate(Counting(), Scripted(3), 6, seed=0, epsilon=0, thinking=thinking)
+    late = max(2 - thinking, 0)
+    assert scores.lengths.tolist() == [3, 3, 4, 4, 5, 5]
+    assert scores.returns.tolist() == [3 - late, 3 - late, 4 - late, 4 - late, 5 - late, 5 - late]
+
+
+def test_thinking_less_than_not_at_all_is_refused(pays):
+    with pytest.raises(UserError, match="thinking=-1 given"):
+        evaluate(pays, Scripted(1), 1, seed=0, thinking=-1)
+
+
 def test_an_environment_of_another_kind_is_refused_in_a_sentence(pays):
     with pytest.raises(UserError, match="object given as an environment, which has no `send` and `recv`"):
         evaluate(pays, object(), 1, seed=0)

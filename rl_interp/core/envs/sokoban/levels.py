@@ -112,7 +112,7 @@ def fault(board: NDArray[np.uint8], line: int | None = None) -> str:
     if len(counts) > len(KINDS):
         return f"has a cell of kind {len(counts) - 1}; kinds go from 0 to {len(KINDS) - 1}"
     if here != 1:
-        return f"has {here or 'no'} player{'s' * (here > 1)}; it must have one"
+        return f"has {_count(here, 'player', 'players') if here else 'no player'}; it must have one"
     if boxes != targets:
         return f"has {_count(boxes, 'box', 'boxes')} and {_count(targets, 'target', 'targets')}; there must be as many"
     if not boxes:
