@@ -10,10 +10,13 @@ from planted_maze import Planted
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.mazes.goals import find_goals
-from rl_interp.analysis.playing import score, scores_json, watch
+from rl_interp.analysis.playing import on_levels, score, scores_json, watch
 from rl_interp.core.agent import Agent, PolicyOutput
-from rl_interp.core.envs import MazeConfig, make_labelled
-from rl_interp.core.progress import Progress
+from rl_interp.core.envs import MazeConfig, SokobanConfig, make_labelled
+from rl_interp.core.envs.sokoban.draw import kinds_of
+from rl_interp.core.envs.sokoban.truth import plan_of
+from rl_interp.core.errors import UserError
+from rl_interp.core.progress import Notice, Progress
 from rl_interp.core.run import Run
 
 
@@ -65,6 +68,39 @@ def test_scores_say_under_which_protocol_they_were_played(loaded):
 def test_scores_follow_from_the_seed(loaded):
     first, again, other = (score(loaded, episodes=6, seed=seed, epsilon=0.0).lengths.tolist() for seed in (3, 3, 4))
     assert first == again != other
+
+
+class Solver(Agent):
+    """Plays Sokoban as the solver would; up, where nothing helps."""
+
+    hook_points = {}
+
+    def step(self, obs, state=(), first=None):
+        plans = [plan_of(kinds_of(each)).actions for each in obs.numpy()]
+        chosen = [0 if plan is None or not len(plan) else int(plan[0]) for plan in plans]
+        return PolicyOutput(logits=100 * torch.nn.functional.one_hot(torch.tensor(chosen), 4).float())
+
+
+def test_levels_of_a_file_are_each_played_and_dead_ones_are_said(loaded, tmp_path):
+    (tmp_path / "mine.txt").write_text(
+        "######\n#@$ .#\n######\n\n; dead\n######\n#$@ .#\n######\n\n; wide\n########\n#@ $  .#\n########\n"
+    )
+    sokoban = replace(loaded, agent=Solver(), env=SokobanConfig(rows=5, columns=8, boxes=1).scored)
+    with pytest.warns(Notice, match="no play solves mine:dead; they are played all the same"):
+        on_file = on_levels(sokoban, str(tmp_path / "mine.txt"))
+    found = scores_json(score(on_file, episodes=6, seed=0, epsilon=0.0, thinking=2), on_file.env, 0, 0.0, thinking=2)
+    assert found["success_rate"] == pytest.approx(2 / 3)
+    assert found["success_rate_interval"][0] < 2 / 3 < found["success_rate_interval"][1]
+    assert sorted(np.round(found["returns"], 1)) == [-12, -12, 10.6, 10.6, 10.8, 10.8]
+    assert (found["protocol"]["thinking"], found["protocol"]["levels"]) == (2, str(tmp_path / "mine.txt"))
+
+
+def test_other_agents_have_no_levels_and_boards_have_a_size(loaded, tmp_path):
+    with pytest.raises(UserError, match=r"--levels hard given for an agent in rl_interp/Maze-v0; only Sokoban has"):
+        on_levels(loaded, "hard")
+    (tmp_path / "wide.txt").write_text("########\n#@ $  .#\n########\n")
+    with pytest.raises(UserError, match="level wide:0 is 3 x 8 cells, larger than 7 x 7"):
+        on_levels(replace(loaded, env=SokobanConfig(rows=7, columns=7)), str(tmp_path / "wide.txt"))
 
 
 def test_an_analysis_is_silent_unless_it_is_given_a_progress(loaded, capfd):
