@@ -63,7 +63,7 @@ class Learner:
                 out = self.agent.unroll(*given)
             return losses(self.config, out, batch)
         with bf16:
-            out, ablated, distance = both_streams(self.agent, *given)
+            out, ablated, distance = both_streams(self.agent, self.agent.policy, *given)
         own, second = losses(self.config, out, batch), losses(self.config, ablated, batch)
         total = own.total + ABLATED_COST * second.total + DISTANCE_COST * distance
         return replace(own, total=total, ablated=second.total.detach(), distance=distance.detach())

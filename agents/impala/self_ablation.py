@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,9 +29,6 @@ from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import Hook, Site, hooked
 from rl_interp.core.interventions import Intervention, as_hooks
-
-if TYPE_CHECKING:
-    from rl_interp.agents.impala.agent import IMPALA
 
 ABLATED_COST = 0.1
 """Weight of the ablated stream's loss beside the agent's own."""
@@ -139,11 +136,11 @@ def ablated(agent: Agent) -> list[Winners]:
 
 
 def both_streams(
-    agent: "IMPALA", obs: Tensor, state: State, first: Tensor | None
+    agent: Agent, policy: nn.Module, obs: Tensor, state: State, first: Tensor | None
 ) -> tuple[PolicyOutput, PolicyOutput, Tensor]:
-    """What the agent and its ablated stream return for an unroll, `obs [T, B, ...]`, and the mean squared distance of
-    their last hidden representations, each of length 1: a scalar in [0, 4]."""
-    with _given_to(agent.policy) as hidden:
+    """What an agent and its ablated stream return for an unroll, `obs [T, B, ...]`, and the mean squared distance of
+    their last hidden representations, which `policy` is given, each of length 1: a scalar in [0, 4]."""
+    with _given_to(policy) as hidden:
         clean = agent.unroll(obs, state, first)
         with hooked(agent, as_hooks(ablated(agent))):
             second = agent.unroll(obs, state, first)

@@ -162,7 +162,7 @@ def test_the_ablated_stream_trains_its_heads_and_the_agents_layers():
     torch.manual_seed(0)
     agent = make_agent(replace(SMALL, self_ablation=8))
     obs = observations(3, 2, 3, 7, 7, high=4)
-    _, second, _ = both_streams(agent, obs, (), None)
+    _, second, _ = both_streams(agent, agent.policy, obs, (), None)
     second.logits.square().sum().backward()
     for name, parameter in agent.named_parameters():
         assert name.startswith("baseline") or parameter.grad.abs().sum() > 0, name
