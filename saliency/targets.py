@@ -224,7 +224,6 @@ def evaluate(
         )
     if name is None or cache is None:
         return score(out, None)
-    point, value = agent.hook_points[name], cache[name]
-    if point.kind == "recurrent":
-        value = value[-1]
+    point = agent.hook_points[name]
+    value = point.newest(cache[name])
     return score(out, value.movedim(point.feature_axis, -1).reshape(len(obs), -1, value.shape[point.feature_axis]))

@@ -30,8 +30,9 @@ class HookPoint:
     `path` names the submodule (as in `named_modules`) and `side` which of its two values is meant: its output, or its
     first argument. `axes` names the dimensions of that value, e.g. "B C H W", "B D", "T B D", "B S K". A point of kind
     `recurrent` has a T, and hooks see one time after the other, without it: whether the module is called once for each
-    time, or with a sequence (as `nn.LSTM` is), whose value then has all its axes. Where a linear layer turns this value
-    alone into the preferences, `head` is its path: effects are then exact.
+    time, or with a sequence (as `nn.LSTM` is), whose value then has all its axes. One that is computed several times
+    within a time, as in a DRC's ticks, has an N besides, "T N B C H W", and its hooks see one tick after the other.
+    Where a linear layer turns this value alone into the preferences, `head` is its path: effects are then exact.
 
     Of a module that gives a tuple or a dict, `element` says which part is meant, by index or key, and `(1, 0)` is a
     part of a part; an index also picks along the first axis of a tensor. `nn.LSTM` gives `(output, (h, c))`, so that
@@ -46,6 +47,16 @@ class HookPoint:
     head: str | None = None
     element: Element = None
     call: int | None = None
+
+    @property
+    def has_ticks(self) -> bool:
+        """Whether it is computed several times within a time; see `rl_interp.core.hooks.tick`."""
+        return "N" in self.axes.split()
+
+    def newest(self, cached: Tensor) -> Tensor:
+        """Of a cached value `[B, ...]`, `[T, B, ...]` or `[T, N, B, ...]` what it was last, `[B, ...]`."""
+        last = cached[-1] if self.kind == "recurrent" else cached
+        return last[-1] if self.has_ticks else last
 
     @property
     def feature_axis(self) -> int:

@@ -132,7 +132,7 @@ def collect(
 
 def _by_feature(values: Tensor, point: HookPoint) -> Tensor:
     """The newest value of each sample, its features first: `[N, C, H, W]`, `[N, D, S]`, `[N, D]`."""
-    newest = values[-1] if point.kind == "recurrent" else values
+    newest = point.newest(values)
     return newest.movedim(point.feature_axis, 1) if newest.dim() > 1 else newest
 
 

@@ -20,6 +20,7 @@ from rl_interp.core.errors import HookError, unknown
 from rl_interp.core.parts import part, path_of, with_part
 
 _PHASE: ContextVar[str] = ContextVar("phase", default="act")
+_TICK: ContextVar[int] = ContextVar("tick", default=0)
 _MARK = "_rl_interp_hook"
 _INSIDE: ContextVar[bool] = ContextVar("inside", default=False)
 
@@ -32,12 +33,17 @@ def inside_hook() -> bool:
 @dataclass(frozen=True)
 class Site:
     """Where and when a hook fires: the point's name, its `HookPoint`, the time index within the call
-    and the phase (`act`, `observe`, `imagine`). `time` counts a point's calls within each phase."""
+    and the phase (`act`, `observe`, `imagine`). `time` counts a point's calls within each phase.
+
+    Where an agent computes a point several times in one time, as a DRC in its ticks or a diffusion in its denoising
+    steps, `tick` says which of them it is, from 0, and `time` counts on once they are over.
+    """
 
     name: str
     point: HookPoint
     time: int
     phase: str
+    tick: int = 0
 
 
 Hook = Callable[[Tensor, Site], Tensor | None]
@@ -55,20 +61,34 @@ def phase(name: str) -> Iterator[None]:
         _PHASE.reset(token)
 
 
+@contextmanager
+def tick(number: int) -> Iterator[None]:
+    """Declare, inside an agent, which of a time's repetitions the enclosed computation is, from 0: a DRC's tick, or a
+    denoising step."""
+    token = _TICK.set(number)
+    try:
+        yield
+    finally:
+        _TICK.reset(token)
+
+
 class Cache(Mapping[str, Tensor]):
     """What `run_with_cache` kept: `cache[name]`, or `cache[name, phase]` where a point fired in several.
 
     A point called once gives its value; a recurrent point, or one called several times, gives the
-    values stacked along a new leading axis T, in order of `Site.time`.
+    values stacked along a new leading axis T, in order of `Site.time`; a point with ticks along T and N, `Site.tick`.
     """
 
     def __init__(self) -> None:
         self._values: dict[tuple[str, str], list[Tensor]] = {}
         self._points: dict[str, HookPoint] = {}
+        self._ticks: dict[tuple[str, str], int] = {}
 
     def record(self, value: Tensor, site: Site) -> None:
+        key = site.name, site.phase
         self._points[site.name] = site.point
-        self._values.setdefault((site.name, site.phase), []).append(value)
+        self._values.setdefault(key, []).append(value)
+        self._ticks[key] = max(self._ticks.get(key, 0), site.tick + 1)
 
     def phases(self, name: str) -> list[str]:
         """The phases in which the point fired."""
@@ -81,7 +101,7 @@ class Cache(Mapping[str, Tensor]):
             raise KeyError(unknown("cached point", key, [f"{n} ({p})" for n, p in self._values]))
         if asked is None and len(phases) > 1:
             raise HookError(f"{name!r} fired in the phases {phases}; ask for one as cache[{name!r}, {phases[0]!r}].")
-        values = self._values[name, asked or phases[0]]
+        values, ticks = self._values[name, asked or phases[0]], self._ticks[name, asked or phases[0]]
         if len(values) == 1 and self._points[name].kind != "recurrent":
             return values[0]
         if len(shapes := {tuple(value.shape) for value in values}) > 1:
@@ -89,7 +109,8 @@ class Cache(Mapping[str, Tensor]):
                 f"{name!r} was computed {len(values)} times with other shapes ({', '.join(map(str, sorted(shapes)))}), "
                 "which can't be stacked; name points on the modules around it, or keep its values with a hook."
             )
-        return torch.stack(values)
+        stacked = torch.stack(values)
+        return stacked.unflatten(0, (-1, ticks)) if self._points[name].has_ticks else stacked
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._points)
@@ -227,8 +248,8 @@ class _Placed:
     def __init__(self, name: str, point: HookPoint, chain: tuple[Hook, ...], module: nn.Module):
         self.name, self.point, self.chain = name, point, chain
         self.element = path_of(point.element)
-        self.calls: dict[str, int] = {}
-        """By phase, how often the hooks have fired."""
+        self.calls: dict[tuple[str, int], int] = {}
+        """By phase and tick, how often the hooks have fired."""
         self.module_calls: dict[str, int] = {}
         """By phase, how often the module was called in this step."""
         self.most_calls = 0
@@ -276,8 +297,8 @@ class _Placed:
 
     def apply(self, value: Tensor) -> Tensor | None:
         """What to go on with; None if that is the value itself."""
-        now = _PHASE.get()
-        site = Site(self.name, self.point, self.calls.get(now, 0), now)
+        now = _PHASE.get(), _TICK.get()
+        site = Site(self.name, self.point, self.calls.get(now, 0), *now)
         self.calls[now] = site.time + 1
         # Hooks see a copy, as the value's own memory may be written into later: by an in-place operation after the
         # module, through another name for its input, or in its next call.

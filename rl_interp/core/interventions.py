@@ -195,25 +195,32 @@ class Transcode(Intervention):
 
 @dataclass(frozen=True)
 class During(Intervention):
-    """An intervention limited to one phase or to some times: `During(Clamp(...), phase="imagine", times=[3])`
-    clamps at the fourth imagined step. Times count a point's calls within each phase."""
+    """An intervention limited to one phase, to some times or to some ticks: `During(Clamp(...), phase="imagine",
+    times=[3])` clamps at the fourth imagined step, `During(Clamp(...), ticks=[0])` at the first tick of every step.
+    Times and ticks are those of `Site`."""
 
     at: str = field(init=False)
     inner: Intervention
     phase: str | None = None
     times: Sequence[int] | None = None
+    ticks: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "at", self.inner.at)
 
     @property
     def name(self) -> str:
-        times = "" if self.times is None else f" at times {list(self.times)}"
-        return f"{self.inner.name} during {self.phase or 'every phase'}{times}"
+        limits = "".join(
+            f" at {what} {list(numbers)}"
+            for what, numbers in (("times", self.times), ("ticks", self.ticks))
+            if numbers is not None
+        )
+        return f"{self.inner.name} during {self.phase or 'every phase'}{limits}"
 
     def config(self) -> dict[str, Any]:
-        times = None if self.times is None else list(self.times)
-        return self.inner.config() | {"phase": self.phase, "times": times}
+        times, ticks = (None if each is None else list(each) for each in (self.times, self.ticks))
+        config = self.inner.config() | {"phase": self.phase, "times": times}
+        return config if ticks is None else config | {"ticks": ticks}
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         new = self._apply(self.inner, value, site)
@@ -223,8 +230,9 @@ class During(Intervention):
         return {point: partial(self._apply, hook) for point, hook in self.inner.hooks().items()}
 
     def _apply(self, hook: Hook, value: Tensor, site: Site) -> Tensor | None:
-        elsewhere = self.phase is not None and site.phase != self.phase
-        return None if elsewhere or (self.times is not None and site.time not in self.times) else hook(value, site)
+        limits = ((self.times, site.time), (self.ticks, site.tick))
+        within = self.phase in (None, site.phase) and all(only is None or now in only for only, now in limits)
+        return hook(value, site) if within else None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from rl_interp import PolicyOutput, check_agent, wrap
 from rl_interp.core.agent import Agent, HookPoint
 from rl_interp.core.errors import HookError
-from rl_interp.core.hooks import assert_unhooked, hooked, phase, run_with_cache, run_with_hooks
+from rl_interp.core.hooks import assert_unhooked, hooked, phase, run_with_cache, run_with_hooks, tick
 
 
 def test_cache_holds_what_the_module_computed(conv_agent, conv_obs):
@@ -44,6 +44,27 @@ def test_recurrent_points_carry_a_time_index_and_lose_no_call(recurrent_agent):
 def test_a_recurrent_point_keeps_its_time_axis_for_a_single_step(recurrent_agent):
     _, cache = run_with_cache(recurrent_agent, torch.randn(2, 5), names=["gru"])
     assert cache["gru"].shape == (1, 2, 6)
+
+
+def test_repetitions_within_a_time_are_told_apart_by_tick(recurrent_agent):
+    once = recurrent_agent.cell.forward
+
+    def twice(x, h):
+        for n in range(2):
+            with tick(n):
+                h = recurrent_agent.inner(once(x, h))
+        return h
+
+    recurrent_agent.inner, recurrent_agent.cell.forward = nn.Identity(), twice
+    point = HookPoint("inner", "T N B D", "recurrent")
+    recurrent_agent.hook_points = {**recurrent_agent.hook_points, "inner": point}
+    sites = []
+    watch = {"inner": lambda value, site: sites.append((site.time, site.tick))}
+    _, cache = run_with_cache(recurrent_agent, torch.randn(3, 2, 5), names=["gru", "inner"], hooks=watch, unroll=True)
+    assert sites == [(t, n) for t in range(3) for n in range(2)]
+    assert cache["inner"].shape == (3, 2, 2, 6)
+    assert cache["gru"].shape == (3, 2, 6)
+    torch.testing.assert_close(cache["inner"][:, -1], cache["gru"])
 
 
 def test_phases_are_told_apart(recurrent_agent):
