@@ -6,6 +6,7 @@ loss is L(good) − α · L(bad) − λ(epoch) · Σ mask, with masks clamped to
 epoch 20 on, and the mask rounded from time to time, so that what is learned is a cut and not a reweighting.
 """
 
+import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.masked import count_passes
+from rl_interp.circuits.states import States
+from rl_interp.core.agent import Agent, evaluating
 from rl_interp.core.errors import UserError, require_numbers
 from rl_interp.core.progress import SILENT, Progress
 
@@ -127,3 +130,64 @@ def break_behaviour(
             broken.cut.append(int((vector.detach() < 0.5).sum()))
             update(epoch + 1)
     return Broken(Mask.of_vector(graph, vector.detach()), broken.bad, broken.good, broken.cut)
+
+
+def random_cut(mask: Mask, seed: int) -> Mask:
+    """As many edges cut, drawn from all."""
+    vector = torch.ones(mask.graph.edges)
+    drawn = torch.randperm(len(vector), generator=torch.Generator().manual_seed(seed))
+    vector[drawn[: len(vector) - mask.kept]] = 0.0
+    return Mask.of_vector(mask.graph, vector)
+
+
+def pruned_units(bad: Bad, good: Behaviour, config: BreakingConfig, at_least: float) -> Mask:
+    """Whole units cut, every edge out of them, in the order in which that is estimated to gain most by the same loss,
+    until L(bad) is `at_least` so many nats; half of all units at most."""
+    graph = good.graph
+    vector = torch.ones(graph.edges, requires_grad=True)
+    mask = Mask.of_vector(graph, vector)
+    some = good[: config.batch]
+    loss = some.distances(mask).mean() - config.bad_weight * bad.loss(bad.behaviour.decisions(mask)).mean()
+    (slope,) = torch.autograd.grad(loss, vector)
+    count_passes(backward=len(some) + len(bad.behaviour))
+    rise = {}  # of the loss where a unit is cut, to first order
+    for name, values in Mask.of_vector(graph, -slope).values.items():
+        link = graph.link(name)
+        by_unit = values.sum(0) if link.dense else values
+        rise[link.source] = rise.get(link.source, 0) + by_unit
+    order = sorted((float(each), node, unit) for node, of in rise.items() for unit, each in enumerate(of))
+    chosen: dict[str, list[int]] = {}
+    cut = Mask.full(graph)
+    with torch.no_grad():
+        for _, node, unit in order[: len(order) // 2]:
+            chosen.setdefault(node, []).append(unit)
+            cut = Mask.full(graph).without_nodes(chosen)
+            if float(bad.loss(bad.behaviour.decisions(cut)).mean()) >= at_least:
+                break
+    return cut
+
+
+def fine_tuned(
+    bad: Bad, good: Behaviour, config: BreakingConfig, at_least: float, learning_rate: float = 1e-4
+) -> Agent:
+    """A copy of the agent with all weights trained by the same loss on the same states, until L(bad) is `at_least` so
+    many nats, or as many epochs have passed."""
+    agent = copy.deepcopy(good.agent)
+    optimizer = torch.optim.Adam(agent.parameters(), lr=learning_rate)
+    generator = torch.Generator().manual_seed(config.seed)
+
+    def decisions(states: States) -> Tensor:
+        memory = states.memory or agent.initial_state(len(states))
+        return agent.step(states.obs, memory).preferences
+
+    with evaluating(agent):
+        for _ in range(config.epochs):
+            some = good[torch.randint(len(good), (min(config.batch, len(good)),), generator=generator)]
+            of_bad = bad.loss(decisions(bad.behaviour.states)).mean()
+            if float(of_bad.detach()) >= at_least:
+                break
+            of_good = good.distance(some.preferences, decisions(some.states)).mean()
+            optimizer.zero_grad()
+            (of_good - config.bad_weight * of_bad).backward()
+            optimizer.step()
+    return agent

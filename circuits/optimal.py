@@ -117,8 +117,8 @@ def fit(
 
 
 def _best_start(ablations: Ablations, by_position: Tensor, distance: Distance, rows: Tensor) -> Tensor:
-    """Of each unit, what does best in the states `rows`: its mean by position, its mean, or zero. The mean of a unit that
-    is rarely active may lie where no descent leads to the optimum."""
+    """Of each unit, what does best in the states `rows`: its mean by position, its mean, or zero. The mean of a unit
+    that is rarely active may lie where no descent leads to the optimum."""
     means = by_position.movedim(ablations.axis, 0).reshape(ablations.units, -1).mean(1)
     starts = [by_position, _by_unit(ablations, means).expand_as(by_position), torch.zeros_like(by_position)]
     chosen = torch.stack([_distances(ablations, each, distance, rows) for each in starts]).argmin(0)

@@ -69,7 +69,7 @@ COMMANDS: dict[str, Table] = {
             "pull": "sae:sae_pull",
         },
     },
-    "Circuits": {"circuit": {"importance": "circuit:circuit_importance"}},
+    "Circuits": {"circuit": {"importance": "circuit:circuit_importance", "break": "circuit:circuit_break"}},
     "Behaviour": {
         "saliency": "saliency:saliency",
         "imagine": "imagine:imagine",

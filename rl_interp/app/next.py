@@ -24,6 +24,7 @@ NEXT = {
     "sae sweep": "rl-interp sae evaluate {run}/RUN",
     "sae push": "rl-interp sae pull {repo} --folder {folder} --output DIR",
     "sae pull": "python -c 'from rl_interp import sae; print(sae.load(\"{sae}\"))'",
+    "circuit break": "rl-interp circuit importance {run}",
     "circuit importance": "rl-interp collect {run} --hook {units[0][hook]}",
     "saliency": "rl-interp collect {run} --hook HOOK",
     "imagine": "rl-interp probe {run} --hooks deter stoch",

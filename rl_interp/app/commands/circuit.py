@@ -4,10 +4,12 @@ from typing import Annotated, Any
 
 import tyro
 
+from rl_interp.analysis.circuits.breaking import break_run
 from rl_interp.analysis.circuits.importance import importance_run
 from rl_interp.analysis.circuits.layers import ImportanceConfig
-from rl_interp.app.commands.flags import FromAgent, several
+from rl_interp.app.commands.flags import Count, FromAgent, several
 from rl_interp.app.progress import TERMINAL
+from rl_interp.circuits.breaking import BreakingConfig
 
 
 def circuit_importance(
@@ -27,3 +29,26 @@ def circuit_importance(
     """
     loaded = agent.load()
     return importance_run(loaded, hooks, config, TERMINAL)
+
+
+def circuit_break(
+    agent: FromAgent,
+    bad: str,
+    states: Count = 30,
+    episodes: Count = 400,
+    replace: str = "mean",
+    config: Annotated[BreakingConfig, tyro.conf.arg(name="")] = BreakingConfig(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Break a habit of an agent: learn the fewest edges whose cutting ends it and spares what the agent does otherwise.
+
+    Beside it: as many random edges cut, whole units cut, and all weights trained on the same states.
+
+    Args:
+        agent: The agent whose habit is broken.
+        bad: The habit: corner, of maze agents, or CONCEPT:ACTION[,ACTION], such as blinky_near:up.
+        states: Number of states that show the habit to learn from.
+        episodes: Number of held-out episodes to play in each condition.
+        replace: What is put in place of what a cut edge carries: zero, mean or mean-position.
+        config: How the cut is learned.
+    """
+    return break_run(agent.load(), bad, config, states, episodes, replace, TERMINAL)

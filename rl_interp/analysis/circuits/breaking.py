@@ -1,0 +1,91 @@
+"""Breaking an agent's habit by cutting edges, beside other ways to break it."""
+
+import time
+from typing import Any
+
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.habits import Scored, habit
+from rl_interp.circuits.behaviour import Behaviour
+from rl_interp.circuits.breaking import Bad, BreakingConfig, break_behaviour, fine_tuned, pruned_units, random_cut
+from rl_interp.circuits.mask import Mask
+from rl_interp.circuits.masked import Circuit, counted
+from rl_interp.circuits.replacement import CONSTANT
+from rl_interp.core.errors import UserError
+from rl_interp.core.files import write_json, write_text
+from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.stats import Estimate
+from rl_interp.core.tables import markdown
+
+_HELD_OUT = 1_000_000
+"""Seeds of the episodes that are scored begin here, far from those of the states that are learned from."""
+CONDITIONS = ("before", "after", "random_cut", "pruned_units", "fine_tuned")
+
+
+def break_run(
+    loaded: Loaded, name: str, config: BreakingConfig, states: int = 30, episodes: int = 400, replace: str = "mean",
+    progress: Progress = SILENT,
+) -> dict[str, Any]:  # fmt: skip
+    """Learn which edges to cut on a few states, and play whole held-out episodes: as trained, with the edges cut, with
+    as many random ones cut, with whole units cut, and with all weights trained on the same states.
+
+    Args:
+        name: of a habit: `corner`, or `CONCEPT:ACTION`.
+        states: bad ones to learn from.
+        replace: what is put in place of what cut edges carry; see `circuits.replacement`.
+
+    Raises:
+        UserError: no such habit, or an agent that lacks it.
+    """
+    start = time.perf_counter()
+    if replace not in CONSTANT:
+        raise UserError(
+            f"replace={replace!r} given; at play it must be the same in all states: give one of {', '.join(CONSTANT)}."
+        )
+    sought = habit(loaded, name)
+    found = sought.shown(states, config.seed, progress)
+    with counted() as passes:
+        good = Behaviour.of(loaded.agent, found.good, replace, seed=config.seed)
+        there = Behaviour.of(
+            loaded.agent, found.bad, replace, bank=found.good, graph=good.graph, distance=good.distance,
+            seed=config.seed,
+        )  # fmt: skip
+        bad = Bad(there, found.actions)
+        broken = break_behaviour(bad, good, config, progress)
+    mask = broken.mask
+    reached = float(bad.loss(there.decisions(mask).detach()).mean())
+    units = pruned_units(bad, good, config, reached)
+    cuts = {"before": None, "after": mask, "random_cut": random_cut(mask, config.seed), "pruned_units": units}
+    scores: dict[str, Scored] = {}
+    for condition, cut in cuts.items():
+        interventions = [] if cut is None else [Circuit(mask=cut, reference=good.reference, label=condition)]
+        scores[condition] = sought.scored(loaded.agent, episodes, _HELD_OUT + config.seed, interventions, progress)
+    tuned = fine_tuned(bad, good, config, reached)
+    scores["fine_tuned"] = sought.scored(tuned, episodes, _HELD_OUT + config.seed, (), progress)
+    result = loaded.source | {
+        "habit": name, "bad_is": sought.bad_is, "good_is": sought.good_is, "replace": replace, "states": states,
+        "edges_cut": mask.graph.edges - mask.kept, "edges_total": mask.graph.edges,
+        "edges_cut_by_link": _by_link(mask),
+        "edges_of_pruned_units": mask.graph.edges - units.kept,
+        "bad": {each: vars(scores[each].bad) for each in CONDITIONS},
+        "good": {each: vars(scores[each].good) for each in CONDITIONS},
+        "forwards": passes.forward, "backwards": passes.backward, "seconds": time.perf_counter() - start,
+    }  # fmt: skip
+    folder = loaded.run.outputs / "analyses" / "circuits" / f"break-{name.replace(':', '-')}"
+    write_json(folder / "result.json", result)
+    write_text(folder / "table.md", _table(result))
+    return result | {"table": str(folder / "table.md"), "result": str(folder / "result.json")}
+
+
+def _by_link(mask: Mask) -> dict[str, int]:
+    """How many edges are cut, of the links in which some are."""
+    cut = {name: int((values == 0).sum()) for name, values in mask.values.items()}
+    return {name: count for name, count in cut.items() if count}
+
+
+def _table(result: dict[str, Any]) -> str:
+    rows = [
+        [condition.replace("_", " "), *(Estimate(**result[side][condition]).shown(".3f") for side in ("bad", "good"))]
+        for condition in CONDITIONS
+    ]
+    head = f"{result['edges_cut']} of {result['edges_total']} edges cut."
+    return f"{head}\n\n{markdown(['agent', result['bad_is'], result['good_is']], rows)}"

@@ -1,0 +1,238 @@
+"""Habits to break: states in which an agent shows one, others in which it does not, and how often it does at play."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.states import EPSILON
+from rl_interp.analysis.mazes.choices import ask, at_decision_square, choices_of, draw_mazes, towards
+from rl_interp.analysis.mazes.goals import play
+from rl_interp.circuits.states import States
+from rl_interp.core.agent import Agent, State, evaluating, tree_map
+from rl_interp.core.envs import make_labelled
+from rl_interp.core.envs.maze import MazeConfig
+from rl_interp.core.envs.maze.vector import MazeVector
+from rl_interp.core.errors import UserError, unknown
+from rl_interp.core.interventions import Intervention, intervened
+from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.rollout import choose, evaluate
+from rl_interp.core.stats import Estimate, bootstrap, mean, wilson
+
+CORNER = "corner"
+"""The habit of maze agents: to walk past the cheese to the top right."""
+_GOOD = 400
+_SEARCHED = 1000
+_ENVS = 64
+
+
+@dataclass(frozen=True)
+class Shown:
+    """States in which an agent shows a habit, the clearest first, and others."""
+
+    bad: States
+    actions: torch.Tensor
+    """bool `[N, A]`: the bad actions in each of the bad states."""
+    good: States
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How an agent plays: how often it shows the habit, and how well it does otherwise."""
+
+    bad: Estimate
+    good: Estimate
+
+
+class Habit(Protocol):
+    """What `circuit break` breaks."""
+
+    bad_is: str
+    """What `Scored.bad` counts."""
+    good_is: str
+
+    def shown(self, count: int, seed: int, progress: Progress = SILENT) -> Shown:
+        """States, `count` of them bad."""
+        ...
+
+    def scored(
+        self, agent: Agent, episodes: int, seed: int, interventions: Sequence[Intervention] = (),
+        progress: Progress = SILENT,
+    ) -> Scored:  # fmt: skip
+        """At play, in episodes that begin alike for equal seeds."""
+        ...
+
+
+def habit(loaded: Loaded, name: str) -> Habit:
+    """The habit of that name: `corner` of maze agents, or `CONCEPT:ACTION`, or `CONCEPT:ACTION,ACTION`.
+
+    Raises:
+        UserError: the environment has no such concept or action, or is no maze.
+    """
+    if name == CORNER:
+        if not isinstance(loaded.env, MazeConfig):
+            raise UserError(f"{CORNER!r} is a habit of maze agents, and {loaded.env.id} is none; give CONCEPT:ACTION.")
+        return _Corner(loaded, loaded.env)
+    concept, colon, actions = name.rpartition(":")
+    if not colon:
+        raise UserError(f"habit {name!r} given; it is {CORNER!r}, or CONCEPT:ACTION, such as ghost_near:left.")
+    env = make_labelled(loaded.env)
+    if concept not in env.concepts or env.concepts[concept].kind != "boolean":
+        raise UserError(
+            unknown("yes-or-no concept", concept, [k for k, c in env.concepts.items() if c.kind == "boolean"])
+        )
+    for action in actions.split(","):
+        if action not in env.action_names:
+            raise UserError(unknown("action", action, env.action_names))
+    return _ActionWhere(loaded, concept, [env.action_names.index(each) for each in actions.split(",")])
+
+
+@dataclass(frozen=True)
+class _Corner:
+    """Langosco et al. 2022, §3.3: at the square where the ways part, towards the corner instead of the cheese."""
+
+    loaded: Loaded
+    env: MazeConfig
+    bad_is: str = "P(no cheese | decision square reached), in mazes with the cheese anywhere"
+    good_is: str = "fraction solved, in mazes as in training"
+
+    def shown(self, count: int, seed: int, progress: Progress = SILENT) -> Shown:
+        agent, anywhere = self.loaded.agent, MazeConfig(min_side=self.env.min_side, max_side=self.env.max_side)
+        mazes = at_decision_square(draw_mazes(replace(anywhere.scored, decision=True), _SEARCHED, seed))
+        steps = towards(mazes)
+        cheese, corner = choices_of(ask(agent, mazes), steps)
+        worst = np.argsort(-corner, kind="stable")[:count]
+        actions = torch.zeros(count, len(self.loaded.env.action_names), dtype=torch.bool)
+        actions[:, :4] = torch.from_numpy(steps[1][worst] > 0)
+        # What is to stay: where it goes for the cheese, and how it walks elsewhere.
+        rng = np.random.default_rng(seed)
+        others = draw_mazes(anywhere.scored, _GOOD, seed + _SEARCHED)
+        mice = np.array([rng.choice(np.argwhere(~walls)) for walls in others.walls])
+        seen = [mazes[np.flatnonzero(cheese > corner)[:_GOOD]].observations(), others.edit(mouse=mice).observations()]
+        device = agent.device
+        return Shown(
+            States(torch.from_numpy(mazes.observations()[worst]).to(device)),
+            actions.to(device),
+            States(torch.from_numpy(np.concatenate(seen)).to(device)),
+        )
+
+    def scored(
+        self, agent: Agent, episodes: int, seed: int, interventions: Sequence[Intervention] = (),
+        progress: Progress = SILENT,
+    ) -> Scored:  # fmt: skip
+        anywhere = MazeConfig(min_side=self.env.min_side, max_side=self.env.max_side)
+        with progress.bar("Playing", 2 * episodes, "episodes") as update:
+            played = play(agent, anywhere, episodes, seed, interventions, update=update)
+            alone = MazeVector(self.env.scored, min(_ENVS, episodes))
+            done = evaluate(
+                agent, alone, episodes, seed=seed, epsilon=0.0, interventions=interventions,
+                progress=lambda finished: update(episodes + finished),
+            )  # fmt: skip
+        return Scored(wilson(~played.cheese[played.decision]), wilson(done.returns > 0))
+
+
+@dataclass(frozen=True)
+class _ActionWhere:
+    """An action, or one of several, in states of a concept."""
+
+    loaded: Loaded
+    concept: str
+    actions: Sequence[int]
+    good_is: str = "return"
+
+    @property
+    def bad_is(self) -> str:
+        names = ", ".join(self.loaded.env.action_names[each] for each in self.actions)
+        return f"share of the steps with {self.concept} in which it chooses {names}"
+
+    def shown(self, count: int, seed: int, progress: Progress = SILENT) -> Shown:
+        found: tuple[list, list] = [], []
+        with evaluating(self.loaded.agent), progress.bar("Playing", count, "bad states") as update:
+            for step in self._steps(self.loaded.agent, seed):
+                bad = step.here and step.greedy in self.actions
+                if bad or step.number % 5 == 0:
+                    found[not bad].append(step)
+                update(min(len(found[0]), count))
+                if len(found[0]) >= 3 * count and len(found[1]) >= _GOOD:
+                    break
+                if step.total >= 200 * max(count, _GOOD):
+                    break
+        bad, good = found
+        if len(bad) < count or not good:
+            raise UserError(
+                f"the agent was in {len(bad)} states with {self.concept} in which it chose so, and {count} are wanted; "
+                "it lacks this habit: give another one, or fewer states."
+            )
+        rng = np.random.default_rng(seed)
+        some = [bad[i] for i in rng.choice(len(bad), count, replace=False)]
+        rows = torch.zeros(count, len(self.loaded.env.action_names), dtype=torch.bool, device=self.loaded.agent.device)
+        rows[:, list(self.actions)] = True
+        return Shown(_states(some, self.loaded), rows, _states(good, self.loaded))
+
+    def scored(
+        self, agent: Agent, episodes: int, seed: int, interventions: Sequence[Intervention] = (),
+        progress: Progress = SILENT,
+    ) -> Scored:  # fmt: skip
+        shares, returns = [], []
+        bar = progress.bar("Playing", episodes, "episodes")
+        with bar as update, evaluating(agent), intervened(agent, interventions):
+            for episode in range(episodes):
+                steps = list(self._steps(agent, seed + episode, once=True))
+                here = [step.chosen in self.actions for step in steps if step.here]
+                shares.append(np.mean(here) if here else np.nan)
+                returns.append(steps[-1].returned)
+                update(episode + 1)
+        known = np.array(shares)[~np.isnan(shares)]
+        return Scored(bootstrap([known], mean), bootstrap([np.array(returns)], mean))
+
+    @torch.no_grad()
+    def _steps(self, agent: Agent, seed: int, once: bool = False) -> "Iterator[_Step]":
+        """Every step of one episode, or of one after the other."""
+        env, rng, total = make_labelled(self.loaded.env), np.random.default_rng(seed), 0
+        device = agent.device
+        while True:
+            obs, info = env.reset(seed=seed)
+            state, number, returned, ended = agent.initial_state(1), 0, 0.0, False
+            while not ended:
+                kept = tree_map(torch.clone, state)
+                out = agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([number == 0]).to(device))
+                chosen = choose(out, rng, EPSILON)
+                step = _Step(
+                    obs.copy(), kept, number, total, bool(info["labels"][self.concept]),
+                    int(out.preferences[0].argmax()), int(chosen[0]),
+                )  # fmt: skip
+                state = agent.after_action(out.state, torch.from_numpy(chosen).to(device))
+                obs, reward, terminated, truncated, info = env.step(int(chosen[0]))
+                returned, ended, number, total = returned + reward, terminated or truncated, number + 1, total + 1
+                yield replace(step, returned=returned)
+            if once:
+                return
+            seed += 1
+
+
+@dataclass(frozen=True)
+class _Step:
+    obs: NDArray
+    memory: State
+    number: int
+    total: int
+    here: bool
+    """Whether the concept holds."""
+    greedy: int
+    chosen: int
+    returned: float = 0.0
+
+
+def _states(steps: Sequence[_Step], loaded: Loaded) -> States:
+    columns: list[list[torch.Tensor]] = []
+    for step in steps:
+        columns.append([])
+        tree_map(lambda leaf: (columns[-1].append(leaf), leaf)[1], step.memory)
+    stacked = (torch.cat(column) for column in zip(*columns, strict=True))
+    memory = tree_map(lambda leaf: next(stacked), steps[0].memory)
+    obs = torch.from_numpy(np.stack([step.obs for step in steps])).to(loaded.agent.device)
+    return States(obs, memory, torch.tensor([step.number for step in steps]))

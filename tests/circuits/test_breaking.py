@@ -1,0 +1,87 @@
+"""A habit is broken by few edges, and what an agent does otherwise is spared."""
+
+import pytest
+import torch
+from torch import nn
+
+from rl_interp.circuits.behaviour import Behaviour
+from rl_interp.circuits.breaking import (
+    Bad,
+    BreakingConfig,
+    break_behaviour,
+    fine_tuned,
+    pruned_units,
+    random_cut,
+)
+from rl_interp.circuits.states import States
+from rl_interp.core.agent import HookPoint
+from rl_interp.core.errors import UserError
+from rl_interp.core.wrap import wrap
+
+CONFIG = BreakingConfig(epochs=100, penalty_growth=1e-2, enough=4.0)
+
+
+@pytest.fixture
+def habit():
+    """Input 0 leads to action 0 by way of unit 0, which is the habit, and to action 1 by way of unit 1; inputs 2 and 3
+    lead to actions 2 and 3, each by way of a unit of its own."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+    with torch.no_grad():
+        for layer in (net[0], net[2]):
+            layer.weight.normal_(std=0.02)
+            layer.bias.zero_()
+        net[0].weight[0, 0], net[2].weight[0, 0] = 2.0, 4.0
+        net[0].weight[1, 0], net[2].weight[1, 1] = 2.0, 2.0
+        for i in (2, 3):
+            net[0].weight[i, i], net[2].weight[i, i] = 2.0, 4.0
+    agent = wrap(net, hook_points={"h": HookPoint("1", "B D"), "out": HookPoint("2", "B D")}, output="logits")
+    ones = torch.eye(4)
+    bad_obs = ones[0] * torch.rand(30, 1).add(0.5)
+    good_obs = torch.cat([ones[i] * torch.rand(40, 1).add(0.5) for i in (2, 3)])
+    good = Behaviour.of(agent, States(good_obs), "zero")
+    actions = torch.zeros(30, 4, dtype=torch.bool)
+    actions[:, 0] = True
+    return Bad(Behaviour.of(agent, States(bad_obs), "zero", graph=good.graph), actions), good
+
+
+def share(bad, mask):
+    with torch.no_grad():
+        return float(bad.share(bad.behaviour.decisions(mask)).mean())
+
+
+def test_the_edge_that_makes_the_habit_is_cut_and_little_else(habit):
+    bad, good = habit
+    broken = break_behaviour(bad, good, CONFIG)
+    path = {("obs -> h", 0, 0), ("h -> out", 0, 0)}
+    cut = {edge for edge in type(broken.mask).full(good.graph).edges if edge not in set(broken.mask.edges)}
+    assert cut & path
+    assert len(cut) <= 4
+    assert share(bad, broken.mask) < 0.2 < 0.8 < float(bad.share(bad.behaviour.preferences).mean())
+    assert float(good.mean_distances(broken.mask)) < 0.05
+    assert broken.cut[-1] == len(cut)
+    assert set(broken.mask.vector.tolist()) == {0.0, 1.0}
+
+
+def test_controls_cut_as_much_or_reach_as_far(habit):
+    bad, good = habit
+    broken = break_behaviour(bad, good, CONFIG)
+    reached = float(bad.loss(bad.behaviour.decisions(broken.mask).detach()).mean())
+    drawn = [random_cut(broken.mask, seed) for seed in range(8)]
+    assert {mask.kept for mask in drawn} == {broken.mask.kept}
+    assert sum(share(bad, mask) > 0.5 for mask in drawn) >= 5
+    pruned = pruned_units(bad, good, CONFIG, reached)
+    assert share(bad, pruned) < 0.5
+    before = good.agent.step(good.states.obs).preferences.detach().clone()
+    tuned = fine_tuned(bad, good, CONFIG, reached, learning_rate=1e-2)
+    preferences = tuned.step(bad.behaviour.states.obs).preferences.detach()
+    assert float(bad.share(preferences).mean()) < float(bad.share(bad.behaviour.preferences).mean())
+    assert torch.equal(good.agent.step(good.states.obs).preferences, before)
+
+
+def test_an_agent_without_the_habit_is_refused(habit):
+    bad, good = habit
+    never = torch.zeros_like(bad.actions)
+    never[:, 3] = True
+    with pytest.raises(UserError, match="lacks that habit"):
+        break_behaviour(Bad(bad.behaviour, never), good, CONFIG)
