@@ -23,27 +23,26 @@ from rl_interp.core.progress import SILENT, Progress
 
 @dataclass(frozen=True)
 class BreakingConfig:
-    """Settings of the search, the published ones by default.
-
-    Attributes:
-        epochs: one is one pass over the bad states, in one batch.
-        bad_weight: α.
-        penalty_from: the epoch from which cut edges cost something.
-        penalty_growth: by how much the cost of an edge, in nats, grows an epoch.
-        round_every: epochs between two roundings of the mask.
-        enough: nats of L(bad) beyond which nothing more is gained; without it the loss has no lower end.
-        batch: good states in each epoch's batch, drawn at random.
-    """
+    """Settings of the search, the published ones by default."""
 
     epochs: int = 200
+    """Number of passes over the bad states, in one batch each."""
     learning_rate: float = 0.05
+    """Step size of AdamW."""
     bad_weight: float = 0.2
+    """Weight of the bad states' loss, alpha."""
     penalty_from: int = 20
+    """Epoch from which cut edges cost something."""
     penalty_growth: float = 1e-4
+    """Growth of the cost of an edge, in nats, an epoch."""
     round_every: int = 50
+    """Number of epochs between two roundings of the mask."""
     enough: float = 20.0
+    """Loss of the bad states, in nats, beyond which nothing more is gained; without it there is no lower end."""
     batch: int = 64
+    """Number of good states in each epoch's batch, drawn at random."""
     seed: int = 0
+    """Seed of the states and of the batches."""
 
     def __post_init__(self) -> None:
         require_numbers(

@@ -26,15 +26,16 @@ def habit():
     """Input 0 leads to action 0 by way of unit 0, which is the habit, and to action 1 by way of unit 1; inputs 2 and 3
     lead to actions 2 and 3, each by way of a unit of its own."""
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 4))
+    first, last = nn.Linear(4, 8), nn.Linear(8, 4)
+    net = nn.Sequential(first, nn.ReLU(), last)
     with torch.no_grad():
-        for layer in (net[0], net[2]):
+        for layer in (first, last):
             layer.weight.normal_(std=0.02)
             layer.bias.zero_()
-        net[0].weight[0, 0], net[2].weight[0, 0] = 2.0, 4.0
-        net[0].weight[1, 0], net[2].weight[1, 1] = 2.0, 2.0
+        first.weight[0, 0], last.weight[0, 0] = 2.0, 4.0
+        first.weight[1, 0], last.weight[1, 1] = 2.0, 2.0
         for i in (2, 3):
-            net[0].weight[i, i], net[2].weight[i, i] = 2.0, 4.0
+            first.weight[i, i], last.weight[i, i] = 2.0, 4.0
     agent = wrap(net, hook_points={"h": HookPoint("1", "B D"), "out": HookPoint("2", "B D")}, output="logits")
     ones = torch.eye(4)
     bad_obs = ones[0] * torch.rand(30, 1).add(0.5)

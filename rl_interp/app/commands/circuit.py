@@ -33,10 +33,10 @@ def circuit_importance(
 
 def circuit_break(
     agent: FromAgent,
-    bad: str,
+    bad: Annotated[str, tyro.conf.arg(metavar="HABIT")],
     states: Count = 30,
     episodes: Count = 400,
-    replace: str = "mean",
+    replace: Annotated[str, tyro.conf.arg(metavar="KIND")] = "mean",
     config: Annotated[BreakingConfig, tyro.conf.arg(name="")] = BreakingConfig(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Break a habit of an agent: learn the fewest edges whose cutting ends it and spares what the agent does otherwise.
