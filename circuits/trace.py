@@ -89,7 +89,8 @@ class _Tracing:
         keys = self._keys(node_of)
         units, rows_of = self._units_read(), self._rows_made()
         root_unit = self._root_units(units)
-        widths = {node.name: len(root_unit[node.faces[0]]) for node in nodes}
+        # An output that is made of what is seen alone, by no reader, is no node's.
+        widths = {node.name: len(root_unit[node.faces[0]]) for node in nodes if node.faces[0] in root_unit}
         links: list[Link] = []
         for reading in self.readers.values():
             for face in reading.dests:
@@ -107,7 +108,8 @@ class _Tracing:
                         )
         named = _named(links)
         read = {link.source for link in named} | {link.dest for link in named}
-        outputs = {head: node_of[f"{head}{_OUTPUT}"] for head in _HEADS if f"{head}{_OUTPUT}" in node_of}
+        heads = {head: node_of.get(f"{head}{_OUTPUT}") for head in _HEADS}
+        outputs = {head: node for head, node in heads.items() if node in widths}
         return Graph(
             nodes={n.name: replace(n, units=widths[n.name]) for n in nodes if n.name in read | set(outputs.values())},
             links=tuple(named),

@@ -28,6 +28,10 @@ CORNER = "corner"
 _GOOD = 400
 _SEARCHED = 1000
 _ENVS = 64
+_APART = 5
+"""Steps from one kept state to the next, which would be much like it."""
+_PATIENCE = 200
+"""Steps for each state that is wanted, after which the search ends."""
 
 
 @dataclass(frozen=True)
@@ -150,28 +154,26 @@ class _ActionWhere:
         return f"share of the steps with {self.concept} in which it chooses {names}"
 
     def shown(self, count: int, seed: int, progress: Progress = SILENT) -> Shown:
-        found: tuple[list, list] = [], []
+        bad, good, last = [], [], -_APART
         with evaluating(self.loaded.agent), progress.bar("Playing", count, "bad states") as update:
             for step in self._steps(self.loaded.agent, seed):
-                bad = step.here and step.greedy in self.actions
-                if bad or step.number % 5 == 0:
-                    found[not bad].append(step)
-                update(min(len(found[0]), count))
-                if len(found[0]) >= 3 * count and len(found[1]) >= _GOOD:
+                if step.here and step.greedy in self.actions:
+                    if abs(step.total - last) >= _APART:
+                        bad.append(step)
+                        last = step.total
+                        update(min(len(bad), count))
+                elif step.number % _APART == 0:
+                    good.append(step)
+                if (len(bad) >= count and len(good) >= _GOOD) or step.total >= _PATIENCE * max(count, _GOOD):
                     break
-                if step.total >= 200 * max(count, _GOOD):
-                    break
-        bad, good = found
         if len(bad) < count or not good:
             raise UserError(
-                f"the agent was in {len(bad)} states with {self.concept} in which it chose so, and {count} are wanted; "
-                "it lacks this habit: give another one, or fewer states."
+                f"in {_PATIENCE * max(count, _GOOD)} steps the agent was in {len(bad)} states with {self.concept} in "
+                f"which it prefers so, and {count} are wanted; it lacks this habit: give another, or fewer states."
             )
-        rng = np.random.default_rng(seed)
-        some = [bad[i] for i in rng.choice(len(bad), count, replace=False)]
         rows = torch.zeros(count, len(self.loaded.env.action_names), dtype=torch.bool, device=self.loaded.agent.device)
         rows[:, list(self.actions)] = True
-        return Shown(_states(some, self.loaded), rows, _states(good, self.loaded))
+        return Shown(_states(bad[:count], self.loaded), rows, _states(good, self.loaded))
 
     def scored(
         self, agent: Agent, episodes: int, seed: int, interventions: Sequence[Intervention] = (),
