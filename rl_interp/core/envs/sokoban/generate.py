@@ -134,8 +134,29 @@ def _pull(state: NDArray[np.uint64], boxes: int, board: NDArray[np.uint8]) -> bo
             best_player[0], best_player[1] = row, column
     if best == 0:
         return False
+    taken[:] = False
+    for i in range(boxes):
+        taken[best_at[i, 0], best_at[i, 1]] = True
+    _reach(board, taken, best_player[0], best_player[1], reached, queue)
+    _choose(state, reached, best_player)
     _write(board, began, best_at, best_player)
     return True
+
+
+@compiled()
+def _choose(state: NDArray[np.uint64], reached: NDArray[np.bool_], out: NDArray[np.int64]) -> None:
+    """Write one of the cells that are reached: whence the player walks to its first push."""
+    count = 0
+    for row in range(reached.shape[0]):
+        for column in range(reached.shape[1]):
+            count += reached[row, column]
+    left = below(state, count)
+    for row in range(reached.shape[0]):
+        for column in range(reached.shape[1]):
+            if reached[row, column]:
+                if left == 0:
+                    out[0], out[1] = row, column
+                left -= 1
 
 
 @compiled()
