@@ -50,6 +50,8 @@ class IMPALAConfig(PhasedConfig):
     """Bound of the extrinsic reward's size in learning, before the factor, as 1 for Atari; 0 for none."""
     self_ablation: int = 0
     """Units of each layer that a second stream, trained beside the agent, keeps for an observation; 0 for none."""
+    distance_cost: float = 0.1
+    """With self-ablation, weight of the distance between the two streams' last hidden representations in the loss."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -63,6 +65,7 @@ class IMPALAConfig(PhasedConfig):
                 "reward_scale",
                 "reward_clip",
                 "self_ablation",
+                "distance_cost",
             ),
             positive=("learning_rate", "max_grad_norm"),
             share=("gamma",),

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rl_interp.agents.impala.actor import Unroll
 from rl_interp.agents.impala.agent import IMPALA
 from rl_interp.agents.impala.config import IMPALAConfig
-from rl_interp.agents.impala.self_ablation import ABLATED_COST, DISTANCE_COST, both_streams
+from rl_interp.agents.impala.self_ablation import ABLATED_COST, both_streams
 from rl_interp.agents.phases import Transfer
 from rl_interp.core.agent import PolicyOutput, State
 
@@ -65,7 +65,7 @@ class Learner:
         with bf16:
             out, ablated, distance = both_streams(self.agent, self.agent.policy, *given)
         own, second = losses(self.config, out, batch), losses(self.config, ablated, batch)
-        total = own.total + ABLATED_COST * second.total + DISTANCE_COST * distance
+        total = own.total + ABLATED_COST * second.total + self.config.distance_cost * distance
         return replace(own, total=total, ablated=second.total.detach(), distance=distance.detach())
 
     def state(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Learner:
 class Losses:
     """Scalars: `total = policy + baseline_cost · value − entropy_cost · entropy`, and how far off policy it was.
 
-    With self-ablation the total has `ABLATED_COST · ablated + DISTANCE_COST · distance` besides.
+    With self-ablation the total has `ABLATED_COST · ablated + distance_cost · distance` besides.
     """
 
     total: Tensor

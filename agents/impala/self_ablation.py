@@ -32,8 +32,6 @@ from rl_interp.core.interventions import Intervention, as_hooks
 
 ABLATED_COST = 0.1
 """Weight of the ablated stream's loss beside the agent's own."""
-DISTANCE_COST = 0.1
-"""Weight of the squared distance between the two streams' last hidden representations, each of length 1."""
 SOFTNESS = 0.1
 """Temperature of the soft winners, as a share of the distance between the k-th and the next score."""
 

@@ -1,5 +1,5 @@
 """What self-ablation changes in an agent: its return and its ablated stream's, how well dictionaries of one size fit,
-and the leak test, whether the masks alone tell the action.
+how many edges a circuit of equal faithfulness has, and the leak test, whether the masks alone tell the action.
 
 A mask is made by the agent itself, so it can carry the decision instead of cutting away what the decision does not
 need. What can be read from masks is told by probes, fitted on some episodes and scored on others, beside the same
@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,10 +25,15 @@ from torch import Tensor
 
 from rl_interp.agents.impala.self_ablation import ablated, kept, winners
 from rl_interp.agents.load import Loaded, load_agent, new_run_path
+from rl_interp.analysis.circuits.states import play_states
 from rl_interp.analysis.playing import collect_store, score
 from rl_interp.analysis.sae.evaluation import metrics_json
 from rl_interp.analysis.sae.fitting import fit_runs
 from rl_interp.analysis.sae.runs import load_sae
+from rl_interp.circuits.behaviour import Behaviour
+from rl_interp.circuits.discovery.attribution import attribute
+from rl_interp.circuits.discovery.discovery import Discovery
+from rl_interp.circuits.trace import trace
 from rl_interp.core.agent import Agent
 from rl_interp.core.config import to_plain
 from rl_interp.core.errors import UserError, at_least_one, require_numbers
@@ -43,11 +48,17 @@ from rl_interp.core.store import ActivationStore
 from rl_interp.core.tables import markdown
 from rl_interp.sae import SAEConfig
 
+FAITHFUL = 0.9
+"""Share of the distance without any edge that a circuit makes up for, on states that it was not found on."""
 HELD_OUT = 0.3
 """Share of the episodes that probes are scored on."""
 KS = (8, 32)
 """Most active units that are kept in the control that needs no training."""
 _SEED = 1_000
+Method = Literal["eap-ig"]
+_METHODS: dict[Method, Callable[[Behaviour], Discovery]] = {
+    "eap-ig": lambda behaviour: attribute(behaviour, steps=5, absolute=True),
+}
 
 
 @dataclass(frozen=True)
@@ -64,9 +75,13 @@ class Settings:
     """Latents that are active in a sample: a dictionary of each."""
     epochs: float = 8.0
     """Passes over the samples."""
+    states: int = 128
+    """States that circuits are found on, and as many others that they are measured on."""
+    methods: tuple[Method, ...] = ("eap-ig",)
+    """How circuits are found."""
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least_1=("episodes", "samples", "latents", "ks"), positive=("epochs",))
+        require_numbers(self, at_least_1=("episodes", "samples", "latents", "ks", "states"), positive=("epochs",))
 
 
 @dataclass(frozen=True)
@@ -124,6 +139,7 @@ def _measured(loaded: Loaded, folder: Path, settings: Settings, progress: Progre
         "conditions": _conditions(loaded, seen, settings.episodes, progress),
         "active": {name: float((units > 0).mean()) for name, units in seen.units.items()},
         "dictionaries": {hook: _dictionaries(loaded, store, folder, settings) for hook, store in stores.items()},
+        "circuits": _circuits(loaded, settings, progress),
         "bits": _bits(seen),
         "leak": leak(seen),
     }
@@ -231,6 +247,41 @@ def _dictionaries(
     return found
 
 
+def _circuits(loaded: Loaded, settings: Settings, progress: Progress) -> dict[str, dict[str, Any]]:
+    """By method: the edges of its smallest circuit that is `FAITHFUL`, with what is cut at its mean over states. None
+    where the agent decides the same without any edge."""
+    agent = loaded.agent
+    played = play_states(loaded, 2 * settings.states, _SEED, progress=progress)
+    states, others = played[: settings.states], played[settings.states :]
+    graph = trace(agent, states.obs, states.memory)
+    candidates = sum(link.edges for link in graph.links if not link.dest.endswith(".scores"))  # those lead nowhere
+    behaviour, held_out = (Behaviour.of(agent, each, bank=states, graph=graph) for each in (states, others))
+    found = {}
+    for method in settings.methods:
+        try:
+            discovery = _METHODS[method](behaviour)
+            edges = smallest(held_out, discovery, FAITHFUL)
+        except UserError:  # no behaviour to be found
+            discovery = edges = None
+        found[method] = {
+            "edges": edges, "candidates": candidates, "forwards": discovery and discovery.cost.forwards,
+        }  # fmt: skip
+    return found
+
+
+def smallest(behaviour: Behaviour, discovery: Discovery, faithful: float) -> int | None:
+    """Edges of a discovery's smallest circuit of that faithfulness: of sizes that rise by √2, so that it may be larger
+    than need be by that. None where none is."""
+    sizes = np.unique(
+        np.geomspace(8, discovery.graph.edges, 1 + round(2 * np.log2(discovery.graph.edges / 8))).astype(int)
+    )
+    for count in sizes.tolist():
+        circuit = discovery.circuit(count)
+        if behaviour.faithfulness(circuit) >= faithful:
+            return circuit.kept
+    return None
+
+
 def leak(seen: Followed, seed: int = 0) -> dict[str, Any]:
     """Share of held-out steps whose greedy action a probe tells, with its 95% bootstrap interval over episodes, by what
     it is fitted on (`fc` alone, or all layers together) and by probe."""
@@ -324,6 +375,9 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "active in fc.post": lambda result: result["active"]["fc"],
     "FVU of fc.post, 4 latents": lambda result: _fvu(result, "fc.post", 4),
     "FVU of lstm.h, 4 latents": lambda result: _fvu(result, "lstm.h", 4),
+    "edges, EAP-IG": lambda result: result["circuits"].get("eap-ig", {}).get("edges"),
+    "edges, ACDC": lambda result: result["circuits"].get("acdc", {}).get("edges"),
+    "edges, UGS": lambda result: result["circuits"].get("ugs", {}).get("edges"),
     "action from masks, linear": _leak_of("linear: masks, all"),
     "action from units, linear": _leak_of("linear: units at their medians, all"),
     "most frequent action": _leak_of("most frequent action"),
@@ -332,4 +386,5 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], float | None]] = {
 
 def _over_runs(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
-    return f"{np.mean(known):.3f} ({min(known):.3f}, {max(known):.3f})" if known else ""
+    form = ".3f" if all(value < 8 for value in known) else ".0f"
+    return f"{np.mean(known):{form}} ({min(known):{form}}, {max(known):{form}})" if known else ""

@@ -199,6 +199,9 @@ TERMS = {
     "conditions": "mean return of the agent, of its ablated stream, and of controls, on the same episodes",
     "active": "share of a layer's units above 0, mean over steps",
     "dictionaries": "dictionaries by layer and by number of active latents",
+    "circuits": "edges of the smallest faithful circuit, by the method that found it",
+    "edges": "edges of the smallest circuit of that faithfulness on other states; none where there is none",
+    "candidates": "edges that a circuit is chosen from",
     "bits": "units of each layer that win or lose, which probes are given",
     "leak": "share of held-out steps whose action a probe tells, by what it is given",
     # this installation and the demo
@@ -225,6 +228,7 @@ NAMES = {
     "bits": 1,
     "by_hook": 2,
     "by_side": 1,
+    "circuits": 1,
     "conditions": 1,
     "controls": 1,
     "dictionaries": 2,
