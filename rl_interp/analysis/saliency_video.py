@@ -56,8 +56,9 @@ def film(
 
     Colours are scaled by the 99.5th percentile of |map| over the film, bars by the 99th of the advantages in it. A film
     of a feature or a unit begins where it fires; one that never does in the episode is warned of. The result's control,
-    `spearman_with_shuffled_weights`, is near 1 if the maps show the picture rather than what the agent has learned;
-    None where a map is all zero.
+    `spearman_with_shuffled_weights`, is near 1 if the maps show the picture rather than what the agent has learned. It
+    is the mean over `control_frames` of the film's frames: those in which the agent has a map, and has one too with its
+    weights shuffled. There may be none, and no mean, of a feature, which then fires seldom.
 
     Args:
         steps: length of the film; it ends earlier if the episode does.
@@ -86,6 +87,7 @@ def film(
             for each in some
         ]
     )
+    control = control[np.isfinite(control)]
     panel, frames = _frames(loaded, moments, maps, method, explained)
     with progress.bar("Writing video", len(frames), "frames") as update:
         write_video(path, _composed(frames, panel, update), loaded.env.steps_per_second)
@@ -99,7 +101,8 @@ def film(
         "method": method,
         "target": target,
         "seed": seed,
-        "spearman_with_shuffled_weights": float(control.mean()) if np.isfinite(control).all() else None,
+        "spearman_with_shuffled_weights": float(control.mean()) if len(control) else None,
+        "control_frames": len(control),
     }
 
 

@@ -8,6 +8,7 @@ dict, of which a person sees the figures, and what to do next, and `--json` prin
 import ast
 import importlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -134,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     signal.signal(signal.SIGTERM, _stopped)
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # games draw for films, and never in a window
     show_log()
     try:
         for digest in output.trust:

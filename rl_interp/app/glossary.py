@@ -157,6 +157,7 @@ TERMS = {
     "methods": "scores of each method, on the agent and on the same with its weights shuffled",
     "target": "what the maps explain",
     "spearman_with_shuffled_weights": "how alike maps are to those of the agent with shuffled weights; near 0 is good",
+    "control_frames": "frames that this is the mean of: with shuffled weights too, the target must depend on the input",
     "context": "number of frames that the model observed first",
     "horizon": "number of steps that it imagined",
     "interventions": "what was held at which value in the second future",

@@ -1,8 +1,8 @@
 """Collecting: an agent plays labelled environments, and what it computed goes into an activation store.
 
 Every row's index says which episode and step it comes from, by which seed that episode can be played again, what the
-agent did, and the ground-truth concepts of that moment. Some of these are known in hindsight alone, so an episode is
-played to its end even where only its beginning is stored.
+agent did, and the ground-truth concepts of that moment. Some of these are known in hindsight alone, so an episode that
+has labels is played to its end even where only its beginning is stored.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ from rl_interp.core.envs import EnvConfig, LabelledEnv, concepts_sha256, make_la
 from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
 from rl_interp.core.progress import Update
-from rl_interp.core.rollout import choose
+from rl_interp.core.rollout import choose, require_end
 from rl_interp.core.store import LOOK, ActivationStore, StoreWriter, checksum
 
 
@@ -49,6 +49,7 @@ class _Player:
         for name, entry in row.items():
             self.rows.setdefault(name, []).append(entry)
         self.first, self.ended = False, terminated or truncated
+        require_end(len(self.rows[LOOK]))
 
     def columns(self, episode: int) -> dict[str, NDArray[Any]]:
         """The index of the finished episode's stored steps."""
@@ -81,9 +82,9 @@ def collect(
     """Play episodes and store `samples` states, one row each.
 
     All environments play on until the number is reached. Of the at most `num_envs` episodes that are under way then,
-    what was played is stored and the rest only played, so that every label is that of the whole episode. Their later
-    states are thus missing: where episodes are long, ask for many times `num_envs` episodes' worth. Episode i is played
-    with seed `seed + i`.
+    what was played is stored, and the rest, where there are labels, only played, so that every label is that of the
+    whole episode. Their later states are thus missing: where episodes are long, ask for many times `num_envs` episodes'
+    worth. Episode i is played with seed `seed + i`.
 
     Args:
         epsilon: probability of a random action, so that the states are not one trajectory's.
@@ -91,7 +92,8 @@ def collect(
 
     Raises:
         HookError: no such hook point.
-        UserError: no samples asked for, or an agent whose preferences or values at the hook point are not finite.
+        UserError: no samples asked for, an agent whose preferences or values at the hook point are not finite, or an
+            episode that does not end.
     """
     hook_point(agent, hook)
     if agent.preference_kind == "mean":
@@ -104,7 +106,7 @@ def collect(
     rng = np.random.default_rng(seed)
     next_seed = iter(range(seed, seed + samples + num_envs)).__next__
     players = [_Player(make_labelled(config), next_seed) for _ in range(num_envs)]
-    meanings = concepts_sha256(players[0].env.concepts)
+    meanings = concepts_sha256(players[0].env.concepts)  # None without labels
     known = {"env": config, "concepts_sha256": meanings, "seed": seed, "epsilon": epsilon, **(provenance or {})}
     active, state = np.ones(num_envs, bool), agent.initial_state(num_envs)
     left, episode = samples, 0
@@ -121,12 +123,13 @@ def collect(
                 player = players[i]
                 player.act(int(actions[i]), values[i] if left else None, float(state_values[i]))
                 left = max(0, left - 1)
-                if player.ended and player.values:
+                if player.values and (player.ended or not (left or meanings)):
                     writer.append(_finite(np.stack(player.values), hook), player.columns(episode))
                     episode += 1
                     player.begin()
                 active[i] = bool(left or player.values)
-            progress(samples - left, "" if left else "playing the last episodes to their ends, for their labels")
+            playing_on = not left and active.any()
+            progress(samples - left, "playing the last episodes to their ends, for their labels" if playing_on else "")
     return ActivationStore(path)
 
 

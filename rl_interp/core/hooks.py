@@ -212,6 +212,18 @@ def hook_point(agent: Agent, name: str) -> HookPoint:
     return agent.hook_points[name]
 
 
+def last_layer(agent: Agent) -> str:
+    """The hook point to begin with: `fc.post`; in an agent without one, the last layer that feeds its preferences.
+
+    Raises:
+        HookError: there is none of these.
+    """
+    feeding = [name for name, point in agent.hook_points.items() if point.head]
+    name = "fc.post" if "fc.post" in agent.hook_points or not feeding else feeding[-1]
+    hook_point(agent, name)
+    return name
+
+
 def assert_unhooked(agent: nn.Module) -> None:
     """Raise `HookError` if a hook of this suite was left behind on the agent."""
     for path, module in agent.named_modules():

@@ -19,6 +19,9 @@ from rl_interp.core.interventions import Intervention, intervened
 if TYPE_CHECKING:
     import gymnasium
 
+LONGEST = 200_000
+"""Steps of an episode after which it is taken for one that never ends."""
+
 Actions = NDArray[np.int64] | NDArray[np.float32]
 """Of N environments: indices `[N]`, or continuous ones `[N, D]`."""
 
@@ -141,7 +144,8 @@ def evaluate(
         thinking: how often the agent sees the first observation of an episode before it acts; see `Actor.think`.
 
     Raises:
-        UserError: no episodes, another kind of environment, or an agent whose preferences are not finite.
+        UserError: no episodes, another kind of environment, an agent whose preferences are not finite, or an episode
+            that goes on for more than `LONGEST` steps.
         HookError: a hook was left on the agent, or an intervention at a point that does not fire.
     """
     assert_unhooked(agent)
@@ -164,6 +168,7 @@ def evaluate(
             step = env.recv()
             total += step.reward
             length += step.moved
+            require_end(int(length.max()))
             for i in np.flatnonzero(step.done):
                 if len(returns[i]) < share[i]:
                     returns[i].append(float(total[i]))
@@ -175,6 +180,15 @@ def evaluate(
     ended = [info for of_one in infos for info in of_one]
     last = {name: np.stack([info[name] for info in ended]) for name in ended[0]}
     return Episodes(np.concatenate(returns), np.concatenate(lengths).astype(np.int64), last)
+
+
+def require_end(steps: int) -> None:
+    """Raise a `UserError` where an episode has gone on for so long that it may never end."""
+    if steps > LONGEST:
+        raise UserError(
+            f"an episode has not ended in {LONGEST:,} steps and may never; give the environment a time limit, as by "
+            '--env.wrappers "gymnasium.wrappers:TimeLimit(max_episode_steps=1000)" where the agent is imported.'
+        )
 
 
 def _as_vector(env: Any) -> VectorEnv:

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 from rl_interp import PolicyOutput, check_agent, wrap
 from rl_interp.core.agent import Agent, HookPoint
 from rl_interp.core.errors import HookError
-from rl_interp.core.hooks import assert_unhooked, hooked, phase, run_with_cache, run_with_hooks, tick
+from rl_interp.core.hooks import assert_unhooked, hooked, last_layer, phase, run_with_cache, run_with_hooks, tick
 
 
 def test_cache_holds_what_the_module_computed(conv_agent, conv_obs):
@@ -318,3 +318,11 @@ def test_silent_hooks_of_a_compiled_agent_name_torch_compile(compiled):
 def test_observations_that_are_no_tensor_are_refused(conv_agent, conv_obs):
     with pytest.raises(HookError, match=r"obs is a ndarray; give a tensor, such as torch.from_numpy\(obs\)"):
         run_with_cache(conv_agent, conv_obs.numpy(), names=["q"])
+
+
+def test_the_layer_to_begin_with_feeds_the_preferences():
+    net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    assert last_layer(wrap(net, "auto", obs=torch.randn(4, 4), observation="vector")) == "1"
+    assert last_layer(wrap(net, {"early": ("0", "B D"), "fc.post": ("1", "B D")})) == "fc.post"
+    with pytest.raises(HookError, match="unknown hook point 'fc.post'; known: early"):
+        last_layer(wrap(net, {"early": ("0", "B D")}))

@@ -139,3 +139,23 @@ def test_the_commands_that_load_agents_take_it(run, folder):
     assert (folder / run("sae report mine-sae")[1]["report"]).is_file()
     assert run("saliency mine --steps 4")[1]["frames"] == 4
     assert "lstm.h" in run("probe mine --hooks lstm.h --samples 800")[1]["means"]
+
+
+TRUTH = """
+def labels(info, obs):
+    return {"leans": bool(obs[2] > 0)}
+
+def agent():
+    from torch import nn
+    return nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))
+"""
+
+
+@pytest.mark.full
+def test_labels_that_are_given_when_collecting_are_concepts_of_the_dictionary(run, folder):
+    (folder / "truth.py").write_text(TRUTH)
+    assert run("import agent truth.py:agent --env CartPole-v1 --name mine")[0] == 0
+    _, stored, _ = run("collect mine --samples 600 --env.labels truth.py:labels")
+    assert (stored["hook"], stored["columns"][-1]) == ("1", "leans")
+    assert run("sae fit mine --latents 16 --k 2 --epochs 2 --episodes 0 --name mine-sae")[0] == 0
+    assert "leans, as truth.py:labels says" in (folder / run("sae report mine-sae")[1]["report"]).read_text()

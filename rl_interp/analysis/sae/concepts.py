@@ -79,14 +79,14 @@ def of_states(fitted: LoadedSAE) -> dict[str, str]:
 def labels_outdated(fitted: LoadedSAE) -> str | None:
     """A sentence, where the store's labels were collected under other meanings than the environment's concepts have
     now; earlier versions did not record them."""
-    now = concepts_sha256(make_labelled(fitted.agent.env).concepts)
+    now = concepts_sha256(make_labelled(fitted.env).concepts)
     if not _told(fitted) or fitted.store.manifest["provenance"].get("concepts_sha256") == now:
         return None
     return f"labels of {fitted.store.path} are of an earlier version and are left out; collect it again to use them."
 
 
 def _told(fitted: LoadedSAE) -> dict[str, str]:
-    concepts, columns = make_labelled(fitted.agent.env).concepts, fitted.store.columns()
+    concepts, columns = make_labelled(fitted.env).concepts, fitted.store.columns()
     return {name: each.meaning for name, each in concepts.items() if each.kind == "boolean" and name in columns}
 
 

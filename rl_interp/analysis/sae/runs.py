@@ -12,6 +12,7 @@ import rl_interp.sae as sae_package
 from rl_interp.agents.load import Loaded, load_agent
 from rl_interp.core.config import from_plain
 from rl_interp.core.device import pick_device
+from rl_interp.core.envs import EnvConfig, GymConfig
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interventions import Intervention
 from rl_interp.core.progress import SILENT, Progress
@@ -52,6 +53,14 @@ class LoadedSAE:
             "store_sha256": self.store.sha256,
         }
         return digests | ({"target_sha256": self.target.sha256} if self.target is not self.store else {})
+
+    @cached_property
+    def env(self) -> EnvConfig:
+        """What the agent plays, with the labels that were collected: a Gymnasium environment may have got them then."""
+        given = self.store.manifest["provenance"].get("env")
+        if not isinstance(self.agent.env, GymConfig) or given is None:
+            return self.agent.env
+        return from_plain(GymConfig, given, self.store.path)
 
     @cached_property
     def rows(self) -> np.ndarray:

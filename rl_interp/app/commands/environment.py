@@ -10,6 +10,9 @@ from rl_interp.app.commands.flags import REGISTRY, Count, EnvId, several
 from rl_interp.core.envs import EnvConfig, GymConfig, env_config
 from rl_interp.core.errors import UserError
 
+Labels = Annotated[str, tyro.conf.arg(name="env.labels", metavar="CODE", help_behavior_hint="")]
+Info = Annotated[tuple[str, ...], several("KEY", "env.info")]
+
 
 @dataclass(frozen=True)
 class Environment:
@@ -24,9 +27,9 @@ class Environment:
     in quotes, "my.py:Half(factor=2)"."""
     symbols: Annotated[tuple[Count, ...], several("INT", "env.symbols")] = ()
     """Number of categories of each channel, where bytes that a Gymnasium environment shows are categories."""
-    labels: Annotated[str, tyro.conf.arg(name="env.labels", metavar="CODE", help_behavior_hint="")] = ""
+    labels: Labels = ""
     """Function labels(info, obs) that gives the ground truth of a state as numbers by name, such as my.py:labels."""
-    info: Annotated[tuple[str, ...], several("KEY", "env.info")] = ()
+    info: Info = ()
     """Entries of a Gymnasium environment's info that are ground truth."""
 
     @property

@@ -75,6 +75,8 @@ Autoencoder = Annotated[str | None, optional("RUN")]
 Output = Annotated[Path | None, optional("PATH")]
 Checkpoint = Annotated[CountOrZero | None, optional("STEP")]
 OptionalCount = Annotated[Count | None, optional("INT")]
+Hook = Annotated[str | None, optional("HOOK")]
+"""A hook point; by default the last layer, `core.hooks.last_layer`."""
 EnvId = Annotated[str | None, optional("ID")]
 Cluster = Annotated[str | None, optional("ADDRESS")]
 Device = Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda")]

@@ -19,6 +19,7 @@ from rl_interp.app.commands.flags import (
     Count,
     CountOrZero,
     Device,
+    Hook,
     NewName,
     Output,
     RunName,
@@ -30,6 +31,7 @@ from rl_interp.app.commands.flags import (
 from rl_interp.app.pages import write_page
 from rl_interp.app.progress import TERMINAL
 from rl_interp.core.files import require_ours
+from rl_interp.core.hooks import last_layer
 from rl_interp.sae import SAEConfig, pull, push, save
 from rl_interp.sae.export import CONFIG, WEIGHTS
 from rl_interp.sae.training.config import VariantName
@@ -37,7 +39,7 @@ from rl_interp.sae.training.config import VariantName
 
 def sae_fit(
     run: RunName,
-    hook: str = "fc.post",
+    hook: Hook = None,
     to: Annotated[str | None, optional("HOOK")] = None,
     config: Annotated[SAEConfig, tyro.conf.arg(name="")] = SAEConfig(),  # noqa: B008 - frozen
     episodes: CountOrZero = 10,
@@ -52,7 +54,7 @@ def sae_fit(
 
     Args:
         run: The agent's run, whose activations `rl-interp collect` has stored.
-        hook: Name of the hook point.
+        hook: Name of the hook point; by default fc.post, or the last layer that feeds the preferences.
         to: Name of a later hook point, for a transcoder that predicts its activations; collected like the other.
         config: Settings of the fit.
         episodes: Number of whole episodes to play with the dictionary spliced in, and as many without; 0 for none.
@@ -60,7 +62,9 @@ def sae_fit(
         checkpoint: Step of the agent's checkpoint; by default the newest.
         device: Device to fit on.
     """
-    return fit_new(load_agent(run, checkpoint, device), hook, to, config, name, device, episodes, TERMINAL)
+    loaded = load_agent(run, checkpoint, device)
+    hook = hook or last_layer(loaded.agent)
+    return fit_new(loaded, hook, to, config, name, device, episodes, TERMINAL)
 
 
 def sae_evaluate(
@@ -92,7 +96,7 @@ def sae_evaluate(
 
 def sae_sweep(
     run: RunName,
-    hooks: tuple[str, ...] = ("fc.post",),
+    hooks: Annotated[tuple[str, ...], several("HOOK")] = (),
     variants: tuple[VariantName, ...] = ("topk",),
     latents: tuple[Count, ...] = (512, 2048),
     ks: tuple[Count, ...] = (8, 16, 32, 64),
@@ -109,7 +113,7 @@ def sae_sweep(
 
     Args:
         run: The agent's run, whose activations `rl-interp collect` has stored.
-        hooks: Names of the hook points.
+        hooks: Names of the hook points; by default fc.post, or the last layer that feeds the preferences.
         variants: Variants of the dictionary.
         latents: Widths of the dictionary.
         ks: Numbers of latents that are active in a sample.
@@ -122,7 +126,8 @@ def sae_sweep(
         checkpoint: Step of the agent's checkpoint; by default the newest.
     """
     configs = grid(config, variants, latents, ks, seeds)
-    return sweep(load_agent(run, checkpoint, "cpu"), hooks, configs, name, episodes, ray, TERMINAL)
+    loaded = load_agent(run, checkpoint, "cpu")
+    return sweep(loaded, hooks or (last_layer(loaded.agent),), configs, name, episodes, ray, TERMINAL)
 
 
 def sae_test(

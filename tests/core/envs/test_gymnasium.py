@@ -10,8 +10,10 @@ from walk import MINE, Hashing
 from rl_interp.core.collect import collect
 from rl_interp.core.config import from_plain, to_plain
 from rl_interp.core.envs import AtariConfig, EnvConfig, GymConfig, env_config, make_labelled, make_vector
+from rl_interp.core.envs.gym.read import labelled_by
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.replay import revisit
+from rl_interp.core.rollout import evaluate
 
 
 def test_an_environment_of_ones_own_is_made_by_a_function_wrapped_and_labelled(mine):
@@ -106,6 +108,33 @@ def test_episodes_that_do_not_follow_from_seeds_are_not_played_again(mine, tmp_p
     store = collect(Hashing(2), config, "seen", 20, tmp_path / "store", seed=0, num_envs=2)
     with pytest.raises(UserError, match="episodes of mine.py:Noisy do not follow from their seeds and actions"):
         list(revisit(config, store))
+
+
+def test_episodes_without_labels_are_stored_at_once_when_there_are_enough_states(mine, tmp_path):
+    store = collect(Hashing(2), env_config("mine.py:Endless"), "seen", 20, tmp_path / "store", seed=3, num_envs=3)
+    steps = [store.column("step")[store.column("episode_seed") == seed].tolist() for seed in (3, 4, 5)]
+    assert steps == [[*range(7)], [*range(7)], [*range(6)]]
+
+
+def test_an_episode_that_never_ends_is_given_up(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr("rl_interp.core.rollout.LONGEST", 50)
+    config = env_config("mine.py:Endless", labels="mine.py:labels")
+    with pytest.raises(UserError, match="an episode has not ended in 50 steps"):
+        evaluate(Hashing(2), make_vector(config, 2), 2, seed=0)
+    with pytest.raises(UserError, match="an episode has not ended in 50 steps"):
+        collect(Hashing(2), config, "seen", 20, tmp_path / "store", seed=0, num_envs=2)
+
+
+def test_labels_are_given_to_an_environment_that_had_none(mine):
+    plain = env_config("mine.py:make", kwargs=("length=6",))
+    assert labelled_by(plain, "mine.py:labels") == env_config(
+        "mine.py:make", kwargs=("length=6",), labels="mine.py:labels"
+    )
+    assert labelled_by(plain, info=["at"]) == env_config("mine.py:make", kwargs=("length=6",), info=["at"])
+    again = labelled_by(labelled_by(plain, "mine.py:labels"), info=["at"])
+    assert again == labelled_by(plain, info=["at"])
+    with pytest.raises(UserError, match=r"labels of ALE/MsPacman-v5 given, whose ground truth is the suite's own"):
+        labelled_by(AtariConfig(), "mine.py:labels")
 
 
 def test_an_environment_that_has_changed_is_noticed_when_it_is_played_again(mine, tmp_path):

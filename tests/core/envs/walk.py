@@ -54,6 +54,14 @@ class Noisy(Walk):
         return obs + np.random.rand(1).astype(np.float32), info
 
 
+class Endless(Walk):
+    """It never ends."""
+
+    def step(self, action):
+        obs, reward, _, _, info = super().step(action)
+        return obs, reward, False, False, info
+
+
 class Twice(gymnasium.RewardWrapper):
     def __init__(self, env, factor=2):
         super().__init__(env)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from rl_interp.core.code import code_of
+from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.gym.config import GymConfig
 from rl_interp.core.envs.gym.game import GymGame
 from rl_interp.core.envs.gym.labels import kinds, labels_of
@@ -37,8 +38,7 @@ def gym_config(
         UserError: the environment can't be made or played, the suite has no form for its spaces, or its labels are no
             numbers.
     """
-    if labels and info:
-        raise UserError("both labels and info given; let the function of the labels look into info.")
+    _require_one(labels, info)
     named = _code(env_id, wrappers, labels)
     config = GymConfig(
         env_id, tuple(kwargs), tuple(wrappers), tuple(symbols), labels, tuple(info), tuple(map(code_of, named))
@@ -47,6 +47,38 @@ def gym_config(
     config = replace(config, spaces=spaces_of(env, env_id, config.symbols))
     env.close()
     return _played(config)
+
+
+def labelled_by(config: EnvConfig, labels: str = "", info: Sequence[str] = ()) -> EnvConfig:
+    """The same environment with ground truth that the user names now. What else the config names must be trusted
+    already.
+
+    Args:
+        labels, info: as the fields of `GymConfig`.
+
+    Raises:
+        UserError: the environment is of a family whose ground truth is the suite's, it can't be made, or its labels are
+            no numbers.
+    """
+    _require_one(labels, info)
+    if not isinstance(config, GymConfig):
+        raise UserError(
+            f"labels of {config.id} given, whose ground truth is the suite's own; an agent that is imported with "
+            "--env.labels plays Gymnasium's environment of that id instead."
+        )
+    kept = tuple(code for code in config.code if code.reference != config.labels)
+    named = (code_of(labels),) if labels else ()
+    config = replace(config, labels=labels, info=tuple(info), code=kept + named)
+    game = GymGame(config)
+    game.reset(0)
+    yes_or_no, numbers = kinds(labels_of(config, game))
+    game.close()
+    return replace(config, spaces=replace(config.spaces, yes_or_no=yes_or_no, numbers=numbers))
+
+
+def _require_one(labels: str, info: Sequence[str]) -> None:
+    if labels and info:
+        raise UserError("both labels and info given; let the function of the labels look into info.")
 
 
 def _code(env_id: str, wrappers: Sequence[str], labels: str) -> list[str]:
