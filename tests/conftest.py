@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before PyTorch is imported, and
 
 import pytest
 import torch
-from processes import end, forked
+from processes import Programs, end, forked
 from torch import Tensor, nn
 
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
@@ -88,6 +88,14 @@ def recurrent_agent() -> TinyRecurrent:
 @pytest.fixture
 def conv_obs() -> Tensor:
     return torch.randn(5, 2, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory):
+    """`program(code)`: how a program ends, and what it prints, that a process begins with after `import torch`."""
+    programs = Programs(tmp_path_factory.mktemp("programs"))
+    yield programs.run
+    programs.end()
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
 """Processes for tests: forked, so that they take milliseconds, and killed as hard as can be."""
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).parent.parent
 
 
 def die() -> None:
@@ -81,3 +85,49 @@ def killed_at(operation: int, directory: Path | str, function: Callable[[], obje
 
     _, status = os.waitpid(forked(run), 0)
     return os.WIFSIGNALED(status)
+
+
+_BEGUN = """
+import json, os, sys, traceback
+import torch
+for line in sys.stdin:
+    code, place, *files = json.loads(line)
+    child = os.fork()
+    if not child:
+        for number, file in enumerate(files, 1):
+            os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+        os.chdir(place)
+        status = 0
+        try:
+            exec(compile(code, "<program>", "exec"), {"__name__": "__main__"})
+        except SystemExit as end:
+            status = int(end.code or 0)
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Programs:
+    """Runs programs as a new Python process would in which `import torch` is the first line, each in a fork of one that
+    has done that, which is most of the time that such a process takes."""
+
+    def __init__(self, directory: Path):
+        self._files = [str(directory / name) for name in ("stdout", "stderr")]
+        self._begun = subprocess.Popen(
+            [sys.executable, "-c", _BEGUN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+
+    def run(self, code: str, place: Path = ROOT) -> "subprocess.CompletedProcess[str]":
+        """In a working directory from which it imports, as `python -c` does."""
+        print(json.dumps([code, str(place), *self._files]), file=self._begun.stdin, flush=True)
+        status = int(self._begun.stdout.readline())
+        out, err = (Path(file).read_text() for file in self._files)
+        return subprocess.CompletedProcess(code, status, out, err)
+
+    def end(self) -> None:
+        self._begun.communicate()

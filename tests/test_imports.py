@@ -97,14 +97,13 @@ def test_a_circle_is_found():
     assert circle({"a": ["b", "c"], "b": ["c"], "c": []}) == []
 
 
-def test_importing_the_suite_loads_no_heavy_or_optional_package():
+def test_importing_the_suite_loads_no_heavy_or_optional_package(program):
     heavy = {
         "rl_interp.agents.dqn", "ale_py", "captum", "crafter", "cv2", "gymnasium", "matplotlib", "numba", "pyarrow",
         "ray", "rich", "safetensors", "scipy", "sklearn", "starlette", "tensorboard", "tyro", "yaml",
     }  # fmt: skip
     code = f"import torch, sys; before = set(sys.modules); import rl_interp; print({heavy} & set(sys.modules) - before)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
-    assert done.stdout.strip() == "set()"
+    assert program(code).stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize("left", ["nothing", "text"])
@@ -127,13 +126,13 @@ def test_a_copy_that_lost_its_links_says_so_in_a_sentence(tmp_path, left):
     assert all((tmp_path / "rl_interp" / name).is_dir() for name in ("agents", "sae", "saliency", "circuits"))
 
 
-def test_rooms_and_public_names_are_there_after_importing_the_suite():
+def test_rooms_and_public_names_are_there_after_importing_the_suite(program):
     code = "import rl_interp; rl_interp.sae.SAEConfig, rl_interp.core.hooks; print(*dir(rl_interp))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    done = program(code)
     assert {"load_agent", "evaluate", "agents", "sae", "saliency", "circuits"} <= set(done.stdout.split())
 
 
-def test_mazes_are_registered_though_somebody_asked_whether_gymnasium_is_there():
+def test_mazes_are_registered_though_somebody_asked_whether_gymnasium_is_there(program):
     code = "import rl_interp, importlib.util; importlib.util.find_spec('gymnasium'); import gymnasium"
     code += "; gymnasium.make('rl_interp/Maze-v0')"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    assert program(code).returncode == 0

@@ -61,13 +61,12 @@ def test_the_list_of_commands_imports_none_of_them():
     assert done.stdout.splitlines()[-1] == "set()"
 
 
-def test_a_command_imports_no_other_commands_module():
+def test_a_command_imports_no_other_commands_module(program):
     code = "import sys; from rl_interp.app import cli; cli.main(['evaluate', 'no such run'])\n"
     code += (
         "print([m for m in sys.modules if m.startswith(('rl_interp.app.commands.', 'rl_interp.sae', 'scipy.stats'))])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == str(["rl_interp.app.commands.flags", "rl_interp.app.commands.evaluate"])
+    assert program(code).stdout.strip() == str(["rl_interp.app.commands.flags", "rl_interp.app.commands.evaluate"])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

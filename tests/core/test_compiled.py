@@ -1,7 +1,5 @@
 """Compiled loops work where Numba finds no place for its cache."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numba
@@ -64,11 +62,11 @@ def test_a_directory_that_others_can_write_to_is_not_used(temporary):
     assert not list(own.rglob("*.nbc"))
 
 
-def test_without_any_place_the_command_line_starts():
+def test_without_any_place_the_command_line_starts(program):
     code = f"{NOWHERE}\nimport sys, rl_interp.agents.max_pool, rl_interp.sae.training.kernels.loops\n"
     code += "from rl_interp.app.cli import main\n"
     code += "sys.argv = ['rl-interp', '--help']\nmain()"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = program(code)
     assert done.returncode == 0, done.stderr
     assert "evaluate" in done.stdout
 

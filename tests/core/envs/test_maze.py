@@ -1,8 +1,6 @@
 """Mazes: layout, solver, decision square, the vector convention, and what is true of cells."""
 
 import hashlib
-import subprocess
-import sys
 from dataclasses import replace
 
 import gymnasium
@@ -279,9 +277,9 @@ def test_a_walled_in_mouse_controls_nothing():
 
 
 @pytest.mark.parametrize("imports", ["gymnasium, rl_interp", "rl_interp, gymnasium"])
-def test_gymnasium_knows_it_whichever_is_imported_first(imports):
+def test_gymnasium_knows_it_whichever_is_imported_first(imports, program):
     code = f"import {imports}; print(gymnasium.make('rl_interp/Maze-v0', region=5).observation_space.shape)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "(3, 64, 64)\n"
+    assert program(code).stdout == "(3, 64, 64)\n"
 
 
 def test_gymnasium_makes_it_and_finds_nothing_wrong():
