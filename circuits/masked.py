@@ -70,12 +70,14 @@ def masked(agent: Agent, mask: Mask, reference: Reference | None = None) -> Iter
     modules = [agent.get_submodule(path) for path in graph.paths]
     plan = _plan(mask)
     step_alone, unroll_alone = agent.step, agent.unroll
+    known: _Known = {}
 
     def step(obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
         grad = torch.is_grad_enabled()
         parts = {call: plan.get(i, {}) for call, i in graph.at(grad).items()}
         values = reference(len(obs)) if callable(reference) else reference or {}
-        mode = Operations(lambda operation: _read(operation, parts.get(operation.index), values))
+        reused = None if grad or callable(reference) else known
+        mode = Operations(lambda operation: _read(operation, parts.get(operation.index), values, reused))
         # Agents may step by unrolling a segment of one step.
         with watched(modules), replaced_methods(agent, unroll=unroll_alone), mode:
             out = step_alone(obs, state, first)
@@ -198,29 +200,39 @@ def _plan(mask: Mask) -> dict[int, dict[int, _Part]]:
     return plan
 
 
-def _read(operation: Operation, parts: Mapping[int, _Part] | None, values: Values) -> Any:
+def _read(operation: Operation, parts: Mapping[int, _Part] | None, values: Values, known: "_Known | None") -> Any:
     if not parts or all(part.whole for part in parts.values()):
         return operation.plain()
     if operation.weight is not None:
         (part,) = parts.values()
-        return _weighted(operation, part, values.get(part.key))
+        return _weighted(operation, part, values.get(part.key), known)
     changed = {i: _arm(operation, operation.operands[i], part, values.get(part.key)) for i, part in parts.items()}
     return operation.with_operands(changed)
 
 
-def _weighted(operation: Operation, part: _Part, reference: Tensor | None) -> Tensor:
+_Known = dict[int, tuple[Tensor, Tensor | None]]
+"""By operation, what stays the same from step to step: W * M, and (W * (1 - M)) r."""
+
+
+def _weighted(operation: Operation, part: _Part, reference: Tensor | None, known: _Known | None) -> Tensor:
     """(W * M) x + (W * (1 - M)) r + b."""
     x, weight = operation.operands[0], operation.weight
     assert weight is not None
+    if known is not None and operation.index in known:
+        mine, put = known[operation.index]
+        out = operation.product(x, mine, bias=True)
+        return out if put is None else out + put
     kept = operation.weights_like(_matrix(part, weight))
     if kept.dim() == weight.dim():
-        mine = weight * kept
+        mine, put = weight * kept, None
         if mine.stride() != weight.stride():  # laid out differently, a convolution would be computed differently
             mine = torch.empty_like(weight).copy_(mine)
+        if reference is not None:
+            put = operation.product(_like(reference, x, operation), weight * (1 - kept), bias=False)
+        if known is not None:
+            known[operation.index] = mine, put
         out = operation.product(x, mine, bias=True)
-        if reference is None:
-            return out
-        return out + operation.product(_like(reference, x, operation), weight * (1 - kept), bias=False)
+        return out if put is None else out + put
     out = operation.products(x, weight * kept, bias=True)
     if reference is None:
         return out
