@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from rl_interp.agents.encoders import CHANNELS, encoder, observation_kind, resnet
 from rl_interp.agents.impala.config import IMPALAConfig
+from rl_interp.agents.impala.drc import DRC
 from rl_interp.agents.impala.network import HookedLSTM, LSTMState, lstm_hook_points
 from rl_interp.agents.impala.self_ablation import SelfAblation
 from rl_interp.agents.phases import Transfer, explorer_config
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
+from rl_interp.core.run import Run, load_into
 
 
 class IMPALA(Agent):
@@ -79,22 +81,28 @@ class IMPALA(Agent):
         return PolicyOutput(new, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
 
 
-def make_agent(config: IMPALAConfig) -> IMPALA | Transfer[IMPALA]:
+def make_agent(config: IMPALAConfig) -> IMPALA | DRC | Transfer[IMPALA | DRC]:
     """The untrained agent of a configuration; an explorer has the sizes of its own run."""
-    task = _impala(config)
+    task = _network(config)
     if config.explorer is None:
         return task
-    return Transfer(task, _impala(explorer_config(config, "impala")), task.policy)
+    return Transfer(task, _network(explorer_config(config, "impala")), task.policy)
 
 
-def _impala(config: IMPALAConfig) -> IMPALA:
+def load_start(agent: Agent, config: IMPALAConfig) -> None:
+    """Put the weights of the run that `config.start` names into a new agent.
+
+    Raises:
+        RunError: there is no such run, or its weights do not fit.
+    """
+    if config.start is not None:
+        run = Run.open(config.start)
+        load_into(agent, run.load_weights(), run.path)
+
+
+def _network(config: IMPALAConfig) -> IMPALA | DRC:
     env = config.env
-    return IMPALA(
-        len(env.action_names),
-        env.observation_shape,
-        env.categories,
-        tuple(config.channels),
-        config.hidden,
-        config.lstm,
-        config.self_ablation,
-    )
+    given = len(env.action_names), env.observation_shape, env.categories
+    if config.network == "drc":
+        return DRC(*given, config.layers, config.ticks, config.channels[0], config.hidden)
+    return IMPALA(*given, tuple(config.channels), config.hidden, config.lstm, config.self_ablation)

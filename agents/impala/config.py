@@ -2,9 +2,18 @@
 
 import reprlib
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rl_interp.agents.phases import PhasedConfig
-from rl_interp.core.envs import AtariConfig, CrafterConfig, EnvConfig, MazeConfig, MiniGridConfig, env_config
+from rl_interp.core.envs import (
+    AtariConfig,
+    CrafterConfig,
+    EnvConfig,
+    MazeConfig,
+    MiniGridConfig,
+    SokobanConfig,
+    env_config,
+)
 from rl_interp.core.errors import UserError, require_numbers
 
 MOST_SECTIONS = 16
@@ -26,16 +35,28 @@ class IMPALAConfig(PhasedConfig):
     """Steps per unroll: the length that V-trace and the LSTM see."""
     minibatches: int = 1
     """Updates per batch, each on an equal share of its environments; V-trace corrects for the policy's drift."""
+    network: Literal["impala", "drc"] = "impala"
+    """What the agent is: the encoder that suits the observation and an LSTM (impala), or a DRC (drc)."""
     channels: tuple[int, ...] = (16, 32, 32)
-    """Channels of the ResNet's sections, for pixels."""
+    """Channels of the ResNet's sections, for pixels; of a DRC one number, that of all its layers."""
+    layers: int = 3
+    """ConvLSTM layers of a DRC."""
+    ticks: int = 3
+    """Sweeps over a DRC's layers at each step."""
     hidden: int = 128
     """Width of the fully connected layer."""
     lstm: int = 128
     """Width of the LSTM; 0 for none, where everything worth knowing is in view."""
     gamma: float = 0.99
     """Discount per step."""
+    vtrace_lambda: float = 1.0
+    """Factor of V-trace's trace coefficients: 1 for targets of all the steps that follow, 0 for one."""
     learning_rate: float = 2e-3
-    """Adam's step size at the start; it falls linearly to 0 at `agent_steps`."""
+    """Adam's step size at the start; it falls linearly at `agent_steps` to `final_learning_rate`."""
+    final_learning_rate: float = 0.0
+    """Adam's step size at the end."""
+    adam_beta2: float = 0.999
+    """Decay of Adam's squared gradients."""
     adam_eps: float = 1e-5
     """Adam's epsilon."""
     max_grad_norm: float = 0.5
@@ -44,6 +65,10 @@ class IMPALAConfig(PhasedConfig):
     """Weight of the policy's entropy in the loss."""
     baseline_cost: float = 0.5
     """Weight of the value's squared error in the loss."""
+    logit_penalty: float = 0.0
+    """Weight of the sum of a batch's squared logits in the loss."""
+    weight_penalty: float = 0.0
+    """Weight of the sum of the squared weights of the policy's and the value's last layers in the loss."""
     reward_scale: float = 1.0
     """Factor of the extrinsic reward in learning."""
     reward_clip: float = 0.0
@@ -52,24 +77,23 @@ class IMPALAConfig(PhasedConfig):
     """Units of each layer that a second stream, trained beside the agent, keeps for an observation; 0 for none."""
     distance_cost: float = 0.1
     """With self-ablation, weight of the distance between the two streams' last hidden representations in the loss."""
+    imitate: str | None = None
+    """Imitation instead of reinforcement: CSV file with the solutions of Sokoban levels (level, actions) to learn."""
+    start: str | None = None
+    """Run whose weights training starts from, such as one of imitation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers(
             self,
-            at_least_1=("unroll", "channels", "hidden"),
+            at_least_1=("unroll", "channels", "hidden", "layers", "ticks"),
             at_least_0=(
-                "adam_eps",
-                "entropy_cost",
-                "baseline_cost",
-                "reward_scale",
-                "reward_clip",
-                "self_ablation",
-                "distance_cost",
+                "final_learning_rate", "adam_eps", "entropy_cost", "baseline_cost", "logit_penalty", "weight_penalty",
+                "reward_scale", "reward_clip", "self_ablation", "distance_cost",
             ),
             positive=("learning_rate", "max_grad_norm"),
-            share=("gamma",),
-        )
+            share=("gamma", "vtrace_lambda", "adam_beta2"),
+        )  # fmt: skip
         if self.minibatches < 1 or self.num_envs % self.minibatches:
             raise UserError(
                 f"minibatches={self.minibatches} given for {self.num_envs} environments; they must share them equally."
@@ -87,6 +111,28 @@ class IMPALAConfig(PhasedConfig):
             )
         if self.self_ablation and self.explorer is not None:
             raise UserError("self_ablation and explorer given; an agent beside an explorer has no ablated stream.")
+        if self.imitate and (not isinstance(self.env, SokobanConfig) or self.pretrain or self.explorer):
+            raise UserError(
+                f"imitate={self.imitate!r} given for {self.env.id}; solutions are of Sokoban's levels, and learned "
+                "without a bonus or an explorer."
+            )
+        if self.network == "drc":
+            self._require_drc()
+
+    def _require_drc(self) -> None:
+        if len(self.channels) != 1:
+            raise UserError(
+                f"channels={reprlib.repr(self.channels)} given for a DRC; all its layers have as many: give one number."
+            )
+        if self.self_ablation:
+            raise UserError("self_ablation given for a DRC, which has no ablated stream; leave it out.")
+        if self.lstm:
+            raise UserError(f"lstm={self.lstm} given for a DRC, whose memory is in its layers; give lstm=0.")
+        if self.env.observation_kind == "vector" or min(self.env.observation_shape[1:]) < 3:
+            raise UserError(
+                f"network='drc' given for {self.env.id}, whose observations are {self.env.observation_shape}; a DRC is "
+                "for boards of 3 cells or more a side: give network='impala'."
+            )
 
 
 def default_config(environment: EnvConfig | str, **overrides: object) -> IMPALAConfig:
@@ -106,4 +152,24 @@ def default_config(environment: EnvConfig | str, **overrides: object) -> IMPALAC
     if isinstance(env, MazeConfig):
         values |= dict(agent_steps=3_000_000, lstm=0, num_envs=64, unroll=32, minibatches=8, gamma=0.98)
         values |= dict(entropy_cost=0.005, checkpoint_every=100_000)
+    if isinstance(env, SokobanConfig):
+        values |= dict(
+            agent_steps=5_000_000, gamma=0.97, learning_rate=1e-3, reward_scale=0.1, checkpoint_every=100_000
+        )
+        values |= dict(entropy_cost=0.005, vtrace_lambda=0.95)
+    if overrides.get("network", "drc" if isinstance(env, SokobanConfig) else "impala") == "drc":
+        values |= dict(network="drc", layers=2, ticks=2, channels=(16,), hidden=256, lstm=0)
     return IMPALAConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]
+
+
+def published_drc(environment: EnvConfig | str, **overrides: object) -> IMPALAConfig:
+    """DRC(3, 3) as Taufeeque et al. 2024 (arXiv 2407.15421) train it, for 2 billion steps.
+
+    Their value loss is the squared error, ours half of it, so that their cost of 0.25 is 0.5 here.
+    """
+    values: dict[str, object] = dict(network="drc", layers=3, ticks=3, channels=(32,), hidden=256, lstm=0)
+    values |= dict(agent_steps=2_002_944_000, num_envs=256, unroll=20, minibatches=8, checkpoint_every=10_000_000)
+    values |= dict(gamma=0.97, vtrace_lambda=0.5, baseline_cost=0.5, entropy_cost=0.01)
+    values |= dict(learning_rate=4e-4, final_learning_rate=4e-6, adam_beta2=0.99, adam_eps=1.5625e-7)
+    values |= dict(max_grad_norm=2.5e-4, logit_penalty=1.5625e-6, weight_penalty=1.5625e-8, log_every=100_000)
+    return IMPALAConfig(env=env_config(environment).eased, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

@@ -3,6 +3,7 @@
 Shape letters: T time, B batch.
 """
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,18 +14,21 @@ from rl_interp.agents.impala.actor import Unroll
 from rl_interp.agents.impala.agent import IMPALA
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.agents.impala.self_ablation import ABLATED_COST, both_streams
-from rl_interp.agents.phases import Transfer
-from rl_interp.core.agent import PolicyOutput, State
+from rl_interp.core.agent import Agent, PolicyOutput, State
+
+_HEADS = re.compile(r"(^|\.)(policy|baseline)\.\w+$")
+"""Weights of the last layers."""
 
 
 class Learner:
     """The agent with its optimiser."""
 
-    def __init__(self, agent: IMPALA | Transfer[IMPALA], config: IMPALAConfig, device: torch.device):
+    def __init__(self, agent: Agent, config: IMPALAConfig, device: torch.device):
         self.agent, self.config = agent.to(device), config
         self.device = device
         learned = [parameter for parameter in agent.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(learned, config.learning_rate, eps=config.adam_eps, fused=True)
+        betas = 0.9, config.adam_beta2
+        self.optimizer = torch.optim.Adam(learned, config.learning_rate, betas, config.adam_eps, fused=True)
         self.bf16 = config.computes_in_bf16(device)
         self.updates = 0
 
@@ -46,26 +50,42 @@ class Learner:
         # From the state that the actor had at the unroll's start, by the weights of now.
         state = tuple(batch[f"state{i}"] for i in range(len(self.agent.initial_state(1))))
         result = self._losses(batch, state)
-        # The step size falls linearly to 0 at the end of training.
+        self.descend(result.total, progress)
+        return result
+
+    def descend(self, loss: Tensor, progress: float) -> None:
+        """Take one step down the gradient of a loss."""
+        config, left = self.config, max(0.0, 1 - progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * max(0.0, 1 - progress)
+            group["lr"] = left * config.learning_rate + (1 - left) * config.final_learning_rate
         self.optimizer.zero_grad(set_to_none=True)
-        result.total.backward()
-        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.config.max_grad_norm)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
-        return result
+
+    def _penalties(self, out: PolicyOutput) -> Tensor | float:
+        """What keeps logits and the last layers' weights small."""
+        config, penalty = self.config, 0.0
+        if config.logit_penalty:
+            assert out.logits is not None
+            penalty = penalty + config.logit_penalty * out.logits.square().sum()
+        if config.weight_penalty:
+            heads = [weight for name, weight in self.agent.named_parameters() if _HEADS.search(name)]
+            penalty = penalty + config.weight_penalty * sum(weight.square().sum() for weight in heads)
+        return penalty
 
     def _losses(self, batch: dict[str, Tensor], state: State) -> "Losses":
         given, bf16 = (batch["obs"], state, batch["first"]), torch.autocast(self.device.type, torch.bfloat16, self.bf16)
-        if isinstance(self.agent, Transfer) or self.agent.self_ablation is None:
+        if not isinstance(self.agent, IMPALA) or self.agent.self_ablation is None:
             with bf16:
                 out = self.agent.unroll(*given)
-            return losses(self.config, out, batch)
+            own = losses(self.config, out, batch)
+            return replace(own, total=own.total + self._penalties(out))
         with bf16:
             out, ablated, distance = both_streams(self.agent, self.agent.policy, *given)
         own, second = losses(self.config, out, batch), losses(self.config, ablated, batch)
-        total = own.total + ABLATED_COST * second.total + self.config.distance_cost * distance
+        total = own.total + self._penalties(out) + ABLATED_COST * second.total + self.config.distance_cost * distance
         return replace(own, total=total, ablated=second.total.detach(), distance=distance.detach())
 
     def state(self) -> dict[str, Any]:
@@ -112,7 +132,7 @@ def losses(config: IMPALAConfig, out: PolicyOutput, batch: dict[str, Tensor]) ->
     going_on = torch.ones_like(taken) if config.pretrain else (~batch["terminated"]).float()
     targets = vtrace(
         batch["log_probs"], taken.detach(), batch["rewards"], config.gamma * going_on,
-        out.value[:-1].detach(), out.value[-1].detach(), valid,
+        out.value[:-1].detach(), out.value[-1].detach(), valid, lambda_=config.vtrace_lambda,
     )  # fmt: skip
     count = valid.sum().clamp(min=1)
     policy = -(targets.advantages * taken).sum() / count  # advantages are 0 where not valid
@@ -146,6 +166,7 @@ def vtrace(
     rho_bar: float = 1.0,
     c_bar: float = 1.0,
     pg_rho_bar: float = 1.0,
+    lambda_: float = 1.0,
 ) -> VTrace:
     """V-trace (§4.1): off-policy corrected value targets and policy-gradient advantages of T steps.
 
@@ -162,13 +183,14 @@ def vtrace(
         rho_bar: truncation ρ̄ of the ratios in the temporal differences: it sets which policy's value is learned.
         c_bar: truncation c̄ of the trace coefficients: it sets how fast.
         pg_rho_bar: truncation of the ratios in the advantages.
+        lambda_: factor of the trace coefficients (Remark 2).
     """
     rhos = (target_log_probs - behavior_log_probs).exp()
     real = torch.ones_like(rewards) if valid is None else valid.to(rewards.dtype)
     # δ_s V = ρ_s (r_s + γ V(x_{s+1}) − V(x_s)), and the coefficients γ c_s by which corrections pass backwards.
     next_values = torch.cat([values[1:], bootstrap[None]])
     deltas = real * rhos.clamp(max=rho_bar) * (rewards + discounts * next_values - values)
-    traces = real * discounts * rhos.clamp(max=c_bar)
+    traces = lambda_ * real * discounts * rhos.clamp(max=c_bar)
     # Remark 1: v_s − V(x_s) = δ_s V + γ c_s (v_{s+1} − V(x_{s+1})), from the end backwards.
     corrections = torch.zeros_like(values)
     following = torch.zeros_like(bootstrap)

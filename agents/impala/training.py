@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from rl_interp.agents.cbet import CBET
 from rl_interp.agents.impala.actor import Unroll, environments, flat_weights
 from rl_interp.agents.impala.actor_pool import ActorPool, LocalActorPool, ProcessActorPool
-from rl_interp.agents.impala.agent import make_agent
+from rl_interp.agents.impala.agent import load_start, make_agent
 from rl_interp.agents.impala.config import IMPALAConfig
+from rl_interp.agents.impala.imitation import Imitation
 from rl_interp.agents.impala.learner import Learner, Losses
 from rl_interp.agents.loop import check_finite, score, train_run
 from rl_interp.agents.phases import Transfer, load_explorer
@@ -48,6 +49,7 @@ class Training:
         self.agent = make_agent(config)
         if isinstance(self.agent, Transfer):
             load_explorer(self.agent.explorer, config)
+        load_start(self.agent, config)
         self.learner = Learner(self.agent, config, pick_device(device))
         self.actors = _make_actors(config, seed, self.agent, actors, ray_address, progress)
         self._bonuses: dict[int, CBET] = {}
@@ -161,11 +163,14 @@ def train(
     actors: int | None = None,
     ray_address: str | None = None,
 ) -> Episodes:
-    """Train an IMPALA run to its end, from wherever it stands; see `agents.loop.train_run`.
+    """Train an IMPALA run to its end, from wherever it stands, by reinforcement or by imitation; see
+    `agents.loop.train_run`.
 
     Args:
         actors: processes that play; by default one less than there are cores, and 0 for none but this one.
     """
+    if config.imitate is not None:
+        return train_run(Imitation(config, seed, device), config, run, progress)
     cores = os.cpu_count() or 1
     count = max(1, cores - 1) if actors is None else actors
     if ray_address is None:  # the actors have the other cores

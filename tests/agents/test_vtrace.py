@@ -22,7 +22,7 @@ def segment():
     }
 
 
-def definition(segment, rho_bar, c_bar, pg_rho_bar):
+def definition(segment, rho_bar, c_bar, pg_rho_bar, lambda_=1.0):
     """Eq. 1 as the double sum that it is."""
     s = {name: value.numpy() for name, value in segment.items()}
     ratio = np.exp(s["target_log_probs"] - s["behavior_log_probs"])
@@ -31,16 +31,16 @@ def definition(segment, rho_bar, c_bar, pg_rho_bar):
     for b in range(B):
         for start in range(T):
             for t in range(start, T):
-                product = np.prod([s["discounts"][i, b] * min(c_bar, ratio[i, b]) for i in range(start, t)])
+                product = np.prod([lambda_ * s["discounts"][i, b] * min(c_bar, ratio[i, b]) for i in range(start, t)])
                 delta = s["rewards"][t, b] + s["discounts"][t, b] * v[t + 1, b] - v[t, b]
                 vs[start, b] += product * min(rho_bar, ratio[t, b]) * delta
     advantages = np.minimum(pg_rho_bar, ratio) * (s["rewards"] + s["discounts"] * vs[1:] - s["values"])
     return vs[:-1], advantages
 
 
-@pytest.mark.parametrize("bars", [(1.0, 1.0, 1.0), (2.0, 0.7, 1.5), (1e9, 1e9, 1e9)])
+@pytest.mark.parametrize("bars", [(1.0, 1.0, 1.0), (2.0, 0.7, 1.5), (1e9, 1e9, 1e9), (1.0, 1.0, 1.0, 0.5)])
 def test_targets_and_advantages_are_the_papers(segment, bars):
-    got = vtrace(**segment, rho_bar=bars[0], c_bar=bars[1], pg_rho_bar=bars[2])
+    got = vtrace(**segment, **dict(zip(("rho_bar", "c_bar", "pg_rho_bar", "lambda_"), bars, strict=False)))
     vs, advantages = definition(segment, *bars)
     np.testing.assert_allclose(got.vs, vs, rtol=1e-12)
     np.testing.assert_allclose(got.advantages, advantages, rtol=1e-12)
