@@ -16,6 +16,7 @@ from rl_interp.core.envs import (
 )
 from rl_interp.core.errors import UserError, require_numbers
 
+NETWORKS = ("impala", "drc")
 MOST_SECTIONS = 16
 """Sections of the ResNet, at most: each halves the picture, so that more would see a single point."""
 

@@ -1,7 +1,7 @@
 """Train an agent: DQN, IMPALA or DreamerV3; the same command again resumes it."""
 
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -11,6 +11,7 @@ from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.dreamerv3 import DreamerV3Config
 from rl_interp.agents.dreamerv3.config import SIZES
 from rl_interp.agents.impala import IMPALAConfig
+from rl_interp.agents.impala.config import NETWORKS
 from rl_interp.analysis.training import train_agent
 from rl_interp.app.commands.environment import DEFAULT, Environment, FromEnv
 from rl_interp.app.commands.flags import (
@@ -29,6 +30,8 @@ from rl_interp.core.errors import UserError
 _WANTED = {
     "--env": "the id of an environment, such as MiniGrid-Unlock-v0",
     "--size": f"one of {', '.join(SIZES)}",
+    "--network": f"one of {', '.join(NETWORKS)}",
+    "--preset": f"one of {', '.join(impala.PRESETS)}",
 }
 Bonus = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
@@ -39,6 +42,8 @@ class _Asked:
 
     env: FromEnv = field(default_factory=Environment)
     size: str | None = None
+    network: str | None = None
+    preset: str | None = None
     cbet: bool = False
 
     def bonus(self, env: EnvConfig) -> CBETConfig | None:
@@ -63,7 +68,9 @@ def _dqn_config(arguments: list[str]) -> DQNConfig:
 def _impala_config(arguments: list[str]) -> IMPALAConfig:
     asked = _asked(arguments)
     env = asked.env.config(IMPALAConfig().env)
-    return impala.default_config(env, cbet=asked.bonus(env))
+    chosen = {"network": asked.network} if asked.network in NETWORKS else {}
+    default = impala.PRESETS.get(asked.preset or "", impala.default_config)
+    return default(env, cbet=asked.bonus(env), **chosen)
 
 
 def _dreamerv3_config(arguments: list[str]) -> DreamerV3Config:
@@ -101,6 +108,7 @@ def train_dqn(
 def train_impala(
     config: Annotated[IMPALAConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
     env: FromEnv = DEFAULT,
+    preset: Annotated[Literal["drc"] | None, optional("drc")] = None,
     cbet: Bonus = False,
     seed: Seed = 0,
     name: NewName = None,
@@ -116,6 +124,7 @@ def train_impala(
     Args:
         config: Settings of the training.
         env: The environment, which also chooses the defaults of what follows.
+        preset: Published settings as the defaults: drc for those of Taufeeque et al. 2024, 2 billion steps.
         cbet: Add the exploration bonus CBET, whose own flags (--cbet.coefficient and so on) --help then shows.
         seed: Seed of the weights, exploration, counts and environments.
         name: Name of the new run, or a path; by default made of agent, environment and seed.
