@@ -7,12 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from rl_interp.agents.pretrained import cleanrl, dreamerv3, maze, sb3
+from rl_interp.agents.pretrained import cleanrl, drc, dreamerv3, maze, sb3
 from rl_interp.agents.pretrained.policy import Policy, PolicyConfig, make_agent
 from rl_interp.agents.pretrained.sb3_itself import difference
 from rl_interp.agents.pretrained.vec_normalize import normalised, read_statistics
 from rl_interp.core.agent import Agent
-from rl_interp.core.envs import EnvConfig
+from rl_interp.core.envs import EnvConfig, SokobanConfig
 from rl_interp.core.errors import RunError, ShapeError
 from rl_interp.core.files import sha256
 from rl_interp.core.run import Run
@@ -48,6 +48,25 @@ def import_maze(checkpoint: Path, region: int, path: Path) -> dict[str, Any]:
     config, agent = maze.agent_of(maze.read_checkpoint(checkpoint), region, checkpoint)
     run = _saved(agent, 0, path, maze.KIND, config, [checkpoint])  # the file does not say how long it was trained
     return {"run": str(run.path), "channels": list(config.channels), "parameters": _parameters(agent)}
+
+
+def import_drc(folder: Path, env: SokobanConfig, path: Path) -> dict[str, Any]:
+    """Make a run of a published DRC (Taufeeque et al. 2024).
+
+    Args:
+        folder: with `cfg.json` and `model`, as train-learned-planner saves them.
+        env: levels and size of the boards that it plays.
+        path: directory of the run.
+
+    Raises:
+        RunError: no such folder, one of a different network or of boards of another size, or a directory that holds a
+            run.
+    """
+    steps, ticks, arrays = drc.read_checkpoint(folder)
+    config, agent = drc.agent_of(arrays, ticks, env, folder)
+    run = _saved(agent, steps, path, "impala", config, [folder / "cfg.json", folder / "model"])
+    sizes = {"layers": config.layers, "ticks": config.ticks, "channels": config.channels[0]}
+    return {"run": str(run.path), "agent_steps": steps, **sizes, "parameters": _parameters(agent)}
 
 
 def import_sb3(model: Path, env: EnvConfig, path: Path, statistics: Path | None = None) -> dict[str, Any]:

@@ -46,6 +46,7 @@ COMMANDS: dict[str, Table] = {
             "sb3": "imports:import_sb3",
             "cleanrl": "imports:import_cleanrl",
             "dreamerv3": "imports:import_dreamerv3",
+            "drc": "imports:import_drc",
             "maze": "imports:import_maze",
         },
         "study": {

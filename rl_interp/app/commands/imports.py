@@ -12,7 +12,7 @@ from rl_interp.agents.pretrained import runs
 from rl_interp.agents.pretrained.cleanrl import Algorithm
 from rl_interp.app.commands.environment import DEFAULT, Environment, FromEnv
 from rl_interp.app.commands.flags import CountOrZero, Name, config_from, optional
-from rl_interp.core.envs import AtariConfig, EnvConfig, env_config
+from rl_interp.core.envs import AtariConfig, EnvConfig, SokobanConfig, env_config
 from rl_interp.core.errors import UserError
 
 
@@ -125,6 +125,26 @@ def import_dreamerv3(
         name: Name of the new run, or a path.
     """
     return runs.import_dreamerv3(checkpoint, env_config(env), new_run_path(name))
+
+
+def import_drc(
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
+    levels: str = "unfiltered",
+    rows: int = 10,
+    columns: int = 10,
+    name: Name = "impala-sokoban-imported",
+) -> dict[str, Any]:
+    """Turn a published DRC that plays Sokoban (Taufeeque et al. 2024) into a run.
+
+    Args:
+        folder: Its checkpoint, with cfg.json and model, as train-learned-planner saves them; no code in it is run.
+        levels: Levels to play it on: generated, unfiltered, medium, hard, or a file or folder of levels.
+        rows: Cells from the top to the bottom of the boards that it was trained on.
+        columns: Cells from left to right, likewise.
+        name: Name of the new run, or a path.
+    """
+    env = SokobanConfig(levels=levels, rows=rows, columns=columns)
+    return runs.import_drc(folder, env, new_run_path(name))
 
 
 def import_maze(
