@@ -41,7 +41,7 @@ class OptimalConfig:
     patience: int = 4
     """Looks that find the mean distance less than 1% lower; each halves the step size, and the last ends the fit."""
     seed: int = 0
-    """Of the order of the states."""
+    """Seed of the order of the states."""
 
     def __post_init__(self) -> None:
         require_numbers(

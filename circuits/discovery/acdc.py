@@ -32,7 +32,7 @@ class ACDCConfig:
     one_by_one: bool = False
     """Whether every edge is cut alone, as published, at the price of a run each."""
     steps: int = 5
-    """Of the attribution that orders the edges of each node."""
+    """Number of steps of the attribution that orders the edges of each node."""
 
     def __post_init__(self) -> None:
         require_numbers(self, positive=("threshold",), at_least_1=("candidates", "steps"))

@@ -58,6 +58,7 @@ class ConstantsConfig:
     batch: int = 32
     """States in a step."""
     seed: int = 0
+    """Seed of the batches."""
 
     def __post_init__(self) -> None:
         require_numbers(self, positive=("rate",), at_least_0=("updates",), at_least_1=("batch",), seed=("seed",))

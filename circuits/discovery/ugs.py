@@ -43,6 +43,7 @@ class UGSConfig:
     threshold: float = 0.5
     """Logit above which an edge is chosen in the end."""
     seed: int = 0
+    """Seed of the circuits and the batches that are drawn."""
 
     def __post_init__(self) -> None:
         require_numbers(
