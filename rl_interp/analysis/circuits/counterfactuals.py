@@ -152,7 +152,7 @@ class _MsPacman:
     """The nearest ghost elsewhere, or edible where it kills and the other way round.
 
     It is written into the RAM as many steps ago as the observation stacks frames, and the same actions are played again
-    from there, so that all frames show it and the rest of the game is the same."""
+    from there, so that every frame that shows the ghost shows it so, and the rest of the game is the same."""
 
     def __init__(self, env: AtariLabelled):
         self._env = env

@@ -135,8 +135,7 @@ def importance_table(layers: Mapping[str, Layer]) -> str:
     """A row a unit, the most important of each layer first, in Markdown."""
     first = next(iter(layers.values()))
     names = [*first.kinds, *first.estimates]
-    leading = "optimal" if "optimal" in names else names[0]
-    rows = []
+    leading, rows = _leading(first), []
     for hook, layer in layers.items():
         for unit in np.argsort(-layer.kl(leading), kind="stable").tolist():
             agreement = float(layer.kinds[leading].action_agreement[unit])
@@ -146,21 +145,28 @@ def importance_table(layers: Mapping[str, Layer]) -> str:
 
 def importance_picture(layers: Mapping[str, Layer], path: Path) -> Path:
     """A column a layer. Above, how D falls from the most important unit to the least, by each kind in its own order;
-    below, all kinds in the order of the first, so that units whose rank changes stand out."""
-    figure, axes = new_figure(2, len(layers), 1 + 3.4 * len(layers), 6, sharey=True)
+    below, all kinds in the order of one, so that units whose rank changes stand out. What is negligible lies at the
+    foot."""
+    figure, axes = new_figure(2, len(layers), 1 + 3.4 * len(layers), 6.5, sharey=True)
     for (hook, layer), (above, below) in zip(layers.items(), axes.T, strict=True):
-        leading = "optimal" if "optimal" in layer.kinds else next(iter(layer.kinds))
+        leading = _leading(layer)
         order = np.argsort(-layer.kl(leading), kind="stable")
         ranks = np.arange(1, len(order) + 1)
         for i, kind in enumerate(layer.kinds):
             kl = np.maximum(layer.kl(kind), NEGLIGIBLE)
-            above.plot(ranks, -np.sort(-kl), color=f"C{i}", label=kind, linewidth=1.5)
-            below.plot(ranks, kl[order], ".", color=f"C{i}", markersize=3)
+            look = {"color": "black", "zorder": 3} if kind == leading else {"color": f"C{i}"}
+            above.plot(ranks, -np.sort(-kl), label=kind, linewidth=1.5, **look)
+            below.plot(ranks, kl[order], "." if kind != leading else "-", markersize=3, **look)
         above.set_title(hook)
-        above.set_xlabel("unit, by its rank by that kind")
-        below.set_xlabel(f"unit, by its rank by {leading}")
+        above.set_xlabel("units, in that kind's order")
+        below.set_xlabel(f"units, in the order of {leading}")
     for row in axes[:, 0]:
         row.set_yscale("log")
         row.set_ylabel("D, nats")
-    axes[0, -1].legend(fontsize="small")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(layers) * 2)
     return save_figure(figure, path)
+
+
+def _leading(layer: Layer) -> str:
+    """The kind that tables and pictures are sorted by."""
+    return "optimal" if "optimal" in layer.kinds else next(iter(layer.kinds))
