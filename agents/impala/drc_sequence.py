@@ -2,6 +2,7 @@
 
 The same numbers as stepping the modules of `drc.py`, several times as fast, because
 
+- convolutions take four multiplications for nine (`winograd.py`);
 - what the input adds to the gates is one convolution a time instead of one a tick, and pooled values, fence and bias,
   which are the same all over the board but for its edge, are a small product for nine kinds of cells;
 - gates, cell, hidden state, its maximum and its mean are one compiled pass over memory, and so are their gradients;
@@ -16,12 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import prange
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rl_interp.agents.impala.winograd import convolved, gathered_weights, gradients, spread_weights, tiles
 from rl_interp.core.compiled import compiled
-from rl_interp.core.threads import share_threads
 
 KINDS = 9
 """Of cells: in the first, a middle or the last row, and in the first, a middle or the last column."""
@@ -62,7 +62,6 @@ def sweep(
     Returns:
         The last layer's hidden state after each time, `[T, B, C, H, W]`, and the last states, as `h` and `c`.
     """
-    share_threads()
     parameters = [parameter for layer in layers for parameter in layer]
     parts = [
         _Sweep.apply(*(each.contiguous() for each in part), ticks, *parameters)
@@ -79,7 +78,7 @@ def sweep(
 class _Sweep(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, h: Tensor, c: Tensor, keep: Tensor, ticks: int, *parameters: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        layers = _layers(parameters, tuple(x.shape[2:4]))
+        layers = _layers(parameters, x.shape[2:4])
         learns = any(ctx.needs_input_grad)
         ctx.memory = memory = _Memory(x, layers, ticks, everything=learns)
         out = _forward(memory, layers, x, h, c, keep)
@@ -92,10 +91,10 @@ class _Sweep(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, d_out: Tensor, d_h: Tensor, d_c: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, keep, *parameters = ctx.saved_tensors
-        layers = _layers(parameters, tuple(x.shape[2:4]))
-        gradients = [_Gradients.zeros_like(layer) for layer in layers]
-        d_x, d_h, d_c = _backward(ctx.memory, layers, gradients, x, keep, d_out.contiguous(), d_h, d_c)
-        each = [g for layer, gradient in zip(layers, gradients, strict=True) for g in gradient.of_parameters(layer)]
+        layers = _layers(parameters, x.shape[2:4])
+        sums = [_Gradients.zeros_like(layer) for layer in layers]
+        d_x, d_h, d_c = _backward(ctx.memory, layers, sums, x, keep, d_out.contiguous(), d_h, d_c)
+        each = [g for layer, of_layer in zip(layers, sums, strict=True) for g in of_layer.of_parameters(layer)]
         return d_x, d_h, d_c, None, None, *each
 
 
@@ -105,9 +104,9 @@ class _Sweep(torch.autograd.Function):
 @dataclass(frozen=True)
 class _Layer:
     of_x: Tensor
-    """`[4C, C, 3, 3]`, as the convolutions want it, channels last."""
+    """`[16, C, 4C]`: a convolution's weights, spread."""
     of_h: Tensor
-    """`[4C, 2C, 3, 3]`: of the hidden state below and its own."""
+    """`[16, 2C, 4C]`: of the hidden state below and its own."""
     of_pooled: Tensor
     """`[C, 9 · 4C]`: what a pooled value adds to the gates of each kind of cell."""
     fixed: Tensor
@@ -119,9 +118,9 @@ class _Layer:
     """`[9, 3, 3]`: whether a kind's neighbour is on the board."""
 
 
-def _layers(parameters: Any, size: tuple[int, int]) -> list[_Layer]:
+def _layers(parameters: Any, size: torch.Size) -> list[_Layer]:
     each = [Parameters(*parameters[i : i + 5]) for i in range(0, len(parameters), 5)]
-    return [_layer(*(value.detach() for value in layer), *_board(size)) for layer in each]  # pyright: ignore[reportCallIssue]
+    return [_layer(*(value.detach() for value in layer), *_board(tuple(size))) for layer in each]  # pyright: ignore[reportCallIssue]
 
 
 def _layer(
@@ -131,8 +130,8 @@ def _layer(
     of_kinds = torch.einsum("gchw,khw->ckg", pooled, inside)
     fixed = bias + torch.einsum("ghw,khw->kg", fence[:, 0], 1 - inside)
     return _Layer(
-        x.contiguous(memory_format=torch.channels_last),
-        torch.cat([below, hidden], 1).contiguous(memory_format=torch.channels_last),
+        spread_weights(x),
+        spread_weights(torch.cat([below, hidden], 1)),
         of_kinds.flatten(1),
         fixed.flatten(),
         pool,
@@ -142,7 +141,7 @@ def _layer(
 
 
 @cache
-def _board(size: tuple[int, int]) -> tuple[NDArray[np.int64], Tensor]:
+def _board(size: tuple[int, ...]) -> tuple[NDArray[np.int64], Tensor]:
     """Each cell's kind, and of each kind which of the nine cells around are on the board."""
     places = [np.r_[0, np.ones(side - 2, np.int64), 2] for side in size]
     kinds = (3 * places[0][:, None] + places[1]).ravel()
@@ -152,6 +151,8 @@ def _board(size: tuple[int, int]) -> tuple[NDArray[np.int64], Tensor]:
 
 @dataclass
 class _Gradients:
+    """Of a `_Layer`'s weights, summed over times and ticks."""
+
     of_x: Tensor
     of_h: Tensor
     of_pooled: Tensor
@@ -166,10 +167,10 @@ class _Gradients:
         """In the order of `Parameters`."""
         channels = self.pool.shape[1]
         pooled = torch.einsum("ckg,khw->gchw", self.of_pooled.unflatten(1, (KINDS, -1)), layer.inside)
-        below, hidden = self.of_h.split(channels, 1)
+        below, hidden = gathered_weights(self.of_h).split(channels, 1)
         fixed = self.fixed.unflatten(0, (KINDS, -1))
         fence = torch.einsum("kg,khw->ghw", fixed, 1 - layer.inside)[:, None]
-        return torch.cat([self.of_x, below, pooled], 1), fixed.sum(0), hidden, fence, self.pool
+        return torch.cat([gathered_weights(self.of_x), below, pooled], 1), fixed.sum(0), hidden, fence, self.pool
 
 
 # -- through time ----------------------------------------------------------------------------------
@@ -197,9 +198,13 @@ class _Memory:
         """The entry of tick k."""
         return k % self.kept
 
-    def images(self, layer: int, k: int) -> Tensor:
-        """What the convolution of a layer is given at tick k, `[B, 2C, H, W]`."""
-        return _images(torch.from_numpy(self.both[layer, self.at(k)]), self.size)
+    def given(self, d: int, k: int) -> Tensor:
+        """What the convolution of layer d is given at tick k, in `tiles`."""
+        return tiles(self.boards(self.both[d, self.at(k)]))
+
+    def boards(self, flat: NDArray[np.float32]) -> NDArray[np.float32]:
+        """`[B, P, C]` as `[B, H, W, C]`."""
+        return flat.reshape(len(flat), *self.size, flat.shape[-1])
 
     def pooled(self, layer: _Layer, d: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted sum of maximum and mean `[B, C]` of layer d at tick k, and the two."""
@@ -218,14 +223,9 @@ class _Memory:
         return torch.from_numpy(values).transpose(0, 1).unflatten(2, self.size).contiguous()
 
 
-def _images(flat: Tensor, size: tuple[int, int]) -> Tensor:
-    """`[B, P, C]` as `[B, C, H, W]`, in the same memory."""
-    return flat.unflatten(1, size).permute(0, 3, 1, 2)
-
-
-def _flat(images: Tensor) -> NDArray[np.float32]:
-    """The inverse of `_images`."""
-    return images.permute(0, 2, 3, 1).contiguous().flatten(1, 2).numpy()
+def _flat(boards: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[B, H, W, C]` as `[B, P, C]`."""
+    return boards.reshape(len(boards), -1, boards.shape[-1])
 
 
 def _forward(memory: _Memory, layers: list[_Layer], x: Tensor, h: Tensor, c: Tensor, keep: Tensor) -> Tensor:
@@ -241,20 +241,20 @@ def _forward(memory: _Memory, layers: list[_Layer], x: Tensor, h: Tensor, c: Ten
     for d in range(last + 1):
         _pool(memory.both[d, 0], memory.peak[d, 0], memory.place[d, 0], memory.mean[d, 0])
     for t in range(time):
-        images = x[t].permute(0, 3, 1, 2)
-        from_x = [_flat(torch.conv2d(images, layer.of_x, padding=1)) for layer in layers]
+        given = tiles(x[t].numpy())
+        from_x = [convolved(given, layer.of_x, memory.size) for layer in layers]
         for n in range(ticks):
             k = t * ticks + n
             now, after = memory.at(k), memory.at(k + 1)
             before, next_keep = keeps[t] if n == 0 else ones, keeps[t + 1] if n == ticks - 1 else ones
             for d, layer in enumerate(layers):
-                from_h = torch.conv2d(memory.images(d, k), layer.of_h, padding=1)
+                from_h = convolved(memory.given(d, k), layer.of_h, memory.size)
                 pooled, _, _ = memory.pooled(layer, d, k)
                 from_kinds = torch.addmm(layer.fixed, pooled, layer.of_pooled).unflatten(1, (KINDS, -1))
                 # The last layer's hidden state is below the first's at the next tick.
                 above = memory.both[0, after] if d == last else memory.both[d + 1, now]
                 _tick(
-                    _flat(from_h), from_x[d], from_kinds.numpy(), layer.kinds, before, next_keep, d == last,
+                    _flat(from_h), _flat(from_x[d]), from_kinds.numpy(), layer.kinds, before, next_keep, d == last,
                     memory.cell[d, now], memory.gates[d, k % (memory.kept - 1)], memory.cell[d, after],
                     memory.both[d, after], above, out[t].flatten(1, 2).numpy(),
                     memory.peak[d, after], memory.place[d, after], memory.mean[d, after],
@@ -265,7 +265,7 @@ def _forward(memory: _Memory, layers: list[_Layer], x: Tensor, h: Tensor, c: Ten
 def _backward(
     memory: _Memory,
     layers: list[_Layer],
-    gradients: list[_Gradients],
+    all_sums: list[_Gradients],
     x: Tensor,
     keep: Tensor,
     d_out: Tensor,
@@ -292,27 +292,26 @@ def _backward(
             k = t * ticks + n
             before, next_keep = keeps[t] if n == 0 else ones, keeps[t + 1] if n == ticks - 1 else ones
             for d in range(last, -1, -1):
-                layer, gradient = layers[d], gradients[d]
+                layer, sums = layers[d], all_sums[d]
                 _tick_backward(
                     memory.gates[d, k], memory.cell[d, k], memory.cell[d, k + 1], before, next_keep, d == last,
                     d_both[d], d_both[0] if d == last else d_both[d + 1], d_out[t].flatten(1, 2).numpy(),
                     d == last and n == ticks - 1, d_peak[d], memory.place[d, k + 1], d_mean[d], layer.kinds,
                     d_cell[d], d_gates, d_from_x[d], d_kinds,
                 )  # fmt: skip
-                d_both[d], d_weight = _convolved(d_gates, memory.images(d, k), layer.of_h, memory.size)
-                gradient.of_h += d_weight
+                d_given = gradients(memory.boards(d_gates), memory.given(d, k), layer.of_h, sums.of_h)
+                d_both[d] = _flat(d_given)
                 pooled, peak, mean = memory.pooled(layer, d, k)
                 kinds = torch.from_numpy(d_kinds).flatten(1)
-                gradient.of_pooled.addmm_(pooled.T, kinds)
-                gradient.fixed += kinds.sum(0)
+                sums.of_pooled.addmm_(pooled.T, kinds)
+                sums.fixed += kinds.sum(0)
                 d_pooled = kinds @ layer.of_pooled.T
-                gradient.pool += torch.stack([(d_pooled * peak).sum(0), (d_pooled * mean).sum(0)])
+                sums.pool += torch.stack([(d_pooled * peak).sum(0), (d_pooled * mean).sum(0)])
                 d_peak[d], d_mean[d] = (d_pooled * layer.pool[0]).numpy(), (d_pooled * layer.pool[1] / places).numpy()
+        given = tiles(x[t].numpy())
         for d, layer in enumerate(layers):
-            images = x[t].permute(0, 3, 1, 2)
-            d_images, d_weight = _convolved(d_from_x[d], images, layer.of_x, memory.size)
-            d_x[t] += torch.from_numpy(d_images).view_as(d_x[t])
-            gradients[d].of_x += d_weight
+            d_given = gradients(memory.boards(d_from_x[d]), given, layer.of_x, all_sums[d].of_x)
+            d_x[t] += torch.from_numpy(d_given)
     # To the states that were given.
     d_before = np.stack([each[..., channels:] for each in d_both])
     d_before[last] += d_both[0][..., :channels]
@@ -324,24 +323,12 @@ def _backward(
     return d_x, d_before, torch.from_numpy(d_cell).transpose(0, 1).unflatten(2, memory.size)
 
 
-def _convolved(
-    d_flat: NDArray[np.float32], images: Tensor, weight: Tensor, size: tuple[int, int]
-) -> tuple[NDArray[np.float32], Tensor]:
-    """Gradients of a 3 by 3 convolution's input `[B, P, C]` and weight, from its output's."""
-    d_images, d_weight, _ = torch.ops.aten.convolution_backward(
-        _images(torch.from_numpy(d_flat), size), images, weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
-        (True, True, False),
-    )  # fmt: skip
-    return _flat(d_images), d_weight
-
-
 # -- compiled --------------------------------------------------------------------------------------
 
-_inline = compiled(nogil=True, fastmath={"contract"}, inline="always")
-_in_parallel = compiled(nogil=True, error_model="numpy", fastmath={"contract"}, parallel=True)
+_compiled = compiled(nogil=True, error_model="numpy", fastmath={"contract"})
 
 
-@_inline
+@_compiled
 def _tanh(x):
     """Within 4e-7: the rational minimax approximation of Eigen and XLA. A NaN stays one."""
     x = np.float32(7.905311) if x > np.float32(7.905311) else x
@@ -359,16 +346,16 @@ def _tanh(x):
     return x * p / q
 
 
-@_inline
+@_compiled
 def _sigmoid(x):
     return np.float32(0.5) + np.float32(0.5) * _tanh(np.float32(0.5) * x)
 
 
-@_in_parallel
+@_compiled
 def _pool(both, peak, place, mean):
     """Maximum, where it is, and mean over the board of a layer's own hidden state."""
     batch, places, channels = both.shape[0], both.shape[1], both.shape[2] // 2
-    for b in prange(batch):
+    for b in range(batch):
         for c in range(channels):
             peak[b, c], place[b, c], mean[b, c] = both[b, 0, channels + c], 0, 0
         for p in range(places):
@@ -381,14 +368,14 @@ def _pool(both, peak, place, mean):
             mean[b, c] /= np.float32(places)
 
 
-@_in_parallel
+@_compiled
 def _tick(from_h, from_x, from_kinds, kinds, keep, next_keep, is_last, before, gates, cell, both, above, out, peak,
           place, mean):  # fmt: skip
     """One layer's tick: gates, cell and hidden state, which goes to the layer above (or, of the last layer, to the
     first at the next tick) and to the layer itself at the next tick; with its maximum and mean there."""
     batch, places, channels = before.shape
     # Short loops over few arrays, which the compiler turns into vector instructions.
-    for b in prange(batch):
+    for b in range(batch):
         kept, factor = next_keep[b], next_keep[b] if is_last else np.float32(1)
         where, total = np.zeros(channels, np.int32), np.zeros(channels, np.float32)
         largest = np.full(channels, np.float32(-2))  # less than any hidden state
@@ -424,14 +411,14 @@ def _tick(from_h, from_x, from_kinds, kinds, keep, next_keep, is_last, before, g
             peak[b, c], place[b, c], mean[b, c] = largest[c] * kept, where[c], total[c] * kept / np.float32(places)
 
 
-@_in_parallel
+@_compiled
 def _tick_backward(gates, before, cell, keep, next_keep, is_last, d_own, d_above, d_out, is_out, d_peak, place, d_mean,
                    kinds, d_cell, d_gates, d_from_x, d_kinds):  # fmt: skip
     """From the gradients of what follows a tick to those of its gates' inputs, of its cell before (in place), and their
     sums over each kind of cells."""
     batch, places, channels = before.shape
     one = np.float32(1)
-    for b in prange(batch):
+    for b in range(batch):
         kept, factor = next_keep[b], next_keep[b] if is_last else one
         given = one if is_out else np.float32(0)
         d_kinds[b] = 0
