@@ -7,6 +7,7 @@ from scipy.optimize import minimize_scalar
 from torch import nn
 
 from rl_interp.agents.dqn import DQN
+from rl_interp.agents.dreamerv3 import default_config, make_agent
 from rl_interp.agents.impala import IMPALA
 from rl_interp.circuits.ablation import Ablations
 from rl_interp.circuits.distance import Distance, advantage_error
@@ -42,6 +43,12 @@ def with_memory() -> Agent:
     return IMPALA(4, SHAPE, channels=(3, 4), hidden=6, lstm=5).eval()
 
 
+@pytest.fixture(scope="module")
+def with_world_model() -> Agent:
+    torch.manual_seed(0)
+    return make_agent(default_config("MiniGrid-Empty-5x5-v0", size="debug", precision="fp32")).eval()
+
+
 def hooked(agent: Agent, states: States, at: str, unit: int, new: torch.Tensor) -> torch.Tensor:
     with torch.no_grad():
         return run_with_hooks(
@@ -52,13 +59,17 @@ def hooked(agent: Agent, states: States, at: str, unit: int, new: torch.Tensor) 
 POINTS = {
     "dqn": ("conv1.pre", "conv1.post", "conv3.post", "fc.post", "q"),
     "with_memory": ("block1.res1.post", "block2.res2.sum", "fc.post", "lstm.f.pre", "lstm.i", "lstm.c", "lstm.h"),
+    "with_world_model": ("encoder.h0.post", "deter", "rssm.update", "actor.h0.post"),
 }
 
 
 @pytest.mark.parametrize("which", POINTS)
 def test_the_importance_of_every_unit_is_that_of_running_the_agent_under_a_hook(which, request):
     agent = request.getfixturevalue(which)
-    states = pictures(memory=() if which == "dqn" else (torch.randn(3, 5), torch.randn(3, 5)))
+    if which == "with_world_model":
+        states = States(torch.randint(4, (3, 3, 7, 7), dtype=torch.uint8), agent.initial_state(3))
+    else:
+        states = pictures(memory=() if which == "dqn" else (torch.randn(3, 5), torch.randn(3, 5)))
     for at in POINTS[which]:
         ablations = Ablations(agent, states, at)
         new = torch.rand_like(ablations.values[0])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
@@ -18,8 +19,10 @@ from rl_interp.circuits.ablation import Passes
 from rl_interp.circuits.replacement import replacement, while_playing
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent
+from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json, write_text
-from rl_interp.core.hooks import hook_point
+from rl_interp.core.hooks import hook_point, run_with_hooks
+from rl_interp.core.interventions import Zero
 from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.tables import markdown
@@ -36,14 +39,14 @@ def importance_run(
     the result.
 
     Args:
-        hooks: names of hook points; by default those after a nonlinearity, and the memory.
+        hooks: names of hook points; by default those after a nonlinearity that decisions depend on, and the memory.
 
     Raises:
         HookError: no such hook point, or one that can't be run again from.
         UserError: an unknown kind, no states, counterfactuals of an environment that can't be edited, constants that
             diverge, or values that take too much memory.
     """
-    hooks = list(dict.fromkeys(hooks)) or default_hooks(loaded.agent)
+    hooks = list(dict.fromkeys(hooks))
     for hook in hooks:
         hook_point(loaded.agent, hook)
     for kind in config.kinds:
@@ -52,6 +55,7 @@ def importance_run(
         while_playing(config.cut)
     start = time.perf_counter()
     measured, bank = _states(loaded, config, progress)
+    hooks = hooks or default_hooks(loaded.agent, measured)
     layers = {}
     with progress.bar("Measuring", len(hooks), "layers") as update:
         for done, hook in enumerate(hooks, 1):
@@ -68,10 +72,19 @@ def importance_run(
     return result | {name: str(file) for name, file in files.items()}
 
 
-def default_hooks(agent: Agent) -> list[str]:
-    """The hook points after a nonlinearity, and the memory; all, of an agent that has none of such names."""
-    points = agent.hook_points
-    return [name for name in points if name.endswith((".post", "lstm.h", "lstm.c"))] or list(points)
+@torch.no_grad()
+def default_hooks(agent: Agent, states: States) -> list[str]:
+    """Of the hook points after a nonlinearity and the memory, or of all in an agent that has none of such names, those
+    that a decision depends on in the first of the states."""
+    points, few, found = agent.hook_points, states[:4], []
+    own = run_with_hooks(agent, few.obs, few.memory or None, hooks={}).preferences
+    for name in [name for name in points if name.endswith((".post", "lstm.h", "lstm.c"))] or points:
+        cut = run_with_hooks(agent, few.obs, few.memory or None, hooks={name: Zero(name)})
+        if not torch.equal(own, cut.preferences):
+            found.append(name)
+    if not found:
+        raise UserError("no decision depends on any of the agent's hook points in these states; name some with hooks.")
+    return found
 
 
 def _states(loaded: Loaded, config: ImportanceConfig, progress: Progress) -> tuple[States, States]:

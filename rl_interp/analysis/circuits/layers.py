@@ -50,6 +50,8 @@ class ImportanceConfig:
     """Settings of the fit of optimal constants."""
 
     def __post_init__(self) -> None:
+        if not self.kinds:
+            raise UserError("no kinds of replacement given; give at least one.")
         require_numbers(
             self, at_least_1=("states",), at_least_0=("episodes",), positive=("temperature",), seed=("seed",)
         )

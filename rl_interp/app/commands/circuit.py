@@ -24,7 +24,7 @@ def circuit_importance(
 
     Args:
         agent: The agent to measure.
-        hooks: Hook points; by default those after a nonlinearity, and the memory.
+        hooks: Hook points; by default those after a nonlinearity that decisions depend on, and the memory.
         config: What is measured, and what is played.
     """
     loaded = agent.load()
