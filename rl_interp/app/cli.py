@@ -71,7 +71,14 @@ COMMANDS: dict[str, Table] = {
             "pull": "sae:sae_pull",
         },
     },
-    "Circuits": {"circuit": {"importance": "circuit:circuit_importance", "break": "circuit:circuit_break"}},
+    "Circuits": {
+        "circuit": {
+            "importance": "circuit:circuit_importance",
+            "discover": "circuit:circuit_discover",
+            "evaluate": "circuit:circuit_evaluate",
+            "break": "circuit:circuit_break",
+        }
+    },
     "Behaviour": {
         "saliency": "saliency:saliency",
         "imagine": "imagine:imagine",

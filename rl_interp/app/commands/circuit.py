@@ -5,9 +5,11 @@ from typing import Annotated, Any
 import tyro
 
 from rl_interp.analysis.circuits.breaking import break_run
+from rl_interp.analysis.circuits.discovery import DiscoverConfig, discover_run
+from rl_interp.analysis.circuits.evaluation import EvaluateConfig, evaluate_circuit
 from rl_interp.analysis.circuits.importance import importance_run
 from rl_interp.analysis.circuits.layers import ImportanceConfig
-from rl_interp.app.commands.flags import Count, FromAgent, several
+from rl_interp.app.commands.flags import Count, FromAgent, NewName, several
 from rl_interp.app.progress import TERMINAL
 from rl_interp.circuits.breaking import BreakingConfig
 
@@ -31,6 +33,43 @@ def circuit_importance(
     return importance_run(loaded, hooks, config, TERMINAL)
 
 
+def circuit_discover(
+    agent: FromAgent,
+    config: Annotated[DiscoverConfig, tyro.conf.arg(name="")] = DiscoverConfig(),  # noqa: B008 - frozen
+    name: NewName = None,
+) -> dict[str, Any]:
+    """Find the connections by which an agent decides, in all states or in those where a concept holds.
+
+    The circuit is stored under the run, with a picture. How faithful it is, is measured on states of other episodes: 1
+    where the circuit decides as the agent does, 0 as with every edge cut.
+
+    Args:
+        agent: The agent to look into.
+        config: What is looked for, and how.
+        name: Name of the circuit, or a path; by default made of the method, the replacement and the behaviour.
+    """
+    return discover_run(agent.load(), config, name, TERMINAL)
+
+
+def circuit_evaluate(
+    agent: FromAgent,
+    circuit: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CIRCUIT")],
+    config: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = EvaluateConfig(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Judge a circuit: does it decide like the agent, is all of it needed, and how does it play alone?
+
+    It is compared with circuits of all sizes by the same scores, with random circuits of the same wiring, and with
+    those that the same method finds on other states and with other replacements. Whole episodes are played with the
+    circuit alone, without it, with random circuits, with every edge cut, and as trained.
+
+    Args:
+        agent: The agent whose circuit it is.
+        circuit: Name of a circuit of the run, or a path.
+        config: What it is judged by.
+    """
+    return evaluate_circuit(agent.load(), circuit, config, TERMINAL)
+
+
 def circuit_break(
     agent: FromAgent,
     bad: Annotated[str, tyro.conf.arg(metavar="HABIT")],
@@ -39,7 +78,7 @@ def circuit_break(
     replace: Annotated[str, tyro.conf.arg(metavar="KIND")] = "mean",
     config: Annotated[BreakingConfig, tyro.conf.arg(name="")] = BreakingConfig(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
-    """Break a habit of an agent: learn the fewest edges whose cutting ends it and spares what the agent does otherwise.
+    """Learn the fewest edges whose cutting ends a habit of an agent and spares what it does otherwise.
 
     Beside it: as many random edges cut, whole units cut, and all weights trained on the same states.
 

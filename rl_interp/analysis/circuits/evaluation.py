@@ -1,0 +1,176 @@
+"""Judging a stored circuit of a run's agent: on states of other episodes, against random circuits, and at play."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.discovery import DiscoverConfig, behaviour_of, find
+from rl_interp.analysis.circuits.stored import StoredCircuit, circuit_path, read_circuit
+from rl_interp.circuits.behaviour import Behaviour
+from rl_interp.circuits.discovery.discovery import measured
+from rl_interp.circuits.judging import (
+    FRACTIONS,
+    compared,
+    complement,
+    curve,
+    jaccard,
+    leaving_out,
+    shuffled,
+)
+from rl_interp.circuits.mask import Mask
+from rl_interp.circuits.replacement import Kind
+from rl_interp.core.config import from_plain
+from rl_interp.core.envs import make_vector
+from rl_interp.core.errors import UserError, require_numbers, unknown
+from rl_interp.core.files import write_json
+from rl_interp.core.interventions import Intervention
+from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.rollout import evaluate
+from rl_interp.core.stats import bootstrap, mean
+
+_ENVS = 16
+NEEDED = 0.001
+"""An edge is needed if the distance rises by this share of the distance without any when it is left out."""
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """What a circuit is judged by."""
+
+    states: int = 256
+    """Number of states, of episodes that the circuit was not found on."""
+    left_out: int = 100
+    """Number of edges that are left out, each alone; 0 for none."""
+    random: int = 10
+    """Number of random circuits of the same wiring."""
+    again: int = 2
+    """How often the circuit is looked for again, on other states, and how often with each other replacement; 0 for
+    never."""
+    kinds: tuple[Kind, ...] = ("zero", "mean", "resample")
+    """Replacements with which it is looked for again."""
+    episodes: int = 30
+    """Number of whole episodes to play with the circuit alone, without it, with random circuits and as trained; 0 for
+    none."""
+    seed: int = 1_000_000
+    """Seed of the states, the random circuits and the episodes."""
+
+    def __post_init__(self) -> None:
+        require_numbers(
+            self, at_least_1=("states", "random"), at_least_0=("left_out", "again", "episodes"), seed=("seed",)
+        )
+        for kind in self.kinds:
+            if kind not in get_args(Kind):
+                raise UserError(unknown("kind of replacement", kind, get_args(Kind)))
+
+
+def evaluate_circuit(
+    loaded: Loaded, circuit: str, config: EvaluateConfig = EvaluateConfig(), progress: Progress = SILENT
+) -> dict[str, Any]:
+    """Judge a circuit of a run, and write the result beside it.
+
+    Raises:
+        RunError: no such circuit.
+        UserError: it is of another agent.
+    """
+    stored = read_circuit(loaded, circuit)
+    settings = from_plain(DiscoverConfig, stored.described["settings"], circuit_path(loaded, circuit))
+    settings = replace(settings, states=config.states)
+    with measured() as cost:
+        plain = behaviour_of(loaded, settings, config.seed, progress)
+        behaviour = plain.with_reference(stored.reference) if stored.constant else plain
+        with progress.bar("Judging", 3, "parts") as update:
+            result = _on_states(plain, behaviour, stored, config)
+            update(1)
+            result["minimality"] = _minimality(behaviour, stored.mask, config)
+            update(2)
+            result["stability"] = _stability(loaded, settings, stored, config)
+            update(3)
+    result |= {"forwards": cost.forwards, "seconds": cost.seconds}
+    if config.episodes:
+        result["returns"] = play(loaded, stored, config, progress)
+    result = loaded.source | {"circuit": stored.name, "edges": stored.mask.kept} | result
+    path = circuit_path(loaded, circuit)
+    write_json(path.parent / f"{path.name}-evaluation.json", result)
+    return result | {"result": str(path.parent / f"{path.name}-evaluation.json")}
+
+
+def _on_states(plain: Behaviour, behaviour: Behaviour, stored: StoredCircuit, config: EvaluateConfig) -> dict[str, Any]:
+    nothing, mask = plain.require(), stored.mask
+    found, without = compared(behaviour, mask), compared(behaviour, complement(mask))
+    others = [compared(behaviour, shuffled(mask, config.seed + i)).kl for i in range(config.random)]
+    sizes = curve(plain, stored.scores, FRACTIONS)
+    return {
+        "candidates": mask.graph.edges,
+        "cpr": sizes.cpr, "cpr_log": sizes.cpr_log, "cmd": sizes.cmd, "cmd_log": sizes.cmd_log,
+        "curve": asdict(sizes),
+        "faithfulness": 1 - found.kl / nothing,
+        "faithfulness_without": 1 - without.kl / nothing,
+        "faithfulness_random": vars(bootstrap([1 - np.array(others) / nothing], mean)),
+        **asdict(found),
+        "action_agreement_without": without.action_agreement,
+    }  # fmt: skip
+
+
+def _minimality(behaviour: Behaviour, mask: Mask, config: EvaluateConfig) -> dict[str, Any] | None:
+    if not config.left_out:
+        return None
+    rises = leaving_out(behaviour, mask, config.left_out, config.seed) / behaviour.require()
+    return {
+        "edges": len(rises),
+        "needed": float((rises > NEEDED).double().mean()),
+        "median_rise": float(rises.median()),
+    }
+
+
+def _stability(
+    loaded: Loaded, settings: DiscoverConfig, stored: StoredCircuit, config: EvaluateConfig
+) -> dict[str, Any] | None:
+    """How much circuits of the same method and size share: found on other states, and with other replacements."""
+    if not config.again:
+        return None
+    wanted = int(stored.described["result"]["chosen"])
+
+    def again(kind: Kind, seed: int) -> Mask:
+        changed = replace(settings, replace=kind)
+        return find(behaviour_of(loaded, changed, seed), changed).circuit(wanted)
+
+    first = find(behaviour_of(loaded, settings, settings.seed), settings).circuit(wanted)
+    states = [jaccard(first, again(settings.replace, config.seed + 1000 * (i + 1))) for i in range(config.again)]
+    kinds = {kind: jaccard(first, again(kind, settings.seed)) for kind in config.kinds if kind != settings.replace}
+    return {
+        "states": {"jaccard": float(np.mean([s for s, _ in states])), "chance": float(np.mean([c for _, c in states]))},
+        "kinds": {kind: {"jaccard": shared, "chance": chance} for kind, (shared, chance) in kinds.items()},
+    }
+
+
+def play(loaded: Loaded, stored: StoredCircuit, config: EvaluateConfig, progress: Progress = SILENT) -> dict[str, Any]:
+    """Mean returns of whole episodes with intervals: as trained, with the circuit alone, with all but the circuit, with
+    random circuits of its wiring, and with every edge cut. Episodes of equal numbers begin alike and have the same
+    random numbers."""
+    mask = stored.mask
+    conditions: dict[str, Sequence[Sequence[Intervention]]] = {
+        "agent": [()],
+        "circuit": [[stored.intervention()]],
+        "without": [[stored.intervention(complement(mask), "without")]],
+        "random": [
+            [stored.intervention(shuffled(mask, config.seed + i), "random")]
+            for i in range(min(config.random, config.episodes))
+        ],
+        "nothing": [[stored.intervention(Mask.full(mask.graph, 0.0), "nothing")]],
+    }
+    found: dict[str, NDArray[np.float64]] = {}
+    with progress.bar("Playing", len(conditions) * config.episodes, "episodes") as update:
+        for done, (name, ways) in enumerate(conditions.items()):
+            share, returns = config.episodes // len(ways), []
+            for i, way in enumerate(ways):
+                count = share + (i < config.episodes % len(ways))
+                env = make_vector(loaded.env, min(count, _ENVS))
+                returns.append(evaluate(loaded.agent, env, count, seed=config.seed, interventions=way).returns)
+                env.close()
+            found[name] = np.concatenate(returns)
+            update((done + 1) * config.episodes)
+    return {name: vars(bootstrap([returns], mean)) for name, returns in found.items()}

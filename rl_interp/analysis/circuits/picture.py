@@ -1,0 +1,84 @@
+"""A circuit as a layered drawing: columns of units, and lines that are wider the more an edge matters."""
+
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from rl_interp.circuits.graph import Graph
+from rl_interp.circuits.mask import Mask
+from rl_interp.core.pictures import new_figure, save_figure
+
+_MOST = 600
+"""Edges that are drawn, the first by their scores."""
+_LABELLED = 24
+"""Units of a column that are numbered."""
+
+
+def circuit_picture(mask: Mask, scores: Tensor, path: Path) -> Path:
+    """Draw the edges of a circuit, or the most important of them."""
+    graph, order = mask.graph, scores.clone()
+    order[mask.vector == 0] = -np.inf
+    shown = Mask.of_vector(graph, (mask.vector > 0).float() * 0)
+    chosen = order.argsort(descending=True)[: min(_MOST, mask.kept)]
+    vector = shown.vector
+    vector[chosen] = 1.0
+    shown = Mask.of_vector(graph, vector)
+    strength = Mask.of_vector(graph, _ranked(scores, chosen))
+    columns = _columns(graph, shown)
+    heights = {node: _heights(units) for node, units in columns.items()}
+    depth = {node: x for x, node in enumerate(columns)}
+    figure, axes = new_figure(1, 1, max(6.0, 1.7 * len(columns)), 7.5)
+    (axis,) = axes.flat
+    for link, to, source in shown.edges:
+        found = graph.link(link)
+        width = float(strength.values[link][(to, source) if found.dense else source])
+        x = [depth[found.source], depth[found.dest]]
+        y = [heights[found.source][source], heights[found.dest][to]]
+        axis.plot(x, y, color=_colour(0.25 + 0.7 * width), linewidth=0.3 + 2.7 * width, zorder=1 + width)
+    for node, units in columns.items():
+        x, y = depth[node], [heights[node][unit] for unit in units]
+        axis.scatter([x] * len(y), y, s=14, color="white", edgecolors="black", linewidths=0.7, zorder=3)
+        if len(units) <= _LABELLED:
+            for unit, height in zip(units, y, strict=True):
+                axis.annotate(str(unit), (x, height), (4, 2), textcoords="offset points", fontsize=7, zorder=4)
+    axis.set_xticks(range(len(columns)), [_label(graph, node, units) for node, units in columns.items()], fontsize=8)
+    axis.tick_params(axis="x", rotation=35 if len(columns) > 8 else 0, length=0)
+    axis.set_yticks([])
+    axis.spines[:].set_visible(False)
+    drawn = "" if len(chosen) == mask.kept else f", of which the first {len(chosen)} are drawn"
+    axis.set_title(f"{mask.kept:,} of {graph.edges:,} edges{drawn}; wider where they matter more", fontsize=10)
+    return save_figure(figure, path)
+
+
+def _colour(share: float) -> tuple[float, float, float]:
+    """From pale to dark blue."""
+    return (0.75 * (1 - share), 0.85 - 0.55 * share, 0.95 - 0.3 * share)
+
+
+def _ranked(scores: Tensor, chosen: Tensor) -> Tensor:
+    """Scores of the chosen edges from 0 to 1, by the square root of their size, so that the weaker are seen too."""
+    found = scores.new_zeros(scores.shape)
+    values = scores[chosen]
+    low, high = values.min(), values.max()
+    found[chosen] = ((values - low) / (high - low).clamp(min=1e-12)).sqrt()
+    return found
+
+
+def _columns(graph: Graph, shown: Mask) -> dict[str, list[int]]:
+    """The units with edges, by node, in the order in which nodes are computed."""
+    units: dict[str, set[int]] = {node: set() for node in graph.nodes}
+    for link, to, source in shown.edges:
+        found = graph.link(link)
+        units[found.source].add(source)
+        units[found.dest].add(to)
+    return {node: sorted(found) for node, found in units.items() if found}
+
+
+def _heights(units: list[int]) -> dict[int, float]:
+    """Spread over the height, the first above."""
+    return {unit: 1 - (i + 0.5) / len(units) for i, unit in enumerate(units)}
+
+
+def _label(graph: Graph, node: str, units: list[int]) -> str:
+    return f"{node}\n{len(units)} of {graph.nodes[node].units}"

@@ -1,0 +1,63 @@
+"""A circuit is found in a run, kept under it, judged, and played; one of another agent is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rl_interp.agents.impala import IMPALA
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.discovery import DiscoverConfig, discover_run
+from rl_interp.analysis.circuits.evaluation import EvaluateConfig, evaluate_circuit
+from rl_interp.analysis.circuits.stored import load_circuit, read_circuit
+from rl_interp.core.envs.minigrid.config import MiniGridConfig
+from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.run import Run
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory) -> Loaded:
+    torch.manual_seed(0)
+    env = MiniGridConfig("MiniGrid-Empty-5x5-v0")
+    agent = IMPALA(len(env.action_names), env.observation_shape, env.categories, hidden=8, lstm=6).eval()
+    for layer in (agent.policy, agent.fc):
+        layer.weight.data *= 20
+    path = tmp_path_factory.mktemp("runs") / "agent"
+    path.mkdir()
+    return Loaded(Run(path), 0, agent, env, "0" * 64)
+
+
+CONFIG = DiscoverConfig(states=16, when="not carries_key", steps=3)
+
+
+@pytest.mark.full
+def test_a_circuit_is_found_kept_judged_and_played(loaded):
+    found = discover_run(loaded, CONFIG)
+    assert found["circuit"] == "eap-ig-mean-not-carries_key"
+    assert 0 < found["edges"] <= found["candidates"]
+    stored = read_circuit(loaded, found["circuit"])
+    assert stored.mask.kept == found["edges"] == load_circuit(loaded, found["folder"]).mask.kept
+    config = EvaluateConfig(states=16, left_out=4, random=2, again=1, kinds=("zero",), episodes=6)
+    judged = evaluate_circuit(loaded, found["circuit"], config)
+    assert json.loads(Path(judged["result"]).read_text())["kl"] == judged["kl"]
+    assert judged["curve"]["faithfulness"][-1] == pytest.approx(1)
+    assert set(judged["returns"]) == {"agent", "circuit", "without", "random", "nothing"}
+    assert judged["stability"]["states"]["jaccard"] > judged["stability"]["states"]["chance"]
+
+
+def test_a_circuit_of_another_agent_or_a_damaged_one_is_refused(loaded):
+    folder = discover_run(loaded, replace(CONFIG, method="eap", when=None, edges=50), "mine")["folder"]
+    with pytest.raises(UserError, match="is a circuit of another agent or checkpoint"):
+        load_circuit(replace(loaded, weights_sha256="1" * 64), folder)
+    with pytest.raises(RunError, match="holds no circuit"):
+        load_circuit(loaded, "nothing")
+    (loaded.run.path / "analyses" / "circuits" / "mine" / "circuit.safetensors").write_bytes(b"\0" * 9)
+    with pytest.raises(RunError, match=r"circuit\.safetensors"):
+        load_circuit(loaded, "mine")
+
+
+def test_a_concept_that_is_unknown_or_known_only_afterwards_is_refused(loaded):
+    with pytest.raises(UserError, match="carries_key"):
+        discover_run(loaded, replace(CONFIG, when="carries_keys"))
