@@ -5,8 +5,10 @@ from typing import Any
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.habits import Scored, habit
+from rl_interp.analysis.circuits.stored import Stored, circuit_path, save_circuit
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.breaking import Bad, BreakingConfig, break_behaviour, fine_tuned, pruned_units, random_cut
+from rl_interp.circuits.discovery.discovery import Discovery
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.masked import Circuit, counted
 from rl_interp.circuits.replacement import CONSTANT
@@ -70,10 +72,15 @@ def break_run(
         "good": {each: vars(scores[each].good) for each in CONDITIONS},
         "forwards": passes.forward, "backwards": passes.backward, "seconds": time.perf_counter() - start,
     }  # fmt: skip
-    folder = loaded.run.outputs / "analyses" / "circuits" / f"break-{name.replace(':', '-')}"
+    label = f"break-{name.replace(':', '-')}"
+    scores_of_edges = Discovery("break", mask.graph, mask.vector, good.reference, mask)
+    kept = circuit_path(loaded, label)
+    save_circuit(kept, Stored(loaded, scores_of_edges, mask, good.reference, config), result)
+    folder = loaded.run.outputs / "analyses" / label
     write_json(folder / "result.json", result)
     write_text(folder / "table.md", _table(result))
-    return result | {"table": str(folder / "table.md"), "result": str(folder / "result.json")}
+    files = {"table": folder / "table.md", "result": folder / "result.json", "circuit": kept}
+    return result | {each: str(path) for each, path in files.items()}
 
 
 def _by_link(mask: Mask) -> dict[str, int]:

@@ -23,7 +23,6 @@ from rl_interp.core.read import read_json
 from rl_interp.core.weights import Weights
 
 if TYPE_CHECKING:
-    from rl_interp.analysis.circuits.discovery import DiscoverConfig
     from rl_interp.circuits.discovery.discovery import Discovery
 
 CONFIG, WEIGHTS = "circuit.json", "circuit.safetensors"
@@ -40,7 +39,8 @@ class Stored:
     found: "Discovery"
     mask: Mask
     reference: Values
-    config: "DiscoverConfig"
+    config: Any
+    """A dataclass: how it was found."""
 
 
 @dataclass(frozen=True)
