@@ -1,0 +1,1 @@
+"""Circuits found by reinforcement learning: an environment whose actions cut, and one policy for all."""
