@@ -99,14 +99,19 @@ def measure() -> Result:
         )
     count = sum(units.values()) * STATES
     rates = {name: count / median(each) for name, each in times.items()}
-    cost = {at: Ablations(agent, States(obs[:2]), at).passes.arithmetic for at in LAYERS}
+    parts = {at: Ablations(agent, States(obs[:2]), at) for at in LAYERS}
+    cost = {at: [part.passes.arithmetic, part.passes_of_layer.arithmetic] for at, part in parts.items()}
     return Result(
         "circuits",
         "ablations/s",
         rates["ours"],
         {"one unit at a time, under a hook": rates["hooks"]},
         rates["limit"],
-        {"units": sum(units.values()), "states": STATES, "share of a pass's arithmetic, by layer": cost},
+        {
+            "units": sum(units.values()),
+            "states": STATES,
+            "arithmetic of an ablation and of the layers after, of a whole pass's": cost,
+        },
     )
 
 
