@@ -12,6 +12,7 @@ from rl_interp.circuits.discovery.attribution import attribute
 from rl_interp.circuits.discovery.rl.baselines import BASELINES, oracle, run
 from rl_interp.circuits.discovery.rl.candidates import Candidates, edges_by_attribution, parts_by_attribution
 from rl_interp.circuits.discovery.rl.env import Pruning, PruningEnv
+from rl_interp.circuits.discovery.rl.method import PruningConfig, prune
 from rl_interp.circuits.discovery.rl.task import (
     BehaviourScorer,
     BudgetSpent,
@@ -26,6 +27,7 @@ from rl_interp.circuits.discovery.rl.task import (
 from rl_interp.circuits.discovery.rl.training import RLConfig, follow, train
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.masked import counted
+from rl_interp.circuits.planted import two_layers
 from rl_interp.circuits.states import States
 from rl_interp.core.errors import RunError, UserError
 
@@ -228,3 +230,18 @@ def test_a_tabulated_task_is_written_and_read(tmp_path):
     path.write_text(path.read_text().replace('"name": "f"', '"nome": "f"'))
     with pytest.raises(RunError):
         load_task(path)
+
+
+@pytest.mark.full
+def test_a_planted_circuit_is_pruned_to_what_suffices():
+    planted = two_layers(0, 24)
+    behaviour = Behaviour.of(planted.agent, planted.states, "resample", graph=planted.graph)
+    config = PruningConfig(candidates=8, masks=60, states=16, steps=2, training=RLConfig(updates=6, episodes=4))
+    found = prune(behaviour, config)
+    kept = set(found.circuit().edges)
+    assert len(kept) < planted.graph.edges / 2
+    assert behaviour[:16].faithfulness(found.circuit()) > 0.7
+    assert found.details["masks"] <= 60
+    # The gate, attribution, the scorer's own, and each mask; all on 16 states.
+    assert found.cost.forwards == 16 * (1 + 2 + 1 + found.details["masks"])
+    assert found.cost.backwards == 16 * 2

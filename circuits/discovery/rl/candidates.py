@@ -97,7 +97,9 @@ def parts_by_attribution(graph: Graph, scores: Tensor, count: int) -> Selection:
     for i, part in enumerate(parts):
         owner[part.edges(graph)] = i
     ends = [part.ends(graph) for part in parts]
-    return Selection(graph, _located(graph, ends, torch.tensor([part.weight for part in parts])), owner)
+    return Selection(
+        graph, _located(graph, ends, torch.tensor([part.weight for part in parts], dtype=torch.float64)), owner
+    )
 
 
 _End = tuple[str, int]

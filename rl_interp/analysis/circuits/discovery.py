@@ -17,6 +17,7 @@ from rl_interp.circuits.discovery.acdc import ACDCConfig, acdc
 from rl_interp.circuits.discovery.attribution import attribute
 from rl_interp.circuits.discovery.constants import ConstantsConfig, fit_constants
 from rl_interp.circuits.discovery.discovery import Discovery, Report
+from rl_interp.circuits.discovery.rl.method import PruningConfig, prune
 from rl_interp.circuits.discovery.ugs import UGSConfig, ugs
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.replacement import Kind
@@ -25,7 +26,7 @@ from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.errors import UserError, require_numbers, unknown
 from rl_interp.core.progress import SILENT, Progress
 
-Method = Literal["acdc", "eap", "eap-ig", "ugs"]
+Method = Literal["acdc", "eap", "eap-ig", "ugs", "rl"]
 _GROWTH = 1.25
 """Each size that is tried is so many times the last."""
 
@@ -47,7 +48,7 @@ class DiscoverConfig:
     change: Literal["moved", "removed", "recoloured", "history"] = "moved"
     """What is changed in a counterfactual, for the replacement of that name."""
     edges: int | None = None
-    """Number of edges that the best are taken of; by default as few as are faithful enough, or as ACDC and UGS
+    """Number of edges that the best are taken of; by default as few as are faithful enough, or as ACDC, UGS and RL
     choose."""
     faithfulness: float = 0.9
     """The faithfulness that is enough."""
@@ -59,6 +60,8 @@ class DiscoverConfig:
     """Settings of ACDC."""
     ugs: UGSConfig = field(default_factory=UGSConfig)
     """Settings of uniform gradient sampling."""
+    rl: PruningConfig = field(default_factory=PruningConfig)
+    """Settings of discovery by reinforcement learning."""
     constants: ConstantsConfig = field(default_factory=ConstantsConfig)
     """Settings of the fit of optimal constants."""
     seed: int = 0
@@ -135,6 +138,7 @@ METHODS: dict[str, Callable[[Behaviour, DiscoverConfig, Report], Discovery]] = {
     "eap": lambda behaviour, config, report: attribute(behaviour, 0, config.absolute, report),
     "eap-ig": lambda behaviour, config, report: attribute(behaviour, config.steps, config.absolute, report),
     "ugs": lambda behaviour, config, report: ugs(behaviour, replace(config.ugs, seed=config.seed), report),
+    "rl": lambda behaviour, config, report: prune(behaviour, config.rl, config.faithfulness, config.seed, report),
 }
 """How each method is asked for."""
 
