@@ -31,8 +31,10 @@ from rl_interp.analysis.sae.evaluation import metrics_json
 from rl_interp.analysis.sae.fitting import fit_runs
 from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.circuits.behaviour import Behaviour
+from rl_interp.circuits.discovery.acdc import acdc
 from rl_interp.circuits.discovery.attribution import attribute
 from rl_interp.circuits.discovery.discovery import Discovery
+from rl_interp.circuits.discovery.ugs import ugs
 from rl_interp.circuits.trace import trace
 from rl_interp.core.agent import Agent
 from rl_interp.core.config import to_plain
@@ -55,9 +57,11 @@ HELD_OUT = 0.3
 KS = (8, 32)
 """Most active units that are kept in the control that needs no training."""
 _SEED = 1_000
-Method = Literal["eap-ig"]
+Method = Literal["eap-ig", "acdc", "ugs"]
 _METHODS: dict[Method, Callable[[Behaviour], Discovery]] = {
     "eap-ig": lambda behaviour: attribute(behaviour, steps=5, absolute=True),
+    "acdc": acdc,
+    "ugs": ugs,
 }
 
 
