@@ -76,6 +76,7 @@ COMMANDS: dict[str, Table] = {
             "importance": "circuit:circuit_importance",
             "discover": "circuit:circuit_discover",
             "evaluate": "circuit:circuit_evaluate",
+            "report": "circuit:circuit_page",
             "break": "circuit:circuit_break",
         }
     },

@@ -1,5 +1,6 @@
 """Find, test and cut what computes an agent's decisions: units and the connections between them."""
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
@@ -9,9 +10,23 @@ from rl_interp.analysis.circuits.discovery import DiscoverConfig, discover_run
 from rl_interp.analysis.circuits.evaluation import EvaluateConfig, evaluate_circuit
 from rl_interp.analysis.circuits.importance import importance_run
 from rl_interp.analysis.circuits.layers import ImportanceConfig
-from rl_interp.app.commands.flags import Count, FromAgent, NewName, several
+from rl_interp.analysis.circuits.report import circuit_report
+from rl_interp.analysis.circuits.stored import circuit_path, read_circuit
+from rl_interp.app.commands.flags import Agent, Count, FromAgent, NewName, Output, Seed, several
+from rl_interp.app.pages import write_page
 from rl_interp.app.progress import TERMINAL
 from rl_interp.circuits.breaking import BreakingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentAndCircuit(Agent):
+    """The flags of commands on a circuit of a run."""
+
+    circuit: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CIRCUIT")]
+    """Name of a circuit of the run, or a path."""
+
+
+FromCircuit = Annotated[AgentAndCircuit, tyro.conf.arg(name="")]
 
 
 def circuit_importance(
@@ -52,8 +67,7 @@ def circuit_discover(
 
 
 def circuit_evaluate(
-    agent: FromAgent,
-    circuit: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CIRCUIT")],
+    of: FromCircuit,
     config: Annotated[EvaluateConfig, tyro.conf.arg(name="")] = EvaluateConfig(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Judge a circuit: does it decide like the agent, is all of it needed, and how does it play alone?
@@ -63,11 +77,10 @@ def circuit_evaluate(
     circuit alone, without it, with random circuits, with every edge cut, and as trained.
 
     Args:
-        agent: The agent whose circuit it is.
-        circuit: Name of a circuit of the run, or a path.
+        of: The agent and its circuit.
         config: What it is judged by.
     """
-    return evaluate_circuit(agent.load(), circuit, config, TERMINAL)
+    return evaluate_circuit(of.load(), of.circuit, config, TERMINAL)
 
 
 def circuit_break(
@@ -91,3 +104,25 @@ def circuit_break(
         config: How the cut is learned.
     """
     return break_run(agent.load(), bad, config, states, episodes, replace, TERMINAL)
+
+
+def circuit_page(
+    of: FromCircuit,
+    output: Output = None,
+    states: Count = 300,
+    seed: Seed = 0,
+) -> dict[str, Any]:
+    """Write a page of a circuit: its units and edges to click on, and where, when and with which concepts units fire.
+
+    Args:
+        of: The agent and its circuit.
+        output: The file to write; by default analyses/circuits/CIRCUIT.html in the run.
+        states: Number of states in which units are looked at.
+        seed: Seed of the episodes that they are of.
+    """
+    loaded = of.load()
+    stored = read_circuit(loaded, of.circuit)
+    data = circuit_report(loaded, stored, states, seed, TERMINAL)
+    folder = circuit_path(loaded, of.circuit)
+    page = write_page("circuit", data, output or folder.parent / f"{folder.name}.html")
+    return loaded.source | {"circuit": stored.name, "page": str(page), "states": states}
