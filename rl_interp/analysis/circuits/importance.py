@@ -62,12 +62,13 @@ def importance_run(
             layers[hook] = measure_layer(loaded.agent, hook, measured, bank, config)
             update(done)
     result = loaded.source | summary(layers) | {"seconds": time.perf_counter() - start, "states": config.states}
-    if config.episodes:
-        result |= play_without_half(loaded, layers, config.cut, config.episodes, config.seed, progress)
     path = loaded.run.outputs / "analyses" / "importance"
     write_text(path / "table.md", importance_table(layers))
     picture = importance_picture(layers, path / "importance.png")
-    write_json(path / "result.json", result)
+    write_json(path / "result.json", result)  # what was measured stays, whatever becomes of the play
+    if config.episodes:
+        result |= play_without_half(loaded, layers, config.cut, config.episodes, config.seed, progress)
+        write_json(path / "result.json", result)
     files = {"table": path / "table.md", "plot": picture, "result": path / "result.json"}
     return result | {name: str(file) for name, file in files.items()}
 
