@@ -26,6 +26,7 @@ SMALL = {
     ),
 }  # fmt: skip
 MINIGRID, CRAFTER, MAZE = "MiniGrid-Empty-5x5-v0", "CrafterReward-v1", "rl_interp/Maze-v0"
+SOKOBAN = "rl_interp/Sokoban-v0"
 ATARI, VECTOR = "ALE/Pong-v5", "CartPole-v1"
 
 
@@ -49,6 +50,7 @@ def advanced(training, steps):
     [
         ("dqn", MINIGRID), ("dqn", VECTOR), ("impala", VECTOR), ("impala", ATARI), ("dreamerv3", VECTOR),
         *in_full(("dqn", CRAFTER), ("dqn", MAZE), ("dreamerv3", ATARI), ("dreamerv3", MAZE)),
+        *in_full(("impala", SOKOBAN), ("dqn", SOKOBAN), ("dreamerv3", SOKOBAN)),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("cbet", [True, *in_full(False)])
