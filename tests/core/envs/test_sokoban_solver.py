@@ -8,7 +8,9 @@ import pytest
 from rl_interp.core.envs import SokobanConfig, make_vector
 from rl_interp.core.envs.sokoban.choice import Choice
 from rl_interp.core.envs.sokoban.files import load, parse
+from rl_interp.core.envs.sokoban.kinds import A_BOX
 from rl_interp.core.envs.sokoban.levels import Levels
+from rl_interp.core.envs.sokoban.plans import replayed
 from rl_interp.core.envs.sokoban.rules import push
 from rl_interp.core.envs.sokoban.solve import solve
 from rl_interp.core.errors import UserError
@@ -73,20 +75,13 @@ def test_solutions_have_the_fewest_pushes_and_steps_that_there_are():
 
 def test_positions_are_unsolvable_just_when_no_play_solves_them():
     """Boards that random play leads to, many of them dead."""
-    levels, rng = small(12, rows=6, columns=6, boxes=2), np.random.default_rng(0)
-    env, found = make_vector(SokobanConfig(rows=6, columns=6, boxes=2), len(levels)), []
-    env.set_state(levels)
-    for _ in range(60):
-        env.send(rng.integers(4, size=len(levels)))
-        step = env.recv()
-        assert not step.first.any()
-        if step.terminated.any():
-            break
-    for board in env.boards:
-        if (board == 4).any():
+    levels, rng, found = small(30, rows=6, columns=6, boxes=2), np.random.default_rng(0), []
+    for board, player in zip(levels.boards, levels.players, strict=True):
+        board = replayed(board, rng.integers(4, size=12), player)[-1]
+        if (board == A_BOX).any():
             found.append(fewest(board) is not None)
             assert solve(board).solvable is found[-1]
-    assert 0 < sum(found) < len(found)
+    assert 5 < sum(found) < len(found) - 5
 
 
 @pytest.mark.parametrize("by", ["pushes", "steps"])
