@@ -25,7 +25,7 @@ EPSILON = 0.01
 """Probability of a random action, so that episodes differ."""
 STRIDE = 7
 """Steps from one kept state of an episode to the next; those between are much like them."""
-_PATIENCE = 10
+_PATIENCE, _RARE = 10, 500
 """Times the steps that the states would take, after which it is said that there are too few."""
 
 
@@ -67,7 +67,7 @@ def play_states(
                 update(len(kept))
             if len(kept) == count:
                 break
-            if tried == (_PATIENCE if when is None else _PATIENCE * STRIDE) * count:
+            if tried == (_PATIENCE if when is None else _RARE) * count:
                 what = "actions matter" if change is None else f"there is something to be {change}"
                 what += "" if when is None else f", and {when}"
                 raise UserError(f"{count} states asked for, and of {tried} only {len(kept)} are such that {what}.")
