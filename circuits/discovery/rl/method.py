@@ -26,7 +26,7 @@ class PruningConfig:
     states: int = 32
     """Number of the behaviour's states that each mask is scored on."""
     steps: int = 5
-    """Of the attribution that chooses the parts."""
+    """Steps of the integrated attribution that chooses the parts."""
     training: RLConfig = field(default_factory=lambda: RLConfig(episodes=8))
     """How the policy is trained; it ends sooner when so many masks have been scored."""
 

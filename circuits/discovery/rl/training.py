@@ -25,7 +25,7 @@ class RLConfig:
     epochs: int = 4
     """Times that an update goes over its episodes."""
     learning_rate: float = 1e-2
-    """Of Adam; falls linearly to 0."""
+    """Step size of Adam, which falls linearly to 0."""
     clip: float = 0.2
     """How far a probability may move in an update, as a share."""
     trace: float = 0.95
