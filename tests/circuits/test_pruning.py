@@ -104,6 +104,14 @@ def test_to_park_pays_nothing_and_ends():
     assert isinstance(env, gymnasium.Env)
 
 
+def test_paid_for_the_best_moment_to_go_too_far_costs_nothing():
+    task = six_edges()
+    pruning = Pruning(Ledger(task), 1, keep_best=True)
+    rewards = [float(pruning.step(torch.tensor([action]))[0]) for action in (4, 3, 0, 1)]
+    assert rewards == pytest.approx([0.3 + 1 / 6, 1 / 6, 0, 0])
+    assert pruning.potential.item() < 0
+
+
 @pytest.mark.full
 def test_to_stop_at_once_pays_nothing_and_training_learns_better():
     task = six_edges()

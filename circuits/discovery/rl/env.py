@@ -92,12 +92,16 @@ class Actions:
 class Pruning:
     """B episodes of one task at once.
 
-    `rewards` and ends are those of an environment of Gymnasium's; an episode that has ended stays as it is, at reward
-    0.
+    Rewards and ends are those of the environment; an episode that has ended stays as it is, at reward 0.
+
+    Args:
+        keep_best: whether a reward is the change of the greatest potential so far instead, so that an episode's add up
+            to what was gained at its best moment. To go too far then costs nothing, and there is no reason to stop at
+            once for fear of it.
     """
 
-    def __init__(self, ledger: Ledger, episodes: int):
-        self.ledger, self.task = ledger, ledger.task
+    def __init__(self, ledger: Ledger, episodes: int, keep_best: bool = False):
+        self.ledger, self.task, self._keep_best = ledger, ledger.task, keep_best
         self.actions = Actions(self.task.candidates)
         self._episodes = episodes
         self.reset()
@@ -107,6 +111,8 @@ class Pruning:
         self.kept = self.task.all_kept(self._episodes)
         self.faithfulness = self.ledger(self.kept)
         self.potential = self.task.potential(self.kept, self.faithfulness)
+        self.greatest = self.potential
+        """float64 `[B]`: the greatest potential so far."""
         self.change = torch.zeros(self._episodes, dtype=torch.float64)
         self.ended = torch.zeros(self._episodes, dtype=torch.bool)
 
@@ -131,7 +137,8 @@ class Pruning:
         self.faithfulness = faithfulness
         self.potential = self.task.potential(self.kept, faithfulness)
         self.ended = self.ended | (actions == self.actions.stop)
-        return self.potential - before
+        greatest, self.greatest = self.greatest, torch.maximum(self.greatest, self.potential)
+        return self.greatest - greatest if self._keep_best else self.potential - before
 
 
 class PruningEnv(gymnasium.Env[NDArray[np.float32], np.int64]):

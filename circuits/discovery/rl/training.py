@@ -32,6 +32,8 @@ class RLConfig:
     """λ of the generalised advantages."""
     entropy: float = 0.02
     """Weight of the policy's entropy; falls linearly to 0."""
+    keep_best: bool = False
+    """Whether an episode is paid for its best moment, not for its end."""
     hidden: int = 32
     """Width of the policy's layers."""
 
@@ -100,7 +102,7 @@ class _Batch:
 
 @torch.no_grad()
 def _play(policy: PruningPolicy, ledger: Ledger, config: RLConfig, generator: torch.Generator) -> _Batch:
-    pruning = Pruning(ledger, config.episodes)
+    pruning = Pruning(ledger, config.episodes, config.keep_best)
     steps: list[tuple[Tensor, ...]] = []
     while not pruning.ended.all():
         running = ~pruning.ended
