@@ -65,14 +65,14 @@ def test_choices_at_the_decision_square_follow_the_goal(mazes):
 
 
 def test_whole_episodes_tell_an_agent_that_wants_cheese_from_one_that_wants_the_corner():
-    wants = play(Planted(), DECIDES, 40, seed=1)
-    other = play(Planted(obeys=False), DECIDES, 40, seed=1)
+    wants = play(Planted(), DECIDES, 16, seed=1)
+    other = play(Planted(obeys=False), DECIDES, 16, seed=1)
     np.testing.assert_array_equal(wants.mazes.walls, other.mazes.walls)
     assert wants.decision.all()
     assert wants.p_cheese.value == 1
     assert other.p_cheese.value < 0.3
     assert other.p_corner.value > 0.7
-    assert to_corner_without_cheese(Planted(), replace(DECIDES, max_side=13), 20, seed=1).value == 1
+    assert to_corner_without_cheese(Planted(), replace(DECIDES, max_side=13), 8, seed=1).value == 1
 
 
 def test_a_share_has_wilson_s_interval():

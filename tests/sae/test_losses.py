@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from selection import in_full
 from torch import Tensor
 
 from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer
@@ -113,7 +114,7 @@ def assert_close(got: Sequence[Tensor], wanted: Sequence[Tensor], dtype: torch.d
         torch.testing.assert_close(a.double(), b.double(), rtol=0, atol=tolerance * b.abs().max().item())
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, *in_full(torch.float64)])
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_losses_and_gradients_of_both_kernels_are_those_of_the_definition(variant, seed, dtype):
@@ -143,7 +144,7 @@ def test_losses_and_gradients_of_both_kernels_are_those_of_the_definition(varian
         assert_close(got, other, dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, *in_full(torch.float64)])
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("kernel", ["sparse", "dense"])
 def test_the_auxiliary_loss_and_its_gradients_are_those_of_the_definition(kernel, seed, dtype):

@@ -14,6 +14,7 @@ from rl_interp.analysis.sae.report import build
 from rl_interp.analysis.sae.runs import load_autoencoder
 from rl_interp.app.pages import write_page
 from rl_interp.core.stats import TOO_FEW
+from rl_interp.core.store import ActivationStore
 from rl_interp.sae import Features
 
 HOSTILE = (
@@ -44,6 +45,7 @@ def opened(chromium, tmp_path):
     dialog, no request."""
     wrong, asked, paths = [], [], []
     context = chromium.new_context(viewport={"width": 1500, "height": 2000}, color_scheme="light")
+    context.set_default_timeout(300_000)  # on a busy machine a page takes its time
 
     def show(path):
         page = context.new_page()
@@ -101,6 +103,11 @@ def poisoned(value):
     return {key: copy.copy(each) if key in PICTURES else poisoned(each) for key, each in value.items()}
 
 
+def test_a_report_is_about_the_states_in_which_actions_make_a_difference(report, home):
+    store = ActivationStore(home / "runs/tiny/activations/fc.post")
+    assert report["samples"] == (store.column("controllable") > 0).sum() < len(store)
+
+
 def test_a_hostile_report_is_shown_as_it_is_and_runs_nothing(report, opened, tmp_path):
     data = poisoned(report)
     page = opened(write_page("report", data, tmp_path / "report.html"))
@@ -133,6 +140,7 @@ def assert_harmless(page):
 
 def test_no_script_style_or_request_but_the_pages_own_is_allowed(report, chromium, tmp_path):
     page = chromium.new_page()
+    page.set_default_timeout(300_000)
     page.goto(write_page("report", report, tmp_path / "report.html").as_uri())
     page.evaluate(
         """() => {
