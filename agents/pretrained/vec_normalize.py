@@ -88,8 +88,8 @@ def normalised(
 
 def _array(value: Any) -> np.ndarray:
     array = value.numpy() if isinstance(value, Array) else None
-    if array is None or not np.isfinite(array).all():
-        raise ValueError("its statistics are no numbers")
+    if array is None or not (np.abs(array.astype(np.float64)) <= np.finfo(np.float32).max).all():
+        raise ValueError("its statistics are no numbers of 32 bits")
     return array.astype(np.float64).reshape(-1)
 
 

@@ -11,7 +11,7 @@ from rl_interp.agents import dqn, dreamerv3, impala
 from rl_interp.agents.cbet import default_bonus
 from rl_interp.agents.load import load_agent
 from rl_interp.core.check_agent import check_agent
-from rl_interp.core.envs import env_config
+from rl_interp.core.envs import MiniGridConfig, env_config
 from rl_interp.core.errors import UserError
 from rl_interp.core.run import Run
 
@@ -28,6 +28,13 @@ SMALL = {
 MINIGRID, CRAFTER, MAZE = "MiniGrid-Empty-5x5-v0", "CrafterReward-v1", "rl_interp/Maze-v0"
 SOKOBAN = "rl_interp/Sokoban-v0"
 ATARI, VECTOR = "ALE/Pong-v5", "CartPole-v1"
+MINIGRID_PIXELS = MiniGridConfig(MINIGRID, observation="pixels")
+SMALL_SCREEN = ("gymnasium.wrappers:AddRenderObservation", "gymnasium.wrappers:ResizeObservation(shape=(36, 48))")
+
+
+def pictures():
+    """A Gymnasium environment outside the suite's families, that shows its screen."""
+    return env_config("FrozenLake-v1", wrappers=SMALL_SCREEN)
 
 
 def small(kind, env_id, **changes):
@@ -55,7 +62,23 @@ def advanced(training, steps):
 )  # fmt: skip
 @pytest.mark.parametrize("cbet", [True, *in_full(False)])
 def test_it_learns_is_saved_and_loads(kind, env_id, cbet, tmp_path):
-    config = small(kind, env_id)
+    learns_is_saved_and_loads(kind, env_id, cbet, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["dqn", "dreamerv3"])
+def test_it_learns_from_minigrids_pixels(kind, tmp_path):
+    learns_is_saved_and_loads(kind, MINIGRID_PIXELS, False, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["dqn", "impala"])
+def test_it_learns_from_pictures_of_any_gymnasium_environment(kind, tmp_path):
+    learns_is_saved_and_loads(kind, pictures(), False, tmp_path)
+
+
+def learns_is_saved_and_loads(kind, env, cbet, tmp_path):
+    config = small(kind, env)
     config = replace(config, cbet=default_bonus(config.env)) if cbet else config
     training = advanced(start(kind, config), 160)
     try:

@@ -5,7 +5,9 @@ import io
 import json
 import pickle
 import random
+import shutil
 import types
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,6 +25,9 @@ from rl_interp.agents.load import load_agent
 from rl_interp.agents.loop import _resumed
 from rl_interp.agents.pretrained import dreamerv3 as pretrained_dreamerv3
 from rl_interp.agents.pretrained import maze as pretrained_mazes
+from rl_interp.agents.pretrained import sb3
+from rl_interp.agents.pretrained.runs import policy_of
+from rl_interp.agents.pretrained.vec_normalize import normalised, read_statistics
 from rl_interp.analysis import study, study_results
 from rl_interp.analysis.sae import sweep
 from rl_interp.analysis.sae.runs import load_sae
@@ -33,7 +38,9 @@ from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore, StoreWriter
 
 EMPTY = MiniGridConfig("MiniGrid-Empty-5x5-v0")
-RECORDING = Path(__file__).parents[1] / "oracles" / "published_dreamerv3" / "vector.npz"
+CARTPOLE, ACROBOT = env_config("CartPole-v1"), env_config("Acrobot-v1")
+ORACLES = Path(__file__).parents[1] / "oracles"
+RECORDING = ORACLES / "published_dreamerv3" / "vector.npz"
 
 
 @dataclass(frozen=True)
@@ -233,6 +240,40 @@ def dreamerv3_arrays(data: bytes, rng: random.Random) -> bytes:
     return pickle.dumps(content, rng.choice([2, 3, 4, 5]))
 
 
+def _model(name: str) -> Callable[[Path], None]:
+    def made(directory: Path) -> None:
+        directory.mkdir(parents=True)
+        for ending in ("zip", "pkl"):
+            if (file := ORACLES / "published_sb3" / f"{name}.{ending}").is_file():
+                shutil.copy(file, directory / f"it.{ending}")
+
+    return made
+
+
+def _import_sb3(directory: Path) -> torch.Tensor:
+    path, pickled = directory / "it.zip", directory / "it.pkl"
+    config, weights = sb3.read(path, ACROBOT if pickled.is_file() else CARTPOLE)
+    if pickled.is_file() and (found := read_statistics(pickled)):
+        config, weights = normalised(config, weights, found, pickled)
+    agent = policy_of(config, weights, path)
+    with torch.no_grad():
+        obs = torch.zeros(2, *config.env.observation_shape)
+        return agent.step(obs, agent.initial_state(2)).preferences
+
+
+def sb3_parts(data: bytes, rng: random.Random) -> bytes:
+    """A model with its JSON or its weights altered."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = {name: archive.read(name) for name in archive.namelist()}
+    name, how = rng.choice([("data", mutate.json_value)] * 3 + [("policy.pth", state_values)])
+    entries[name] = how(entries[name], rng)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for each, content in entries.items():
+            archive.writestr(each, content)
+    return out.getvalue()
+
+
 def state_values(data: bytes, rng: random.Random) -> bytes:
     """What was saved, with a value or a tensor altered."""
     content = torch.load(io.BytesIO(data), weights_only=True)
@@ -316,6 +357,9 @@ TARGETS = {
     "dreamerv3-checkpoint": Target(
         _published, "checkpoint.ckpt", _import_dreamerv3, (*ANY, mutate.pickle_code, dreamerv3_arrays)
     ),
+    "sb3-ppo": Target(_model("ppo"), "it.zip", _import_sb3, (*_TORCH, sb3_parts)),
+    "sb3-recurrent": Target(_model("recurrent-ppo"), "it.zip", _import_sb3, (*_TORCH, sb3_parts)),
+    "vecnormalize": Target(_model("ppo-normalised"), "it.pkl", _import_sb3, (*ANY, mutate.pickle_code)),
     "evaluation": Target(_json("analyses/evaluation.json", EVALUATION), "analyses/evaluation.json", _judge, _JSON),
     "sweep": Target(_json("sae.json", FIGURES), "sae.json", lambda d: sweep._read_figures(d / "sae.json"), _JSON),
     "study": Target(_json(f"{JOB.name}.json", RESULT), f"{JOB.name}.json", _compare, _JSON),
