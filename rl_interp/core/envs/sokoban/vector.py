@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import rl_interp.core.envs.sokoban.rules as rules
-from rl_interp.core.envs.games import episode_seed
+from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.envs.sokoban.choice import Choice
 from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.sokoban.levels import Levels, boxes_left, players
