@@ -87,7 +87,7 @@ def limit(config: IMPALAConfig) -> float:
     times = []
     for _ in range(5):
         start = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         times.append(time.perf_counter() - start)
     return 1024**3 / min(times) / (4 * (ticks + inputs))
 

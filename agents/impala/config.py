@@ -120,6 +120,11 @@ class IMPALAConfig(PhasedConfig):
         if self.network == "drc":
             self._require_drc()
 
+    def step_size(self, progress: float) -> float:
+        """Adam's, after a share of the training in [0, 1]."""
+        left = max(0.0, 1 - progress)
+        return left * self.learning_rate + (1 - left) * self.final_learning_rate
+
     def _require_drc(self) -> None:
         if len(self.channels) != 1:
             raise UserError(
@@ -157,7 +162,7 @@ def default_config(environment: EnvConfig | str, **overrides: object) -> IMPALAC
         values |= dict(
             agent_steps=5_000_000, gamma=0.97, learning_rate=1e-3, reward_scale=0.1, checkpoint_every=100_000
         )
-        values |= dict(entropy_cost=0.005, vtrace_lambda=0.95)
+        values |= dict(entropy_cost=0.001, vtrace_lambda=0.95)
     if overrides.get("network", "drc" if isinstance(env, SokobanConfig) else "impala") == "drc":
         values |= dict(network="drc", layers=2, ticks=2, channels=(16,), hidden=256, lstm=0)
     return IMPALAConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

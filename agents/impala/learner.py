@@ -55,12 +55,11 @@ class Learner:
 
     def descend(self, loss: Tensor, progress: float) -> None:
         """Take one step down the gradient of a loss."""
-        config, left = self.config, max(0.0, 1 - progress)
         for group in self.optimizer.param_groups:
-            group["lr"] = left * config.learning_rate + (1 - left) * config.final_learning_rate
+            group["lr"] = self.config.step_size(progress)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], config.max_grad_norm)
+        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
 

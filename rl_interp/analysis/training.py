@@ -103,9 +103,9 @@ def _made_longer(run: Run, before: TrainConfig, config: TrainConfig) -> str:
     # Of the schedules, only IMPALA's depends on the run's length.
     if isinstance(before, IMPALAConfig) and isinstance(config, IMPALAConfig):
         at = run.newest_step()
-        rates = [each.learning_rate * max(0.0, 1 - at / each.agent_steps) for each in (before, config)]
+        rates = [each.step_size(at / each.agent_steps) for each in (before, config)]
         sentence += (
-            f" Its step size falls to 0 at the last step, so that at step {at} it now is {rates[1]:.3g} instead of "
-            f"{rates[0]:.3g}."
+            f" Its step size falls to {config.final_learning_rate:g} at the last step, so that at step {at} it now is "
+            f"{rates[1]:.3g} instead of {rates[0]:.3g}."
         )
     return sentence
