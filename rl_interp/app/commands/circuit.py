@@ -112,7 +112,7 @@ def circuit_page(
     states: Count = 300,
     seed: Seed = 0,
 ) -> dict[str, Any]:
-    """Write a page of a circuit: its units and edges to click on, and where, when and with which concepts units fire.
+    """Write a page of a circuit: units and edges to click on, and where, when and with which concepts they fire.
 
     Args:
         of: The agent and its circuit.

@@ -1,4 +1,4 @@
-const gap = 170, height = 620, above = 50, widest = Math.max(...D.edges.map(e => Math.abs(e[4])), 1e-12);
+const gap = Math.max(85, Math.min(170, 1320/Math.max(1, D.nodes.length - 1))), height = 620, above = 50, widest = Math.max(...D.edges.map(e => Math.abs(e[4])), 1e-12);
 const most = Math.max(...D.nodes.flatMap(n => n.units.map(u => u.importance)), 1e-12);
 const at = (column, place) => [60 + gap*column, above + height*(place + .5)/D.nodes[column].units.length];
 const share = score => Math.sqrt(Math.abs(score)/widest);
