@@ -168,7 +168,7 @@ def test_self_ablation_trains_an_agent_whose_ablated_stream_can_be_played_and_me
     assert [each["at"] for each in cut["interventions"]] == ["conv1.post", "conv2.post", "fc.post"]
     assert "trained without self-ablation" in run("evaluate unlock --episodes 2 --ablated")[2]
     assert run("collect cut --hook fc.scores --samples 50")[0] == 0
-    command = "study self-ablation unlock cut --episodes 2 --samples 200 --latents 16 --ks 2 --epochs 1"
+    command = "study self-ablation unlock cut --episodes 2 --samples 200 --latents 16 --ks 2 --epochs 1 --states 8"
     status, found, error = run(command)
     assert status == 0, error
     assert "ablated" in found["result"][1]["conditions"]
