@@ -55,9 +55,15 @@ class Scored:
 class Habit(Protocol):
     """What `circuit break` breaks."""
 
-    bad_is: str
-    """What `Scored.bad` counts."""
-    good_is: str
+    @property
+    def bad_is(self) -> str:
+        """What `Scored.bad` counts."""
+        ...
+
+    @property
+    def good_is(self) -> str:
+        """What `Scored.good` counts."""
+        ...
 
     def shown(self, count: int, seed: int, progress: Progress = SILENT) -> Shown:
         """States, `count` of them bad."""
