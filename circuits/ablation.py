@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent, HookPoint, evaluating
@@ -224,6 +223,8 @@ def _spread(size: int, most: int) -> Tensor:
 
 def _operations(run: Callable[[], object]) -> int:
     """Products and sums of matrix products and convolutions."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports Triton, which reads its settings once
+
     with FlopCounterMode(display=False) as counter:
         run()
     return counter.get_total_flops()

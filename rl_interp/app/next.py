@@ -25,6 +25,7 @@ NEXT = {
     "sae push": "rl-interp sae pull {repo} --folder {folder} --output DIR",
     "sae pull": "python -c 'from rl_interp import sae; print(sae.load(\"{sae}\"))'",
     "circuit break": "rl-interp circuit importance {run}",
+    "circuit report": "rl-interp circuit evaluate {run} {circuit}",
     "circuit discover": "rl-interp circuit evaluate {run} {circuit}",
     "circuit evaluate": "rl-interp circuit discover {run} --method acdc",
     "circuit importance": "rl-interp collect {run} --hook {units[0][hook]}",

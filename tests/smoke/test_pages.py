@@ -9,10 +9,18 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 
+from rl_interp.agents.impala.agent import IMPALA
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.report import circuit_report
+from rl_interp.analysis.circuits.stored import StoredCircuit, graph_of
 from rl_interp.analysis.sae.report import build
 from rl_interp.analysis.sae.runs import load_autoencoder
 from rl_interp.app.pages import write_page
+from rl_interp.circuits.discovery.discovery import top
+from rl_interp.core.envs.minigrid.config import MiniGridConfig
+from rl_interp.core.run import Run
 from rl_interp.core.stats import TOO_FEW
 from rl_interp.core.store import ActivationStore
 from rl_interp.sae import Features
@@ -22,7 +30,7 @@ HOSTILE = (
     """&lt;b&gt;"><iframe srcdoc="<script>parent.executed=4</script>"></iframe>{{ 6*7 }}{% raw %}${executed=5}"""
     "\u2028\u2029<!--<script>"  # a comment without an end, in which a script element swallows what follows
 )
-PICTURES = {"screens", "clips", "boxes", "image", "where"}
+PICTURES = {"screens", "clips", "boxes", "image", "where", "pictures", "map"}
 """Keys of the data under which there are pictures, which a run can't name."""
 
 
@@ -92,6 +100,19 @@ def comparison(report):
     }  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def circuit(tmp_path_factory):
+    """Of an untrained agent in MiniGrid: the edges of highest scores, which are random."""
+    torch.manual_seed(0)
+    env = MiniGridConfig("MiniGrid-Empty-5x5-v0")
+    agent = IMPALA(len(env.action_names), env.observation_shape, env.categories, hidden=8, lstm=6).eval()
+    loaded = Loaded(Run(tmp_path_factory.mktemp("circuit") / "agent"), 0, agent, env, "")
+    graph = graph_of(loaded)
+    scores = torch.rand(graph.edges)
+    described = {"settings": {"method": "eap-ig", "when": None}, "result": {"faithfulness": 0.5, "edges": 300}}
+    return circuit_report(loaded, StoredCircuit("c", top(graph, scores, 300), scores, {}, described), states=12)
+
+
 def poisoned(value):
     """With something hostile behind every text, and as a key wherever a run can name one."""
     if isinstance(value, str):
@@ -130,6 +151,29 @@ def test_a_hostile_comparison_is_shown_as_it_is_and_runs_nothing(comparison, ope
     for kind in ("0", "1", "pairs"):
         page.select_option("#kind", kind)
     assert_harmless(page)
+
+
+def test_a_hostile_circuit_is_shown_as_it_is_and_runs_nothing(circuit, opened, tmp_path):
+    page = opened(write_page("circuit", poisoned(circuit), tmp_path / "circuit.html"))
+    assert circuit["run"] + HOSTILE[:100] in page.inner_text("main")
+    for dot in range(0, page.locator("#drawing circle").count(), 10):
+        page.evaluate(
+            "dot => { const {c, u} = document.querySelectorAll('#drawing circle')[dot].dataset; show(+c, +u); }", dot
+        )
+    assert_harmless(page)
+
+
+def test_units_of_a_circuit_can_be_clicked(circuit, opened, tmp_path):
+    page = opened(write_page("circuit", circuit, tmp_path / "circuit.html"))
+    assert page.locator("#drawing path").count() == len(circuit["edges"]) == 300
+    column = next(i for i, node in enumerate(circuit["nodes"]) if node["node"] == "conv1.post")
+    unit = circuit["nodes"][column]["units"][0]
+    page.locator(f"#drawing circle[data-c='{column}'][data-u='0']").click()
+    assert page.inner_text("#detail h3") == f"conv1.post {unit['unit']}"
+    assert page.locator("#detail figure img").count() == len(unit["top"]) == 6
+    assert page.locator("#detail figure canvas").count() == 6  # where in the view it is active
+    into = [edge for edge in circuit["edges"] if edge[2:4] == [column, 0]]
+    assert page.locator("#detail section").first.locator("tr").count() == 1 + min(12, len(into))
 
 
 def assert_harmless(page):

@@ -11,7 +11,7 @@ from rl_interp.agents.load import new_run_path
 from rl_interp.agents.pretrained import runs
 from rl_interp.agents.pretrained.cleanrl import Algorithm
 from rl_interp.app.commands.environment import DEFAULT, Environment, FromEnv
-from rl_interp.app.commands.flags import CountOrZero, Name, config_from, optional
+from rl_interp.app.commands.flags import Count, CountOrZero, Name, config_from, optional
 from rl_interp.core.envs import AtariConfig, EnvConfig, SokobanConfig, env_config
 from rl_interp.core.errors import UserError
 
@@ -130,8 +130,8 @@ def import_dreamerv3(
 def import_drc(
     folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER")],
     levels: str = "unfiltered",
-    rows: int = 10,
-    columns: int = 10,
+    rows: Count = 10,
+    columns: Count = 10,
     name: Name = "impala-sokoban-imported",
 ) -> dict[str, Any]:
     """Turn a published DRC that plays Sokoban (Taufeeque et al. 2024) into a run.
