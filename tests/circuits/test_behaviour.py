@@ -3,12 +3,14 @@
 import pytest
 import torch
 from circuit_agents import make
+from torch import Tensor, nn
 
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.states import States
-from rl_interp.core.agent import tree_map
+from rl_interp.core.agent import HookPoint, tree_map
 from rl_interp.core.errors import UserError
+from rl_interp.core.wrap import wrap
 
 
 def states_of(agent, obs):
@@ -43,6 +45,23 @@ def test_a_mean_is_over_all_places_of_a_channel_wherever_it_is_read():
     channels = reference.reshape(32, -1)
     assert (channels == channels[:, :1]).all()
     torch.testing.assert_close(channels[:, 0], by_place.reshape(32, -1).mean(1))
+
+
+def test_what_is_computed_for_nothing_is_no_part_of_the_graph():
+    class Aside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.act, self.aside, self.out = nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.act(self.first(x))
+            self.aside(h)
+            return self.out(h)
+
+    agent = wrap(Aside(), hook_points={"h": HookPoint("act", "B D")}, output="q_values")
+    behaviour = Behaviour.of(agent, States(torch.randn(12, 4)), "mean")
+    assert [link.name for link in behaviour.graph.links] == ["obs -> h", "h -> q_values"]
+    assert behaviour.faithfulness(Mask.full(behaviour.graph)) == pytest.approx(1)
 
 
 def test_what_is_resampled_is_a_whole_other_state():
