@@ -38,7 +38,8 @@ def pictures():
 
 
 def small(kind, env_id, **changes):
-    return AGENTS[kind].default_config(env_id, **{**SHORT, **SMALL[kind], **changes})
+    drc = {"channels": (4,), "lstm": 0, "layers": 1, "ticks": 1} if (kind, env_id) == ("impala", SOKOBAN) else {}
+    return AGENTS[kind].default_config(env_id, **{**SHORT, **SMALL[kind], **drc, **changes})
 
 
 def start(kind, config, directory=None):
@@ -57,7 +58,8 @@ def advanced(training, steps):
     [
         ("dqn", MINIGRID), ("dqn", VECTOR), ("impala", VECTOR), ("impala", ATARI), ("dreamerv3", VECTOR),
         *in_full(("dqn", CRAFTER), ("dqn", MAZE), ("dreamerv3", ATARI), ("dreamerv3", MAZE)),
-        *in_full(("impala", SOKOBAN), ("dqn", SOKOBAN), ("dreamerv3", SOKOBAN)),
+        *in_full(("impala", SOKOBAN)),
+        *(pytest.param(kind, SOKOBAN, marks=pytest.mark.slow) for kind in ("dqn", "dreamerv3")),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("cbet", [True, *in_full(False)])

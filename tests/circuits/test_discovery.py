@@ -88,7 +88,7 @@ def test_drawn_circuits_have_the_gradient_of_their_probabilities():
     assert found.numpy() == pytest.approx((p * (1 - p)).numpy(), rel=0.01)
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_uniform_gradient_sampling_finds_a_planted_circuit_and_constants_that_are_better_than_means():
     planted = two_layers()
     config = UGSConfig(sparsity=5, updates=150, rate=0.1, constants=ConstantsConfig(updates=40))
