@@ -76,10 +76,10 @@ class Followed:
 
         def follow(module: nn.Module, args: Any, out: Any) -> None:
             with torch._C.DisableTorchFunction():
-                fresh = [x for x in _tensors(out) if id(x) not in self.origins]
+                fresh = [x for _, x in leaves(out) if id(x) not in self.origins]
                 if fresh and all(parameter.dim() < 2 for parameter in module.parameters()):
-                    origins = frozenset().union(*(self.origins_of(x) for x in _tensors(args)))
-                    pending = frozenset().union(*(self.pending_of(x) for x in _tensors(args)))
+                    origins = frozenset().union(*(self.origins_of(x) for _, x in leaves(args)))
+                    pending = frozenset().union(*(self.pending_of(x) for _, x in leaves(args)))
                     for x in fresh if origins or pending else ():
                         self._mark(x, origins)
                         self.pending[id(x)] = pending
@@ -140,7 +140,7 @@ class Followed:
         out = function(*args, **named)
         if getattr(function, "__name__", "") in _FRESH:
             return out
-        given = [x for x in _tensors((args, dict(named)))]
+        given = [x for _, x in leaves((args, dict(named)))]
         weighted = [x for x in given if id(x) in self.weights or (isinstance(x, nn.Parameter) and x.dim() > 1)]
         origins = frozenset().union(*(self.origins_of(x) for x in given)) if given else frozenset()
         pending = frozenset().union(*(self.pending_of(x) for x in given)) if given else frozenset()
@@ -149,12 +149,13 @@ class Followed:
                 read = sorted(origins) or [f"what {self.readers[call].name} gives" for call in sorted(pending)]
                 self.unread.append(f"{getattr(function, '__name__', function)} of {', '.join(read)}")
             else:
-                self.kept.extend(_tensors(out))
-                self.weights.update(map(id, _tensors(out)))
+                made = [x for _, x in leaves(out)]
+                self.kept.extend(made)
+                self.weights.update(map(id, made))
             return out
         if origins or pending:
             written = args[:1] if getattr(function, "__name__", "") in ("__setitem__", "copy_") else ()
-            for result in _tensors((out, named.get("out"), *written)):
+            for _, result in leaves((out, named.get("out"), *written)):
                 self._mark(result, origins)
                 self.pending[id(result)] = pending
         return out
@@ -243,14 +244,3 @@ def state_name(place: tuple[Any, ...]) -> str:
 def rows(tree: Any, count: int) -> Any:
     """The first element of a batch, `count` times."""
     return tree_map(lambda leaf: leaf[:1].expand(count, *leaf.shape[1:]).clone(), tree)
-
-
-def _tensors(whole: Any) -> Iterator[Tensor]:
-    if isinstance(whole, Tensor):
-        yield whole
-    elif isinstance(whole, Mapping):
-        for value in whole.values():
-            yield from _tensors(value)
-    elif isinstance(whole, tuple | list):
-        for value in whole:
-            yield from _tensors(value)

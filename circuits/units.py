@@ -17,7 +17,7 @@ from rl_interp.circuits.operations import Operation, Operations
 from rl_interp.core.agent import evaluating
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import Site, hooked
-from rl_interp.core.parts import leaves
+from rl_interp.core.parts import leaves, with_part
 
 Change = Callable[[Tensor], Tensor]
 
@@ -132,9 +132,9 @@ class Units:
         """The agent on copies of the state, every face held at what `held` saw there (if it saw anything), and changed
         at some faces or in the results of some operations."""
         batch, state = held.batch, rows(self.state, held.batch)
-        for place, _ in leaves(self.state):
+        for place, leaf in leaves(state):
             if change := at_faces.get(state_name(place)):
-                state = _with_leaf(state, place, change)
+                state = with_part(state, place, change(leaf))
         seen = _Seen(held.batch)
 
         def at_point(value: Tensor, site: Site) -> Tensor | None:
@@ -244,13 +244,3 @@ def _apart(items: Sequence[tuple[Any, set[Any]]]) -> list[list[Any]]:
 def through(units: Tensor, onward: Tensor) -> Tensor:
     """Units of units, -1 staying -1."""
     return torch.where(units < 0, -1, onward[units.clamp(min=0)])
-
-
-def _with_leaf(tree: Any, place: tuple[Any, ...], change: Callable[[Tensor], Tensor]) -> Any:
-    if not place:
-        return change(tree)
-    key, rest = place[0], place[1:]
-    if isinstance(tree, Mapping):
-        return {k: _with_leaf(v, rest, change) if k == key else v for k, v in tree.items()}
-    values = [_with_leaf(v, rest, change) if i == key else v for i, v in enumerate(tree)]
-    return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)

@@ -12,7 +12,7 @@ from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.states import EPSILON
 from rl_interp.analysis.mazes.choices import ask, at_decision_square, choices_of, draw_mazes, towards
 from rl_interp.analysis.mazes.goals import play
-from rl_interp.circuits.states import States
+from rl_interp.circuits.states import States, joined
 from rl_interp.core.agent import Agent, State, evaluating, tree_map
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.envs.maze import MazeConfig
@@ -236,11 +236,6 @@ class _Step:
 
 
 def _states(steps: Sequence[_Step], loaded: Loaded) -> States:
-    columns: list[list[torch.Tensor]] = []
-    for step in steps:
-        columns.append([])
-        tree_map(lambda leaf: (columns[-1].append(leaf), leaf)[1], step.memory)
-    stacked = (torch.cat(column) for column in zip(*columns, strict=True))
-    memory = tree_map(lambda leaf: next(stacked), steps[0].memory)
+    memory = joined([step.memory for step in steps])
     obs = torch.from_numpy(np.stack([step.obs for step in steps])).to(loaded.agent.device)
     return States(obs, memory, torch.tensor([step.number for step in steps]))

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rl_interp.circuits.graph import Graph
@@ -19,9 +20,8 @@ def circuit_picture(mask: Mask, scores: Tensor, path: Path) -> Path:
     """Draw the edges of a circuit, or the most important of them."""
     graph, order = mask.graph, scores.clone()
     order[mask.vector == 0] = -np.inf
-    shown = Mask.of_vector(graph, (mask.vector > 0).float() * 0)
     chosen = order.argsort(descending=True)[: min(_MOST, mask.kept)]
-    vector = shown.vector
+    vector = torch.zeros(graph.edges)
     vector[chosen] = 1.0
     shown = Mask.of_vector(graph, vector)
     strength = Mask.of_vector(graph, _ranked(scores, chosen))

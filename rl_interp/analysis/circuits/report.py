@@ -122,9 +122,10 @@ def _columns(graph: Graph, shown: Mask) -> dict[str, list[int]]:
 
 
 def _edges(circuit: StoredCircuit, shown: Mask, columns: Mapping[str, Sequence[int]]) -> list[list[float]]:
-    """`[column, unit, column, unit, score]` of each edge that is shown, by places in the columns."""
+    """`[column, unit, column, unit, score]` of each edge that is shown, by places in the columns; of those that are
+    cut, which are shown of a circuit that keeps nearly all, the score is -1."""
     graph, place = circuit.mask.graph, {node: i for i, node in enumerate(columns)}
-    scores = Mask.of_vector(graph, circuit.scores)
+    scores = Mask.of_vector(graph, torch.where(circuit.mask.vector > 0, circuit.scores, -1.0))
     found = []
     for name, dest, source in shown.edges:
         link = graph.link(name)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.counterfactuals import CHANGES, Change, editor
-from rl_interp.circuits.states import States
+from rl_interp.circuits.states import States, joined
 from rl_interp.core.agent import State, evaluating, tree_map
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one, unknown
@@ -133,12 +133,7 @@ def _test_of(env: LabelledEnv, when: str | None) -> Callable[[Mapping[str, float
 
 
 def _stacked(moments: list[_Moment], device: torch.device) -> States:
-    leaves: list[list[Tensor]] = []
-    for moment in moments:
-        leaves.append([])
-        tree_map(lambda leaf: (leaves[-1].append(leaf), leaf)[1], moment.memory)
-    columns = (torch.cat(column) for column in zip(*leaves, strict=True))
-    memory = tree_map(lambda leaf: next(columns), moments[0].memory)
+    memory = joined([moment.memory for moment in moments])
     steps, episodes = (torch.tensor([getattr(each, name) for each in moments]) for name in ("step", "episode"))
 
     def seen(name: str) -> Tensor:
