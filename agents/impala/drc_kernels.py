@@ -31,11 +31,6 @@ def _tanh(x):
 
 
 @_compiled
-def _sigmoid(x):
-    return np.float32(0.5) + np.float32(0.5) * _tanh(np.float32(0.5) * x)
-
-
-@_compiled
 def pool(both, peak, place, mean):
     """Maximum, where it is, and mean over the board of a layer's own hidden state."""
     batch, places, channels = both.shape[0], both.shape[1], both.shape[2] // 2
@@ -58,27 +53,29 @@ def tick(from_h, from_x, from_kinds, kinds, keep, next_keep, is_last, before, ga
     """One layer's tick: gates, cell and hidden state, which goes to the layer above (or, of the last layer, to the
     first at the next tick) and to the layer itself at the next tick; with its maximum and mean there."""
     batch, places, channels = before.shape
-    # Short loops over few arrays, which the compiler turns into vector instructions.
+    # sigmoid(x) = 0.5 + 0.5 tanh(0.5 x), so that all gates are one loop.
+    half, shift = np.ones(4 * channels, np.float32), np.zeros(4 * channels, np.float32)
+    half[channels : 3 * channels] = shift[channels : 3 * channels] = np.float32(0.5)
+    # Short loops over few arrays, and over small ones of their own, which the compiler turns into vector instructions.
+    gate, h = np.empty(4 * channels, np.float32), np.empty(channels, np.float32)
     for b in range(batch):
         kept, factor = next_keep[b], next_keep[b] if is_last else np.float32(1)
         where, total = np.zeros(channels, np.int32), np.zeros(channels, np.float32)
         largest = np.full(channels, np.float32(-2))  # less than any hidden state
-        h = np.empty(channels, np.float32)
         for p in range(places):
-            gate, kind = gates[b, p], from_kinds[b, kinds[p]]
+            kind = kinds[p]
             for g in range(4 * channels):
-                gate[g] = from_h[b, p, g] + from_x[b, p, g] + kind[g]
-            for g in range(channels):
-                gate[g] = _tanh(gate[g])
-            for g in range(channels, 3 * channels):
-                gate[g] = _sigmoid(gate[g])
-            for g in range(3 * channels, 4 * channels):
-                gate[g] = _tanh(gate[g])
-            new = cell[b, p]
+                gate[g] = from_h[b, p, g] + from_x[b, p, g] + from_kinds[b, kind, g]
+            for g in range(4 * channels):
+                gate[g] = shift[g] + half[g] * _tanh(half[g] * gate[g])
+            for g in range(4 * channels):
+                gates[b, p, g] = gate[g]
             for c in range(channels):
-                new[c] = gate[c + 2 * channels] * before[b, p, c] * keep[b] + gate[c] * gate[c + channels]
+                h[c] = gate[c + 2 * channels] * before[b, p, c] * keep[b] + gate[c] * gate[c + channels]
             for c in range(channels):
-                h[c] = _tanh(new[c]) * gate[c + 3 * channels]
+                cell[b, p, c] = h[c]
+            for c in range(channels):
+                h[c] = _tanh(h[c]) * gate[c + 3 * channels]
             for c in range(channels):
                 both[b, p, channels + c] = h[c] * kept
             for c in range(channels):
@@ -86,7 +83,8 @@ def tick(from_h, from_x, from_kinds, kinds, keep, next_keep, is_last, before, ga
             for c in range(channels):
                 total[c] += h[c]
             for c in range(channels):
-                where[c] = p if h[c] > largest[c] else where[c]
+                where[c] = np.int32(p) if h[c] > largest[c] else where[c]
+            for c in range(channels):
                 largest[c] = h[c] if h[c] > largest[c] else largest[c]
             if is_last:
                 for c in range(channels):
@@ -102,6 +100,8 @@ def tick_backward(gates, before, cell, keep, next_keep, is_last, d_own, d_above,
     sums over each kind of cells."""
     batch, places, channels = before.shape
     one = np.float32(1)
+    t, d_h, d_c = np.empty((3, channels), np.float32)
+    d_gate = np.empty(4 * channels, np.float32)
     for b in range(batch):
         kept, factor = next_keep[b], next_keep[b] if is_last else one
         given = one if is_out else np.float32(0)
@@ -109,21 +109,28 @@ def tick_backward(gates, before, cell, keep, next_keep, is_last, d_own, d_above,
         for p in range(places):
             kind = kinds[p]
             for c in range(channels):
+                t[c] = _tanh(cell[b, p, c])
+            for c in range(channels):
+                d_h[c] = d_own[b, p, channels + c] + d_mean[b, c]
+            for c in range(channels):
+                d_h[c] += d_peak[b, c] if place[b, c] == p else np.float32(0)
+            for c in range(channels):
+                d_h[c] = d_h[c] * kept + d_above[b, p, c] * factor + d_out[b, p, c] * given
+            for c in range(channels):
+                d_c[c] = d_cell[b, p, c] + d_h[c] * gates[b, p, c + 3 * channels] * (one - t[c] * t[c])
+            for c in range(channels):
                 i, j = gates[b, p, c], gates[b, p, c + channels]
+                d_gate[c] = d_c[c] * j * (one - i * i)
+                d_gate[c + channels] = d_c[c] * i * j * (one - j)
+            for c in range(channels):
                 f, o = gates[b, p, c + 2 * channels], gates[b, p, c + 3 * channels]
-                t = _tanh(cell[b, p, c])
-                own = d_own[b, p, channels + c] + d_mean[b, c] + (d_peak[b, c] if place[b, c] == p else np.float32(0))
-                d_h = own * kept + d_above[b, p, c] * factor + d_out[b, p, c] * given
-                d_c = d_cell[b, p, c] + d_h * o * (one - t * t)
-                d_i = d_c * j * (one - i * i)
-                d_j = d_c * i * j * (one - j)
-                d_f = d_c * before[b, p, c] * keep[b] * f * (one - f)
-                d_o = d_h * t * (one - o * o)
-                d_cell[b, p, c] = d_c * f * keep[b]
-                d_gates[b, p, c] = d_i
-                d_gates[b, p, c + channels] = d_j
-                d_gates[b, p, c + 2 * channels] = d_f
-                d_gates[b, p, c + 3 * channels] = d_o
+                d_gate[c + 2 * channels] = d_c[c] * before[b, p, c] * keep[b] * f * (one - f)
+                d_gate[c + 3 * channels] = d_h[c] * t[c] * (one - o * o)
+            for c in range(channels):
+                d_cell[b, p, c] = d_c[c] * gates[b, p, c + 2 * channels] * keep[b]
             for g in range(4 * channels):
-                d_from_x[b, p, g] += d_gates[b, p, g]
-                d_kinds[b, kind, g] += d_gates[b, p, g]
+                d_gates[b, p, g] = d_gate[g]
+            for g in range(4 * channels):
+                d_from_x[b, p, g] += d_gate[g]
+            for g in range(4 * channels):
+                d_kinds[b, kind, g] += d_gate[g]

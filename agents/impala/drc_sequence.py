@@ -2,7 +2,7 @@
 
 The same numbers as stepping the modules of `drc.py`, several times as fast, because
 
-- convolutions take four multiplications for nine (`winograd.py`);
+- boards have channels last, in which PyTorch's convolutions come close to the processor's best;
 - what the input adds to the gates is one convolution a time instead of one a tick, and pooled values, fence and bias,
   which are the same all over the board but for its edge, are a small product for nine kinds of cells;
 - gates, cell, hidden state, its maximum and its mean are one compiled pass over memory, and so are their gradients;
@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from rl_interp.agents.impala.drc_kernels import KINDS, pool, tick, tick_backward
-from rl_interp.agents.impala.winograd import convolved, gathered_weights, gradients, spread_weights, tiles
 
 _TOGETHER = 32
 """Boards that go through all times together: what they need at once fits the processor's caches."""
@@ -102,9 +102,9 @@ class _Sweep(torch.autograd.Function):
 @dataclass(frozen=True)
 class _Layer:
     of_x: Tensor
-    """`[16, C, 4C]`: a convolution's weights, spread."""
+    """`[4C, C, 3, 3]`: a convolution's weights."""
     of_h: Tensor
-    """`[16, 2C, 4C]`: of the hidden state below and its own."""
+    """`[4C, 2C, 3, 3]`: of the hidden state below and its own."""
     of_pooled: Tensor
     """`[C, 9 · 4C]`: what a pooled value adds to the gates of each kind of cell."""
     fixed: Tensor
@@ -128,8 +128,8 @@ def _layer(
     of_kinds = torch.einsum("gchw,khw->ckg", pooled, inside)
     fixed = bias + torch.einsum("ghw,khw->kg", fence[:, 0], 1 - inside)
     return _Layer(
-        spread_weights(x),
-        spread_weights(torch.cat([below, hidden], 1)),
+        x.contiguous(memory_format=torch.channels_last),
+        torch.cat([below, hidden], 1).contiguous(memory_format=torch.channels_last),
         of_kinds.flatten(1),
         fixed.flatten(),
         pool,
@@ -165,10 +165,10 @@ class _Gradients:
         """In the order of `Parameters`."""
         channels = self.pool.shape[1]
         pooled = torch.einsum("ckg,khw->gchw", self.of_pooled.unflatten(1, (KINDS, -1)), layer.inside)
-        below, hidden = gathered_weights(self.of_h).split(channels, 1)
+        below, hidden = self.of_h.split(channels, 1)
         fixed = self.fixed.unflatten(0, (KINDS, -1))
         fence = torch.einsum("kg,khw->ghw", fixed, 1 - layer.inside)[:, None]
-        return torch.cat([gathered_weights(self.of_x), below, pooled], 1), fixed.sum(0), hidden, fence, self.pool
+        return torch.cat([self.of_x, below, pooled], 1), fixed.sum(0), hidden, fence, self.pool
 
 
 # -- through time ----------------------------------------------------------------------------------
@@ -197,12 +197,12 @@ class _Memory:
         return k % self.kept
 
     def given(self, d: int, k: int) -> Tensor:
-        """What the convolution of layer d is given at tick k, in `tiles`."""
-        return tiles(self.boards(self.both[d, self.at(k)]))
+        """What the convolution of layer d is given at tick k, `[B, H, W, 2C]`."""
+        return self.boards(self.both[d, self.at(k)])
 
-    def boards(self, flat: NDArray[np.float32]) -> NDArray[np.float32]:
+    def boards(self, flat: NDArray[np.float32]) -> Tensor:
         """`[B, P, C]` as `[B, H, W, C]`."""
-        return flat.reshape(len(flat), *self.size, flat.shape[-1])
+        return torch.from_numpy(flat).unflatten(1, self.size)
 
     def pooled(self, layer: _Layer, d: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted sum of maximum and mean `[B, C]` of layer d at tick k, and the two."""
@@ -221,9 +221,25 @@ class _Memory:
         return torch.from_numpy(values).transpose(0, 1).unflatten(2, self.size).contiguous()
 
 
-def _flat(boards: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`[B, H, W, C]` as `[B, P, C]`."""
-    return boards.reshape(len(boards), -1, boards.shape[-1])
+def _convolved(boards: Tensor, weight: Tensor) -> NDArray[np.float32]:
+    """`[B, H, W, I]` -> `[B, P, O]`, with zeros around the boards."""
+    return _flat(F.conv2d(boards.movedim(-1, 1), weight, padding=1))
+
+
+def _gradients(d_out: Tensor, boards: Tensor, weight: Tensor, d_weight: Tensor) -> NDArray[np.float32]:
+    """From the gradient `[B, H, W, O]` of a convolution's output that of its input, `[B, P, I]`; that of its weights is
+    added to `d_weight`."""
+    d_in, d_of, _ = torch.ops.aten.convolution_backward(
+        d_out.movedim(-1, 1), boards.movedim(-1, 1), weight, None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1,
+        [True, True, False],
+    )  # fmt: skip
+    d_weight += d_of
+    return _flat(d_in)
+
+
+def _flat(boards: Tensor) -> NDArray[np.float32]:
+    """`[B, C, H, W]` as `[B, P, C]`."""
+    return boards.movedim(1, -1).flatten(1, 2).contiguous().numpy()
 
 
 def _forward(memory: _Memory, layers: list[_Layer], x: Tensor, h: Tensor, c: Tensor, keep: Tensor) -> Tensor:
@@ -239,20 +255,19 @@ def _forward(memory: _Memory, layers: list[_Layer], x: Tensor, h: Tensor, c: Ten
     for d in range(last + 1):
         pool(memory.both[d, 0], memory.peak[d, 0], memory.place[d, 0], memory.mean[d, 0])
     for t in range(time):
-        given = tiles(x[t].numpy())
-        from_x = [convolved(given, layer.of_x, memory.size) for layer in layers]
+        from_x = [_convolved(x[t], layer.of_x) for layer in layers]
         for n in range(ticks):
             k = t * ticks + n
             now, after = memory.at(k), memory.at(k + 1)
             before, next_keep = keeps[t] if n == 0 else ones, keeps[t + 1] if n == ticks - 1 else ones
             for d, layer in enumerate(layers):
-                from_h = convolved(memory.given(d, k), layer.of_h, memory.size)
+                from_h = _convolved(memory.given(d, k), layer.of_h)
                 pooled, _, _ = memory.pooled(layer, d, k)
                 from_kinds = torch.addmm(layer.fixed, pooled, layer.of_pooled).unflatten(1, (KINDS, -1))
                 # The last layer's hidden state is below the first's at the next tick.
                 above = memory.both[0, after] if d == last else memory.both[d + 1, now]
                 tick(
-                    _flat(from_h), _flat(from_x[d]), from_kinds.numpy(), layer.kinds, before, next_keep, d == last,
+                    from_h, from_x[d], from_kinds.numpy(), layer.kinds, before, next_keep, d == last,
                     memory.cell[d, now], memory.gates[d, k % (memory.kept - 1)], memory.cell[d, after],
                     memory.both[d, after], above, out[t].flatten(1, 2).numpy(),
                     memory.peak[d, after], memory.place[d, after], memory.mean[d, after],
@@ -297,8 +312,7 @@ def _backward(
                     d == last and n == ticks - 1, d_peak[d], memory.place[d, k + 1], d_mean[d], layer.kinds,
                     d_cell[d], d_gates, d_from_x[d], d_kinds,
                 )  # fmt: skip
-                d_given = gradients(memory.boards(d_gates), memory.given(d, k), layer.of_h, sums.of_h)
-                d_both[d] = _flat(d_given)
+                d_both[d] = _gradients(memory.boards(d_gates), memory.given(d, k), layer.of_h, sums.of_h)
                 pooled, peak, mean = memory.pooled(layer, d, k)
                 kinds = torch.from_numpy(d_kinds).flatten(1)
                 sums.of_pooled.addmm_(pooled.T, kinds)
@@ -306,10 +320,9 @@ def _backward(
                 d_pooled = kinds @ layer.of_pooled.T
                 sums.pool += torch.stack([(d_pooled * peak).sum(0), (d_pooled * mean).sum(0)])
                 d_peak[d], d_mean[d] = (d_pooled * layer.pool[0]).numpy(), (d_pooled * layer.pool[1] / places).numpy()
-        given = tiles(x[t].numpy())
         for d, layer in enumerate(layers):
-            d_given = gradients(memory.boards(d_from_x[d]), given, layer.of_x, all_sums[d].of_x)
-            d_x[t] += torch.from_numpy(d_given)
+            d_given = _gradients(memory.boards(d_from_x[d]), x[t], layer.of_x, all_sums[d].of_x)
+            d_x[t] += memory.boards(d_given)
     # To the states that were given.
     d_before = np.stack([each[..., channels:] for each in d_both])
     d_before[last] += d_both[0][..., :channels]
