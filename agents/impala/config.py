@@ -17,6 +17,8 @@ from rl_interp.core.envs import (
 from rl_interp.core.errors import UserError, require_numbers
 
 NETWORKS = ("impala", "drc")
+SOLVER = "solver"
+"""Who is imitated, instead of a file's solutions."""
 MOST_SECTIONS = 16
 """Sections of the ResNet, at most: each halves the picture, so that more would see a single point."""
 
@@ -79,7 +81,8 @@ class IMPALAConfig(PhasedConfig):
     distance_cost: float = 0.1
     """With self-ablation, weight of the distance between the two streams' last hidden representations in the loss."""
     imitate: str | None = None
-    """Imitation instead of reinforcement: CSV file with the solutions of Sokoban levels (level, actions) to learn."""
+    """Imitation instead of reinforcement, in Sokoban: solver, to learn what a search does wherever the agent gets;
+    or a CSV file with the solutions of levels (level, actions)."""
     start: str | None = None
     """Run whose weights training starts from, such as one of imitation."""
 

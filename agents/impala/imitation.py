@@ -1,7 +1,7 @@
-"""Imitation of solutions: before reinforcement learning, or instead of it, an agent learns to play as a solver does.
+"""Imitation: before reinforcement learning, or instead of it, an agent learns to play as a solver does.
 
-The policy is taught the solution's actions (cross-entropy) and the value what the solution still earns. Levels come in
-their mirror images and turns, so that few solutions go far.
+The policy is taught the solver's actions (cross-entropy) and the value what they still earn: on a file's solutions, in
+the mirror images and turns of their levels, so that few go far; or wherever the agent itself gets to (`lessons.py`).
 """
 
 import csv
@@ -16,9 +16,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rl_interp.agents.impala.agent import load_start, make_agent
-from rl_interp.agents.impala.config import IMPALAConfig
+from rl_interp.agents.impala.config import SOLVER, IMPALAConfig
 from rl_interp.agents.impala.learner import Learner
+from rl_interp.agents.impala.lessons import Lessons
 from rl_interp.agents.loop import check_finite, restored_state, score
+from rl_interp.core.agent import Agent, State
 from rl_interp.core.device import keep_memory, pick_device
 from rl_interp.core.envs import SokobanConfig
 from rl_interp.core.envs.sokoban import ACTIONS, MOVES
@@ -47,17 +49,20 @@ class Demonstration(NamedTuple):
 
 
 class Imitation:
-    """The state of a training by imitation; see `agents.loop.Training`. A step is one action of a solution.
+    """The state of a training by imitation; see `agents.loop.Training`. A step is one action to learn.
 
-    `config.num_envs` solutions are gone through side by side, `config.unroll` steps an update. The agent keeps its
-    memory from one update to the next.
+    `config.num_envs` solutions are gone through, or boards played, side by side, `config.unroll` steps an update. The
+    agent keeps its memory from one update to the next.
     """
 
     def __init__(self, config: IMPALAConfig, seed: int, device: str = "auto"):
         keep_memory()
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
-        self._streams = _Streams(demonstrations(config), config, np.random.default_rng(seed))
+        self._lessons = (
+            Lessons(config, seed) if config.imitate == SOLVER
+            else _Solutions(demonstrations(config), config, np.random.default_rng(seed))
+        )  # fmt: skip
         self.agent = make_agent(config)
         load_start(self.agent, config)
         self.learner = Learner(self.agent, config, pick_device(device))
@@ -66,19 +71,22 @@ class Imitation:
         self._figures: dict[str, float] = {}
 
     def advance(self) -> None:
-        """One update, on the next steps of all streams."""
+        """One update, on the next steps of all solutions or boards."""
         config, device = self.config, self.learner.device
-        batch = {name: torch.from_numpy(array).to(device) for name, array in self._streams.next().items()}
+        lesson = self._lessons.next(self.agent, self._memory)
+        batch = {name: torch.from_numpy(array).to(device) for name, array in lesson.items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=self.learner.bf16):
             out = self.agent.unroll(batch["obs"], self._memory, batch["first"])
         assert out.logits is not None
         assert out.value is not None
-        policy = F.cross_entropy(out.logits.flatten(0, 1), batch["actions"].flatten())
-        value = 0.5 * (batch["returns"] - out.value).square().mean()
+        known = batch["known"].flatten()
+        logits, actions = out.logits.flatten(0, 1)[known], batch["actions"].flatten()[known]
+        policy = F.cross_entropy(logits, actions, reduction="sum") / known.sum().clamp(min=1)
+        value = 0.5 * ((batch["returns"] - out.value).flatten()[known]).square().sum() / known.sum().clamp(min=1)
         self.learner.descend(policy + config.baseline_cost * value, self.agent_steps / config.agent_steps)
         self._memory = tuple(leaf.detach() for leaf in out.state)
         self.agent_steps += batch["actions"].numel()
-        alike = (out.logits.argmax(-1) == batch["actions"]).float().mean()
+        alike = (logits.argmax(-1) == actions).float().mean()
         self._figures = {
             "loss": policy.item(), "value_loss": value.item(), "accuracy": alike.item(),
             "updates": self.learner.updates,
@@ -99,18 +107,18 @@ class Imitation:
             "agent_steps": self.agent_steps,
             "learner": self.learner.state(),
             "memory": list(self._memory),
-            "streams": self._streams.state(),
+            "lessons": self._lessons.state(),
         }
 
     def restore(self, weights: Mapping[str, Tensor], state: Mapping[str, Any], source: Path) -> None:
         load_into(self.agent, weights, source)
         self.learner.restore(state["learner"])
         self._memory = restored_state(state["memory"], self._memory)
-        self._streams.restore(state["streams"])
+        self._lessons.restore(state["lessons"])
         self.agent_steps = state["agent_steps"]
 
     def continue_from(self, weights: Mapping[str, Tensor], agent_steps: int, source: Path) -> None:
-        """Go on from weights alone: the optimiser and the streams start afresh."""
+        """Go on from weights alone: the optimiser and the lessons start afresh."""
         load_into(self.agent, weights, source)
         self.agent_steps = agent_steps
 
@@ -188,8 +196,8 @@ def _replayed(
     ]
 
 
-class _Streams:
-    """Endless rows of solutions, each in a random symmetry, side by side."""
+class _Solutions:
+    """Endless rows of solutions, each in a random symmetry, side by side; `lessons.Lessons` has the same methods."""
 
     def __init__(self, demonstrations: list[Demonstration], config: IMPALAConfig, rng: np.random.Generator):
         self._all, self._config, self._rng = demonstrations, config, rng
@@ -201,8 +209,9 @@ class _Streams:
         """Number, quarter turns, and whether mirrored."""
         self._episodes = [self._draw(i) for i in range(count)]
 
-    def next(self) -> dict[str, NDArray[Any]]:
-        """The next steps: `obs [T, B, C, H, W]`, `first`, `actions` and `returns [T, B]`."""
+    def next(self, agent: Agent, state: State) -> dict[str, NDArray[Any]]:
+        """The next steps, whatever the agent does: `obs [T, B, C, H, W]`; `first`, `actions`, `returns` and `known`
+        (all are), `[T, B]`."""
         columns = [self._take(i) for i in range(self._config.num_envs)]
         return {name: np.stack([column[name] for column in columns], 1) for name in columns[0]}
 
@@ -236,7 +245,8 @@ class _Streams:
         for t in reversed(range(len(rewards))):
             returns[t] = following = rewards[t] + self._config.gamma * following
         obs = observe(boards, self._config.env.observation_shape[0])
-        return {"obs": obs, "first": first, "actions": _TURNED[mirrored][turns][actions], "returns": returns}
+        return {"obs": obs, "first": first, "actions": _TURNED[mirrored][turns][actions], "returns": returns,
+                "known": np.ones(len(actions), bool)}  # fmt: skip
 
     def state(self) -> dict[str, Any]:
         return {"at": self._at.tolist(), "drawn": self._drawn.tolist(), "rng": self._rng.bit_generator.state}

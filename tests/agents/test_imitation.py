@@ -11,6 +11,7 @@ from rl_interp.agents.impala import default_config
 from rl_interp.agents.impala.imitation import Imitation, demonstrations
 from rl_interp.core.envs import SokobanConfig
 from rl_interp.core.envs.sokoban.levels import Levels
+from rl_interp.core.envs.sokoban.solve import solve
 from rl_interp.core.envs.sokoban.vector import SokobanVector
 from rl_interp.core.errors import RunError, UserError
 
@@ -52,7 +53,7 @@ def config(tmp_path):
 
 
 def test_solutions_are_shown_in_every_symmetry_as_the_game_plays_them(config):
-    streams = Imitation(config, 0, "cpu")._streams
+    streams = Imitation(config, 0, "cpu")._lessons
     for number, demonstration in enumerate(demonstrations(config)):
         for turns in (0, 2):
             for mirrored in (0, 1):
@@ -75,11 +76,46 @@ def test_solutions_are_shown_in_every_symmetry_as_the_game_plays_them(config):
                 assert shown["first"].tolist() == [True] + [False] * (len(rewards) - 1)
 
 
-def test_what_is_shown_is_learned_and_a_resumed_training_goes_on_as_if_it_had_not_stopped(config):
+def test_an_agent_is_taught_wherever_it_gets_to_and_locks_no_box_in(config):
+    config = replace(config, imitate="solver")
+    training = Imitation(config, 0, "cpu")
+    lessons, agent = training._lessons, training.agent
+    parts = [lessons.next(agent, agent.initial_state(8)) for _ in range(8)]
+    lesson = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    # All is known but the last observation of an episode, from which a step only begins the next one.
+    assert np.array_equal(~lesson["known"][:-1], lesson["first"][1:])
+    assert lesson["known"].mean() > 0.8
+    for t, i in np.argwhere(lesson["known"])[::7]:
+        plan = solve(lesson["obs"][t, i, 0])
+        rewards = _rewards(config, lesson["obs"][t, i], lesson["actions"][t, i])
+        assert plan.actions is not None
+        assert len(rewards) == len(plan.actions)
+        discounts = config.gamma ** np.arange(len(rewards))
+        assert lesson["returns"][t, i] == pytest.approx(config.reward_scale * (discounts * rewards).sum())
+
+
+def _rewards(config, board, action):
+    """What the game gives for a solution that begins with an action."""
+    game = SokobanVector(config.env, 1)
+    game.reset(0)
+    game.set_state(Levels(board, ("shown",)))
+    rewards = []
+    while True:
+        game.send(np.array([action]))
+        step = game.recv()
+        rewards.append(step.reward[0])
+        if step.terminated[0]:
+            return np.array(rewards)
+        action = solve(game.boards[0]).actions[0]
+
+
+@pytest.mark.parametrize(("teacher", "accuracy"), [("file", 0.9), ("solver", 0.6)])
+def test_what_is_shown_is_learned_and_a_resumed_training_goes_on_as_if_it_had_not_stopped(config, teacher, accuracy):
+    config = replace(config, imitate="solver") if teacher == "solver" else config
     training = Imitation(config, 0, "cpu")
     for _ in range(40):
         training.advance()
-    assert training.metrics()["accuracy"] > 0.9
+    assert training.metrics()["accuracy"] > accuracy
     again = Imitation(config, 1, "cpu")
     weights = {name: value.clone() for name, value in training.agent.state_dict().items()}
     again.restore(weights, copy.deepcopy(training.state()), "here")
