@@ -7,7 +7,7 @@ convolution, a column of a matrix to a row, an arm of a residual sum to the same
 that it scales. `trace` finds all of them by running the agent once; nothing is declared.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -129,6 +129,31 @@ class Graph:
     def out_of(self, node: str) -> tuple[Link, ...]:
         """The links that begin at a node."""
         return tuple(link for link in self.links if link.source == node)
+
+    @property
+    def joined(self) -> list[list[str]]:
+        """All nodes, in groups of which each unit belongs to one unit of the others: joined unit by unit, or the memory
+        of one another."""
+        group = {name: name for name in self.nodes}
+
+        def first(name: str) -> str:
+            while group[name] != name:
+                name = group[name]
+            return name
+
+        pairs = [(link.source, link.dest) for link in self.links if not link.dense]
+        pairs += [(name, of) for name, node in self.nodes.items() if (of := node.memory) is not None and of in group]
+        for a, b in pairs:
+            group[first(a)] = first(b)
+        found: dict[str, list[str]] = {}
+        for name in self.nodes:
+            found.setdefault(first(name), []).append(name)
+        return list(found.values())
+
+    def has_fixed(self, group: Iterable[str]) -> bool:
+        """Whether some of the nodes are given, as what is seen is, or decide: then their units can't change places."""
+        given = (name for name in group if not self.into(name) and self.nodes[name].memory is None)
+        return any(given) or any(name in self.outputs.values() for name in group)
 
     @property
     def keys(self) -> dict[str, tuple[Link, ...]]:

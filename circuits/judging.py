@@ -14,7 +14,6 @@ from torch import Tensor
 
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.discovery.discovery import top
-from rl_interp.circuits.graph import Graph
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.masked import Reference, Values
 
@@ -121,16 +120,35 @@ def leaving_out(behaviour: Behaviour, mask: Mask, most: int = 200, seed: int = 0
     return torch.stack(rises) if rises else torch.zeros(0, dtype=torch.float64)
 
 
+@dataclass(frozen=True)
+class Shared:
+    """Edges that two circuits have of one link."""
+
+    link: str
+    first: int
+    """How many the first circuit has."""
+    second: int
+    shared: int
+    expected: float
+    """How many two random circuits of their sizes share on average."""
+
+
+def shared_edges(a: Mask, b: Mask) -> list[Shared]:
+    """What two circuits share, link by link."""
+    found = []
+    for link in a.graph.links:
+        x, y = a.values[link.name] > 0, b.values[link.name] > 0
+        first, second = int(x.sum()), int(y.sum())
+        found.append(Shared(link.name, first, second, int((x & y).sum()), first * second / link.edges))
+    return found
+
+
 def jaccard(a: Mask, b: Mask) -> tuple[float, float]:
     """Edges that two circuits share, of those that at least one has; and what two random ones of their sizes would
     share of theirs on average, link by link."""
-    shared = union = by_chance = 0.0
-    for link in a.graph.links:
-        x, y = a.values[link.name] > 0, b.values[link.name] > 0
-        shared += float((x & y).sum())
-        union += float((x | y).sum())
-        by_chance += float(x.sum()) * float(y.sum()) / link.edges
-    both = a.kept + b.kept - by_chance
+    links = shared_edges(a, b)
+    shared, by_chance = sum(each.shared for each in links), sum(each.expected for each in links)
+    union, both = a.kept + b.kept - shared, a.kept + b.kept - by_chance
     return (shared / union if union else 1.0), (by_chance / both if both else 1.0)
 
 
@@ -145,16 +163,12 @@ def shuffled(mask: Mask, seed: int) -> Mask:
     decision."""
     graph = mask.graph
     generator, order = torch.Generator().manual_seed(seed), {}
-    for group in _moving_together(graph):
+    for group in graph.joined:
         units = graph.nodes[group[0]].units
-        fixed = any(name in graph.outputs.values() or _is_given(graph, name) for name in group)
+        fixed = graph.has_fixed(group)
         permutation = torch.arange(units) if fixed else torch.randperm(units, generator=generator)
         order |= dict.fromkeys(group, permutation)
-    values = {}
-    for link in graph.links:
-        value = mask.values[link.name]
-        values[link.name] = value[order[link.dest]][:, order[link.source]] if link.dense else value[order[link.source]]
-    return Mask(graph, values)
+    return mask.reordered(order)
 
 
 def played_with(reference: Values, constant: bool, seed: int = 0) -> Reference:
@@ -170,26 +184,3 @@ def played_with(reference: Values, constant: bool, seed: int = 0) -> Reference:
         return {key: value if len(value) == 1 else value[rows] for key, value in reference.items()}
 
     return drawn
-
-
-def _is_given(graph: Graph, name: str) -> bool:
-    return not graph.into(name) and graph.nodes[name].memory is None
-
-
-def _moving_together(graph: Graph) -> list[list[str]]:
-    """Nodes of which each unit belongs to one unit of the others: joined unit by unit, or the memory of one another."""
-    group = {name: name for name in graph.nodes}
-
-    def first(name: str) -> str:
-        while group[name] != name:
-            name = group[name]
-        return name
-
-    pairs = [(link.source, link.dest) for link in graph.links if not link.dense]
-    pairs += [(name, of) for name, node in graph.nodes.items() if (of := node.memory) is not None and of in group]
-    for a, b in pairs:
-        group[first(a)] = first(b)
-    found: dict[str, list[str]] = {}
-    for name in graph.nodes:
-        found.setdefault(first(name), []).append(name)
-    return list(found.values())

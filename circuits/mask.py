@@ -86,6 +86,14 @@ class Mask:
                 values[link.name][..., list(chosen)] = 0.0
         return Mask(self.graph, values)
 
+    def reordered(self, order: Mapping[str, Tensor]) -> "Mask":
+        """The mask in which unit u of each node has the edges of unit `order[node][u]` of this one."""
+        values = {}
+        for link in self.graph.links:
+            value, source = self.values[link.name], order[link.source]
+            values[link.name] = value[order[link.dest]][:, source] if link.dense else value[source]
+        return Mask(self.graph, values)
+
     def without_dangling(self) -> "Mask":
         """Edges at 0 that can have no part: those out of units that no kept edge comes into, and those into units that
         no kept edge leaves; inputs, and what is given, need none, outputs and what is remembered lead on."""

@@ -77,6 +77,7 @@ COMMANDS: dict[str, Table] = {
             "discover": "circuit:circuit_discover",
             "evaluate": "circuit:circuit_evaluate",
             "report": "circuit:circuit_page",
+            "compare": "circuit:circuit_compare",
             "break": "circuit:circuit_break",
         }
     },

@@ -26,6 +26,7 @@ NEXT = {
     "sae pull": "python -c 'from rl_interp import sae; print(sae.load(\"{sae}\"))'",
     "circuit break": "rl-interp circuit importance {run}",
     "circuit report": "rl-interp circuit evaluate {run} {circuit}",
+    "circuit compare": "rl-interp circuit report {run} {circuit}",
     "circuit discover": "rl-interp circuit evaluate {run} {circuit}",
     "circuit evaluate": "rl-interp circuit discover {run} --method acdc",
     "circuit importance": "rl-interp collect {run} --hook {units[0][hook]}",

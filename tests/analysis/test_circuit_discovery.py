@@ -9,6 +9,7 @@ import torch
 
 from rl_interp.agents.impala import IMPALA
 from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.comparison import CompareConfig, compare_circuits
 from rl_interp.analysis.circuits.discovery import DiscoverConfig, discover_run
 from rl_interp.analysis.circuits.evaluation import EvaluateConfig, evaluate_circuit
 from rl_interp.analysis.circuits.stored import load_circuit, read_circuit
@@ -45,6 +46,19 @@ def test_a_circuit_is_found_kept_judged_and_played(loaded):
     assert judged["curve"]["faithfulness"][-1] == pytest.approx(1)
     assert set(judged["returns"]) == {"agent", "circuit", "without", "random", "nothing"}
     assert judged["stability"]["states"]["jaccard"] > judged["stability"]["states"]["chance"]
+
+
+@pytest.mark.full
+def test_a_circuit_beside_itself_is_the_same_and_serves_as_well(loaded):
+    discover_run(loaded, replace(CONFIG, when=None, method="eap", edges=200), "one")
+    found = compare_circuits(loaded, "one", loaded, "one", CompareConfig(states=12, random=2))
+    assert found["by_place"]["jaccard"] == found["by_activations"]["jaccard"] == 1 > found["by_place"]["chance"]
+    assert found["by_activations"]["correlation"] == pytest.approx(1, abs=0.05)  # what watches remembers the same
+    assert found["by_activations"]["correlation_by_chance"] < 0.9
+    served = found["second_in_first"]
+    assert served["faithfulness_of_own"] == served["faithfulness_by_place"] == served["faithfulness_by_activations"]
+    assert served["faithfulness_of_own"] > served["faithfulness_random"]["value"]
+    assert "obs" in Path(found["table"]).read_text()
 
 
 def test_a_circuit_of_another_agent_or_a_damaged_one_is_refused(loaded):

@@ -114,11 +114,12 @@ def discover_run(
 
 def behaviour_of(loaded: Loaded, config: DiscoverConfig, seed: int, progress: Progress = SILENT) -> Behaviour:
     """The agent's decisions in states of the kind that a config asks for."""
+    return Behaviour.of(loaded.agent, states_of(loaded, config, seed, progress), config.replace, seed=seed)
+
+
+def states_of(loaded: Loaded, config: DiscoverConfig, seed: int, progress: Progress = SILENT) -> States:
+    """States of the kind that a config asks for, with counterfactuals where these are put in place."""
     change = config.change if config.replace == "counterfactual" else None
-    return Behaviour.of(loaded.agent, _states(loaded, config, change, seed, progress), config.replace, seed=seed)
-
-
-def _states(loaded: Loaded, config: DiscoverConfig, change: Any, seed: int, progress: Progress) -> States:
     if isinstance(loaded.env, MazeConfig) and config.when == "parting" and change is None:
         # One square of a maze: the mouse is put there, without playing the episode.
         mazes = draw_mazes(replace(loaded.env, decision=True), config.states, seed)

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.circuits.discovery import DiscoverConfig, behaviour_of, find
+from rl_interp.analysis.circuits.discovery import DiscoverConfig, behaviour_of, find, states_of
 from rl_interp.analysis.circuits.stored import StoredCircuit, circuit_path, read_circuit
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.discovery.discovery import measured
@@ -23,6 +24,7 @@ from rl_interp.circuits.judging import (
 )
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.replacement import Kind
+from rl_interp.circuits.states import States
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError, require_numbers, unknown
@@ -134,11 +136,16 @@ def _stability(
         return None
     wanted = int(stored.described["result"]["chosen"])
 
-    def again(kind: Kind, seed: int) -> Mask:
-        changed = replace(settings, replace=kind)
-        return find(behaviour_of(loaded, changed, seed), changed).circuit(wanted)
+    @cache
+    def states_with(seed: int, counterfactuals: bool) -> States:
+        return states_of(loaded, replace(settings, replace="counterfactual") if counterfactuals else settings, seed)
 
-    first = find(behaviour_of(loaded, settings, settings.seed), settings).circuit(wanted)
+    def again(kind: Kind, seed: int) -> Mask:
+        states = states_with(seed, kind == "counterfactual")
+        behaviour = Behaviour.of(loaded.agent, states, kind, seed=seed)
+        return find(behaviour, replace(settings, replace=kind)).circuit(wanted)
+
+    first = again(settings.replace, settings.seed)
     states = [jaccard(first, again(settings.replace, config.seed + 1000 * (i + 1))) for i in range(config.again)]
     kinds = {kind: jaccard(first, again(kind, settings.seed)) for kind in config.kinds if kind != settings.replace}
     return {

@@ -6,13 +6,14 @@ from typing import Annotated, Any
 import tyro
 
 from rl_interp.analysis.circuits.breaking import break_run
+from rl_interp.analysis.circuits.comparison import CompareConfig, compare_circuits
 from rl_interp.analysis.circuits.discovery import DiscoverConfig, discover_run
 from rl_interp.analysis.circuits.evaluation import EvaluateConfig, evaluate_circuit
 from rl_interp.analysis.circuits.importance import importance_run
 from rl_interp.analysis.circuits.layers import ImportanceConfig
 from rl_interp.analysis.circuits.report import circuit_report
 from rl_interp.analysis.circuits.stored import circuit_path, read_circuit
-from rl_interp.app.commands.flags import Agent, Count, FromAgent, NewName, Output, Seed, several
+from rl_interp.app.commands.flags import Agent, Count, FromAgent, NewName, Output, Seed, optional, several
 from rl_interp.app.pages import write_page
 from rl_interp.app.progress import TERMINAL
 from rl_interp.circuits.breaking import BreakingConfig
@@ -104,6 +105,29 @@ def circuit_break(
         config: How the cut is learned.
     """
     return break_run(agent.load(), bad, config, states, episodes, replace, TERMINAL)
+
+
+def circuit_compare(
+    agent: FromAgent,
+    other: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OTHER")],
+    circuit: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CIRCUIT")],
+    other_circuit: Annotated[str | None, optional("NAME")] = None,
+    config: Annotated[CompareConfig, tyro.conf.arg(name="")] = CompareConfig(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Compare circuits of two agents of one architecture, and try each in the other agent.
+
+    Edges are compared as they are, and with the units of one agent matched to those of the other by their activations
+    in the same states.
+
+    Args:
+        agent: The first agent.
+        other: The other agent's run: a name under runs/ or a path.
+        circuit: Name of the first agent's circuit, or a path.
+        other_circuit: Name of the other agent's circuit, or a path; by default the same name.
+        config: What they are compared by.
+    """
+    second = Agent(run=other, device=agent.device).load()
+    return compare_circuits(agent.load(), circuit, second, other_circuit or circuit, config, TERMINAL)
 
 
 def circuit_page(
