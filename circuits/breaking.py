@@ -7,14 +7,15 @@ epoch 20 on, and the mask rounded from time to time, so that what is learned is 
 """
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from rl_interp.circuits.behaviour import Behaviour
+from rl_interp.circuits.discovery.constants import Constants
 from rl_interp.circuits.mask import Mask
-from rl_interp.circuits.masked import count_passes
+from rl_interp.circuits.masked import Values, count_passes
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent, evaluating
 from rl_interp.core.errors import UserError, require_numbers
@@ -35,6 +36,8 @@ class BreakingConfig:
     """Epoch from which cut edges cost something."""
     penalty_growth: float = 1e-4
     """Growth of the cost of an edge, in nats, an epoch."""
+    constants_rate: float = 0.02
+    """Step size for the constants that `optimal` puts in place, in standard deviations of each operand."""
     round_every: int = 50
     """Number of epochs between two roundings of the mask."""
     enough: float = 20.0
@@ -47,7 +50,7 @@ class BreakingConfig:
     def __post_init__(self) -> None:
         require_numbers(
             self,
-            positive=("epochs", "learning_rate", "bad_weight", "round_every", "enough", "batch"),
+            positive=("epochs", "learning_rate", "bad_weight", "constants_rate", "round_every", "enough", "batch"),
             at_least_0=("penalty_from", "penalty_growth"),
         )
 
@@ -76,9 +79,11 @@ class Bad:
 
 @dataclass(frozen=True)
 class Broken:
-    """A cut, and how it was found: by epoch, L(bad) and L(good) in nats, and edges below one half."""
+    """A cut, what takes the place of what its edges carried, and how it was found: by epoch, L(bad) and L(good) in
+    nats, and edges below one half."""
 
     mask: Mask
+    reference: Values = field(repr=False)
     bad: list[float] = field(default_factory=list, repr=False)
     good: list[float] = field(default_factory=list, repr=False)
     cut: list[int] = field(default_factory=list, repr=False)
@@ -87,7 +92,7 @@ class Broken:
 def break_behaviour(
     bad: Bad, good: Behaviour, config: BreakingConfig | None = None, progress: Progress = SILENT
 ) -> Broken:
-    """Learn which edges to cut.
+    """Learn which edges to cut; and by the same loss what takes the place of what they carry, where that is `optimal`.
 
     Args:
         bad: few states; 30 are enough for the published kind of behaviour.
@@ -105,14 +110,19 @@ def break_behaviour(
         )
     graph, generator = good.graph, torch.Generator().manual_seed(config.seed)
     vector = torch.ones(graph.edges, requires_grad=True)
-    optimizer = torch.optim.AdamW([vector], lr=config.learning_rate, weight_decay=0.0)
-    broken = Broken(Mask.full(graph))
+    constants = Constants(good) if good.replace == "optimal" else None
+    groups = [{"params": [vector], "lr": config.learning_rate}]
+    if constants is not None:
+        groups.append({"params": list(constants.parameters()), "lr": config.constants_rate})
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    broken = Broken(Mask.full(graph), good.reference)
     with progress.bar("Breaking", config.epochs, "epochs") as update:
         for epoch in range(config.epochs):
             mask = Mask.of_vector(graph, vector)
+            put = None if constants is None else constants()
             some = good[torch.randint(len(good), (min(config.batch, len(good)),), generator=generator)]
-            of_bad = bad.loss(bad.behaviour.decisions(mask)).mean()
-            of_good = some.distances(mask).mean().float()
+            of_bad = bad.loss(bad.behaviour.decisions(mask, put)).mean()
+            of_good = some.distances(mask, put).mean().float()
             count_passes(backward=len(bad.behaviour) + len(some))
             # What an edge costs that is cut: nothing at first, so that the search begins with what matters.
             price = config.penalty_growth * max(0, epoch - config.penalty_from)
@@ -128,7 +138,9 @@ def break_behaviour(
             broken.good.append(float(of_good.detach()))
             broken.cut.append(int((vector.detach() < 0.5).sum()))
             update(epoch + 1)
-    return Broken(Mask.of_vector(graph, vector.detach()), broken.bad, broken.good, broken.cut)
+    if constants is not None:
+        broken = replace(broken, reference={key: value.detach() for key, value in constants().items()})
+    return replace(broken, mask=Mask.of_vector(graph, vector.detach()))
 
 
 def random_cut(mask: Mask, seed: int) -> Mask:

@@ -12,7 +12,10 @@ from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.comparison import CompareConfig, compare_circuits
 from rl_interp.analysis.circuits.discovery import DiscoverConfig, discover_run
 from rl_interp.analysis.circuits.evaluation import EvaluateConfig, evaluate_circuit
+from rl_interp.analysis.circuits.picture import leading
 from rl_interp.analysis.circuits.stored import load_circuit, read_circuit
+from rl_interp.circuits.mask import Mask
+from rl_interp.circuits.planted import two_layers
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.run import Run
@@ -70,6 +73,17 @@ def test_a_circuit_of_another_agent_or_a_damaged_one_is_refused(loaded):
     (loaded.run.path / "analyses" / "circuits" / "mine" / "circuit.safetensors").write_bytes(b"\0" * 9)
     with pytest.raises(RunError, match=r"circuit\.safetensors"):
         load_circuit(loaded, "mine")
+
+
+def test_the_edges_that_are_drawn_of_a_large_circuit_lead_to_a_decision():
+    graph = two_layers().graph
+    scores = torch.rand(graph.edges, generator=torch.Generator().manual_seed(0))
+    shown = leading(Mask.full(graph), scores, 12)
+    assert [int(values.sum()) for values in shown.values.values()] == [4, 4, 4]
+    led = shown.connected()[1]
+    assert all(led[graph.link(link).dest][to] for link, to, _ in shown.edges)
+    into_logits = shown.values["second -> logits"].flatten()
+    assert torch.equal(into_logits.nonzero()[:, 0], scores[-len(into_logits) :].topk(4).indices.sort().values)
 
 
 def test_a_concept_that_is_unknown_or_known_only_afterwards_is_refused(loaded):

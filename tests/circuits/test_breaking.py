@@ -1,5 +1,7 @@
 """A habit is broken by few edges, and what an agent does otherwise is spared."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -62,6 +64,17 @@ def test_the_edge_that_makes_the_habit_is_cut_and_little_else(habit):
     assert float(good.mean_distances(broken.mask)) < 0.05
     assert broken.cut[-1] == len(cut)
     assert set(broken.mask.vector.tolist()) == {0.0, 1.0}
+
+
+def test_what_takes_the_place_of_cut_edges_can_be_learned_with_the_cut(habit):
+    bad, good = habit[0], dataclasses.replace(habit[1], replace="optimal")
+    broken = break_behaviour(bad, good, CONFIG)
+    changed = [key for key, value in broken.reference.items() if not torch.equal(value, good.reference[key])]
+    assert changed
+    put = good.with_reference(broken.reference)
+    there = bad.behaviour.with_reference(broken.reference)
+    assert float(put.mean_distances(broken.mask)) < 0.05
+    assert share(Bad(there, bad.actions), broken.mask) < 0.2
 
 
 def test_controls_cut_as_much_or_reach_as_far(habit):

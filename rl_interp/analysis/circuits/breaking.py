@@ -54,6 +54,8 @@ def break_run(
         bad = Bad(there, found.actions)
         broken = break_behaviour(bad, good, config, progress)
     mask = broken.mask
+    good, there = (each.with_reference(broken.reference) for each in (good, there))
+    bad = Bad(there, found.actions)
     reached = float(bad.loss(there.decisions(mask).detach()).mean())
     units = pruned_units(bad, good, config, reached)
     cuts = {"before": None, "after": mask, "random_cut": random_cut(mask, config.seed), "pruned_units": units}

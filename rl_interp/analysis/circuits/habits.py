@@ -118,11 +118,13 @@ class _Corner:
         worst = np.argsort(-corner, kind="stable")[:count]
         actions = torch.zeros(count, len(self.loaded.env.action_names), dtype=torch.bool)
         actions[:, :4] = torch.from_numpy(steps[1][worst] > 0)
-        # What is to stay: where it goes for the cheese, and how it walks elsewhere.
+        # What is to stay: where it goes for the cheese, and how it walks elsewhere, here and in mazes as in training.
         rng = np.random.default_rng(seed)
-        others = draw_mazes(anywhere.scored, _GOOD, seed + _SEARCHED)
-        mice = np.array([rng.choice(np.argwhere(~walls)) for walls in others.walls])
-        seen = [mazes[np.flatnonzero(cheese > corner)[:_GOOD]].observations(), others.edit(mouse=mice).observations()]
+        seen = [mazes[np.flatnonzero(cheese > corner)[:_GOOD]].observations()]
+        for i, env in enumerate((anywhere, self.env), 1):
+            others = draw_mazes(env.scored, _GOOD, seed + i * _SEARCHED)
+            mice = np.array([rng.choice(np.argwhere(~walls)) for walls in others.walls])
+            seen.append(others.edit(mouse=mice).observations())
         device = agent.device
         return Shown(
             States(torch.from_numpy(mazes.observations()[worst]).to(device)),

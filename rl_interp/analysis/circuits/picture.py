@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,19 +10,15 @@ from rl_interp.circuits.mask import Mask
 from rl_interp.core.pictures import new_figure, save_figure
 
 _MOST = 600
-"""Edges that are drawn, the first by their scores."""
+"""Edges that are drawn at most."""
 _LABELLED = 24
 """Units of a column that are numbered."""
 
 
 def circuit_picture(mask: Mask, scores: Tensor, path: Path) -> Path:
     """Draw the edges of a circuit, or the most important of them."""
-    graph, order = mask.graph, scores.clone()
-    order[mask.vector == 0] = -np.inf
-    chosen = order.argsort(descending=True)[: min(_MOST, mask.kept)]
-    vector = torch.zeros(graph.edges)
-    vector[chosen] = 1.0
-    shown = Mask.of_vector(graph, vector)
+    graph, shown = mask.graph, leading(mask, scores, _MOST)
+    chosen = shown.vector.nonzero()[:, 0]
     strength = Mask.of_vector(graph, _ranked(scores, chosen))
     columns = _columns(graph, shown)
     heights = {node: _heights(units) for node, units in columns.items()}
@@ -46,9 +41,29 @@ def circuit_picture(mask: Mask, scores: Tensor, path: Path) -> Path:
     axis.tick_params(axis="x", rotation=35 if len(columns) > 8 else 0, length=0)
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
-    drawn = "" if len(chosen) == mask.kept else f", of which the first {len(chosen)} are drawn"
+    drawn = "" if len(chosen) == mask.kept else f"; {len(chosen)} are drawn, the strongest that lead to a decision"
     axis.set_title(f"{mask.kept:,} of {graph.edges:,} edges{drawn}; wider where they matter more", fontsize=10)
     return save_figure(figure, path)
+
+
+def leading(mask: Mask, scores: Tensor, most: int) -> Mask:
+    """All edges of a circuit if they are few; else, from the decision backwards, as many of each link as are its share
+    of `most`: the strongest by `scores [edges]` that lead into a unit from which one goes on."""
+    graph = mask.graph
+    if mask.kept <= most:
+        return mask
+    ranked = Mask.of_vector(graph, torch.where(mask.vector > 0, scores, -torch.inf))
+    share = most // sum(bool((values > 0).any()) for values in mask.values.values())
+    shown = Mask.full(graph, 0.0)
+    # A unit's next node is computed after it, but for what is remembered.
+    links = sorted(graph.links, key=lambda link: -list(graph.nodes).index(link.dest))
+    for link in links:
+        leads_on = shown.connected()[1][link.dest]
+        values = ranked.values[link.name]
+        values = torch.where(leads_on[:, None] if link.dense else leads_on, values, -torch.inf).flatten()
+        best = values.topk(min(share, int(values.isfinite().sum()))).indices
+        shown.values[link.name].view(-1)[best] = 1.0
+    return shown
 
 
 def _colour(share: float) -> tuple[float, float, float]:

@@ -14,8 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.picture import leading
 from rl_interp.analysis.circuits.states import EPSILON, STRIDE
 from rl_interp.analysis.circuits.stored import StoredCircuit, graph_of
+from rl_interp.circuits.discovery.discovery import top
 from rl_interp.circuits.graph import Graph
 from rl_interp.circuits.mask import Mask
 from rl_interp.core.agent import State, evaluating, tree_map
@@ -27,7 +29,7 @@ from rl_interp.core.rollout import choose
 from rl_interp.core.stats import auroc
 
 _EDGES = 400
-"""Edges that are shown, the first by their scores."""
+"""Edges that are shown at most."""
 _STRONGEST = 6
 """States that are shown of a unit, each of another episode if there are enough."""
 _CONCEPTS = 5
@@ -92,6 +94,7 @@ def circuit_report(
         "edges_kept": circuit.mask.kept,
         "edges_total": graph.edges,
         "edges_shown": shown.kept,
+        "cut": _is_cut(circuit),
         "states": len(seen),
         "actions": list(loaded.env.action_names),
         "outputs": {node: head for head, node in graph.outputs.items()},
@@ -102,13 +105,16 @@ def circuit_report(
 
 
 def _shown(circuit: StoredCircuit) -> Mask:
-    """The kept edges of the highest scores; of a circuit of which nearly all edges are kept, those that are cut."""
-    kept = circuit.mask.vector > 0
-    chosen = ~kept if 2 * int(kept.sum()) > len(kept) and bool((~kept).any()) else kept
-    scores = torch.where(chosen, circuit.scores.abs(), -torch.inf)
-    vector = torch.zeros(len(kept))
-    vector[scores.argsort(descending=True, stable=True)[: min(_EDGES, int(chosen.sum()))]] = 1.0
-    return Mask.of_vector(circuit.mask.graph, vector)
+    """The strongest edges that lead to a decision; of a cut that breaks a habit, the edges that are cut."""
+    cut = circuit.mask.vector == 0
+    if not _is_cut(circuit):
+        return leading(circuit.mask, circuit.scores, _EDGES)
+    return top(circuit.mask.graph, cut.float(), min(_EDGES, int(cut.sum())))
+
+
+def _is_cut(circuit: StoredCircuit) -> bool:
+    """Whether it is what `circuit break` left of an agent, with some edges cut."""
+    return "habit" in circuit.described["result"] and circuit.mask.kept < circuit.mask.graph.edges
 
 
 def _columns(graph: Graph, shown: Mask) -> dict[str, list[int]]:
@@ -123,7 +129,7 @@ def _columns(graph: Graph, shown: Mask) -> dict[str, list[int]]:
 
 def _edges(circuit: StoredCircuit, shown: Mask, columns: Mapping[str, Sequence[int]]) -> list[list[float]]:
     """`[column, unit, column, unit, score]` of each edge that is shown, by places in the columns; of those that are
-    cut, which are shown of a circuit that keeps nearly all, the score is -1."""
+    cut the score is -1."""
     graph, place = circuit.mask.graph, {node: i for i, node in enumerate(columns)}
     scores = Mask.of_vector(graph, torch.where(circuit.mask.vector > 0, circuit.scores, -1.0))
     found = []

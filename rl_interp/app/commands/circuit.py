@@ -101,7 +101,8 @@ def circuit_break(
         bad: The habit: corner, of maze agents, or CONCEPT:ACTION[,ACTION], such as blinky_near:up.
         states: Number of states that show the habit to learn from.
         episodes: Number of held-out episodes to play in each condition.
-        replace: What is put in place of what a cut edge carries: zero, mean or mean-position.
+        replace: What is put in place of what a cut edge carries: zero, mean, mean-position, or optimal constants, which
+            are learned with the cut.
         config: How the cut is learned.
     """
     return break_run(agent.load(), bad, config, states, episodes, replace, TERMINAL)
