@@ -26,19 +26,19 @@ _FLOATS = 1 << 20
 
 
 @dataclass(frozen=True)
-class Passes:
-    """What a computation cost, in forward passes: one state through the whole agent each."""
+class PartialPasses:
+    """What a computation cost, in forward passes of one state, some of which begin in the middle of the agent."""
 
     count: float = 0
     """Every run counts as one, also one that begins in the middle."""
     arithmetic: float = 0
     """A run counts by its share of the products and sums of a whole one."""
 
-    def __add__(self, other: "Passes") -> "Passes":
-        return Passes(self.count + other.count, self.arithmetic + other.arithmetic)
+    def __add__(self, other: "PartialPasses") -> "PartialPasses":
+        return PartialPasses(self.count + other.count, self.arithmetic + other.arithmetic)
 
-    def __mul__(self, times: float) -> "Passes":
-        return Passes(self.count * times, self.arithmetic * times)
+    def __mul__(self, times: float) -> "PartialPasses":
+        return PartialPasses(self.count * times, self.arithmetic * times)
 
 
 class Ablations:
@@ -106,21 +106,21 @@ class Ablations:
         return slope
 
     @cached_property
-    def passes(self) -> Passes:
+    def passes(self) -> PartialPasses:
         """What one unit replaced in one state costs."""
         one = torch.zeros(1, dtype=torch.int64, device=self.values.device)
         return self._counted(lambda: self.without(one, torch.zeros_like(self.values[0]), one))
 
     @cached_property
-    def passes_of_layer(self) -> Passes:
+    def passes_of_layer(self) -> PartialPasses:
         """What the whole layer replaced in one state costs."""
         one = torch.zeros(1, dtype=torch.int64, device=self.values.device)
         return self._counted(lambda: self._from_unit(self.values[:1], one))
 
-    def _counted(self, run: Callable[[], object]) -> Passes:
+    def _counted(self, run: Callable[[], object]) -> PartialPasses:
         with evaluating(self.agent), torch.no_grad():
             whole, part = _operations(lambda: self.agent.step(*self._first())), _operations(run)
-        return Passes(1, part / whole if whole else 1)
+        return PartialPasses(1, part / whole if whole else 1)
 
     def _first(self) -> tuple[Tensor, object]:
         state = self.states[:1].memory

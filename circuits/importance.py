@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rl_interp.circuits.ablation import Ablations, Passes
+from rl_interp.circuits.ablation import Ablations, PartialPasses
 from rl_interp.circuits.distance import Distance, advantage_error
 
 _AT_ONCE = 64
@@ -27,7 +27,7 @@ class Importance:
     advantage_error: Tensor
     """float64 `[U]`: squared change of the advantages as a share of their squares; of a policy, of its logits less
     their mean."""
-    passes: Passes
+    passes: PartialPasses
     """What it cost."""
 
 
@@ -69,7 +69,7 @@ def attribution(ablations: Ablations, new: Tensor, distance: Distance, steps: in
     return _compared(ablations, changed, distance, cost)
 
 
-def _compared(ablations: Ablations, changed: Tensor, distance: Distance, passes: Passes) -> Importance:
+def _compared(ablations: Ablations, changed: Tensor, distance: Distance, passes: PartialPasses) -> Importance:
     own = ablations.preferences.to(changed)
     agreement = (changed.argmax(-1) == own.argmax(-1)).double().mean(-1)
     return Importance(distance(own, changed).mean(-1), agreement, advantage_error(own, changed), passes)

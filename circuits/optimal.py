@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rl_interp.circuits.ablation import Ablations, Passes
+from rl_interp.circuits.ablation import Ablations, PartialPasses
 from rl_interp.circuits.distance import Distance
 from rl_interp.core.errors import UserError, require_numbers
 
@@ -62,7 +62,7 @@ class Optimal:
     """float64 `[U]`: the same with the mean by position."""
     updates: int
     """Steps made."""
-    passes: Passes
+    passes: PartialPasses
     """What it cost."""
 
 

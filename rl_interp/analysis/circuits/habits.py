@@ -1,26 +1,26 @@
 """Habits to break: states in which an agent shows one, others in which it does not, and how often it does at play."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.circuits.states import EPSILON
+from rl_interp.analysis.circuits.steps import Step, play_steps
 from rl_interp.analysis.mazes.choices import ask, at_decision_square, choices_of, draw_mazes, towards
 from rl_interp.analysis.mazes.goals import play
 from rl_interp.circuits.states import States, joined
-from rl_interp.core.agent import Agent, State, evaluating, tree_map
+from rl_interp.core.agent import Agent, evaluating
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.envs.maze.vector import MazeVector
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.interventions import Intervention, intervened
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.rollout import choose, evaluate
+from rl_interp.core.rollout import evaluate
 from rl_interp.core.stats import Estimate, bootstrap, mean, wilson
 
 CORNER = "corner"
@@ -163,16 +163,17 @@ class _ActionWhere:
 
     def shown(self, count: int, seed: int, progress: Progress = SILENT) -> Shown:
         bad, good, last = [], [], -_APART
-        with evaluating(self.loaded.agent), progress.bar("Playing", count, "bad states") as update:
-            for step in self._steps(self.loaded.agent, seed):
-                if step.here and step.greedy in self.actions:
-                    if abs(step.total - last) >= _APART:
+        agent, env, rng = self.loaded.agent, make_labelled(self.loaded.env), np.random.default_rng(seed)
+        with evaluating(agent), progress.bar("Playing", count, "bad states") as update:
+            for total, step in enumerate(play_steps(agent, env, seed, rng)):
+                if self._here(step) and step.greedy in self.actions:
+                    if total - last >= _APART:
                         bad.append(step)
-                        last = step.total
+                        last = total
                         update(min(len(bad), count))
                 elif step.number % _APART == 0:
                     good.append(step)
-                if (len(bad) >= count and len(good) >= _GOOD) or step.total >= _PATIENCE * max(count, _GOOD):
+                if (len(bad) >= count and len(good) >= _GOOD) or total >= _PATIENCE * max(count, _GOOD):
                     break
         if len(bad) < count or not good:
             raise UserError(
@@ -191,53 +192,21 @@ class _ActionWhere:
         bar = progress.bar("Playing", episodes, "episodes")
         with bar as update, evaluating(agent), intervened(agent, interventions):
             for episode in range(episodes):
-                steps = list(self._steps(agent, seed + episode, once=True))
-                here = [step.chosen in self.actions for step in steps if step.here]
+                env, rng = make_labelled(self.loaded.env), np.random.default_rng(seed + episode)
+                played = play_steps(agent, env, seed + episode, rng)
+                steps = list(takewhile(lambda step, of=seed + episode: step.episode == of, played))
+                here = [step.action in self.actions for step in steps if self._here(step)]
                 shares.append(np.mean(here) if here else np.nan)
                 returns.append(steps[-1].returned)
                 update(episode + 1)
         known = np.array(shares)[~np.isnan(shares)]
         return Scored(bootstrap([known], mean), bootstrap([np.array(returns)], mean))
 
-    @torch.no_grad()
-    def _steps(self, agent: Agent, seed: int, once: bool = False) -> "Iterator[_Step]":
-        """Every step of one episode, or of one after the other."""
-        env, rng, total = make_labelled(self.loaded.env), np.random.default_rng(seed), 0
-        device = agent.device
-        while True:
-            obs, info = env.reset(seed=seed)
-            state, number, returned, ended = agent.initial_state(1), 0, 0.0, False
-            while not ended:
-                kept = tree_map(torch.clone, state)
-                out = agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([number == 0]).to(device))
-                chosen = choose(out, rng, EPSILON)
-                step = _Step(
-                    obs.copy(), kept, number, total, bool(info["labels"][self.concept]),
-                    int(out.preferences[0].argmax()), int(chosen[0]),
-                )  # fmt: skip
-                state = agent.after_action(out.state, torch.from_numpy(chosen).to(device))
-                obs, reward, terminated, truncated, info = env.step(int(chosen[0]))
-                returned, ended, number, total = returned + reward, terminated or truncated, number + 1, total + 1
-                yield replace(step, returned=returned)
-            if once:
-                return
-            seed += 1
+    def _here(self, step: Step) -> bool:
+        return bool(step.labels[self.concept])
 
 
-@dataclass(frozen=True)
-class _Step:
-    obs: NDArray
-    memory: State
-    number: int
-    total: int
-    here: bool
-    """Whether the concept holds."""
-    greedy: int
-    chosen: int
-    returned: float = 0.0
-
-
-def _states(steps: Sequence[_Step], loaded: Loaded) -> States:
+def _states(steps: Sequence[Step], loaded: Loaded) -> States:
     memory = joined([step.memory for step in steps])
     obs = torch.from_numpy(np.stack([step.obs for step in steps])).to(loaded.agent.device)
     return States(obs, memory, torch.tensor([step.number for step in steps]))

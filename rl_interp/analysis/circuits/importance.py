@@ -15,7 +15,7 @@ from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.cutting import play_without_half
 from rl_interp.analysis.circuits.layers import NEGLIGIBLE, ImportanceConfig, Layer, measure_layer
 from rl_interp.analysis.circuits.states import play_states
-from rl_interp.circuits.ablation import Passes
+from rl_interp.circuits.ablation import PartialPasses
 from rl_interp.circuits.replacement import replacement, while_playing
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent
@@ -101,7 +101,7 @@ def summary(layers: Mapping[str, Layer]) -> dict[str, Any]:
     """All units together, JSON-ready."""
     kinds, estimates = ([*getattr(next(iter(layers.values())), name)] for name in ("kinds", "estimates"))
     every = {name: np.concatenate([layer.kl(name) for layer in layers.values()]) for name in (*kinds, *estimates)}
-    cost = sum((layer.passes for layer in layers.values()), Passes())
+    cost = sum((layer.passes for layer in layers.values()), PartialPasses())
     return {
         "hooks": list(layers),
         "units": _rows(layers),

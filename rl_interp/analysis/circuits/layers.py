@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rl_interp.circuits.ablation import Ablations, Passes
+from rl_interp.circuits.ablation import Ablations, PartialPasses
 from rl_interp.circuits.distance import Distance
 from rl_interp.circuits.importance import Importance, attribution, importance
 from rl_interp.circuits.optimal import OptimalConfig, fit
@@ -67,7 +67,7 @@ class Layer:
     """By each kind of replacement."""
     estimates: Mapping[str, Importance]
     """By gradients, where there is an importance by the mean that they estimate."""
-    passes: Passes
+    passes: PartialPasses
     """What it cost, with the fit of constants."""
     temperature: float
 
@@ -81,7 +81,7 @@ def measure_layer(agent: Agent, hook: str, states: States, bank: States, config:
     ablations = Ablations(agent, states, hook)
     _require_memory(hook, ablations, len(bank))
     recorded, here = record(agent, bank, hook), record(agent, states, hook)
-    distance, passes = Distance.of(agent, ablations.preferences, config.temperature), Passes()
+    distance, passes = Distance.of(agent, ablations.preferences, config.temperature), PartialPasses()
     if "optimal" in (*config.kinds, config.cut):
         fitted = fit(Ablations(agent, bank, hook), distance, config.optimal)
         recorded, passes = replace(recorded, optimal=fitted.constants), fitted.passes

@@ -4,7 +4,6 @@ import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count as count_from
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,17 @@ from torch import Tensor
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.picture import leading
-from rl_interp.analysis.circuits.states import EPSILON, STRIDE
+from rl_interp.analysis.circuits.states import STRIDE
+from rl_interp.analysis.circuits.steps import Step, play_steps
 from rl_interp.analysis.circuits.stored import StoredCircuit, graph_of
 from rl_interp.circuits.discovery.discovery import top
 from rl_interp.circuits.graph import Graph
 from rl_interp.circuits.mask import Mask
-from rl_interp.core.agent import State, evaluating, tree_map
+from rl_interp.core.agent import evaluating
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import at_least_one
 from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.rollout import choose
 from rl_interp.core.stats import auroc
 
 _EDGES = 400
@@ -39,13 +38,8 @@ _CONCEPTS = 5
 class _Seen:
     """A state of an episode."""
 
-    obs: NDArray[Any]
-    memory: State
+    step: Step
     screen: NDArray[np.uint8]
-    labels: Mapping[str, float]
-    episode: int
-    step: int
-    action: int
 
 
 def circuit_report(
@@ -70,7 +64,7 @@ def circuit_report(
             seen.append(state)
             update(len(seen))
     concepts = [name for name, concept in env.concepts.items() if concept.kind == "boolean" and name != "controllable"]
-    labels = np.array([[float(state.labels.get(name, np.nan)) for name in concepts] for state in seen])
+    labels = np.array([[float(state.step.labels.get(name, np.nan)) for name in concepts] for state in seen])
     activations = _activations(loaded, graph, list(columns), seen)
     pictures = _Pictures(seen)
     importance = _importance(circuit)
@@ -154,29 +148,16 @@ def _importance(circuit: StoredCircuit) -> dict[str, Tensor]:
     return found
 
 
-@torch.no_grad()
 def _states(loaded: Loaded, env: LabelledEnv, count: int, seed: int) -> Iterator[_Seen]:
     """Every seventh step of episode after episode."""
-    agent, device, rng, kept = loaded.agent, loaded.agent.device, np.random.default_rng(seed), 0
-    with evaluating(agent):
-        for episode in count_from(seed):
-            obs, info = env.reset(seed=episode)
-            state = agent.initial_state(1)
-            for step in count_from():
-                memory = tree_map(torch.clone, state)
-                out = agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([step == 0]).to(device))
-                actions = choose(out, rng, EPSILON)
-                if step % STRIDE == 0 and info.get("labels", {}).get("controllable", True):
-                    yield _Seen(
-                        obs.copy(), memory, env.render(), dict(info.get("labels", {})), episode, step, int(actions[0])
-                    )
-                    kept += 1
-                    if kept == count:
-                        return
-                state = agent.after_action(out.state, torch.from_numpy(actions).to(device))
-                obs, _, terminated, truncated, info = env.step(int(actions[0]))
-                if terminated or truncated:
-                    break
+    kept = 0
+    with evaluating(loaded.agent):
+        for step in play_steps(loaded.agent, env, seed, np.random.default_rng(seed)):
+            if kept == count:
+                return
+            if step.number % STRIDE == 0 and step.labels.get("controllable", True):
+                yield _Seen(step, env.render())
+                kept += 1
 
 
 @torch.no_grad()
@@ -193,8 +174,8 @@ def _activations(loaded: Loaded, graph: Graph, nodes: Sequence[str], seen: Seque
     names = list(dict.fromkeys(face for faces in points.values() for face in faces))
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     for state in seen:
-        obs = torch.from_numpy(state.obs[None]).to(agent.device)
-        _, cache = run_with_cache(agent, obs, state.memory or None, names=names)
+        obs = torch.from_numpy(state.step.obs[None]).to(agent.device)
+        _, cache = run_with_cache(agent, obs, state.step.memory or None, names=names)
         for name in names:
             value = cache[name]
             found[name].append((value[-1] if agent.hook_points[name].kind == "recurrent" else value).float().cpu())
@@ -237,17 +218,17 @@ def _unit(
     order = strength.argsort(descending=True, stable=True).tolist()
     episodes, first, others = set(), [], []
     for state in order:
-        (others if seen[state].episode in episodes else first).append(state)
-        episodes.add(seen[state].episode)
+        (others if seen[state].step.episode in episodes else first).append(state)
+        episodes.add(seen[state].step.episode)
     strongest = (first + others)[:_STRONGEST]
     shown["mean"] = round(float(own.mean()), 5)
     shown["active"] = round(float((strength > 0).double().mean()), 4)
     shown["top"] = [
         {
-            "picture": pictures.place(state), "value": round(float(strength[state]), 4), "episode": seen[state].episode,
-            "step": seen[state].step, "action": seen[state].action, "map": _map(values[state, unit]),
+            "picture": pictures.place(state), "value": round(float(strength[state]), 4), "episode": step.episode,
+            "step": step.number, "action": step.action, "map": _map(values[state, unit]),
         }
-        for state in strongest
+        for state, step in ((state, seen[state].step) for state in strongest)
     ]  # fmt: skip
     shown["concepts"] = _concepts(strength.double().numpy(), concepts, labels)
     return shown

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import count as count_from
 from typing import Literal
 
 import numpy as np
@@ -12,17 +11,15 @@ from torch import Tensor
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.counterfactuals import CHANGES, Change, editor
+from rl_interp.analysis.circuits.steps import Step, play_steps
 from rl_interp.circuits.states import States, joined
-from rl_interp.core.agent import State, evaluating, tree_map
+from rl_interp.core.agent import evaluating, tree_map
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one, unknown
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.rollout import choose
 
 HISTORY = "history"
 """The change that leaves the observation as it is: the agent remembers another episode."""
-EPSILON = 0.01
-"""Probability of a random action, so that episodes differ."""
 STRIDE = 7
 """Steps from one kept state of an episode to the next; those between are much like them."""
 _PATIENCE, _RARE = 10, 500
@@ -77,10 +74,7 @@ def play_states(
 
 @dataclass(frozen=True)
 class _Moment:
-    obs: NDArray
-    memory: State
-    step: int
-    episode: int
+    step: Step
     other: NDArray | None
     """The observation with one thing changed."""
 
@@ -89,30 +83,19 @@ def _moments(loaded: Loaded, seed: int, change: Change | None, when: str | None)
     """Every seventh step of episode after episode, from a random one of the first seven on, or, where a concept is
     to hold, those in which it does, at least seven steps apart; None for one that does not serve: no action makes a
     difference, there is nothing to change, or the concept does not hold."""
-    agent, device, rng = loaded.agent, loaded.agent.device, np.random.default_rng(seed)
-    env = make_labelled(loaded.env)
+    rng, env, at = np.random.default_rng(seed), make_labelled(loaded.env), 0
     edits = None if change is None else editor(env, loaded.env, change)
     holds = _test_of(env, when)
-    for episode in count_from(seed):
-        obs, info = env.reset(seed=episode)
-        state, at = agent.initial_state(1), int(rng.integers(STRIDE))
-        for step in count_from():
-            if step == at:
-                labels = info.get("labels", {})
-                controllable = labels.get("controllable", True) and holds(labels)
-                other = edits.changed(change, rng) if edits and change and controllable else None
-                serves = controllable and (edits is None or other is not None)
-                at += STRIDE if serves or when is None else 1
-                # Memory and observation are copied, as the agent and the environment may go on with the same.
-                yield _Moment(obs.copy(), tree_map(torch.clone, state), step, episode, other) if serves else None
-            out = agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([step == 0], device=device))
-            actions = choose(out, rng, EPSILON)
-            state = agent.after_action(out.state, torch.from_numpy(actions).to(device))
-            if edits is not None:
-                edits.before_step(int(actions[0]))
-            obs, _, terminated, truncated, info = env.step(int(actions[0]))
-            if terminated or truncated:
-                break
+    before_step = (lambda action: None) if edits is None else edits.before_step
+    for step in play_steps(loaded.agent, env, seed, rng, before_step):
+        if step.number == 0:
+            at = int(rng.integers(STRIDE))
+        if step.number == at:
+            controllable = step.labels.get("controllable", True) and holds(step.labels)
+            other = edits.changed(change, rng) if edits and change and controllable else None
+            serves = controllable and (edits is None or other is not None)
+            at += STRIDE if serves or when is None else 1
+            yield _Moment(step, other) if serves else None
 
 
 def _test_of(env: LabelledEnv, when: str | None) -> Callable[[Mapping[str, float]], bool]:
@@ -133,14 +116,16 @@ def _test_of(env: LabelledEnv, when: str | None) -> Callable[[Mapping[str, float
 
 
 def _stacked(moments: list[_Moment], device: torch.device) -> States:
-    memory = joined([moment.memory for moment in moments])
-    steps, episodes = (torch.tensor([getattr(each, name) for each in moments]) for name in ("step", "episode"))
+    steps = [moment.step for moment in moments]
+    memory = joined([step.memory for step in steps])
+    numbers, episodes = (torch.tensor([getattr(step, name) for step in steps]) for name in ("number", "episode"))
 
-    def seen(name: str) -> Tensor:
-        return torch.from_numpy(np.stack([getattr(each, name) for each in moments])).to(device)
+    def seen(pictures: list[NDArray]) -> Tensor:
+        return torch.from_numpy(np.stack(pictures)).to(device)
 
-    other = None if moments[0].other is None else States(seen("other"), memory)
-    return States(seen("obs"), memory, steps, episodes, other)
+    others = [moment.other for moment in moments if moment.other is not None]
+    other = States(seen(others), memory) if others else None
+    return States(seen([step.obs for step in steps]), memory, numbers, episodes, other)
 
 
 def _with_other_memory(states: States, seed: int) -> States:
