@@ -121,8 +121,9 @@ def states_of(loaded: Loaded, config: DiscoverConfig, seed: int, progress: Progr
     """States of the kind that a config asks for, with counterfactuals where these are put in place."""
     change = config.change if config.replace == "counterfactual" else None
     if isinstance(loaded.env, MazeConfig) and config.when == "parting" and change is None:
-        # One square of a maze: the mouse is put there, without playing the episode.
-        mazes = draw_mazes(replace(loaded.env, decision=True), config.states, seed)
+        # One square of a maze with the cheese anywhere: the mouse is put there, without playing the episode.
+        anywhere = MazeConfig(min_side=loaded.env.min_side, max_side=loaded.env.max_side, decision=True)
+        mazes = draw_mazes(anywhere, config.states, seed)
         obs = torch.from_numpy(at_decision_square(mazes).observations())
         return States(obs.to(loaded.agent.device), loaded.agent.initial_state(len(obs)))
     return play_states(loaded, config.states, seed, change, progress, config.when)

@@ -25,7 +25,7 @@ from rl_interp.core.stats import Estimate, bootstrap, mean, wilson
 
 CORNER = "corner"
 """The habit of maze agents: to walk past the cheese to the top right."""
-_GOOD = 400
+_GOOD = 300
 _SEARCHED = 1000
 _ENVS = 64
 _APART = 5
