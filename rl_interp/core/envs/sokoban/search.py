@@ -5,7 +5,7 @@ The estimate of what is left is the cheapest pairing of boxes with targets, by t
 were alone on the board, the player's side of it considered; it is never too large, and infinite where a box can't be
 paired at all. A push is left out if it leaves a box off its target that nothing can move again.
 
-Cells are numbered along the floor that the player could reach if there were no boxes: n of them, n for what is not.
+Cells are numbered as in `floor.py`.
 """
 
 from typing import NamedTuple
@@ -14,32 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.compiled import compiled
-from rl_interp.core.envs.sokoban.kinds import A_BOX, BOX_ON_TARGET, MOVES, PLAYER, PLAYER_ON_TARGET, TARGET, WALL
+from rl_interp.core.envs.sokoban.floor import FAR, Level, floor_of, level_of, moved
 from rl_interp.core.envs.splitmix import mixed
 
 FOUND, IMPOSSIBLE, GIVEN_UP = range(3)
 
-_MOVES = np.array(MOVES)
-
-_FAR = np.int32(1_000_000)
-"""More pushes than any board needs."""
 _PAIRED_EXACTLY = 8
 """Up to so many boxes the cheapest pairing is found; of more, each takes its nearest target."""
-
-
-class _Level(NamedTuple):
-    """What does not change while a level is searched. n cells, k boxes and targets."""
-
-    beside: NDArray[np.int32]
-    """`[n + 1, 4]`: the cells up, down, left and right of each."""
-    part: NDArray[np.int8]
-    """`[n, n]`: with a box on the first cell, which part of the floor the second is in."""
-    alone: NDArray[np.int32]
-    """`[n, 4, k]`: pushes that a box alone on the board needs from a cell to a target, by the player's part."""
-    dead: NDArray[np.bool_]
-    """`[n + 1]`: cells from which it can't be pushed to any."""
-    is_target: NDArray[np.bool_]
-    """`[n + 1]`."""
 
 
 class _Boards(NamedTuple):
@@ -70,11 +51,11 @@ def search(board: NDArray[np.uint8], most: int, by_steps: bool) -> tuple[int, ND
     Returns:
         `FOUND`, `IMPOSSIBLE` or `GIVEN_UP`; the actions `[steps]`, their pushes, and how many boards were looked at.
     """
-    beside, boxes, targets = _floor(board)
+    beside, boxes, targets = floor_of(board)
     nothing = np.empty(0, np.int64)
     if _holds(boxes, -1) or _holds(targets, -1):  # where the player can't go
         return IMPOSSIBLE, nothing, 0, 0
-    level, space, table = _level(beside, targets), _space(len(beside), len(boxes)), np.full(4096, -1, np.int32)
+    level, space, table = level_of(beside, targets), _space(len(beside), len(boxes)), np.full(4096, -1, np.int32)
     boards = _begun(boxes)
     waiting, count, looked = 1, 1, 0
     while waiting:
@@ -101,7 +82,7 @@ def search(board: NDArray[np.uint8], most: int, by_steps: bool) -> tuple[int, ND
 
 
 @compiled()
-def _push(level: _Level, space: _Space, boards: _Boards, at: int, waiting: int, count: int, by_steps: bool) -> int:
+def _push(level: Level, space: _Space, boards: _Boards, at: int, waiting: int, count: int, by_steps: bool) -> int:
     """Add all boards that one push leads to from a board, but those that can't be solved; returns how many."""
     beside, came, new = level.beside, boards.came, 0
     for i in range(boards.places.shape[1]):
@@ -111,11 +92,11 @@ def _push(level: _Level, space: _Space, boards: _Boards, at: int, waiting: int, 
             if space.occupied[to] or level.dead[to] or space.steps_to[behind] < 0:
                 continue
             after = boards.places[count + new]
-            _moved(boards.places[at], i, to, after)
+            moved(boards.places[at], i, to, after)
             if not level.is_target[to] and _stuck(level, after, space.fixed):
                 continue
             left = _estimate(level, after, box, space.paired)
-            if left >= _FAR:
+            if left >= FAR:
                 continue
             pushes, steps = came[at, 2] + 1, came[at, 3] + space.steps_to[behind] + 1
             came[count + new, 0], came[count + new, 1] = box, at
@@ -124,14 +105,6 @@ def _push(level: _Level, space: _Space, boards: _Boards, at: int, waiting: int, 
             _rise(boards.heap, waiting + new, key, count + new)
             new += 1
     return new
-
-
-@compiled()
-def _level(beside: NDArray[np.int32], targets: NDArray[np.int32]) -> _Level:
-    part = _parts(beside)
-    alone, is_target = _alone(beside, part, targets), np.zeros(len(beside), np.bool_)
-    _mark(is_target, targets, True)
-    return _Level(beside, part, alone, _dead(alone), is_target)
 
 
 @compiled()
@@ -173,110 +146,13 @@ def _key(cost: int, left: int, other: int) -> int:
 
 
 @compiled()
-def _floor(board: NDArray[np.uint8]) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
-    """The cells beside each, up, down, left and right, `[n + 1, 4]`; the boxes' and the targets', -1 where the player
-    can't go, but for boxes there that are on targets. The player's cell is 0."""
-    height, width = board.shape
-    number, cells = np.full((height, width), -1, np.int32), np.empty((height * width, 2), np.int32)
-    boxes, targets = np.empty(height * width, np.int32), np.empty(height * width, np.int32)
-    n, read = 0, 0
-    for row in range(height):
-        for column in range(width):
-            if board[row, column] in (PLAYER, PLAYER_ON_TARGET):
-                cells[0, 0], cells[0, 1], number[row, column] = row, column, 0
-                n = 1
-    while read < n:
-        row, column = cells[read]
-        read += 1
-        for turn in range(4):
-            y, x = row + _MOVES[turn, 0], column + _MOVES[turn, 1]
-            if board[y, x] != WALL and number[y, x] < 0:
-                number[y, x] = n
-                cells[n, 0], cells[n, 1] = y, x
-                n += 1
-    beside = np.full((n + 1, 4), n, np.int32)
-    for i in range(n):
-        for turn in range(4):
-            there = number[cells[i, 0] + _MOVES[turn, 0], cells[i, 1] + _MOVES[turn, 1]]
-            if there >= 0:
-                beside[i, turn] = there
-    k, t = 0, 0
-    for row in range(height):
-        for column in range(width):
-            kind = board[row, column]
-            if kind == BOX_ON_TARGET and number[row, column] < 0:
-                continue
-            if kind in (A_BOX, BOX_ON_TARGET):
-                boxes[k] = number[row, column]
-                k += 1
-            if kind in (TARGET, BOX_ON_TARGET, PLAYER_ON_TARGET):
-                targets[t] = number[row, column]
-                t += 1
-    for last in range(1, k):
-        _moved(boxes[: last + 1], last, boxes[last], boxes[: last + 1])
-    return beside, boxes[:k], targets[:t]
-
-
-@compiled()
-def _parts(beside: NDArray[np.int32]) -> NDArray[np.int8]:
-    """`[n, n]`: with a box on the first cell, which part of the floor the second is in: the first of the box's sides
-    that it is joined to."""
-    n = len(beside) - 1
-    part, queue = np.full((n, n), -1, np.int8), np.empty(n, np.int32)
-    for box in range(n):
-        for side in range(4):
-            start = beside[box, side]
-            if start == n or part[box, start] >= 0:
-                continue
-            part[box, start], queue[0] = side, start
-            read, written = 0, 1
-            while read < written:
-                cell = queue[read]
-                read += 1
-                for there in beside[cell]:
-                    if there != n and there != box and part[box, there] < 0:
-                        part[box, there] = side
-                        queue[written] = there
-                        written += 1
-    return part
-
-
-@compiled()
-def _alone(beside: NDArray[np.int32], part: NDArray[np.int8], targets: NDArray[np.int32]) -> NDArray[np.int32]:
-    """`[n, 4, targets]`: pushes that a box alone on the board needs from a cell to a target, by the part of the floor
-    that the player is in."""
-    n = len(beside) - 1
-    out = np.full((n, 4, len(targets)), _FAR, np.int32)
-    queue = np.empty((4 * n, 2), np.int32)
-    for t in range(len(targets)):
-        written, read = 0, 0
-        for side in range(4):
-            queue[written, 0], queue[written, 1] = targets[t], side
-            out[targets[t], side, t] = 0
-            written += 1
-        while read < written:
-            cell, side = queue[read]
-            read += 1
-            for turn in range(4):  # it was pushed here this way
-                before = beside[cell, turn ^ 1]
-                if before == n or part[cell, before] != side:
-                    continue
-                behind = beside[before, turn ^ 1]
-                if behind != n and out[before, part[before, behind], t] >= _FAR:
-                    out[before, part[before, behind], t] = out[cell, side, t] + 1
-                    queue[written, 0], queue[written, 1] = before, part[before, behind]
-                    written += 1
-    return out
-
-
-@compiled()
-def _estimate(level: _Level, boxes: NDArray[np.int32], player: int, paired: NDArray[np.int32]) -> int:
+def _estimate(level: Level, boxes: NDArray[np.int32], player: int, paired: NDArray[np.int32]) -> int:
     """At least so many pushes are left; `paired` is used in between."""
     part, alone, k = level.part, level.alone, len(boxes)
     if k > _PAIRED_EXACTLY:
         total = np.int64(0)
         for box in boxes:
-            least = _FAR
+            least = FAR
             for t in range(k):
                 least = min(least, alone[box, part[box, player], t])
             total += np.int64(least)
@@ -285,7 +161,7 @@ def _estimate(level: _Level, boxes: NDArray[np.int32], player: int, paired: NDAr
         count = -1
         for t in range(k):
             count += taken >> t & 1
-        best = _FAR
+        best = FAR
         for t in range(k):
             if taken >> t & 1:
                 cost = alone[boxes[count], part[boxes[count], player], t]
@@ -295,7 +171,7 @@ def _estimate(level: _Level, boxes: NDArray[np.int32], player: int, paired: NDAr
 
 
 @compiled()
-def _stuck(level: _Level, boxes: NDArray[np.int32], fixed: NDArray[np.bool_]) -> bool:
+def _stuck(level: Level, boxes: NDArray[np.int32], fixed: NDArray[np.bool_]) -> bool:
     """Whether boxes hold each other so that one off its target can never be moved; `fixed` is used in between."""
     beside, dead = level.beside, level.dead
     for box in boxes:
@@ -339,17 +215,6 @@ def _walk(beside: NDArray[np.int32], space: _Space, player: int) -> int:
 
 
 @compiled()
-def _dead(alone: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """`[n + 1]`: the cells from which a box alone could not be pushed to any target."""
-    out = np.ones(len(alone) + 1, np.bool_)
-    for cell in range(len(alone)):
-        for part in range(4):
-            for t in range(alone.shape[2]):
-                out[cell] &= alone[cell, part, t] >= _FAR
-    return out
-
-
-@compiled()
 def _on_targets(boxes: NDArray[np.int32], is_target: NDArray[np.bool_]) -> bool:
     for box in boxes:  # noqa: SIM110 - compiled in a tenth of the time
         if not is_target[box]:
@@ -369,20 +234,6 @@ def _holds(cells: NDArray[np.int32], cell: int) -> bool:
 def _mark(marks: NDArray[np.bool_], cells: NDArray[np.int32], value: bool) -> None:
     for cell in cells:
         marks[cell] = value
-
-
-@compiled()
-def _moved(boxes: NDArray[np.int32], i: int, to: int, out: NDArray[np.int32]) -> None:
-    """Write the boxes in order with the i-th elsewhere."""
-    for j in range(len(boxes)):
-        out[j] = boxes[j]
-    while i > 0 and out[i - 1] > to:
-        out[i] = out[i - 1]
-        i -= 1
-    while i < len(out) - 1 and out[i + 1] < to:
-        out[i] = out[i + 1]
-        i += 1
-    out[i] = to
 
 
 @compiled()
