@@ -77,6 +77,15 @@ class DRC(Agent):
                 "levels of that size, or train an agent on this one."
             )
         time, batch = obs.shape[:2]
+        out, encoded, state = self.swept(obs, state, first)
+        flat = self.relu(self.fc((out + encoded).flatten(0, 1).flatten(1)))
+        logits, values = self.policy(flat).float(), self.baseline(flat).float()
+        return PolicyOutput(state, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
+
+    def swept(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> tuple[Tensor, Tensor, State]:
+        """All but the head, on boards of any size: the last layer's hidden state after each time and the encoding,
+        `[T, B, C, H, W]`, and the next state."""
+        time, batch = obs.shape[:2]
         h, c = state or self.initial_state(batch)
         encoded = self.encoder(obs.flatten(0, 1)).float().unflatten(0, (time, batch))
         keep = encoded.new_ones(time, batch) if first is None else (~first).to(encoded.dtype)
@@ -85,9 +94,7 @@ class DRC(Agent):
                 out, h, c = sweep(encoded, h, c, keep, [layer.parameters_of() for layer in self._cells()], self.ticks)
             else:
                 out, h, c = self._stepped(encoded, h, c, keep)
-        flat = self.relu(self.fc((out + encoded).flatten(0, 1).flatten(1)))
-        logits, values = self.policy(flat).float(), self.baseline(flat).float()
-        return PolicyOutput((h, c), logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
+        return out, encoded, (h, c)
 
     def _stepped(self, encoded: Tensor, h: Tensor, c: Tensor, keep: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Tick by tick, with every value a tensor of its own."""
