@@ -91,6 +91,13 @@ COMMANDS: dict[str, Table] = {
             "steer": "maze:maze_steer",
             "saliency": "maze:maze_saliency",
         },
+        "sokoban": {
+            "probe": "sokoban:sokoban_probe",
+            "channels": "sokoban:sokoban_channels",
+            "steer": "sokoban:sokoban_steer",
+            "think": "sokoban:sokoban_think",
+            "film": "sokoban:sokoban_film",
+        },
     },
     "This installation": {"info": "info:info", "demo": "demo:demo"},
 }

@@ -37,6 +37,11 @@ NEXT = {
     "maze retarget": "rl-interp maze steer {run}",
     "maze steer": "rl-interp maze retarget {run} --hook {hook} --channel {searches[channels][found][0]}",
     "maze saliency": "rl-interp saliency {run}",
+    "sokoban probe": "rl-interp sokoban film {run}",
+    "sokoban channels": "rl-interp sokoban steer {run}",
+    "sokoban steer": "rl-interp sokoban think {run}",
+    "sokoban think": "rl-interp sokoban channels {run}",
+    "sokoban film": "rl-interp sokoban steer {run}",
     "info": "rl-interp demo",
     "demo": "rl-interp sae test {sae[run]}",
 }

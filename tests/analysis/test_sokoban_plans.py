@@ -1,0 +1,258 @@
+"""Sokoban's plans are read, written and given time, on states and an agent whose plan is known."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from rl_interp.agents.impala.drc import DRC
+from rl_interp.analysis.probes.cells import NO_CLASS, CellProbe, confusions, f1, fit, macro_f1
+from rl_interp.analysis.sokoban.larger import Anywhere, zigzags
+from rl_interp.analysis.sokoban.pacing import Cycle, by_time, cycles_of, substituted
+from rl_interp.analysis.sokoban.play import Game, Play
+from rl_interp.analysis.sokoban.reading import Point, read_states
+from rl_interp.analysis.sokoban.steering import Fork, random_vectors, steered
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
+from rl_interp.core.envs import SokobanConfig
+from rl_interp.core.envs.sokoban.files import load, parse
+from rl_interp.core.envs.sokoban.kinds import FLOOR, MOVES, PLAYER, WALL
+from rl_interp.core.envs.sokoban.levels import Levels
+from rl_interp.core.envs.sokoban.routes import routes
+from rl_interp.core.envs.sokoban.solve import solve
+
+UP, DOWN, LEFT, RIGHT, NEVER = range(5)
+TWO_WAYS = """
+########
+#      #
+# #### #
+#@#### #
+# #### #
+#      #
+#.$    #
+########
+"""
+
+
+def boards_of(text: str) -> np.ndarray:
+    return parse(text.strip("\n"), "test").boards
+
+
+def planted(count: int, kernel: int) -> tuple[Tensor, np.ndarray]:
+    """Features in which a cell's class is written: in the cell itself, or in its right neighbour."""
+    rng = np.random.default_rng(0)
+    classes = rng.choice(5, (count, 6, 6), p=[0.1, 0.1, 0.1, 0.1, 0.6])
+    maps = rng.normal(size=(count, 8, 6, 6)).astype(np.float32)
+    written = classes if kernel == 1 else np.roll(classes, 1, 2)
+    maps[:, 3] += np.array([-6, -3, 0, 3, 6])[written]
+    maps[:, 5] += np.array([6, 0, -6, 0, 6])[written]
+    if kernel == 3:
+        classes[:, :, -1] = NO_CLASS  # whose right neighbour is beyond the board
+    return torch.from_numpy(maps).half(), classes
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_a_probe_finds_what_is_written_in_the_cells_and_nothing_in_shuffled_classes(kernel):
+    maps, classes = planted(120, kernel)
+    groups = np.arange(20)
+    shuffled = np.random.default_rng(1).permutation(classes[:100].ravel()).reshape(100, 6, 6)
+    scores = []
+    for wanted in (classes[:100], shuffled):
+        probe = fit(maps[:100], wanted, 5, kernel)
+        scores.append(macro_f1(confusions(classes[100:], probe.classes(maps[100:]), groups, 5)))
+    assert scores[0].value > 0.95
+    assert scores[0].interval[0] < scores[0].value < scores[0].interval[1]
+    assert scores[1].value < 0.3
+
+
+def test_a_3_x_3_probe_sees_what_a_1_x_1_probe_does_not():
+    maps, classes = planted(60, 3)
+    guess = fit(maps, classes, 5, 1).classes(maps)
+    assert f1(confusions(classes, guess, np.zeros(60, int), 5)[0]).mean() < 0.35
+
+
+def test_f1_is_that_of_scikit_learn():
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(5, size=(2, 30, 4, 4))
+    truth[:, 0, 0] = NO_CLASS
+    found = f1(confusions(truth, guess, np.zeros(30, int), 5)[0])
+    known = truth != NO_CLASS
+    np.testing.assert_allclose(found, f1_score(truth[known], guess[known], average=None))
+
+
+class Walker(Agent):
+    """Steps onto the neighbouring free cell whose direction stands in its plan, written at `layer.c`, a channel a
+    class. Where the cell below the start is free, it first sees the board `slow` times, walking against walls."""
+
+    def __init__(self, ways: list[tuple[float, list[tuple[tuple[int, int], int]]]], slow: int = 0):
+        super().__init__()
+        self.ways, self.slow, self.layer = ways, slow, nn.Identity()
+        self.hook_points = {"layer.c": HookPoint("layer", "B C H W", "spatial")}
+
+    def initial_state(self, batch: int) -> Tensor:
+        return torch.zeros(batch, 1)
+
+    def step(self, obs, state=(), first=None) -> PolicyOutput:
+        plan = torch.zeros(len(obs), 5, *obs.shape[-2:])
+        for strength, way in self.ways:
+            for (row, column), direction in way:
+                plan[:, direction, row, column] = strength
+        plan, logits = self.layer(plan), torch.zeros(len(obs), 4)
+        for i, row, column in np.argwhere(np.isin(obs[:, 0].numpy(), (5, 6))):
+            for direction, (down, right) in enumerate(MOVES):
+                free = obs[i, 0, row + down, column + right] != WALL
+                logits[i, direction] = plan[i, direction, row + down, column + right] if free else -1
+            if state[i, 0] < self.slow and obs[i, 0, 4, 1] != WALL:
+                logits[i, RIGHT] = 100
+        return PolicyOutput(state + 1, logits=logits)
+
+
+START = (3, 1)
+ENV = SokobanConfig(rows=8, columns=8, boxes=1, observation="symbols", min_steps=40, max_steps=40)
+SHORT, LONG = "DDRRDL", "UURRRRRDDDDDLLLL"
+
+
+def way(letters: str, start: tuple[int, int] = START) -> list[tuple[tuple[int, int], int]]:
+    found, at = [], start
+    for letter in letters:
+        direction = "UDLR".index(letter)
+        at = at[0] + MOVES[direction][0], at[1] + MOVES[direction][1]
+        found.append((at, direction))
+    return found
+
+
+def played(agent: Agent, boards: np.ndarray, **options: Any) -> list[Game]:
+    return Play(agent, boards, ENV, **options).finish()
+
+
+def letters(game: Game) -> str:
+    return "".join("UDLR"[action] for action in game.actions)
+
+
+def test_the_two_ways_are_found_and_turn_with_the_board():
+    board = boards_of(TWO_WAYS)[0]
+    found = routes(board, "agent")
+    assert found is not None
+    assert set(way("DD")) <= set(found.short) <= set(way("DDRRD"))
+    assert found.long[:11] == tuple(way(LONG[:11]))
+    for turns in range(4):
+        for mirrored in (False, True):
+            moved = found.symmetric(turns, mirrored, 8, 8)
+            turned = Levels(board[None], ("level",)).symmetric(turns, mirrored)
+            assert moved.start == tuple(turned.players[0])
+            assert moved.long[:11] == tuple(
+                way("".join("UDLR"[direction] for _, direction in moved.long[:11]), moved.start)
+            )
+            assert all(turned.boards[0][cell] == FLOOR for cell, _ in moved.long)
+
+
+def test_no_second_way_is_found_where_there_is_none():
+    board = boards_of(TWO_WAYS)[0]
+    board[1, 3] = WALL
+    assert routes(board, "agent") is None
+
+
+def test_the_two_ways_of_a_box_are_found_in_published_levels():
+    # Where Bush et al. see the box at the end of the short way, of the first levels of their set.
+    levels = load("box_shortcut", 10, 10)
+    for board, checkpoint in zip(levels.boards[:3], [(4, 2), (3, 2), (4, 1)], strict=True):
+        found = routes(board, "box")
+        assert found is not None
+        assert checkpoint in [cell for cell, _ in found.short]
+        assert found.long[0] == (found.start, RIGHT)
+
+
+def test_a_planted_vector_makes_the_agent_take_the_long_way_and_others_do_not():
+    agent, board = Walker([(0.5, way(LONG)), (1.0, way(SHORT))]), boards_of(TWO_WAYS)
+    assert letters(played(agent, board)[0]) == SHORT
+    found = routes(board[0], "agent")
+    assert found is not None
+    forks = [Fork(board[0], found, level) for level in range(12)]
+    vectors = {"layer.c": torch.eye(5) - 0.2}
+    noise = random_vectors(vectors, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(noise["layer.c"].norm(dim=1), vectors["layer.c"].norm(dim=1))
+    result = steered(agent, ENV, forks, "agent", {"probe": vectors, "random": noise}, (0.01, 3.0))
+    assert result["alpha"] == 3.0
+    assert result["success"] == 1
+    assert result["untouched"] == result["opposite"] == result["doses"]["probe"][0]["success"] == 0
+
+
+def test_thinking_takes_the_place_of_walking_to_and_fro():
+    only_long = boards_of(TWO_WAYS)[0]
+    only_long[4, 1] = WALL
+    boards = np.stack([boards_of(TWO_WAYS)[0], only_long])
+    agent = Walker([(0.5, way(LONG)), (1.0, way(SHORT))], slow=3)
+    games = played(agent, boards)
+    assert [letters(game) for game in games] == ["RRR" + SHORT, LONG]
+    assert [letters(game) for game in played(agent, boards, thinking=3)] == [SHORT, LONG]
+    assert cycles_of(games[0]) == [Cycle(0, 0, 3)]
+    assert cycles_of(games[1]) == []
+    assert by_time(games)[0] | {"steps": 10, "share": 0.3, "share_solved": 0.3} == by_time(games)[0]
+    found = substituted(agent, ENV, games)
+    assert found is not None
+    assert (found["cycles"], found["length"]) == (1, 3)
+    assert found["replaced"]["same_way"]["share"] == found["replaced"]["solved"]["share"] == 1
+
+
+def test_thinking_is_told_from_walking_where_it_is_not_the_same():
+    class Counter(Walker):
+        """Its clock goes on with its actions alone."""
+
+        def step(self, obs, state=(), first=None):
+            return replace(super().step(obs, state), state=state)
+
+        def after_action(self, state, actions):
+            return state + 1
+
+    only_long = boards_of(TWO_WAYS)[0]
+    only_long[4, 1] = WALL
+    agent = Counter([(0.5, way(LONG)), (1.0, way(SHORT))], slow=3)
+    games = played(agent, np.stack([boards_of(TWO_WAYS)[0], only_long]))
+    found = substituted(agent, ENV, games)
+    assert found is not None
+    assert (found["replaced"]["same_way"]["share"], found["control"]["same_way"]["share"]) == (0, 1)
+
+
+def test_states_hold_what_the_agent_then_did():
+    agent = Walker([(1.0, way(SHORT))])
+    states, games = read_states(agent, ENV, boards_of(TWO_WAYS), ["layer.c"])
+    assert letters(games[0]) == SHORT
+    assert states.steps.tolist() == list(range(6))
+    come, plan = states.come["agent"], states.maps[Point("layer.c", 0)].float()
+    for step in range(6):
+        left = way(SHORT)[step:]
+        assert {
+            (tuple(cell), come[step][tuple(cell)]) for cell in np.argwhere((come[step] >= 0) & (come[step] < 4))
+        } == {(cell, direction) for cell, direction in left}
+        assert [states.ahead["agent"][step][cell] for cell, _ in left] == list(range(6 - step))
+    assert plan[0, DOWN, 4, 1] == 1
+    assert (states.come["box"][0] == LEFT).sum() == 1
+
+
+def test_a_zigzag_can_be_solved_and_is_as_long_as_the_board():
+    for size in (12, 13):
+        boards = zigzags(size)
+        plan = solve(boards[0], fewest="steps")
+        assert plan.actions is not None
+        assert len(plan.actions) > size * size / 3
+        assert len({board.tobytes() for board in boards}) == 8
+
+
+def test_a_drc_plays_boards_larger_than_its_own():
+    torch.manual_seed(0)
+    agent = DRC(4, (1, 6, 6), (7,), layers=1, ticks=1, channels=4, hidden=8)
+    head = CellProbe(torch.randn(4, 4, 3, 3), torch.zeros(4))
+    obs = torch.from_numpy(zigzags(12)[:, None])
+    wide = Anywhere(agent, head, (12, 12))
+    out = wide.step(obs, wide.initial_state(8))
+    hidden = agent.swept(obs[None], wide.initial_state(8))[0][0]
+    row, column = np.argwhere(zigzags(12)[3] == PLAYER)[0]
+    around = nn.functional.pad(hidden[3], (1, 1, 1, 1))[:, row : row + 3, column : column + 3]
+    assert out.logits is not None
+    torch.testing.assert_close(out.logits[3], (head.weight * around).sum((1, 2, 3)))
+    scaled = Anywhere(agent, head, (12, 12), scale=1.4)
+    assert not torch.equal(scaled.step(obs, out.state).preferences, wide.step(obs, out.state).preferences)
