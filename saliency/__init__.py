@@ -3,7 +3,10 @@
 from rl_interp.saliency.evaluation.randomisation import randomisation_check, randomised
 from rl_interp.saliency.inputs import Inputs
 from rl_interp.saliency.methods import METHODS, Method, is_signed, saliency_map
-from rl_interp.saliency.methods.gradients import Gradient, IntegratedGradients
+from rl_interp.saliency.methods.gradients import Gradient, GuidedBackprop, InputGradient, SmoothGrad
+from rl_interp.saliency.methods.integrated import IntegratedGradients
+from rl_interp.saliency.methods.layers import LRP, GradCAM
+from rl_interp.saliency.methods.occlusion import RISE, SARFA, Occlusion
 from rl_interp.saliency.methods.perturbation import GREYDANUS, Ablation, Perturbation
 from rl_interp.saliency.methods.vectors import VECTOR_METHODS, Resample
 from rl_interp.saliency.render import Bars, Frame, Panel, compose
@@ -11,6 +14,7 @@ from rl_interp.saliency.targets import (
     Advantage,
     Chosen,
     Feature,
+    LogProbability,
     PolicyChange,
     Preference,
     Target,
@@ -21,7 +25,10 @@ from rl_interp.saliency.targets import (
 
 __all__ = [
     "GREYDANUS",
+    "LRP",
     "METHODS",
+    "RISE",
+    "SARFA",
     "VECTOR_METHODS",
     "Ablation",
     "Advantage",
@@ -29,15 +36,21 @@ __all__ = [
     "Chosen",
     "Feature",
     "Frame",
+    "GradCAM",
     "Gradient",
+    "GuidedBackprop",
+    "InputGradient",
     "Inputs",
     "IntegratedGradients",
+    "LogProbability",
     "Method",
+    "Occlusion",
     "Panel",
     "Perturbation",
     "PolicyChange",
     "Preference",
     "Resample",
+    "SmoothGrad",
     "Target",
     "Value",
     "ValueChange",

@@ -15,7 +15,7 @@ from torch import Tensor
 from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.check_agent import ADVICE, alike, taking_floats
 from rl_interp.core.errors import NotFiniteError, UserError, unknown
-from rl_interp.core.hooks import run_with_cache
+from rl_interp.core.hooks import Cache, run_with_cache
 
 Score = Callable[[PolicyOutput, Tensor | None], Tensor]
 """`(output, value at the target's hook point as rows [B, positions, features]) -> [B]`."""
@@ -96,6 +96,33 @@ class Value:
 
 
 @dataclass(frozen=True)
+class LogProbability:
+    """The log-probability of an action under the policy; by default of the likeliest on the unperturbed observation."""
+
+    action: int | None = None
+    label: str = ""
+    at: str | None = None
+
+    @property
+    def name(self) -> str:
+        return "log-probability" + (f" of {self.label or self.action}" if self.action is not None else "")
+
+    def prepare(self, output: PolicyOutput) -> Score:
+        if output.logits is None:
+            raise UserError(
+                f"the {self.name} is to be explained, and the agent has no policy's logits; use chosen or advantage."
+            )
+        likeliest = output.logits.argmax(-1, keepdim=True)
+        action = likeliest if self.action is None else torch.full_like(likeliest, self.action)
+
+        def score(out: PolicyOutput, value: Tensor | None) -> Tensor:
+            assert out.logits is not None
+            return out.logits.float().log_softmax(-1).gather(-1, action.expand(*out.logits.shape[:-1], 1))[..., 0]
+
+        return score
+
+
+@dataclass(frozen=True)
 class PolicyChange:
     """−½‖p − p₀‖², p being the logits (or Q-values) and p₀ those on the unperturbed observation. Its drop under a
     perturbation is the saliency of Greydanus et al. 2018 (arXiv 1711.00138, eq. 2), which has no sign. Actions that the
@@ -149,8 +176,8 @@ class Feature:
 
 
 def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] = ()) -> Target:
-    """`chosen`, `advantage`, `value`, `policy-change`, `value-change`, `q:ACTION` with an action's name, or
-    `unit:HOOK:N`.
+    """`chosen`, `advantage`, `log-probability`, `value`, `policy-change`, `value-change`, `q:ACTION` or `logp:ACTION`
+    with an action's name, or `unit:HOOK:N`.
 
     Args:
         others: what the caller knows besides, to be named where a target is unknown.
@@ -159,8 +186,8 @@ def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] =
         UserError: it is none of these, or there is no such action.
     """
     simple: dict[str, Target] = {
-        "chosen": Chosen(), "advantage": Advantage(), "value": Value(), "policy-change": PolicyChange(),
-        "value-change": ValueChange(),
+        "chosen": Chosen(), "advantage": Advantage(), "log-probability": LogProbability(), "value": Value(),
+        "policy-change": PolicyChange(), "value-change": ValueChange(),
     }  # fmt: skip
     if text in simple:
         return simple[text]
@@ -170,11 +197,11 @@ def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] =
         if not hook or not index.isdecimal():
             raise UserError(f"target {text!r} given; a unit is named as unit:HOOK:N, such as unit:deter:12.")
         return Feature(hook, lambda values: values, int(index))
-    if kind != "q":
-        raise UserError(unknown("saliency target", text, [*simple, "q:ACTION", "unit:HOOK:N", *others]))
+    if kind not in ("q", "logp"):
+        raise UserError(unknown("saliency target", text, [*simple, "q:ACTION", "logp:ACTION", "unit:HOOK:N", *others]))
     if rest not in action_names:
         raise UserError(unknown("action", rest, action_names))
-    return Preference(list(action_names).index(rest), rest)
+    return (Preference if kind == "q" else LogProbability)(list(action_names).index(rest), rest)
 
 
 def _require_discrete(name: str, output: PolicyOutput) -> None:
@@ -224,6 +251,11 @@ def evaluate(
         )
     if name is None or cache is None:
         return score(out, None)
+    return score(out, at_positions(agent, name, cache, len(obs)))
+
+
+def at_positions(agent: Agent, name: str, cache: Cache, batch: int) -> Tensor:
+    """What a hook point was last, as rows `[B, positions, features]`."""
     point = agent.hook_points[name]
     value = point.newest(cache[name])
-    return score(out, value.movedim(point.feature_axis, -1).reshape(len(obs), -1, value.shape[point.feature_axis]))
+    return value.movedim(point.feature_axis, -1).reshape(batch, -1, value.shape[point.feature_axis])

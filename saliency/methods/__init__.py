@@ -13,7 +13,10 @@ from torch import Tensor
 
 from rl_interp.core.agent import Agent, State, evaluating
 from rl_interp.core.errors import NotFiniteError, UserError, unknown
-from rl_interp.saliency.methods.gradients import Gradient, IntegratedGradients
+from rl_interp.saliency.methods.gradients import Gradient, GuidedBackprop, InputGradient, SmoothGrad
+from rl_interp.saliency.methods.integrated import IntegratedGradients
+from rl_interp.saliency.methods.layers import LRP, GradCAM
+from rl_interp.saliency.methods.occlusion import RISE, SARFA, Occlusion
 from rl_interp.saliency.methods.perturbation import GREYDANUS, Perturbation
 from rl_interp.saliency.methods.vectors import VECTOR_METHODS, Resample
 from rl_interp.saliency.targets import Target
@@ -31,8 +34,16 @@ class Method(Protocol):
 METHODS: dict[str, Method] = {
     "perturbation": Perturbation(),
     "greydanus": GREYDANUS,
+    "sarfa": SARFA(),
+    "occlusion": Occlusion(),
+    "rise": RISE(),
     "gradient": Gradient(),
+    "input-gradient": InputGradient(),
+    "smoothgrad": SmoothGrad(),
     "integrated-gradients": IntegratedGradients(),
+    "guided-backprop": GuidedBackprop(),
+    "grad-cam": GradCAM(),
+    "lrp": LRP(),
 }
 
 

@@ -1,19 +1,25 @@
-"""Gradient saliency; integrated gradients through Captum."""
+"""Gradient saliency: plain, times the input, averaged over noise, and guided."""
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
-from rl_interp.core.agent import Agent, State, evaluating, tree_map
-from rl_interp.core.errors import NotFiniteError, UserError
-from rl_interp.saliency.methods.perturbation import CHUNK, Perturbation
-from rl_interp.saliency.targets import PolicyChange, Target, ValueChange, evaluate, prepare
+from rl_interp.core.agent import Agent, State
+from rl_interp.core.errors import UserError
+from rl_interp.saliency.methods.differentiable import (
+    as_function,
+    as_map,
+    as_pixels,
+    differentiable,
+    gradient_of,
+    require_slope,
+)
+from rl_interp.saliency.targets import Target
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,193 +36,133 @@ class Gradient:
         Raises:
             UserError: an agent that sees symbols, or a target without a gradient.
         """
-        if isinstance(target, PolicyChange | ValueChange):
-            raise UserError(
-                f"{target.name} has no gradient at the observation, where nothing has changed; use greydanus."
-            )
-        pixels = _pixels(agent, obs)
-        with _differentiable(agent):
-            _, values = _function(agent, obs, pixels, target, state)
-            return _gradient(values, pixels, target)
+        return slope(agent, obs, target, state)[0]
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
         """`[B, H, W]` float32; of vectors `[B, D]`."""
         found = self.attributions(agent, obs, target, state).abs()
-        return _map(found if self.scale is None else found * self.scale.to(found))
-
-
-@dataclass(frozen=True)
-class Integrated:
-    """Integrated gradients, and how well they add up."""
-
-    attributions: Tensor
-    """As the observations, `[B, C, H, W]` or `[B, D]`: signed contributions, in the target's unit."""
-    difference: Tensor
-    """`[B]`: target(obs) − target(baseline), which they sum to but for the gap."""
-    gap: Tensor
-    """`[B]`: their sum − the difference."""
-    allowed: Tensor
-    """`[B]`: the largest |gap| within the tolerance."""
-    steps: list[int]
-    """Points that the path of each observation needed."""
-
-    @staticmethod
-    def joined(parts: Sequence["Integrated"]) -> "Integrated":
-        """One batch of several."""
-        return Integrated(
-            torch.cat([each.attributions for each in parts]),
-            torch.cat([each.difference for each in parts]),
-            torch.cat([each.gap for each in parts]),
-            torch.cat([each.allowed for each in parts]),
-            [steps for each in parts for steps in each.steps],
-        )
+        return as_map(found if self.scale is None else found * self.scale.to(found))
 
 
 @dataclass(frozen=True, eq=False)
-class IntegratedGradients:
-    """Σ_c of integrated gradients (Sundararajan et al. 2017, arXiv 1703.01365), signed.
+class InputGradient:
+    """Σ_c pixel · ∂target / ∂pixel, signed (Shrikumar et al. 2016, arXiv 1605.01713): what a linear function of the
+    pixels would get from each. Dark pixels get nothing, whatever they mean."""
 
-    Over all pixels they sum to target(obs) − target(baseline), up to a gap that `integrate` gives. The number of points
-    along the path is doubled, from 32, until the gap is at most `tolerance` of the difference (or of a thousandth of
-    the larger target, where the two are that near), or until `steps` are used, and then a warning says so. The paper
-    advises 5%. A network of ReLUs bends wherever one switches, so only more points make the gap smaller: for the
-    shipped DQN's advantage its median is 24% at 32 points, 1.7% at 128 and 1.3% at 512. A map there takes 32 to 256.
-    """
-
-    baseline: Literal["black", "blur"] | Tensor = "black"
-    """What the path starts from: zeros, the blurred observation, or of vectors `[D]`, such as the mean of some."""
-    tolerance: float = 0.05
-    """Gap that is allowed, as a share of the difference."""
-    steps: int = 1024
-    """Points of the Gauss-Legendre rule along the path, at most."""
-
-    def __post_init__(self) -> None:
-        if self.tolerance <= 0 or self.steps < 1:
-            raise UserError(f"tolerance={self.tolerance}, steps={self.steps} given; both must be positive.")
-
-    def integrate(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Integrated:
-        """The attributions with their gaps.
-
-        Raises:
-            UserError: an agent that sees symbols, a target without a gradient, or vectors with the baseline `blur`.
-            NotFiniteError: a target that is NaN or infinite at either end of the path.
-        """
-        if obs.dim() != 4 and isinstance(self.baseline, str) and self.baseline == "blur":
-            raise UserError(f"observations {tuple(obs.shape)} given, which can't be blurred; use baseline='black'.")
-        pixels = _pixels(agent, obs)
-        start = self._start(pixels.detach())
-        with _differentiable(agent):
-            paths = []
-            for i in range(len(obs)):  # one by one, since each needs a number of points of its own
-                one, own = slice(i, i + 1), None if state is None else _select(state, i)
-                paths.append(self._path(agent, obs[one], pixels[one], start[one], target, own))
-        return Integrated.joined(paths)
-
-    def _start(self, pixels: Tensor) -> Tensor:
-        if isinstance(self.baseline, Tensor):
-            return self.baseline.to(pixels).expand_as(pixels)
-        return torch.zeros_like(pixels) if self.baseline == "black" else Perturbation().blur(pixels)
-
-    def _path(self, agent: Agent, obs: Tensor, end: Tensor, start: Tensor, target: Target, state: State) -> Integrated:
-        """The attributions of one observation `[1, ...]`."""
-        from captum.attr import IntegratedGradients as Captum
-
-        function, value = _function(agent, obs, end, target, state)
-        _gradient(value, end, target)  # a target without one is refused before the path is walked
-        with torch.no_grad():
-            before = function(start)
-        value = value.detach()
-        difference = value - before
-        if not difference.isfinite().all():
-            raise NotFiniteError(f"the maps of {target.name}")
-        allowed = self.tolerance * torch.maximum(difference.abs(), 1e-3 * torch.maximum(value.abs(), before.abs()))
-        # Twice as many points until the sum is right, since few do for most observations.
-        steps = min(32, self.steps)
-        while True:
-            found = Captum(function).attribute(end, start, n_steps=steps, internal_batch_size=CHUNK).detach()
-            gap = found.flatten(1).sum(1) - difference
-            if not gap.abs() > allowed or steps == self.steps:  # written so that NaN, which nothing mends, ends it
-                return Integrated(found, difference, gap, allowed, [steps])
-            steps = min(2 * steps, self.steps)
-
-    def attributions(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
-        """As `obs`, `[B, C, H, W]` or `[B, D]`: signed contributions, in the target's unit. Warns of gaps above the
-        tolerance, such as a target with jumps can have."""
-        found = self.integrate(agent, obs, target, state)
-        missed = found.gap.abs() > found.allowed
-        if missed.any():
-            share = float((found.gap.abs() / found.allowed)[missed].max()) * self.tolerance
-            warnings.warn(
-                f"integrated gradients of {target.name} miss the difference that they should sum to by up to "
-                f"{share:.0%} after {self.steps} points; give more steps, or a different target.",
-                stacklevel=2,
-            )
-        return found.attributions
+    baseline: float | Tensor = 0.0
+    """What an input is measured from; of vectors `[D]`, such as the mean of some."""
 
     def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
         """`[B, H, W]` float32; of vectors `[B, D]`."""
-        return _map(self.attributions(agent, obs, target, state))
+        gradient, pixels = slope(agent, obs, target, state)
+        baseline = torch.as_tensor(self.baseline).to(pixels)
+        return as_map(gradient * (pixels - baseline))
 
 
-@contextmanager
-def _differentiable(agent: Agent) -> Iterator[None]:
-    """Gradients in evaluation mode, which cuDNN's recurrent layers have in training mode only: they do without it."""
-    recurrent = any(isinstance(module, nn.RNNBase) for module in agent.modules())
-    without = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
-    with torch.enable_grad(), evaluating(agent), without:
-        yield
+@dataclass(frozen=True, eq=False)
+class SmoothGrad:
+    """Σ_c |mean over noise of ∂target / ∂pixel| (Smilkov et al. 2017, arXiv 1706.03825).
+
+    The paper advises noise of 10% to 20% of the range of the pixels.
+    """
+
+    samples: int = 32
+    noise: float | Tensor = 0.15 * 255
+    """Standard deviation of the noise, in grey levels; of vectors, in their units, or `[D]`."""
+    scale: Tensor | None = None
+    """`[D]`: as of `Gradient`."""
+    seed: int = 0
+    """Of the noise, so that a map follows from its observation."""
+    signed: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.samples < 1 or not bool((torch.as_tensor(self.noise) >= 0).all()):
+            raise UserError(f"samples={self.samples}, noise={self.noise} given; give 1 or more, and no negative noise.")
+
+    def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
+        """`[B, H, W]` float32; of vectors `[B, D]`."""
+        require_slope(target)
+        pixels = as_pixels(agent, obs)
+        generator = torch.Generator().manual_seed(self.seed)
+        noise = torch.as_tensor(self.noise).to(pixels)
+        total = torch.zeros_like(pixels)
+        with differentiable(agent):
+            function, values = as_function(agent, obs, pixels, target, state)
+            gradient_of(values, pixels, target)  # a target without one is refused before the noise is drawn
+            for _ in range(self.samples):
+                drawn = torch.randn(pixels.shape, generator=generator).to(pixels)
+                noisy = (pixels.detach() + noise * drawn).requires_grad_()
+                total += gradient_of(function(noisy), noisy, target)
+        found = (total / self.samples).abs()
+        return as_map(found if self.scale is None else found * self.scale.to(found))
 
 
-def _map(attributions: Tensor) -> np.ndarray:
-    """`[B, H, W]`: an image's channels summed; vectors as they are."""
-    return (attributions.sum(1) if attributions.dim() == 4 else attributions).float().cpu().numpy()
+@dataclass(frozen=True, eq=False)
+class GuidedBackprop:
+    """Σ_c |guided gradient|: the gradient, of which every ReLU passes back only what is positive (Springenberg et al.
+    2015, arXiv 1412.6806).
+
+    ReLUs are found as they are computed, whether they are modules or calls of `F.relu`: Captum's version, which hooks
+    modules, is the plain gradient, without a word, where a network calls the function. The maps hardly depend on what
+    an agent has learned (Adebayo et al. 2018), as `randomisation` shows.
+    """
+
+    signed: ClassVar[bool] = False
+
+    def __call__(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> np.ndarray:
+        """`[B, H, W]` float32; of vectors `[B, D]`.
+
+        Raises:
+            UserError: an agent without ReLUs, for which this would be the plain gradient.
+        """
+        with _Guided() as found:
+            gradient, _ = slope(agent, obs, target, state)
+        if not found.count:
+            raise UserError(
+                "the agent computes no ReLU, so that guided backpropagation would be the plain gradient; use gradient."
+            )
+        return as_map(gradient.abs())
 
 
-def _pixels(agent: Agent, obs: Tensor) -> Tensor:
-    """Observations as floats, of the type in which the agent computes; a `UserError` where they are symbols."""
-    if agent.observation == "symbols":
-        raise UserError("observations of symbols given, which have no gradient; use perturbation.")
-    own = obs.dtype if obs.is_floating_point() else torch.float32
-    dtype = next((weight.dtype for weight in agent.parameters() if weight.is_floating_point()), own)
-    return obs.to(dtype).clone().requires_grad_()
-
-
-def _gradient(values: Tensor, pixels: Tensor, target: Target) -> Tensor:
-    """The gradient of the sum of values with respect to pixels; a `UserError` where none reaches them, or where values
-    are not finite, such as those of an action that is ruled out."""
-    if not values.isfinite().all():
-        raise NotFiniteError(f"the maps of {target.name}")
-    found, why = None, "the agent detaches or rounds them"
-    if values.requires_grad:
-        try:
-            (found,) = torch.autograd.grad(values.sum(), pixels, allow_unused=True)
-        except RuntimeError as error:  # such as an operation in place that took what a derivative needs
-            why = str(error).split(", which", maxsplit=1)[0]
-    if found is None:
-        raise UserError(f"{target.name} has no gradient with respect to the observations ({why}); use perturbation.")
-    return found
-
-
-def _function(
-    agent: Agent, obs: Tensor, pixels: Tensor, target: Target, state: State
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """The target as a function of float pixels `[N, ...]`, N being a multiple of the batch; and its values `[B]` at
-    `pixels`, those of `obs`, with their graph.
+def slope(agent: Agent, obs: Tensor, target: Target, state: State) -> tuple[Tensor, Tensor]:
+    """∂target / ∂pixel, and the pixels as floats, both as `obs`.
 
     Raises:
-        UserError: as `prepare` and `evaluate` do.
+        UserError: an agent that sees symbols, or a target without a gradient.
     """
-    state = agent.initial_state(len(obs)) if state is None else state
-    score, decided = prepare(agent, obs, state, target)
-    values = evaluate(agent, pixels, state, target, score, decided)
-
-    def function(pixels: Tensor) -> Tensor:
-        times = len(pixels) // len(obs)
-        many = tree_map(lambda leaf: leaf.repeat(times, *[1] * (leaf.dim() - 1)), state)
-        return evaluate(agent, pixels, many, target, score)
-
-    return function, values
+    require_slope(target)
+    pixels = as_pixels(agent, obs)
+    with differentiable(agent):
+        _, values = as_function(agent, obs, pixels, target, state)
+        return gradient_of(values, pixels, target), pixels.detach()
 
 
-def _select(state: State, i: int) -> State:
-    return tree_map(lambda leaf: leaf[i : i + 1], state)
+class _Guided(TorchFunctionMode):
+    """ReLUs whose backward pass is the guided one, however they are called."""
+
+    relus = frozenset({F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func not in self.relus:
+            return func(*args, **(kwargs or {}))
+        given = args[0] if args else (kwargs or {})["input"]
+        if not given.requires_grad:
+            return func(*args, **(kwargs or {}))
+        self.count += 1
+        return _GuidedReLU.apply(given)
+
+
+class _GuidedReLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(min=0)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,) = ctx.saved_tensors
+        return gradient.clamp(min=0) * (x > 0)

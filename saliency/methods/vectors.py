@@ -6,8 +6,10 @@ An entry is set beside what it is at other moments, the rows of `data [N, D]`, s
   the agent goes by it.
 - `resample` replaces it by its values at other moments, and gives the root mean square of the changes: how much the
   agent goes by it, whatever it is now.
-- `gradient` is multiplied by the entry's standard deviation, so that entries in different units can be compared.
-- `integrated-gradients` go from the mean of all entries to what they are.
+- `gradient` is multiplied by the entry's standard deviation, so that entries in different units can be compared;
+  `smoothgrad` is the same, averaged over noise of 15% of it.
+- `input-gradient` is the gradient times the distance to the mean; `integrated-gradients` go from the mean of all
+  entries to what they are.
 
 Entries that depend on each other, such as a position and the distance to a wall, are still replaced one at a time: the
 agent may see what never happens.
@@ -22,7 +24,8 @@ import torch
 from torch import Tensor
 
 from rl_interp.core.agent import Agent, State
-from rl_interp.saliency.methods.gradients import Gradient, IntegratedGradients
+from rl_interp.saliency.methods.gradients import Gradient, InputGradient, SmoothGrad
+from rl_interp.saliency.methods.integrated import IntegratedGradients
 from rl_interp.saliency.methods.perturbation import Ablation, drops
 from rl_interp.saliency.targets import Target
 
@@ -54,11 +57,13 @@ class Resample:
         return changes.square().mean(2).sqrt().numpy()
 
 
-VECTOR_METHODS: dict[str, Callable[[Tensor], Ablation | Resample | Gradient | IntegratedGradients]] = {
+VECTOR_METHODS: dict[str, Callable[[Tensor], Callable[..., np.ndarray]]] = {
     "perturbation": lambda data: Ablation(data.mean(0)),
     "greydanus": lambda data: Ablation(data.mean(0)),
     "resample": Resample,
     "gradient": lambda data: Gradient(data.std(0, correction=0)),
+    "smoothgrad": lambda data: SmoothGrad(noise=0.15 * data.std(0, correction=0), scale=data.std(0, correction=0)),
+    "input-gradient": lambda data: InputGradient(data.mean(0)),
     "integrated-gradients": lambda data: IntegratedGradients(data.mean(0)),
 }
 """By name, what makes the method from the data."""

@@ -12,6 +12,7 @@ from rl_interp.core.run import provenance
 EXTRAS = {
     "distributed": ("ray", "training, sweeps and studies on a Ray cluster (--ray)"),
     "hub": ("huggingface_hub", "sae push and sae pull"),
+    "lrp": ("zennit", "the saliency method lrp"),
     "bench": ("stable_baselines3", "make bench: measurements beside other libraries"),
     "docs": ("mkdocs", "make docs: the documentation as a site"),
     "dev": ("pytest", "make test and make lint"),

@@ -23,10 +23,12 @@ def saliency(
     Args:
         agent: The agent to explain.
         output: The .mp4 to write; by default in the run's videos/.
-        method: perturbation, greydanus (the published masks and blur), gradient or integrated-gradients; of
-            vectors also resample (how much the agent goes by each input, whatever it is now).
-        target: What the map explains: chosen, advantage, value, policy-change or value-change (published with
-            greydanus), q:ACTION such as q:LEFT, unit:HOOK:N such as unit:fc.post:12, or feature:N of --sae.
+        method: perturbation, greydanus (the published masks and blur), sarfa, occlusion, rise, gradient,
+            input-gradient, smoothgrad, integrated-gradients, guided-backprop, grad-cam or lrp; of vectors also
+            resample (how much the agent goes by each input, whatever it is now).
+        target: What the map explains: chosen, advantage, log-probability, value, policy-change or value-change
+            (published with greydanus), q:ACTION or logp:ACTION such as q:LEFT, unit:HOOK:N such as unit:fc.post:12,
+            or feature:N of --sae.
         steps: Length of the film in environment steps; it ends with the episode.
         skip: Number of steps to play before the film starts; by default it starts when the agent's actions begin to
             make a difference. A film of a feature or a unit starts where it fires.
