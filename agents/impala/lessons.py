@@ -101,7 +101,8 @@ class Lessons:
         self._obs, self._first, self._ended = step.obs, step.first, step.done
 
     def _solved(self, board: NDArray[np.uint8]) -> _Plan:
-        actions = solve(board, _BOARDS).actions
+        # Of solutions with the fewest pushes there are many, and which one is meant could not be learned.
+        actions = solve(board, _BOARDS, "steps").actions
         return self._plan(board, np.empty(0, np.int64) if actions is None else actions)
 
     def _plan(self, board: NDArray[np.uint8], actions: NDArray[np.int64]) -> _Plan:
