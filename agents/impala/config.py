@@ -81,8 +81,8 @@ class IMPALAConfig(PhasedConfig):
     distance_cost: float = 0.1
     """With self-ablation, weight of the distance between the two streams' last hidden representations in the loss."""
     imitate: str | None = None
-    """Imitation instead of reinforcement, in Sokoban: solver, to learn what a search does wherever the agent gets;
-    or a CSV file with the solutions of levels (level, actions)."""
+    """Imitation instead of reinforcement, in Sokoban: solver, to learn the solutions that a search finds, or a CSV file
+    with solutions (level, actions)."""
     start: str | None = None
     """Run whose weights training starts from, such as one of imitation."""
 

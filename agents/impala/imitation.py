@@ -1,11 +1,12 @@
-"""Imitation: before reinforcement learning, or instead of it, an agent learns to play as a solver does.
+"""Imitation of solutions: before reinforcement learning, or instead of it, an agent learns to play as a solver does.
 
-The policy is taught the solver's actions (cross-entropy) and the value what they still earn: on a file's solutions, in
-the mirror images and turns of their levels, so that few go far; or wherever the agent itself gets to (`lessons.py`).
+The policy is taught the solution's actions (cross-entropy) and the value what the solution still earns. Solutions are
+read from a file, or searched as they are needed. Levels come in their mirror images and turns, so that few go far.
 """
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,21 +19,28 @@ from torch.nn import functional as F
 from rl_interp.agents.impala.agent import load_start, make_agent
 from rl_interp.agents.impala.config import SOLVER, IMPALAConfig
 from rl_interp.agents.impala.learner import Learner
-from rl_interp.agents.impala.lessons import Lessons
 from rl_interp.agents.loop import check_finite, restored_state, score
-from rl_interp.core.agent import Agent, State
 from rl_interp.core.device import keep_memory, pick_device
-from rl_interp.core.envs import SokobanConfig
+from rl_interp.core.envs import EnvConfig, SokobanConfig
 from rl_interp.core.envs.sokoban import ACTIONS, MOVES
 from rl_interp.core.envs.sokoban.choice import Choice
 from rl_interp.core.envs.sokoban.levels import Levels
 from rl_interp.core.envs.sokoban.rules import observe
+from rl_interp.core.envs.sokoban.solve import solve
 from rl_interp.core.envs.sokoban.vector import SokobanVector
 from rl_interp.core.errors import UserError
 from rl_interp.core.read import open_file, reading
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import load_into
 
+_BOARDS = 20_000
+"""Boards that a search for a solution looks at, at most."""
+_PATIENCE = 100
+"""Levels without one that are drawn in a row before giving up."""
+_KEPT = 20_000
+"""Solutions that are searched once, if they are asked for again."""
+_SEEDS = 2**31
+"""Generated levels."""
 _REMEDY = "give a CSV file with the columns level and actions, the actions of a level as letters such as LURRD"
 _LETTERS = {name[0].upper(): number for number, name in enumerate(ACTIONS)}
 
@@ -49,20 +57,18 @@ class Demonstration(NamedTuple):
 
 
 class Imitation:
-    """The state of a training by imitation; see `agents.loop.Training`. A step is one action to learn.
+    """The state of a training by imitation; see `agents.loop.Training`. A step is one action of a solution.
 
-    `config.num_envs` solutions are gone through, or boards played, side by side, `config.unroll` steps an update. The
-    agent keeps its memory from one update to the next.
+    `config.num_envs` solutions are gone through side by side, `config.unroll` steps an update. The agent keeps its
+    memory from one update to the next.
     """
 
     def __init__(self, config: IMPALAConfig, seed: int, device: str = "auto"):
         keep_memory()
         torch.manual_seed(seed)
         self.config, self.seed = config, seed
-        self._lessons = (
-            Lessons(config, seed) if config.imitate == SOLVER
-            else _Solutions(demonstrations(config), config, np.random.default_rng(seed))
-        )  # fmt: skip
+        shown = _Solved(config.env) if config.imitate == SOLVER else demonstrations(config)
+        self._streams = _Streams(shown, config, np.random.default_rng(seed))
         self.agent = make_agent(config)
         load_start(self.agent, config)
         self.learner = Learner(self.agent, config, pick_device(device))
@@ -71,22 +77,19 @@ class Imitation:
         self._figures: dict[str, float] = {}
 
     def advance(self) -> None:
-        """One update, on the next steps of all solutions or boards."""
+        """One update, on the next steps of all streams."""
         config, device = self.config, self.learner.device
-        lesson = self._lessons.next(self.agent, self._memory)
-        batch = {name: torch.from_numpy(array).to(device) for name, array in lesson.items()}
+        batch = {name: torch.from_numpy(array).to(device) for name, array in self._streams.next().items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=self.learner.bf16):
             out = self.agent.unroll(batch["obs"], self._memory, batch["first"])
         assert out.logits is not None
         assert out.value is not None
-        known = batch["known"].flatten()
-        logits, actions = out.logits.flatten(0, 1)[known], batch["actions"].flatten()[known]
-        policy = F.cross_entropy(logits, actions, reduction="sum") / known.sum().clamp(min=1)
-        value = 0.5 * ((batch["returns"] - out.value).flatten()[known]).square().sum() / known.sum().clamp(min=1)
+        policy = F.cross_entropy(out.logits.flatten(0, 1), batch["actions"].flatten())
+        value = 0.5 * (batch["returns"] - out.value).square().mean()
         self.learner.descend(policy + config.baseline_cost * value, self.agent_steps / config.agent_steps)
         self._memory = tuple(leaf.detach() for leaf in out.state)
         self.agent_steps += batch["actions"].numel()
-        alike = (logits.argmax(-1) == actions).float().mean()
+        alike = (out.logits.argmax(-1) == batch["actions"]).float().mean()
         self._figures = {
             "loss": policy.item(), "value_loss": value.item(), "accuracy": alike.item(),
             "updates": self.learner.updates,
@@ -107,18 +110,18 @@ class Imitation:
             "agent_steps": self.agent_steps,
             "learner": self.learner.state(),
             "memory": list(self._memory),
-            "lessons": self._lessons.state(),
+            "streams": self._streams.state(),
         }
 
     def restore(self, weights: Mapping[str, Tensor], state: Mapping[str, Any], source: Path) -> None:
         load_into(self.agent, weights, source)
         self.learner.restore(state["learner"])
         self._memory = restored_state(state["memory"], self._memory)
-        self._lessons.restore(state["lessons"])
+        self._streams.restore(state["streams"])
         self.agent_steps = state["agent_steps"]
 
     def continue_from(self, weights: Mapping[str, Tensor], agent_steps: int, source: Path) -> None:
-        """Go on from weights alone: the optimiser and the lessons start afresh."""
+        """Go on from weights alone: the optimiser and the streams start afresh."""
         load_into(self.agent, weights, source)
         self.agent_steps = agent_steps
 
@@ -146,7 +149,8 @@ def demonstrations(config: IMPALAConfig) -> list[Demonstration]:
             f"{config.imitate} has solutions of levels such as {next(iter(solutions))!r}, but none of those of "
             f"{env.levels}, such as {levels.ids[0]!r}; {_REMEDY}."
         )
-    return _replayed(env, levels[solved], [solutions[levels.ids[i]] for i in solved], config.imitate)
+    game = SokobanVector(env, len(solved))
+    return _replayed(game, levels[solved], [solutions[levels.ids[i]] for i in solved], config.imitate)
 
 
 def read_solutions(path: Path | str) -> dict[str, NDArray[np.int64]]:
@@ -168,11 +172,10 @@ def read_solutions(path: Path | str) -> dict[str, NDArray[np.int64]]:
 
 
 def _replayed(
-    env: SokobanConfig, levels: Levels, solutions: list[NDArray[np.int64]], source: str
+    game: SokobanVector, levels: Levels, solutions: list[NDArray[np.int64]], source: str
 ) -> list[Demonstration]:
     """All of them at once, each until it is solved."""
     longest = max(map(len, solutions))
-    game = SokobanVector(env, len(levels))
     game.reset(0)
     game.set_state(levels, steps=-longest)  # so that none is truncated
     boards, rewards = [], []
@@ -196,22 +199,47 @@ def _replayed(
     ]
 
 
-class _Solutions:
-    """Endless rows of solutions, each in a random symmetry, side by side; `lessons.Lessons` has the same methods."""
+class _Solved:
+    """The levels of an environment with the solutions that a search finds, those with the fewest steps, when they are
+    asked for."""
 
-    def __init__(self, demonstrations: list[Demonstration], config: IMPALAConfig, rng: np.random.Generator):
+    def __init__(self, env: EnvConfig):
+        assert isinstance(env, SokobanConfig)
+        self._game = SokobanVector(env, 1)
+        self._search = lru_cache(_KEPT)(self._searched)
+
+    def __len__(self) -> int:
+        levels = self._game.choice.set
+        return _SEEDS if levels is None else len(levels)
+
+    def __getitem__(self, number: int) -> Demonstration | None:
+        """None where the search finds no solution."""
+        return self._search(number)
+
+    def _searched(self, number: int) -> Demonstration | None:
+        choice = self._game.choice
+        board = choice.levels(np.array([number]))[0][0]
+        actions = solve(board, _BOARDS, "steps").actions
+        level = Levels(board[None], (choice.level_id(number),))
+        return None if actions is None else _replayed(self._game, level, [actions], SOLVER)[0]
+
+
+class _Streams:
+    """Endless rows of solutions, each in a random symmetry, side by side."""
+
+    def __init__(
+        self, demonstrations: Sequence[Demonstration] | _Solved, config: IMPALAConfig, rng: np.random.Generator
+    ):
         self._all, self._config, self._rng = demonstrations, config, rng
-        height, width = demonstrations[0].boards.shape[1:]
-        self._turns = range(4) if height == width else (0, 2)
+        self._turns = range(4) if config.env.observation_shape[1] == config.env.observation_shape[2] else (0, 2)
         count = config.num_envs
         self._at = np.zeros(count, np.int64)
         self._drawn = np.zeros((count, 3), np.int64)
         """Number, quarter turns, and whether mirrored."""
         self._episodes = [self._draw(i) for i in range(count)]
 
-    def next(self, agent: Agent, state: State) -> dict[str, NDArray[Any]]:
-        """The next steps, whatever the agent does: `obs [T, B, C, H, W]`; `first`, `actions`, `returns` and `known`
-        (all are), `[T, B]`."""
+    def next(self) -> dict[str, NDArray[Any]]:
+        """The next steps: `obs [T, B, C, H, W]`, `first`, `actions` and `returns [T, B]`."""
         columns = [self._take(i) for i in range(self._config.num_envs)]
         return {name: np.stack([column[name] for column in columns], 1) for name in columns[0]}
 
@@ -228,13 +256,17 @@ class _Solutions:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def _draw(self, i: int) -> dict[str, NDArray[Any]]:
-        self._drawn[i] = (
-            self._rng.integers(len(self._all)), self._rng.choice(self._turns), self._rng.integers(2)
-        )  # fmt: skip
-        return self._episode(*self._drawn[i])
+        for _ in range(_PATIENCE):
+            number = int(self._rng.integers(len(self._all)))
+            if self._all[number] is not None:
+                self._drawn[i] = number, self._rng.choice(self._turns), self._rng.integers(2)
+                return self._episode(*self._drawn[i])
+        raise UserError(f"no solution found of {_PATIENCE} levels; give others, or --imitate FILE with solutions.")
 
     def _episode(self, number: int, turns: int, mirrored: int) -> dict[str, NDArray[Any]]:
-        boards, actions, rewards = self._all[number]
+        shown = self._all[number]
+        assert shown is not None
+        boards, actions, rewards = shown
         boards = np.rot90(boards, turns, (1, 2))
         boards = boards[..., ::-1] if mirrored else boards
         first = np.zeros(len(actions), bool)
@@ -245,8 +277,7 @@ class _Solutions:
         for t in reversed(range(len(rewards))):
             returns[t] = following = rewards[t] + self._config.gamma * following
         obs = observe(boards, self._config.env.observation_shape[0])
-        return {"obs": obs, "first": first, "actions": _TURNED[mirrored][turns][actions], "returns": returns,
-                "known": np.ones(len(actions), bool)}  # fmt: skip
+        return {"obs": obs, "first": first, "actions": _TURNED[mirrored][turns][actions], "returns": returns}
 
     def state(self) -> dict[str, Any]:
         return {"at": self._at.tolist(), "drawn": self._drawn.tolist(), "rng": self._rng.bit_generator.state}
