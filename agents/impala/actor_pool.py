@@ -3,7 +3,6 @@
 Actors in processes are asynchronous: each plays on, with the newest weights there are, while the learner works.
 """
 
-import multiprocessing as mp
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from rl_interp.agents.impala.actor import Actor, Unroll, unroll_layout
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs.workers import WorkerError
+from rl_interp.core.processes import processes
 from rl_interp.core.progress import SILENT, Progress
 
 START_TIMEOUT = 1800.0
@@ -152,7 +152,7 @@ class ProcessActorPool:
         self._config, self._seed = config, seed
         self._timeout, self._start_timeout = timeout, start_timeout
         self._progress = progress
-        self._context = mp.get_context("spawn")
+        self._context = processes(__name__)
         self._layout = unroll_layout(config, agent)
         bytes_each = sum(_aligned(shape, dtype) for shape, dtype in self._layout.values())
         self._memory = SharedMemory(create=True, size=count * SLOTS * bytes_each)

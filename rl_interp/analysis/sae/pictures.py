@@ -9,7 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from rl_interp.core.agent import State, evaluating
 from rl_interp.core.envs import EnvConfig, make_labelled
 from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.hooks import hook_point
+from rl_interp.core.processes import processes
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.receptive_fields import receptive_fields
 from rl_interp.core.replay import Recording, recordings, revisit
@@ -113,13 +113,13 @@ def _of_episode(config: EnvConfig, keep: Collection[int], recording: Recording) 
 
 def _in_processes(work: Callable[[Recording], _OfEpisode], episodes: Sequence[Recording]) -> Iterator[_OfEpisode]:
     """`work` of each episode, in their order: on every core, unless it is done before other processes have begun."""
-    processes = min(len(episodes), os.cpu_count() or 1, sum(each.steps[-1] for each in episodes) // _WORTH)
-    if processes < 2:
+    count = min(len(episodes), os.cpu_count() or 1, sum(each.steps[-1] for each in episodes) // _WORTH)
+    if count < 2:
         yield from map(work, episodes)
         return
     # An interrupt reaches every process of a terminal; it is this one's to end the others.
     ignored = (signal.SIGINT, signal.SIG_IGN)
-    pool = ProcessPoolExecutor(processes, get_context("spawn"), initializer=signal.signal, initargs=ignored)
+    pool = ProcessPoolExecutor(count, processes(__name__), initializer=signal.signal, initargs=ignored)
     try:
         yield from pool.map(work, episodes)
     except BrokenProcessPool:

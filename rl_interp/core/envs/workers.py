@@ -1,6 +1,5 @@
 """Games in worker processes, their observations in shared memory."""
 
-import multiprocessing as mp
 import os
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
@@ -14,6 +13,7 @@ from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.games import Game, GameVector
 from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import UserError
+from rl_interp.core.processes import processes
 
 TIMEOUT = 120.0
 """Seconds without an answer after which a worker counts as hung: ten thousand-step worlds begin in far less."""
@@ -44,7 +44,7 @@ class WorkerVector:
         size = num_envs * int(np.prod(self.observation_shape)) * dtype.itemsize
         self._memory = SharedMemory(create=True, size=size)
         self._obs = np.ndarray((num_envs, *self.observation_shape), dtype, self._memory.buf)
-        context = mp.get_context("spawn")
+        context = processes(__name__)
         self._pipes: list[Connection] = []
         self._processes = []
         for part in self._slices:
