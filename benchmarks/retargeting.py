@@ -16,27 +16,30 @@ from rl_interp.analysis.mazes import fields
 from rl_interp.core.agent import Agent, PolicyOutput
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
-from rl_interp.core.hooks import run_with_hooks
+from rl_interp.core.hooks import run_with_cache, run_with_hooks
 from rl_interp.core.partial_forward import PartialForward
 
 AT = "block2.res2.sum"
 
 
-class WholeNetwork(PartialForward):
-    """The same answers, from the first layer on."""
+class WholeNetwork:
+    """The same answers as a partial forward's, from the first layer on."""
 
     def __init__(self, agent: Agent, obs: torch.Tensor, at: str):
-        super().__init__(agent, obs, at)
-        self.at = at
+        self.agent, self.obs, self.at = agent, obs, at
+        with torch.no_grad():
+            _, cache = run_with_cache(agent, obs, names=[at])
+        self.values = cache[at]
 
     @torch.no_grad()
-    def __call__(self, values: torch.Tensor, rows: torch.Tensor | None = None) -> PolicyOutput:
-        assert rows is not None
+    def __call__(self, values: torch.Tensor, rows: torch.Tensor) -> PolicyOutput:
         return run_with_hooks(self.agent, self.obs[rows], hooks={self.at: lambda value, site: values})
 
 
-def seconds(agent: Agent, maze: Mazes, rerun: type[PartialForward]) -> tuple[float, np.ndarray, int]:
-    fields.PartialForward = rerun
+def seconds(
+    agent: Agent, maze: Mazes, rerun: type[PartialForward] | type[WholeNetwork]
+) -> tuple[float, np.ndarray, int]:
+    fields.PartialForward = rerun  # pyright: ignore[reportAttributeAccessIssue]
     start = time.perf_counter()
     found = fields.retarget(agent, MazeConfig(), maze, AT, 3, 5.0)
     edits = sum(len(way) - 1 for way in fields._ways(maze))
