@@ -32,12 +32,9 @@ CATEGORIES = {
 def record(path: str, steps: int) -> None:
     arrays = {}
     for game in CATEGORIES:
-        env, rng = (
-            AtariLabelled(AtariConfig(f"ALE/{game}-v5", sticky_actions=0.0, noop_max=0)),
-            np.random.default_rng(0),
-        )
-        env.reset(seed=3)
+        env = AtariLabelled(AtariConfig(f"ALE/{game}-v5", sticky_actions=0.0, noop_max=0))
         rng = np.random.default_rng(0)
+        env.reset(seed=3)
         rams, screens = [], []
         for step in range(steps):
             if step % 6 == 0:
