@@ -48,7 +48,7 @@ def compare_circuits(
     progress: Progress = SILENT,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare a circuit of one run's agent with one of another's, edge by edge and by what they do in the other agent;
-    write the result beside the first circuit.
+    write the result beside the first circuit, with a row a link, and return what it says in sum.
 
     Raises:
         RunError: no such circuit.
@@ -75,6 +75,8 @@ def compare_circuits(
     path = folder.parent / f"{folder.name}-beside-{second.run.path.name}.json"
     write_json(path, result)
     write_text(path.with_suffix(".md"), _table(result))
+    for name in ("by_place", "by_activations"):
+        result[name] = {key: value for key, value in result[name].items() if key != "by_link"}
     return result | {"table": str(path.with_suffix(".md")), "result": str(path)}
 
 

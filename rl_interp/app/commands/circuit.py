@@ -13,7 +13,7 @@ from rl_interp.analysis.circuits.importance import importance_run
 from rl_interp.analysis.circuits.layers import ImportanceConfig
 from rl_interp.analysis.circuits.report import circuit_report
 from rl_interp.analysis.circuits.stored import circuit_path, read_circuit
-from rl_interp.app.commands.flags import Agent, Count, FromAgent, NewName, Output, Seed, optional, several
+from rl_interp.app.commands.flags import Agent, Count, FromAgent, NewName, Output, RunName, Seed, optional, several
 from rl_interp.app.pages import write_page
 from rl_interp.app.progress import TERMINAL
 from rl_interp.circuits.breaking import BreakingConfig
@@ -28,6 +28,18 @@ class AgentAndCircuit(Agent):
 
 
 FromCircuit = Annotated[AgentAndCircuit, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TwoAgents(Agent):
+    """The flags of commands on circuits of two runs."""
+
+    other: RunName
+    """The other agent's run: a name under runs/ or a path."""
+    circuit: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CIRCUIT")]
+    """Name of the first agent's circuit, or a path."""
+    other_circuit: Annotated[str | None, optional("NAME")] = None
+    """Name of the other agent's circuit, or a path; by default the same name."""
 
 
 def circuit_importance(
@@ -109,10 +121,7 @@ def circuit_break(
 
 
 def circuit_compare(
-    agent: FromAgent,
-    other: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="OTHER")],
-    circuit: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="CIRCUIT")],
-    other_circuit: Annotated[str | None, optional("NAME")] = None,
+    of: Annotated[TwoAgents, tyro.conf.arg(name="")],
     config: Annotated[CompareConfig, tyro.conf.arg(name="")] = CompareConfig(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
     """Compare circuits of two agents of one architecture, and try each in the other agent.
@@ -121,14 +130,11 @@ def circuit_compare(
     in the same states.
 
     Args:
-        agent: The first agent.
-        other: The other agent's run: a name under runs/ or a path.
-        circuit: Name of the first agent's circuit, or a path.
-        other_circuit: Name of the other agent's circuit, or a path; by default the same name.
+        of: The two agents and their circuits.
         config: What they are compared by.
     """
-    second = Agent(run=other, device=agent.device).load()
-    return compare_circuits(agent.load(), circuit, second, other_circuit or circuit, config, TERMINAL)
+    second = Agent(run=of.other, device=of.device).load()
+    return compare_circuits(of.load(), of.circuit, second, of.other_circuit or of.circuit, config, TERMINAL)
 
 
 def circuit_page(
