@@ -103,11 +103,10 @@ def _states(fitted: LoadedSAE) -> Labelled | None:
 def _cells(fitted: LoadedSAE, progress: Progress) -> Labelled | None:
     """One concept a class of cells; a class that does not apply to a cell counts as no. Positions about no cell of the
     world are left out."""
-    agent, store = fitted.agent, fitted.store
-    if agent.env.cell_pixels is None or hook_point(agent.agent, fitted.hook).kind != "spatial":
+    store, place = fitted.store, _place(fitted)
+    if place is None:
         return None
-    blank = torch.zeros(1, *agent.env.observation_shape, dtype=torch.uint8, device=fitted.sae.W_dec.device)
-    rows, columns = receptive_fields(agent.agent, fitted.hook, blank).cells(agent.env)
+    rows, columns = place
     sides, names = [], []
     for of_side in (fitted.train_rows, fitted.held_out_rows):
         samples = np.unique(of_side // store.positions)
@@ -120,6 +119,21 @@ def _cells(fitted: LoadedSAE, progress: Progress) -> Labelled | None:
             labels.append(found[known])
         sides += [np.concatenate(kept), np.concatenate(labels)]
     return Labelled(names, *sides, meanings=["of the cell that a position is about"] * len(names))
+
+
+def _place(fitted: LoadedSAE) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """The rows and columns of the world that the layer's positions are about; None where they are about none."""
+    env, agent = fitted.agent.env, fitted.agent.agent
+    point, shape = hook_point(agent, fitted.hook), env.observation_shape
+    if env.cell_pixels is None or not point.axes.endswith("C H W"):
+        return None
+    if point.kind == "spatial":
+        blank = torch.zeros(1, *shape, dtype=torch.uint8, device=fitted.sae.W_dec.device)
+        return receptive_fields(agent, fitted.hook, blank).cells(env)
+    # A recurrent layer sees the whole board sooner or later; each of its positions is about the cell that it is at.
+    if fitted.store.positions != shape[-2] * shape[-1] or env.cell_pixels != (1, 0):
+        return None
+    return np.arange(shape[-2]), np.arange(shape[-1])
 
 
 def _seen(fitted: LoadedSAE, samples: NDArray[np.integer], progress: Progress) -> Iterator[tuple[int, Cells]]:

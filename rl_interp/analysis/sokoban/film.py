@@ -51,6 +51,7 @@ def film_plan(
     levels: str | None = None,
     level: str | None = None,
     layer: str | None = None,
+    kernel: int = 1,
     thinking: int = 0,
     seed: int = 0,
     progress: Progress = SILENT,
@@ -62,6 +63,7 @@ def film_plan(
         levels: a set, file or folder of levels, by default those that the run is scored on.
         level: which of them, by its id; by default the one that `seed` counts to.
         layer: hook point that is read; by default the last layer's cell state.
+        kernel: side of the square of cells that the probes see, 1 or 3.
         thinking: how often the agent sees the level before its first action, which is not shown.
 
     Raises:
@@ -76,9 +78,13 @@ def film_plan(
     layer = layer or best_point(agent).layer
     hook_point(agent, layer)
     known = load_probes(loaded)
-    probes = {key: probe for key, probe in known.items() if key[1].layer == layer and key[2] == 1}
+    probes = {
+        (concept, at): probe for (concept, at, side), probe in known.items() if (at.layer, side) == (layer, kernel)
+    }
     if not probes:
         layers = sorted({key[1].layer for key in known})
+        if layer in layers:
+            raise UserError(f"kernel={kernel} given; probes see 1 x 1 or 3 x 3 cells.")
         raise UserError(
             f"{unknown('probed layer', layer, layers)} `rl-interp sokoban probe --hooks {layer}` probes it."
         )
@@ -113,7 +119,7 @@ def _read(
     found = []
     for turn in play:
         for point, maps in read(loaded.agent, turn.obs, turn.state, [layer]).items():
-            plans = {c: probes[c, point, 1].logits(maps)[0].softmax(0).numpy() for c in CONCEPTS}
+            plans = {c: probes[c, point].logits(maps)[0].softmax(0).numpy() for c in CONCEPTS}
             found.append(Reading(turn.boards[0], turn.step, point.tick, plans))
     return found, play.games[0]
 

@@ -109,6 +109,7 @@ def sokoban_film(
     levels: Levels = None,
     level: Annotated[str | None, optional("ID")] = None,
     hook: Hook = None,
+    kernel: Count = 1,
     thinking: CountOrZero = 0,
     seed: Seed = 0,
     output: Output = None,
@@ -120,9 +121,10 @@ def sokoban_film(
         levels: Levels to choose from, as of evaluate; by default the held-out ones.
         level: The level to play, such as unfiltered:17; by default the one that the seed counts to.
         hook: Hook point to read from; by default the last layer's cell state.
+        kernel: Side of the square of cells that the probes see, 1 or 3.
         thinking: How often the agent sees the level before its first action, which is not shown.
         seed: Which level to play.
         output: The .mp4 to write; by default in the run's videos/.
     """
     loaded = agent.load()
-    return loaded.source | film_plan(loaded, output, levels, level, hook, thinking, seed, TERMINAL)
+    return loaded.source | film_plan(loaded, output, levels, level, hook, kernel, thinking, seed, TERMINAL)
