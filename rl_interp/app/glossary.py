@@ -257,6 +257,7 @@ TERMS = {
     "success": "share of levels solved in fewer than 115 steps without the end of the short way; of the other half",
     "opposite": "the same with the vectors of the opposite way",
     "untouched": "the same with nothing added",
+    "avoided": "share of levels in which the end of the short way was never entered, solved or not",
     "doses": "success by what is added and by dose, on all levels",
     "point": "where the plan is read",
     "thinking": "how often the agent saw the level before its first action; or what that did",

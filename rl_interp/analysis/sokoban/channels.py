@@ -1,6 +1,5 @@
 """Path channels: channels of a layer's hidden state that say by their value at a cell which way will be gone there, so
-that a plan is read without a probe (Taufeeque et al. 2025, "Path channels and plan extension kernels", arXiv
-2506.10138, §3).
+that a plan is read without a probe (Taufeeque et al. 2025, arXiv 2506.10138).
 
 They are found by correlation on some levels and tested on others, and ablated beside as many other channels.
 """

@@ -2,8 +2,8 @@
 
 A DRC's layers are convolutions and go over boards of any size; its head is for one. So its actions are read off the
 last layer's hidden state at the player's cell and those around it, by a probe that is fitted on what it does on boards
-of its own size; how much the same it then does there is measured. Taufeeque et al. 2025 (arXiv 2506.10138) scale what
-comes from below where plans have to go further than on the boards of training.
+of its own size; how much the same it then does there is measured. Taufeeque et al. 2024 (arXiv 2407.15421) so enlarge
+theirs; what comes from below can be scaled, where plans have to go further than on the boards of training.
 """
 
 import copy

@@ -188,18 +188,18 @@ def steered(
     """Successes by kind of edit, of which there are `probe` and `random`, and by dose. The main ones are at the dose
     that is best on levels of even number, on those of odd number."""
 
-    def successes(vectors: Vectors | None, dose: float, backwards: bool = False) -> NDArray[np.bool_]:
+    def played(vectors: Vectors | None, dose: float, backwards: bool = False) -> NDArray[np.bool_]:
         edit = None if vectors is None else _Edit(forks, concept, vectors, dose, backwards)
         boards = np.stack([fork.board for fork in forks])
         play = Play(agent, boards, env, interventions=edit or (lambda turn: ()), progress=progress)
-        return np.array([succeeded(game, fork, concept) for game, fork in zip(play.finish(), forks, strict=True)])
+        return np.array([outcome(game, fork, concept) for game, fork in zip(play.finish(), forks, strict=True)])
 
-    curves = {name: {dose: successes(vectors, dose) for dose in doses} for name, vectors in edits.items()}
-    curves["opposite"] = {dose: successes(edits["probe"], dose, backwards=True) for dose in doses}
+    curves = {name: {dose: played(vectors, dose) for dose in doses} for name, vectors in edits.items()}
+    curves["opposite"] = {dose: played(edits["probe"], dose, backwards=True) for dose in doses}
+    untouched = played(None, 0)
     choosing = np.array([fork.level % 2 == 0 for fork in forks])
-    alpha = max(doses, key=lambda dose: float(curves["probe"][dose][choosing].mean()))
-    untouched = successes(None, 0)
-    main = {name: wilson(curve[alpha][~choosing]) for name, curve in curves.items()}
+    alpha = max(doses, key=lambda dose: float(curves["probe"][dose][choosing].all(1).mean()))
+    main = {name: wilson(curve[alpha][~choosing].all(1)) for name, curve in curves.items()}
     return {
         "levels": len(forks),
         "alpha": alpha,
@@ -208,13 +208,19 @@ def steered(
         "random": main["random"].value,
         "random_interval": plain(main["random"]),
         "opposite": main["opposite"].value,
-        "untouched": float(untouched[~choosing].mean()),
+        "untouched": float(untouched[~choosing].all(1).mean()),
+        "solved": float(untouched[:, 1].mean()),
+        "avoided": float(untouched[:, 0].mean()),
         "doses": {
-            name: [{"alpha": dose, "success": wilson(each).value, "interval": plain(wilson(each))}
-                   for dose, each in curve.items()]
-            for name, curve in curves.items()
+            name: [_at_dose(dose, each) for dose, each in curve.items()] for name, curve in curves.items()
         },
     }  # fmt: skip
+
+
+def _at_dose(dose: float, outcomes: NDArray[np.bool_]) -> dict[str, Any]:
+    rate = wilson(outcomes.all(1))
+    avoided, solved = (float(share) for share in outcomes.mean(0))
+    return {"alpha": dose, "success": rate.value, "interval": plain(rate), "avoided": avoided, "solved": solved}
 
 
 class _Edit:
@@ -254,31 +260,33 @@ def edited(ways: Routes) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
     return ways.short[-CELLS:], ways.long[:CELLS]
 
 
-def succeeded(game: Game, fork: Fork, concept: Literal["agent", "box"]) -> bool:
-    """Whether the end of the short way was never entered, and the level solved in time."""
+def outcome(game: Game, fork: Fork, concept: Literal["agent", "box"]) -> tuple[bool, bool]:
+    """Whether the end of the short way was never entered, and whether the level was solved in time. A success is
+    both."""
     checkpoint = fork.routes.short[-1][0]
     seen = replayed(game.board, game.actions, players(game.board[None])[0])
     if concept == "agent":
         entered = any(tuple(at) == checkpoint for at in players(seen))
     else:
         entered = bool(np.isin(seen[:, checkpoint[0], checkpoint[1]], (A_BOX, BOX_ON_TARGET)).any())
-    return game.solved and len(game.actions) < STEPS and not entered
+    return not entered, game.solved and len(game.actions) < STEPS
 
 
 def steering_table(result: Mapping[str, Any]) -> str:
     """Successes by dose, in Markdown."""
     rows = [
-        [name, kind.replace("_", " "), *(f"{each['success']:.0%} {shown(each['interval'], '.0%')}" for each in curve)]
+        [name, kind.replace("_", " "), *(f"{each['success']:.0%} {shown(each['interval'], '.0%')}, not short "
+                                         f"{each['avoided']:.0%}" for each in curve)]
         for name in SETS for kind, curve in result[name]["doses"].items()
     ]  # fmt: skip
     doses = [f"dose {each['alpha']:g}" for each in result["agent_shortcut"]["doses"]["probe"]]
     main = [
         [name, f"{each['alpha']:g}", f"{each['success']:.1%} {shown(each['interval'], '.1%')}",
          f"{each['random']:.1%} {shown(each['random_interval'], '.1%')}", f"{each['opposite']:.1%}",
-         f"{each['untouched']:.1%}"]
+         f"{each['untouched']:.1%}", f"{each['avoided']:.1%}", f"{each['solved']:.1%}"]
         for name, each in ((name, result[name]) for name in SETS)
     ]  # fmt: skip
-    header = ["levels", "dose", "success", "random vectors", "opposite", "untouched"]
+    header = ["levels", "dose", "success", "random vectors", "opposite", "untouched", "not short", "solved untouched"]
     return f"{markdown(header, main)}\n{markdown(['levels', 'edit', *doses], rows)}"
 
 
