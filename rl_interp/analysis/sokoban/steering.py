@@ -301,6 +301,8 @@ def dose_picture(result: Mapping[str, Any], path: Path) -> Path:
             axis.fill_between(doses, low, high, alpha=0.15, color=line.get_color())
         axis.axhline(result[name]["untouched"], color="grey", linestyle=":", label="untouched")
         axis.set(xscale="log", xlabel="dose", title=name.replace("_", " "), ylim=(0, 1))
+        axis.set_xticks(doses := [each["alpha"] for each in result[name]["doses"]["probe"]], [f"{d:g}" for d in doses])
+        axis.minorticks_off()
         axis.legend(fontsize=7)
     axes[0, 0].set_ylabel("success")
     return save_figure(figure, path)

@@ -166,8 +166,10 @@ def thinking_picture(result: Mapping[str, Any], path: Path) -> Path:
         for concept, style in zip(CONCEPTS, ("-", "--"), strict=True):
             scores = [each[f"plan_f1_{concept}"] for each in rows]
             middle.plot(steps, scores, style, marker="o", color=line.get_color(), label=f"{name}: {concept}")
-    left.set(xlabel="steps of thinking", ylabel="solved")
-    middle.set(xlabel="steps of thinking", ylabel="macro-F1 of the first plan")
+    left.set(xlabel="steps of thinking", ylabel="solved", ylim=(0, 1))
+    middle.set(xlabel="steps of thinking", ylabel="macro-F1 of the first plan", ylim=(0, 1))
+    for axis in (left, middle):
+        axis.set_xticks(sorted({each["thinking"] for each in curves}))
     names = [f"{each['from']}-{each['to']}" for each in result["cycles"]]
     right.plot(names, [each["share"] for each in result["cycles"]], "o-", label="all games")
     solved = [np.nan if each["share_solved"] is None else each["share_solved"] for each in result["cycles"]]
