@@ -17,6 +17,7 @@ from rl_interp.core.device import computes_in_bf16
 from rl_interp.core.envs import EnvConfig, make_vector
 from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.errors import NotFiniteError, UserError, require_numbers
+from rl_interp.core.files import free_mib
 from rl_interp.core.interrupt import Interrupted, graceful_stop
 from rl_interp.core.progress import SILENT, Progress, Update
 from rl_interp.core.read import reading
@@ -48,6 +49,10 @@ class TrainConfig:
     """Steps between lines of metrics."""
     checkpoint_every: int
     """Steps between checkpoints; 0 for one at the end only."""
+    keep_checkpoints: int = 0
+    """Checkpoints from the first step to the last of which the weights are kept, for `study training`; 0 for none."""
+    keep_spacing: Literal["log", "even"] = "log"
+    """How those lie: ever wider apart, or evenly."""
     eval_every: int = 0
     """Steps between evaluations; 0 for one at the end only."""
     eval_episodes: int = 30
@@ -61,9 +66,21 @@ class TrainConfig:
         require_numbers(
             self,
             at_least_1=("agent_steps", "num_envs", "log_every", "eval_episodes"),
-            at_least_0=("checkpoint_every", "eval_every"),
+            at_least_0=("checkpoint_every", "eval_every", "keep_checkpoints"),
             share=("eval_epsilon",),
         )
+        if self.keep_spacing not in ("log", "even"):
+            raise UserError(f"keep_spacing={self.keep_spacing!r} given; it is log or even.")
+
+    @property
+    def kept_steps(self) -> list[int]:
+        """Steps whose weights are kept: 0, and the others up to `agent_steps`; in `log`, from a 500th of it on."""
+        if not self.keep_checkpoints:
+            return []
+        first, count = self.agent_steps / 500, max(0, self.keep_checkpoints - 1)
+        even = np.linspace(0, self.agent_steps, count + 1)[1:]
+        steps = np.geomspace(first, self.agent_steps, count) if self.keep_spacing == "log" and count > 1 else even
+        return [0, *sorted({round(step) for step in steps.tolist()} - {0})]
 
     def computes_in_bf16(self, device: torch.device) -> bool:
         """Whether the agent's products are in bf16 on a device."""
@@ -124,6 +141,7 @@ def train_run(training: Training, config: TrainConfig, run: Run, progress: Progr
     """
     try:
         with run.writing(), _resumed(training, config, run):
+            _require_room(training, config, run)
             if config.agent_steps > (before := run.config.get("agent_steps", config.agent_steps)):
                 run.extend(config, before, config.agent_steps)  # only now, since a resume can be refused
             with progress.bar(f"Training {run.path.name}", config.agent_steps, "steps") as update:
@@ -216,7 +234,13 @@ def _advance(training: Training, config: TrainConfig, run: Run, update: Update) 
         rate = (training.agent_steps - started_at) / (time.perf_counter() - started)
         log(training.metrics() | {"steps_per_second": rate})
 
+    def keep(since: int) -> None:
+        if any(since < step <= training.agent_steps for step in config.kept_steps):
+            run.keep_weights(training.agent_steps, training.agent.state_dict())
+
     with graceful_stop() as stop:
+        if not training.agent_steps:
+            keep(-1)
         while training.agent_steps < config.agent_steps:
             before = training.agent_steps
             try:
@@ -232,6 +256,7 @@ def _advance(training: Training, config: TrainConfig, run: Run, update: Update) 
                 if training.agent_steps not in run.checkpoint_steps():
                     log_metrics()
                 raise WorkerError(f"{error} Training ended at {_saved(training, config, run)}") from error
+            keep(before)
             saves = _passes(before, now, config.checkpoint_every)
             # Before a checkpoint too, which does not hold the figures that wait for their line.
             if stop or saves or _passes(before, now, config.log_every):
@@ -242,6 +267,17 @@ def _advance(training: Training, config: TrainConfig, run: Run, update: Update) 
                 _save(training, run)
     if training.agent_steps not in run.checkpoint_steps():
         _save(training, run)
+
+
+def _require_room(training: Training, config: TrainConfig, run: Run) -> None:
+    """Refuse to begin what the disk has no room for at the end."""
+    left = [step for step in config.kept_steps if step > training.agent_steps]
+    need = 2 * len(left) * sum(weight.numel() for weight in training.agent.state_dict().values()) // 2**20
+    if need > (free := free_mib(run.path)):
+        raise UserError(
+            f"{len(left)} checkpoints to keep need {need:,} MiB, and the disk of {run.path} has {free:,} MiB left; "
+            "keep fewer, or free some."
+        )
 
 
 def _saved(training: Training, config: TrainConfig, run: Run) -> str:

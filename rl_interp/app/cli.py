@@ -54,6 +54,7 @@ COMMANDS: dict[str, Table] = {
             "transfer": "study:study_transfer",
             "maze": "study:study_maze",
             "self-ablation": "study:study_self_ablation",
+            "training": "study:study_training",
         },
     },
     "Layers": {
@@ -111,7 +112,7 @@ _CONFIG = {
 RENAMED: dict[str, dict[str, str]] = {
     "train": {"--run": "--name"},
     "import": {"--run": "--name"},
-    "study": {"--run": "--name"},
+    **{f"study {kind}": {"--run": "--name"} for kind in ("cbet", "transfer", "maze")},
     "sae fit": {
         "--as": "--name",
         "--kind": "--variant",

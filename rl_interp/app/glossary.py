@@ -83,6 +83,13 @@ TERMS = {
     "ablated": "the same with the layer at zero, at its mean, or at its value in a random other state",
     "diagnosis": "what the layer is like as data to fit",
     "gamma": "length of the mean over that of the standard deviation",
+    "checkpoints": "a row for each checkpoint that was kept of a training",
+    "dormant": "share of units whose mean activity is at most 2.5% of the layer's",
+    "likeness_to_end": "linear CKA of the layer with itself at the end of training, on the same states; 1 is the same",
+    "likeness_to_previous": "the same with the checkpoint before",
+    "same_action": "share of states in which the greedy action is that at the end",
+    "dictionary": "figures of a dictionary of this checkpoint: `found_before` and `found_by_seed` are shares of its "
+    "features that correlate by 0.7 with one of the checkpoint before, and of another seed",
     "effective_rank": "number of directions in which the layer varies, counted by variance",
     "width": "number of dimensions of the layer",
     "constant": "dimensions that never vary",

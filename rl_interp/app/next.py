@@ -12,6 +12,7 @@ NEXT = {
     "import": "rl-interp evaluate {run}",
     "study": "rl-interp saliency {run}/training/RUN",
     "study self-ablation": "rl-interp evaluate RUN --ablated",
+    "study training": "rl-interp probe {run} --hooks {hook}",
     "study maze": "rl-interp maze field {run}/training/RUN",
     "collect": "rl-interp sae fit {run} --hook {hook}",
     "probe": "rl-interp collect {run} --hook HOOK",

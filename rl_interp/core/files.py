@@ -146,8 +146,8 @@ def full_disk_said(path: Path | str) -> Iterator[None]:
         code = None if isinstance(error, RunError) else _refusal(error)
         if code in _FULL:
             raise RunError(
-                f"the disk is full: {path} could not be written ({_free(Path(path))} MiB free, if there is no quota); "
-                "free some space and run the same command again."
+                f"the disk is full: {path} could not be written ({free_mib(Path(path))} MiB free, if there is no "
+                "quota); free some space and run the same command again."
             ) from error
         if code == errno.EFBIG:
             raise RunError(
@@ -318,7 +318,8 @@ def _refusal(error: BaseException | None) -> int | None:
     return None
 
 
-def _free(path: Path) -> int:
+def free_mib(path: Path) -> int:
+    """What is left of the disk that a path is, or will be, on."""
     there = next((each for each in path.absolute().parents if each.exists()), Path("/"))
     return shutil.disk_usage(there).free // 2**20
 

@@ -5,6 +5,7 @@ runs/<name>/config.yaml           the frozen config
             metrics.jsonl         one object a line
             tb/                   TensorBoard events, the same figures
             checkpoints/<step>/   model.safetensors, state.pt, manifest.json (sha256 of each)
+            history/<step>/       model.safetensors, in half precision, manifest.json: of --keep-checkpoints
             activations/ videos/ analyses/
 """
 
@@ -212,8 +213,11 @@ class Run:
         return lines
 
     def rewind(self, step: int | None) -> None:
-        """Drop metrics logged after `step`, or all of them: a run resumed from there logs them again. TensorBoard
-        drops its points when the next are written."""
+        """Drop metrics logged after `step`, and weights kept of later steps, or all of them: a run resumed from there
+        writes them again. TensorBoard drops its points when the next are written."""
+        for later in self.history_steps():
+            if step is None or later > step:
+                remove(self.path / "history" / str(later))
         path = self.path / "metrics.jsonl"
         if step is None:
             path.unlink(missing_ok=True)
@@ -236,8 +240,11 @@ class Run:
 
     def checkpoint_steps(self) -> list[int]:
         """Steps with a checkpoint, ascending."""
-        names = [path.name for path in (self.path / "checkpoints").glob("*")]
-        return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
+        return _steps_in(self.path / "checkpoints")
+
+    def history_steps(self) -> list[int]:
+        """Steps of which the weights alone are kept, to see how the agent came about; ascending."""
+        return _steps_in(self.path / "history")
 
     def newest_step(self) -> int:
         """The step of the newest checkpoint."""
@@ -256,24 +263,21 @@ class Run:
         target = self.path / "checkpoints" / str(step)
         if (self.path / "metrics.jsonl").exists():
             sync(self.path / "metrics.jsonl")  # what was logged before the checkpoint lasts as long as it does
-        with atomic_path(target, _CHECKPOINT) as temporary:
-            temporary.mkdir()
-            save_file(_apart(weights), temporary / "model.safetensors")
-            if state is not None:
-                with open(temporary / "state.pt", "wb") as file:  # a path would be opened where no error has a number
-                    torch.save(dict(state), file)
-            files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
-            write_json(temporary / "manifest.json", {"step": step, "files": files})
+        _write_checkpoint(target, step, weights, state)
         for old in self.checkpoint_steps()[:-keep] if keep else []:
             remove(self.path / "checkpoints" / str(old))
         return target
 
+    def keep_weights(self, step: int, weights: Mapping[str, Tensor]) -> None:
+        """Write `history/<step>/`, in half precision, which stays whatever checkpoints come and go."""
+        _write_checkpoint(self.path / "history" / str(step), step, _half(weights))
+
     def checkpoint(self, step: int | None = None) -> Path:
-        """The directory of a verified checkpoint: the newest, or that of `step`."""
+        """The directory of a verified checkpoint: the newest, or that of `step`, which may be of the history."""
         newest = self.newest_step()
-        if step is not None and step not in (steps := self.checkpoint_steps()):
+        if step is not None and step not in (steps := sorted({*self.checkpoint_steps(), *self.history_steps()})):
             raise RunError(unknown(f"checkpoint step of {self.path}", step, steps))
-        path = self.path / "checkpoints" / str(newest if step is None else step)
+        path = self._directory(newest if step is None else step)
         remedy = "restore it, or use another checkpoint"
         if not os.path.isfile(path / "manifest.json"):
             raise RunError(f"{path}/manifest.json is missing, so the checkpoint can't be verified; {remedy}.")
@@ -301,15 +305,12 @@ class Run:
                 if (self.path / name).is_file():
                     shutil.copyfile(self.path / name, temporary / name)
             weights = Weights(source / "model.safetensors", infinite=("threshold",)).load()
-            if half:
-                weights = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
-            Run(temporary).save_checkpoint(int(source.name), weights)
+            Run(temporary).save_checkpoint(int(source.name), _half(weights) if half else weights)
         return Run(Path(target))
 
     def weights_sha256(self, step: int) -> str:
         """The checksum of a checkpoint's weights, from its manifest; results made from the weights record it."""
-        manifest = self.path / "checkpoints" / str(step) / "manifest.json"
-        return read_manifest(manifest.parent, ["model.safetensors"])["files"]["model.safetensors"]
+        return read_manifest(self._directory(step), ["model.safetensors"])["files"]["model.safetensors"]
 
     def load_weights(self, step: int | None = None) -> dict[str, Tensor]:
         """The checkpoint's weights; half-precision ones come back as float32."""
@@ -319,6 +320,10 @@ class Run:
         """The checkpoint's weights, opened: names, shapes and types are known, values are read when asked for. Those
         named in `infinite` may have infinite values."""
         return Weights(self.checkpoint(step) / "model.safetensors", "restore it, or use another checkpoint", infinite)
+
+    def _directory(self, step: int) -> Path:
+        folder = "checkpoints" if step in self.checkpoint_steps() or step not in self.history_steps() else "history"
+        return self.path / folder / str(step)
 
     def has_state(self, step: int) -> bool:
         """Whether the checkpoint holds the training state; a shared one holds the weights only."""
@@ -334,6 +339,28 @@ class Run:
         if not isinstance(state, dict):
             raise RunError(f"{path} holds a {type(state).__name__}, where the state of a training is wanted; {remedy}.")
         return state
+
+
+def _steps_in(folder: Path) -> list[int]:
+    names = [path.name for path in folder.glob("*")]
+    return sorted(int(name) for name in names if name.isascii() and name.isdigit() and name == str(int(name)))
+
+
+def _write_checkpoint(
+    target: Path, step: int, weights: Mapping[str, Tensor], state: Mapping[str, Any] | None = None
+) -> None:
+    with atomic_path(target, _CHECKPOINT) as temporary:
+        temporary.mkdir()
+        save_file(_apart(weights), temporary / "model.safetensors")
+        if state is not None:
+            with open(temporary / "state.pt", "wb") as file:  # a path would be opened where no error has a number
+                torch.save(dict(state), file)
+        files = {path.name: sha256(path) for path in sorted(temporary.iterdir())}
+        write_json(temporary / "manifest.json", {"step": step, "files": files})
+
+
+def _half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
 
 
 def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import nn
 
 from rl_interp.agents.loop import TrainConfig, train_run
 from rl_interp.core.envs.workers import WorkerError
-from rl_interp.core.errors import RunError
+from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.locks import writing
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
@@ -145,3 +145,22 @@ def test_a_run_that_another_command_writes_is_left_alone(run):
         thread.join()
     assert refused
     assert sorted(run.path.rglob("*")) == before
+
+
+def test_weights_are_kept_along_the_way_and_those_after_a_resume_are_written_again(run):
+    config = Config(keep_checkpoints=4)
+    assert config.kept_steps == [0, 4, 100]
+    with pytest.raises(WorkerError):
+        train_run(Counting(end={60: WorkerError("died")}), config, run)
+    run.keep_weights(80, nn.Linear(1, 1).state_dict())
+    train_run(Counting(), config, run)
+    assert run.history_steps() == [0, 5, 100]
+    assert run.weights(5).load()["weight"].dtype == torch.float32
+    even = Config(keep_checkpoints=5, keep_spacing="even")
+    assert even.kept_steps == [0, 25, 50, 75, 100]
+
+
+def test_more_to_keep_than_the_disk_has_room_for_is_refused_at_once(run, monkeypatch):
+    monkeypatch.setattr("rl_interp.agents.loop.free_mib", lambda path: -1)
+    with pytest.raises(UserError, match="2 checkpoints to keep need 0 MiB, and the disk of .* has -1 MiB left"):
+        train_run(Counting(), Config(keep_checkpoints=4), run)

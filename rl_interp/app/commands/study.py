@@ -4,9 +4,11 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from rl_interp.analysis.history import Settings as HistorySettings
+from rl_interp.analysis.history import study_history
 from rl_interp.analysis.self_ablation import Settings, self_ablation_study
 from rl_interp.analysis.study import cbet_study, maze_study, transfer_study
-from rl_interp.app.commands.flags import Count, CountOrZero, Factor, Name, OptionalCount
+from rl_interp.app.commands.flags import Count, CountOrZero, Factor, FromAgent, Hook, Name, OptionalCount
 from rl_interp.app.progress import TERMINAL
 
 
@@ -92,3 +94,20 @@ def study_self_ablation(
         name: Name of the study's directory, or a path.
     """
     return self_ablation_study(runs, name, settings, TERMINAL)
+
+
+def study_training(
+    agent: FromAgent,
+    hook: Hook = None,
+    settings: Annotated[HistorySettings, tyro.conf.arg(name="")] = HistorySettings(),  # noqa: B008 - frozen
+) -> dict[str, Any]:
+    """Follow a layer of an agent through its training: what forms when.
+
+    All checkpoints that were kept see the same recorded episodes; the untrained one is the control.
+
+    Args:
+        agent: An agent trained with --keep-checkpoints.
+        hook: Hook point to look at; by default the last layer.
+        settings: What is measured of each checkpoint.
+    """
+    return study_history(agent.load(), hook, settings, TERMINAL)
