@@ -13,8 +13,8 @@ demo: .venv/installed  ## the main job end to end: score, SAE, saliency video, r
 test: .venv/installed  ## the fast tests, on all processors
 	$(PYTEST)
 
-test-all: test  ## the fast tests, and then the longer ones
-	$(PYTEST) -m 'full and not slow'
+test-all: .venv/installed  ## the fast tests and the longer ones
+	$(PYTEST) -m 'not slow'
 
 # Tests of one file run in one process, which makes what they share once.
 PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile
@@ -31,7 +31,7 @@ mutants: .venv/installed  ## make faults on purpose, and list those that no test
 lint: .venv/installed  ## ruff and pyright
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --threads 2
 
 kill: .venv/installed  ## every long command is killed at random moments (KILLS=40) and gone on with
 	PYTHONPATH=.:tests OMP_NUM_THREADS=1 $(BIN)/python tests/reliability/kill.py $(or $(KILLS),40) $(or $(SEED),0)

@@ -24,7 +24,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported, which reads it once
 
-SMALL = SAEConfig(latents=48, k=4, epochs=2, batch_size=60, aux_k=8)
+SMALL = SAEConfig(latents=32, k=4, epochs=2, batch_size=30, aux_k=8)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def kernel(request):
 
 def trainer_of(config: SAEConfig, seed: int = 0) -> Trainer:
     rng = np.random.default_rng(seed)
-    data, target = (ArrayActivations(np.maximum(rng.normal(size=(600, width)), 0)) for width in (12, 150))
+    data, target = (ArrayActivations(np.maximum(rng.normal(size=(240, width)), 0)) for width in (12, 150))
     return Trainer(Feed(data, config, target=target, device=DEVICE), config)
 
 
@@ -68,12 +68,12 @@ def test_the_largest_of_a_row_are_found_group_by_group(shape, k):
 def test_pairs_are_those_of_the_reference(kernel):
     generator = torch.Generator().manual_seed(0)
     device = "cpu" if isinstance(kernel, CPUKernel) else DEVICE
-    x, encoder, bias = (torch.randn(size, generator=generator).to(device) for size in ((200, 12), (48, 12), 48))
+    x, encoder, bias = (torch.randn(size, generator=generator).to(device) for size in ((80, 12), (48, 12), 48))
     bias += 9  # so that rounding leaves the positive ones positive
     for select, *argument in (
         ("top_rows", 5),
         ("top_rows", 40),
-        ("top_all", 900),
+        ("top_all", 360),
         ("above", 9 + torch.rand(48, generator=generator).to(device)),
     ):
         (got, values), (wanted, reference) = (
@@ -97,7 +97,7 @@ def test_selection_in_bf16_misses_only_what_is_about_as_large(monkeypatch, kerne
         kernel._int8, kernel._bf16 = False, True
     generator = torch.Generator().manual_seed(0)
     device = "cpu" if isinstance(kernel, CPUKernel) else DEVICE
-    x, encoder, bias = (torch.randn(size, generator=generator).to(device) for size in ((200, 128), (512, 128), 512))
+    x, encoder, bias = (torch.randn(size, generator=generator).to(device) for size in ((60, 128), (256, 128), 256))
     exact = torch.addmm(bias, x, encoder.T)
     taken = _taken(*kernel.top_rows(x, encoder, bias, 16), exact)
     assert (taken.sum(1) == 16).all()
@@ -107,7 +107,7 @@ def test_selection_in_bf16_misses_only_what_is_about_as_large(monkeypatch, kerne
     else:
         step = 2.0**-8 * exact.abs().amax()  # of the largest one's last bit
         assert 0 < (largest_left - least).max() < 4 * step  # not in the order of full precision everywhere
-    floors = torch.rand(512, generator=generator).to(device) * 10
+    floors = torch.rand(256, generator=generator).to(device) * 10
     taken = _taken(*kernel.above(x, encoder, bias, floors), exact)
     assert taken[exact >= floors].all()
     assert (exact >= floors)[taken].float().mean() > 0.9
@@ -125,9 +125,9 @@ def _taken(pairs: Pairs, values: torch.Tensor, exact: torch.Tensor) -> torch.Ten
 def test_losses_and_gradients_are_the_dense_ones(variant):
     found = []
     for kernel in (AcceleratorKernel(), DenseKernel()):
-        trainer = trainer_of(SAEConfig(variant=variant, latents=48, k=4, batch_size=60))
+        trainer = trainer_of(replace(SMALL, variant=variant))
         trainer.variant.double().kernel = kernel
-        x, y = (each[:60].double() for each in trainer.feed.draw(np.random.default_rng(1), 60))
+        x, y = (each[:30].double() for each in trainer.feed.draw(np.random.default_rng(1), 30))
         losses = trainer.variant.losses(x, y, trainer.feed.out.variance)
         gradients = torch.autograd.grad(losses.loss, list(trainer.variant.parameters()), allow_unused=True)
         found.append([losses.loss, losses.residual, losses.fired, *(each for each in gradients if each is not None)])
@@ -143,7 +143,7 @@ def test_a_fit_is_the_dense_one_and_the_same_each_time():
         trainer = trainer_of(SMALL)
         trainer.variant.kernel = kernel
         trainer.silent[:6] = 10**9  # so that some are revived
-        trainer.run(should_stop=lambda each=trainer: each.updates == 4)
+        trainer.run(should_stop=lambda each=trainer: each.updates == 2)
         fitted.append(trainer.sae())
     for got, again, wanted in zip(*(each.parameters() for each in fitted), strict=True):
         assert torch.equal(got, again)
@@ -162,7 +162,7 @@ def test_a_fit_keeps_to_its_device(monkeypatch, variant, kernel):
     adam = torch.optim.Adam
     monkeypatch.setattr(torch.optim, "Adam", lambda groups, fused: adam(groups, foreach=False))
     config = replace(SMALL, variant=variant, kernel=kernel, dead_after=0.2)
-    data, target = (ArrayActivations(np.random.default_rng(0).normal(size=(600, width))) for width in (12, 20))
+    data, target = (ArrayActivations(np.random.default_rng(0).normal(size=(240, width))) for width in (12, 20))
     with pretend.Pretending():
         trainer = Trainer(Feed(data, config, target=target), config)
         assert all(parameter.device == pretend.DEVICE for parameter in trainer.variant.parameters())

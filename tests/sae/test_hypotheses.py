@@ -70,20 +70,20 @@ def test_an_action_that_is_named_twice_counts_once():
 )
 def test_of_features_that_are_random_directions_at_most_one_in_forty_passes(episodes, greedy):
     """The rate at which a test of no effect rejects, however few the episodes and although each has a level of its
-    own: at most its 2.5%, within what 400 draws allow, and near it where episodes are many."""
-    sae, head = make(features=400), torch.nn.Linear(WIDTH, 4)
+    own: at most its 2.5%, within what 200 draws allow, and near it where episodes are many."""
+    sae, head = make(features=200), torch.nn.Linear(WIDTH, 4)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=generator))
     of, level = np.arange(80) % episodes, 2 * torch.randn(episodes, WIDTH, generator=generator)
     recorded = States(states(80) + level[of], of, head, greedy)
     outcomes = [
-        evaluate_hypothesis(Hypothesis(f, "high", (f % 4,), "more", ""), sae, recorded, 2.0) for f in range(400)
+        evaluate_hypothesis(Hypothesis(f, "high", (f % 4,), "more", ""), sae, recorded, 2.0) for f in range(200)
     ]
     passed = sum(outcome.passed for outcome in outcomes)
-    assert passed <= 19  # 10 expected; 3 standard deviations above
-    assert passed >= 2 or episodes < 40
-    assert abs(np.mean([outcome.exceeds for outcome in outcomes]) - 0.5) < 0.06
+    assert passed <= 11  # 5 expected; 3 standard deviations above
+    assert passed >= 1 or episodes < 40
+    assert abs(np.mean([outcome.exceeds for outcome in outcomes]) - 0.5) < 0.08
 
 
 def test_beside_one_control_the_interval_is_students_over_episodes():
