@@ -95,10 +95,11 @@ def habit(loaded: Loaded, name: str) -> Habit:
         raise UserError(
             unknown("yes-or-no concept", concept, [k for k, c in env.concepts.items() if c.kind == "boolean"])
         )
+    numbers = {name.lower(): number for number, name in enumerate(env.action_names)}
     for action in actions.split(","):
-        if action not in env.action_names:
+        if action.lower() not in numbers:
             raise UserError(unknown("action", action, env.action_names))
-    return _ActionWhere(loaded, concept, [env.action_names.index(each) for each in actions.split(",")])
+    return _ActionWhere(loaded, concept, [numbers[each.lower()] for each in actions.split(",")])
 
 
 @dataclass(frozen=True)
