@@ -245,6 +245,7 @@ TERMS = {
     "layer": "hook point that is read or changed",
     "tick": "sweep over the layers within a step, from 0",
     "kernel": "side of the square of cells that a probe sees",
+    "ahead": "how well the plan is read by how many steps ahead it is",
     "from": "the first of these",
     "to": "the last of these",
     "recall": "share of the cells where something comes whose direction is read right",
