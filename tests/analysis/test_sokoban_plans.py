@@ -137,7 +137,7 @@ def test_the_two_ways_are_found_and_turn_with_the_board():
     board = boards_of(TWO_WAYS)[0]
     found = routes(board, "agent")
     assert found is not None
-    assert set(way("DD")) <= set(found.short) <= set(way("DDRRD"))
+    assert found.short == tuple(way("DD"))  # after which another cell may be gone by
     assert found.long[:11] == tuple(way(LONG[:11]))
     for turns in range(4):
         for mirrored in (False, True):

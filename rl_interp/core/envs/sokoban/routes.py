@@ -5,8 +5,8 @@ the solver, in any level.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,26 +54,43 @@ class Routes:
         return Routes(*ways, moved(self.start))
 
 
+class _Choice(NamedTuple):
+    """What there is if a cell of the short way is closed."""
+
+    cost: int
+    """How bad a choice it is."""
+    closed: Cell
+    length: int
+    """Of the whole long way."""
+    routes: Routes
+
+
 def routes(board: NDArray[np.uint8], of: Literal["agent", "box"]) -> Routes | None:
     """The ways of the player to its first push, or of a box to its target; None where there is one way alone. The wall
     is put where the player's ways are apart for longest, and where the box that goes round it has the fewest pushes
-    more."""
+    more. The short way ends where it could last be closed to the same effect: no short way leads by."""
     found = list(_walks(board) if of == "agent" else _pushes(board))
-    return min(found, key=lambda each: each[0])[1] if found else None
+    if not found:
+        return None
+    best = min(found, key=lambda each: each.cost)
+    same = (best.routes.start, best.length)
+    gates = {each.closed for each in found if (each.routes.start, each.length) == same}
+    short = best.routes.short
+    end = max(number for number, (cell, _) in enumerate(short) if cell in gates)
+    return replace(best.routes, short=short[: end + 1])
 
 
-def _walks(board: NDArray[np.uint8]) -> Iterator[tuple[int, Routes]]:
-    """How good a choice each cell is at which the short way can be closed, less being better, and both ways."""
+def _walks(board: NDArray[np.uint8]) -> Iterator[_Choice]:
     short, start = _walk(board)
     for cell, _ in short:
         closed = _closed(board, cell)
         if closed is None:
             continue
         long, _ = _walk(closed)
-        alone = _apart(short, long)
-        other = _apart(long, short)
+        alone, other = _apart(short, long), _apart(long, short)
         if alone and other and len(long) >= len(short):
-            yield len(long) - 100 * len(alone), Routes(tuple(alone), tuple(other), start)
+            cost = len(long) - 100 * len(alone)
+            yield _Choice(cost, cell, len(long), Routes(tuple(alone), tuple(other), start))
 
 
 def _walk(board: NDArray[np.uint8]) -> tuple[list[Step], Cell]:
@@ -92,8 +109,8 @@ def _walk(board: NDArray[np.uint8]) -> tuple[list[Step], Cell]:
     return found, start
 
 
-def _pushes(board: NDArray[np.uint8]) -> Iterator[tuple[int, Routes]]:
-    """The same of each box."""
+def _pushes(board: NDArray[np.uint8]) -> Iterator[_Choice]:
+    """Of each box."""
     for start, short in _ways(board).items():
         for cell, _ in short[1:]:
             closed = _closed(board, cell)
@@ -102,7 +119,8 @@ def _pushes(board: NDArray[np.uint8]) -> Iterator[tuple[int, Routes]]:
                 continue
             alone, other = _apart(short[1:], long), _until(long, short[1:])
             if alone and other:
-                yield len(long) - len(short), Routes(tuple(alone), tuple(other), start)
+                cost = len(long) - len(short)
+                yield _Choice(cost, cell, len(long), Routes(tuple(alone), tuple(other), start))
 
 
 def _ways(board: NDArray[np.uint8]) -> dict[Cell, list[Step]]:
