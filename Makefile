@@ -25,6 +25,9 @@ fuzz: .venv/installed  ## alter every file that is read at random, for a minute 
 test-slow: .venv/installed  ## the long ones: the whole demo, and longer training
 	$(BIN)/python -m pytest -m slow
 
+test-browser: .venv/installed .browser/package/axe.min.js  ## the explorer in Chromium (apt-get install chromium npm)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/explorer.py
+
 mutants: .venv/installed  ## make faults on purpose, and list those that no test notices
 	$(BIN)/python tests/mutants/run.py
 
@@ -84,6 +87,10 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 	$(PIP) -e '.[dev,docs]'
 	@touch $@
 
+.browser/package/axe.min.js:
+	mkdir -p .browser
+	cd .browser && npm pack --silent axe-core@4.10.3 && tar xzf axe-core-4.10.3.tgz package/axe.min.js
+
 .parity/installed:
 	$(PYTHON) -m venv .parity
 	.parity/bin/python -m pip install --quiet --disable-pip-version-check -r $(PUBLISHED)/requirements.txt
@@ -95,4 +102,4 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constr
 	.ocatari/bin/python -m pip install --quiet --disable-pip-version-check -r tests/oracles/ocatari/requirements.txt
 	@touch $@
 
-.PHONY: help install demo test test-all fuzz test-slow mutants lint kill full-disk bench parity ocatari clean
+.PHONY: help install demo test test-all fuzz test-slow test-browser mutants lint kill full-disk bench parity ocatari clean

@@ -15,7 +15,9 @@ from rl_interp.core.tables import markdown
 HEADER = ["benchmark", "unit", "ours", "peers", "ratio to the best peer", "share of the limit"]
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-SCRIPTS = sorted(p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "circuit_search", "measure", "run"))
+SCRIPTS = sorted(
+    p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "circuit_search", "explorer", "measure", "run")
+)
 
 
 def main(scripts: list[str]) -> None:

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.playing import Moment, watch
+from rl_interp.analysis.player import Moment
+from rl_interp.analysis.playing import watch
 from rl_interp.analysis.sae.runs import LoadedSAE, load_autoencoder
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.hooks import run_with_cache, run_with_hooks

@@ -28,7 +28,7 @@ from rl_interp.sae.evaluation.metrics import (
 )
 from rl_interp.sae.export import load, rebuild, save
 from rl_interp.sae.hub import pull, push
-from rl_interp.sae.interventions import ClampFeature, splice
+from rl_interp.sae.interventions import ClampFeature, ScaleFeature, splice
 from rl_interp.sae.model import SAE, JumpReLU, TopK
 from rl_interp.sae.training.config import SAEConfig
 from rl_interp.sae.training.diagnosis import Diagnosis, diagnose
@@ -56,6 +56,7 @@ __all__ = [
     "Outcome",
     "Paired",
     "SAEConfig",
+    "ScaleFeature",
     "States",
     "TopK",
     "Trainer",

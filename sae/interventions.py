@@ -1,7 +1,8 @@
-"""Interventions on an agent through a dictionary: splice it in, or clamp one of its features."""
+"""Interventions on an agent through a dictionary: splice it in, or change one of its features."""
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from rl_interp.core.errors import HookError, UserError
@@ -29,15 +30,14 @@ def splice(sae: SAE, at: str, width: int | None = None, source: str | None = Non
 
 
 @dataclass(frozen=True)
-class ClampFeature(Intervention):
-    """Set one feature to `value`, leaving everything else, the autoencoder's error included, as it is.
+class _OneFeature(Intervention):
+    """A change of one feature's activation, which leaves everything else, the autoencoder's error included, as it is.
 
-    x' = x + (value − f(x)) d, with f(x) the feature's activation and d its decoder direction.
+    x' = x + (new − f(x)) d, with f(x) the feature's activation and d its decoder direction.
     """
 
     sae: SAE = field(kw_only=True)
     feature: int = field(kw_only=True)
-    value: float = field(kw_only=True)
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         features_last = value.movedim(site.point.feature_axis, -1)
@@ -46,5 +46,29 @@ class ClampFeature(Intervention):
                 f"{self.name}: the autoencoder is {self.sae.d_in} wide, {site.name!r} {features_last.shape[-1]}."
             )
         active = self.sae.encode(features_last.reshape(-1, self.sae.d_in))[:, self.feature]
-        change = (self.value - active)[:, None] * self.sae.W_dec[self.feature]
+        change = (self._new(active) - active)[:, None] * self.sae.W_dec[self.feature]
         return (features_last + change.reshape(features_last.shape)).movedim(-1, site.point.feature_axis)
+
+    def _new(self, active: Tensor) -> Tensor:
+        """`[N]`: its activations after the change."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class ClampFeature(_OneFeature):
+    """Set one feature to `value`, leaving everything else, the autoencoder's error included, as it is."""
+
+    value: float = field(kw_only=True)
+
+    def _new(self, active: Tensor) -> Tensor:
+        return torch.full_like(active, self.value)
+
+
+@dataclass(frozen=True)
+class ScaleFeature(_OneFeature):
+    """Multiply one feature by `factor`, leaving everything else, the autoencoder's error included, as it is."""
+
+    factor: float = field(kw_only=True)
+
+    def _new(self, active: Tensor) -> Tensor:
+        return self.factor * active

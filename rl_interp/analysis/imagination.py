@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw
 
 from rl_interp.agents.dreamerv3 import DreamerV3, Imagined, Latent
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.playing import Moment, watch
+from rl_interp.analysis.player import Moment
+from rl_interp.analysis.playing import watch
 from rl_interp.core.agent import PolicyOutput, State, evaluating
 from rl_interp.core.envs import make_labelled
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.hooks import Cache, hook_point, run_with_cache
 from rl_interp.core.interventions import During, Intervention, intervened
 from rl_interp.core.pictures import font_of, new_figure, save_figure, write_png
@@ -71,6 +72,43 @@ def imagine(
     filmed = _film(loaded, agent, moments, path, context, seed, held, free, progress)
     usage = _latent_usage(agent, moments, path.with_name(f"{path.stem}-latent.png"))
     return filmed | {"latent": usage}
+
+
+@dataclass(frozen=True)
+class Dream:
+    """H imagined steps after a moment."""
+
+    pictures: NDArray[np.uint8]
+    """`[H, h, w, 3]`: decoded."""
+    rewards: NDArray[np.float32]
+    """`[H]`: expected for arriving there."""
+    goes_on: NDArray[np.bool_]
+    """`[H]`: whether the episode is expected to go on from there."""
+
+
+@torch.no_grad()
+def dream(
+    loaded: Loaded, moment: Moment, actions: Sequence[int], seed: int = 0, interventions: Sequence[Intervention] = ()
+) -> Dream:
+    """What a world model imagines after it has seen a moment, when it takes some actions, the first of them there.
+
+    Args:
+        seed: of what is imagined; equal ones draw equal random numbers.
+        interventions: during the imagined steps.
+
+    Raises:
+        UserError: the agent has no world model, or no actions are given.
+    """
+    agent, device = _dreamer(loaded), loaded.agent.device
+    at_least_one(actions=len(actions))
+    taken = torch.tensor(actions, device=device)[:, None]
+    with evaluating(agent):
+        seen = agent.step(torch.from_numpy(moment.obs[None]).to(device), moment.state)
+        with intervened(agent, [During(each, phase="imagine") for each in interventions]):
+            imagined = agent.imagine(seen.state, len(actions), taken, seed=seed)
+    ahead = Latent(*(leaf[1:] for leaf in imagined.latent))
+    rewards, goes_on = imagined.rewards[:, 0].float().cpu().numpy(), imagined.cont[1:, 0].cpu().numpy() > 0
+    return Dream(_pictures(loaded, agent, ahead), rewards, goes_on)
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,21 @@
 """A run's agent at play: scored over whole episodes, watched step by step, and collected into an activation store."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import count, dropwhile, islice
+from dataclasses import replace
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
 from rl_interp.agents.load import Loaded
+from rl_interp.analysis.player import Moment, Player
 from rl_interp.core import rollout
-from rl_interp.core.agent import PolicyOutput, State, evaluating, tree_map
 from rl_interp.core.config import to_plain
 from rl_interp.core.envs import EnvConfig, LabelledEnv, make_vector
-from rl_interp.core.envs.labelled import Surveyed
-from rl_interp.core.envs.observed import Observed
 from rl_interp.core.envs.sokoban.config import PUBLISHED, SokobanConfig
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.interventions import Intervention
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.rollout import Episodes, choose
+from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
 from rl_interp.core.stats import bootstrap, iqm, plain
 
@@ -134,31 +128,6 @@ def collect_store(
         )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Moment:
-    """One step of an episode: what the agent saw, and what it chose."""
-
-    screen: NDArray[np.uint8]
-    """RGB `[H, W, 3]`, for people: as much as the environment can show."""
-    observed: Observed
-    """The part of the screen that the agent saw."""
-    obs: NDArray[Any]
-    """As the agent gets it."""
-    state: State
-    """The agent's, before the step."""
-    preferences: NDArray[np.float32]
-    """`[A]`."""
-    value: float | None
-    """The agent's estimate of the return to come, or its largest Q-value; None where it has neither."""
-    action: int | NDArray[np.float32]
-    """Of continuous ones `[D]`."""
-    controllable: bool
-    """Whether the action could make a difference, as far as the environment tells."""
-    episode_return: float
-    """Before the step."""
-    step: int
-
-
 def watch(loaded: Loaded, env: LabelledEnv, steps: int, skip: int | None, seed: int) -> list[Moment]:
     """`steps` moments of an episode, or fewer if it ends before: greedy in Q-values, sampled from a policy.
 
@@ -179,36 +148,9 @@ def watch(loaded: Loaded, env: LabelledEnv, steps: int, skip: int | None, seed: 
     return found
 
 
-@torch.no_grad()
 def follow(loaded: Loaded, env: LabelledEnv, seed: int) -> Iterator[Moment]:
     """Every moment of an episode."""
-    device, rng = loaded.agent.device, np.random.default_rng(seed)
-    obs, info = env.reset(seed=seed)
-    state, total = loaded.agent.initial_state(1), 0.0
-    with evaluating(loaded.agent):
-        for step in count():
-            kept = tree_map(torch.clone, state)  # the agent may go on with the same memory
-            out = loaded.agent.step(torch.from_numpy(obs[None]).to(device), state, torch.tensor([False], device=device))
-            actions = choose(out, rng, epsilon=0.0)
-            action = actions[0] if loaded.env.action_kind == "continuous" else int(actions[0])
-            screen, observed = _look(env, loaded.env)
-            yield Moment(
-                screen, observed, obs, kept, out.preferences[0].float().cpu().numpy(), _value(out), action,
-                bool(info.get("labels", {}).get("controllable", True)), total, step,
-            )  # fmt: skip
-            state = loaded.agent.after_action(out.state, torch.from_numpy(actions).to(device))
-            obs, reward, terminated, truncated, info = env.step(action)
-            total += reward
-            if terminated or truncated:
-                break
-
-
-def _look(env: LabelledEnv, config: EnvConfig) -> tuple[NDArray[np.uint8], Observed]:
-    if isinstance(env, Surveyed):
-        return env.survey()
-    screen = env.render()
-    return screen, config.observed(*screen.shape[:2])
-
-
-def _value(out: PolicyOutput) -> float | None:
-    return None if out.value is None and out.q_values is None else float(out.state_value[0])
+    player = Player(loaded, env, seed)
+    while not player.ended:
+        yield (moment := player.look())
+        player.act(moment.action)

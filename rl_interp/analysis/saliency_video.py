@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.playing import Moment, follow, watch
+from rl_interp.analysis.player import Moment
+from rl_interp.analysis.playing import follow, watch
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.agent import evaluating
 from rl_interp.core.envs import LabelledEnv, make_labelled
@@ -74,7 +75,7 @@ def film(
     if sae is not None and not sae.agent.is_same_as(loaded):
         raise UserError(f"{sae.run.path} is an autoencoder on {sae.agent.source}, not on {loaded.source}.")
     env = make_labelled(loaded.env)
-    explained = _target(target, env.action_names, sae)
+    explained = target_of(target, env.action_names, sae)
     if isinstance(explained, Feature):
         skip = _first_firing(loaded, env, explained, skip, seed, progress)
     moments = watch(loaded, env, steps, skip, seed)
@@ -104,6 +105,22 @@ def film(
         "spearman_with_shuffled_weights": float(control.mean()) if len(control) else None,
         "control_frames": len(control),
     }
+
+
+def target_of(text: str, action_names: Sequence[str], sae: LoadedSAE | None) -> Target:
+    """`feature:N` of an autoencoder, or what `parse_target` knows.
+
+    Raises:
+        UserError: neither, or a feature that is not there.
+    """
+    kind, _, number = text.partition(":")
+    if kind != "feature":
+        return parse_target(text, action_names, ["feature:N"])
+    if sae is None:
+        raise UserError(f"target {text!r} given without an autoencoder; name the one that has the feature (--sae).")
+    if not number.isdecimal() or int(number) >= sae.sae.d_sae:
+        raise UserError(f"target {text!r} given; {sae.run.path} has features 0 to {sae.sae.d_sae - 1}.")
+    return Feature(sae.hook, sae.sae.encode, int(number))
 
 
 def _first_firing(
@@ -195,15 +212,3 @@ def _composed(frames: Sequence[Frame], panel: Panel, update: Update) -> Iterator
     for i, frame in enumerate(frames):
         yield compose(frame, panel)
         update(i + 1)
-
-
-def _target(text: str, action_names: Sequence[str], sae: LoadedSAE | None) -> Target:
-    """`feature:N` of an autoencoder, or what `parse_target` knows."""
-    kind, _, number = text.partition(":")
-    if kind != "feature":
-        return parse_target(text, action_names, ["feature:N"])
-    if sae is None:
-        raise UserError(f"target {text!r} given without an autoencoder; name the one that has the feature (--sae).")
-    if not number.isdecimal() or int(number) >= sae.sae.d_sae:
-        raise UserError(f"target {text!r} given; {sae.run.path} has features 0 to {sae.sae.d_sae - 1}.")
-    return Feature(sae.hook, sae.sae.encode, int(number))

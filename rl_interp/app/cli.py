@@ -83,6 +83,7 @@ COMMANDS: dict[str, Table] = {
         }
     },
     "Behaviour": {
+        "explore": "explore:explore",
         "saliency": "saliency:saliency",
         "imagine": "imagine:imagine",
         "maze": {

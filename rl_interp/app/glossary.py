@@ -11,6 +11,8 @@ TERMS = {
     "step": "environment steps after which the checkpoint was saved",
     "weights_sha256": "checksum of the weights, by which a result says what it was made from",
     "made_from": "checksums of the agent, activations and dictionary that the figures are of",
+    "link": "address of the page, for a browser on this machine",
+    "runs": "number of runs that were found",
     "store": "directory of the stored activations",
     "table": "the same as a table, in Markdown",
     "plot": "picture of the same",

@@ -100,6 +100,17 @@ class Clamp(Intervention):
         return _replace(value, torch.full_like(value, self.value), self.units, site)
 
 
+@dataclass(frozen=True)
+class Scale(Intervention):
+    """Multiply the given units by `factor`, at every position."""
+
+    units: Units = field(kw_only=True)
+    factor: float = field(kw_only=True)
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        return _replace(value, self.factor * value, self.units, site)
+
+
 def parse_clamp(text: str) -> Clamp:
     """`HOOK:UNIT=VALUE`, such as `deter:12=0.9`.
 

@@ -11,6 +11,7 @@ from rl_interp.core.run import provenance
 
 EXTRAS = {
     "distributed": ("ray", "training, sweeps and studies on a Ray cluster (--ray)"),
+    "explore": ("starlette", "rl-interp explore: agents in the browser"),
     "hub": ("huggingface_hub", "sae push and sae pull"),
     "lrp": ("zennit", "the saliency method lrp"),
     "bench": ("stable_baselines3", "make bench: measurements beside other libraries"),

@@ -22,7 +22,7 @@ _HERE = Path(__file__).parent
 def write_page(kind: Literal["report", "comparison", "circuit"], data: dict[str, Any], path: Path | str) -> Path:
     """Write `data`, as `build`, `compare` or `circuit_report` gives it, into its template; the file appears whole or
     not at all."""
-    script, style = _source("common.js") + _source(f"{kind}.js"), _source("style.css")
+    script, style = _source("dom.js") + _source("common.js") + _source(f"{kind}.js"), _source("style.css")
     page = _environment().get_template(f"{kind}.html")
     write_text(path, page.render(data=data, script=Markup(script), style=Markup(style), policy=_policy(script, style)))
     return Path(path)

@@ -1,0 +1,20 @@
+"""Episodes to look into: recorded from a recipe, changed anywhere, and played on beside what happened."""
+
+from rl_interp.analysis.episodes.changes import RandomControl, parse_changes
+from rl_interp.analysis.episodes.effects import Effect, effect
+from rl_interp.analysis.episodes.recording import Part, Recipe, Recording, record
+from rl_interp.analysis.episodes.values import attributions, features, values
+
+__all__ = [
+    "Effect",
+    "Part",
+    "RandomControl",
+    "Recipe",
+    "Recording",
+    "attributions",
+    "effect",
+    "features",
+    "parse_changes",
+    "record",
+    "values",
+]

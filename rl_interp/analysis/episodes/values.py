@@ -1,0 +1,93 @@
+"""What a layer, or a dictionary on it, holds in recorded moments, and what its units do there for the decision."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.player import Moment
+from rl_interp.analysis.sae.runs import LoadedSAE
+from rl_interp.core.agent import State, tree_map
+from rl_interp.core.errors import UserError
+from rl_interp.core.hooks import hook_point, run_with_cache, run_with_hooks
+from rl_interp.core.interventions import Intervention, as_hooks
+from rl_interp.saliency.targets import Advantage
+
+AT_ONCE = 64
+"""Moments that the agent is asked about together."""
+
+
+@torch.no_grad()
+def values(
+    loaded: Loaded, moments: Sequence[Moment], at: str, changes: Sequence[Intervention] = ()
+) -> NDArray[np.float32]:
+    """`[N, P, D]`: what a hook point holds in each moment, at its P positions (1 where it has none) of D features.
+
+    Raises:
+        HookError: no such point.
+    """
+    parts = [_held(loaded, moments[i : i + AT_ONCE], at, changes) for i in range(0, len(moments), AT_ONCE)]
+    return torch.cat(parts).cpu().numpy()
+
+
+def features(sae: LoadedSAE, held: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`[N, P, F]`: a dictionary's features of values `[N, P, D]` of the layer that it is of.
+
+    Raises:
+        UserError: values of another width.
+    """
+    if held.shape[-1] != sae.sae.d_in:
+        raise UserError(f"values {held.shape[-1]} wide given to {sae.run.path}, which is {sae.sae.d_in} wide.")
+    with torch.no_grad():
+        found = sae.sae.encode(torch.from_numpy(held.reshape(-1, held.shape[-1])))
+    return found.numpy().reshape(*held.shape[:2], -1)
+
+
+def attributions(loaded: Loaded, moment: Moment, at: str, sae: LoadedSAE | None = None) -> NDArray[np.float32]:
+    """`[D]`, or `[F]` of a dictionary's features: how much of the chosen action's advantage each accounts for,
+    activation times gradient, summed over positions. Where a linear head follows it is what the advantage loses without
+    it; else an estimate of that, to first order.
+
+    Raises:
+        UserError: continuous actions, of which none is chosen.
+    """
+    point = hook_point(loaded.agent, at)
+    obs = torch.from_numpy(moment.obs[None]).to(loaded.agent.device)
+    # Gradients with respect to what a hook returns pass through the rest of the step.
+    kept: list[Tensor] = []
+
+    def keep(value: Tensor, site: Any) -> Tensor:
+        kept.append(value.detach().requires_grad_())
+        return kept[-1]
+
+    with torch.enable_grad():
+        out = run_with_hooks(loaded.agent, obs, tree_map(torch.clone, moment.state), hooks={at: keep})
+        (gradient,) = torch.autograd.grad(Advantage().prepare(out)(out, None).sum(), kept[-1])
+    held, slope = (each.detach().movedim(point.feature_axis, -1).flatten(0, -2) for each in (kept[-1], gradient))
+    if sae is None:
+        return (held * slope).sum(0).cpu().numpy()
+    with torch.no_grad():
+        return (sae.sae.encode(held) * (slope @ sae.sae.W_dec.T)).sum(0).cpu().numpy()
+
+
+def _held(loaded: Loaded, moments: Sequence[Moment], at: str, changes: Sequence[Intervention]) -> Tensor:
+    point, device = hook_point(loaded.agent, at), loaded.agent.device
+    obs = torch.from_numpy(np.stack([each.obs for each in moments])).to(device)
+    state = joined([each.state for each in moments])
+    _, cache = run_with_cache(loaded.agent, obs, state, names=[at], hooks=as_hooks(changes))
+    held = point.newest(cache[at]).float().movedim(point.feature_axis, -1)
+    return held.reshape(len(moments), -1, held.shape[-1])
+
+
+def joined(states: Sequence[State]) -> State:
+    """States of one sample each as one of many."""
+    leaves: list[list[Tensor]] = []
+    for state in states:
+        leaves.append([])
+        tree_map(lambda leaf: leaves[-1].append(leaf) or leaf, state)
+    columns = iter([torch.cat(column) for column in zip(*leaves, strict=True)])
+    return tree_map(lambda leaf: next(columns), states[0])

@@ -1,0 +1,55 @@
+"""A request of the page, read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from rl_interp.analysis.episodes import Recipe, Recording
+from rl_interp.analysis.player import Moment
+from rl_interp.app.explorer.library import Library, Opened
+from rl_interp.core.config import from_plain
+from rl_interp.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request: what it is about, and whether somebody still waits for the answer."""
+
+    library: Library
+    body: Mapping[str, Any]
+    wanted: Callable[[], None]
+
+    def text(self, name: str) -> str:
+        value = self.body.get(name)
+        if not isinstance(value, str) or len(value) > 1000:
+            raise UserError(f"the request has no text {name!r}.")
+        return value
+
+    def number(self, name: str) -> int:
+        value = self.body.get(name)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise UserError(f"the request has no whole number {name!r}.")
+        return value
+
+    def changes(self) -> tuple[str, ...]:
+        value = self.body.get("changes", [])
+        if not isinstance(value, list) or len(value) > 50 or not all(isinstance(each, str) for each in value):
+            raise UserError("the request has no list of changes.")
+        return tuple(value)
+
+    def opened(self) -> Opened:
+        step = None if self.body.get("checkpoint") is None else self.number("checkpoint")
+        sae = None if self.body.get("sae") is None else self.text("sae")
+        return self.library.open(self.text("run"), step, sae)
+
+    def recipe(self) -> Recipe:
+        recipe = self.body.get("recipe")
+        if not isinstance(recipe, Mapping):
+            raise UserError("the request has no recipe of an episode.")
+        return from_plain(Recipe, recipe, "the page's address")
+
+    def recording(self) -> Recording:
+        return self.opened().recording(self.recipe(), self.wanted)
+
+    def moment(self) -> Moment:
+        return self.recording().moment(self.number("step"))

@@ -1,0 +1,144 @@
+"""The Python lines and the command that give what is on the page's screen."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.episodes import Part, Recipe
+from rl_interp.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class View:
+    """What the page shows."""
+
+    step: int = 0
+    tab: str = "decision"
+    """decision, layer, features, change, saliency or maze."""
+    point: str = ""
+    changes: tuple[str, ...] = ()
+    method: str = "perturbation"
+    target: str = "advantage"
+    maze: str = ""
+    """The edited one."""
+
+
+def reproduce(loaded: Loaded, sae: Path | None, recipe: Recipe, view: View) -> tuple[str, str]:
+    """Lines that run as they stand, and a command, which shows the view itself where there is one, and else opens the
+    explorer."""
+    make = _VIEWS.get(view.tab)
+    if make is None:
+        raise UserError(f"view {view.tab!r} was asked for; there are {', '.join(_VIEWS)}.")
+    imports, lines = make(recipe, view)
+    imports = {"from rl_interp.agents.load import load_agent", *imports}
+    opened = [f'loaded = load_agent({str(loaded.run.path)!r}, {loaded.step}, device="cpu")']
+    if sae is not None:
+        imports.add("from rl_interp.analysis.sae.runs import load_autoencoder")
+        opened.append(f"sae = load_autoencoder({str(sae)!r}, opened=(loaded,))")
+    elif any(", sae" in line for line in lines):
+        opened.append("sae = None")
+    return "\n".join([*sorted(imports), "", *opened, *lines]) + "\n", _command(loaded, sae, recipe, view)
+
+
+Lines = tuple[set[str], list[str]]
+"""Imports, and what follows the opening of the agent."""
+
+
+def _decision(recipe: Recipe, view: View) -> Lines:
+    imports, lines = _moment(recipe, view)
+    return imports, [*lines, "print(dict(zip(loaded.env.action_names, moment.preferences)), moment.value)"]
+
+
+def _layer(recipe: Recipe, view: View) -> Lines:
+    imports, lines = _moment(recipe, view)
+    imports.add("from rl_interp.analysis.episodes import values")
+    return imports, [*lines, f"print(values(loaded, [moment], {view.point!r})[0])  # [positions, units]"]
+
+
+def _features(recipe: Recipe, view: View) -> Lines:
+    imports, lines = _moment(recipe, view)
+    imports.add("from rl_interp.analysis.episodes import features, values")
+    fired = "fired = features(sae, values(loaded, [moment], sae.hook))[0].max(0)"
+    return imports, [*lines, fired, "print({int(i): fired[i] for i in (-fired).argsort()[:20] if fired[i] > 0})"]
+
+
+def _change(recipe: Recipe, view: View) -> Lines:
+    imports, lines = _moment(recipe, view)
+    imports.add("from rl_interp.analysis.episodes import effect, parse_changes")
+    made = f"changes = parse_changes({list(view.changes)!r}, loaded, sae, {recipe.maze!r}, {recipe.seed})"
+    return imports, [
+        *lines, made, "found = effect(loaded, moment, changes)",
+        "print(found.before.preferences, found.after.preferences)",
+        "print(found.size, found.control_sizes, found.within_controls)",
+    ]  # fmt: skip
+
+
+def _saliency(recipe: Recipe, view: View) -> Lines:
+    imports, lines = _moment(recipe, view)
+    imports |= {
+        "from rl_interp.analysis.saliency_video import target_of", "from rl_interp.saliency import saliency_map",
+        "import torch",
+    }  # fmt: skip
+    target = f"target = target_of({view.target!r}, loaded.env.action_names, sae)"
+    return imports, [
+        *lines, target, "obs = torch.from_numpy(moment.obs[None])",
+        f"print(saliency_map(loaded.agent, obs, target, {view.method!r}, moment.state)[0])",
+    ]  # fmt: skip
+
+
+def _maze(recipe: Recipe, view: View) -> Lines:
+    imports = {
+        "from rl_interp.analysis.mazes.fields import vector_field",
+        "from rl_interp.analysis.episodes import parse_changes",
+        "from rl_interp.core.envs.maze.text import maze_from_text",
+    }
+    return imports, [
+        f"maze = maze_from_text({view.maze!r})",
+        f"changes = parse_changes({list(view.changes)!r}, loaded, sae, {view.maze!r})",
+        "field = vector_field(loaded.agent, maze, changes)",
+        "print(field.cells, field.probabilities)",
+    ]
+
+
+_VIEWS = {
+    "decision": _decision, "layer": _layer, "features": _features, "change": _change, "saliency": _saliency,
+    "maze": _maze,
+}  # fmt: skip
+
+
+def _moment(recipe: Recipe, view: View) -> Lines:
+    """The moment on the screen."""
+    parts = ", ".join(_part(part) for part in recipe.parts)
+    maze = f", maze={recipe.maze!r}" if recipe.maze else ""
+    return (
+        {"from rl_interp.analysis.episodes import Part, Recipe, record"},
+        [
+            f"recipe = Recipe(seed={recipe.seed}, parts=({parts},){maze})",
+            "recording = record(loaded, recipe, sae)",
+            f"moment = recording.moment({view.step})",
+        ],
+    )
+
+
+def _part(part: Part) -> str:
+    given = [f"steps={part.steps}"]
+    given += [f"{name}={value!r}" for name in ("changes", "control", "actions") if (value := getattr(part, name))]
+    return f"Part({', '.join(given)})"
+
+
+def _command(loaded: Loaded, sae: Path | None, recipe: Recipe, view: View) -> str:
+    run, plain = str(loaded.run.path), not recipe.maze and all(_is_plain(part) for part in recipe.parts)
+    words = ["rl-interp"]
+    if view.tab == "saliency" and plain:
+        words += ["saliency", run, "--checkpoint", loaded.step, "--method", view.method, "--target", view.target]
+        words += ["--seed", recipe.seed, "--skip", view.step, "--steps", 1]
+    else:
+        words += ["explore", run]
+    if sae is not None:
+        words += ["--sae", sae]
+    return shlex.join(map(str, words))
+
+
+def _is_plain(part: Part) -> bool:
+    return not (part.changes or part.actions)

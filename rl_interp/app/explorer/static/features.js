@@ -1,0 +1,76 @@
+// A dictionary's features in this frame; clicking in the frame asks which fire there.
+import {about, bar, sortChoice} from "./layers.js";
+import {frame, lay, nearest} from "./places.js";
+import {ask, newest, numbers, trying} from "./server.js";
+import {listen, set, state} from "./state.js";
+
+export class Features {
+  constructor(page) {
+    Object.assign(this, {page, newest: newest(), where: newest(), found: null, fires: null});
+    this.choice = el("select", {"aria-label": "Dictionary"}, el("option", {value: ""}, "none"), page.info.dictionaries.map(({name, hook}) => el("option", {value: name}, `${name} (${hook})`)));
+    this.choice.value = state.sae ?? "";
+    this.choice.onchange = () => page.reopen({sae: this.choice.value || null, feature: null, place: null, changes: state.changes.filter(each => !/:f\d+/.test(each))});
+    this.list = el("div", {class: "list"});
+    this.one = el("div", {class: "one"});
+    this.anywhere = Object.assign(el("button", {type: "button", hidden: ""}, "Anywhere in the frame"), {onclick: () => set({place: null})});
+    this.node = el("div", {}, el("div", {class: "controls"}, el("label", {}, "dictionary ", this.choice), sortChoice("sorted by"), this.anywhere), this.one, this.list);
+  }
+  start() {
+    listen(["feature"], () => this.follow());
+    listen(["sort", "place"], () => this.load());
+    this.load();
+  }
+  async load() {
+    const {episode, info} = this.page;
+    if (!info.sae) {
+      this.list.replaceChildren(note(info.dictionaries.length ? "Choose a dictionary of this agent above: its features are what the layer is made of." :
+        "No dictionary of this agent was found. Fit one: rl-interp collect, then rl-interp sae fit."));
+      return;
+    }
+    if (episode.steps < 0) return;
+    const body = {...episode.about(Math.min(state.step, episode.steps)), effects: state.sort === "effect", ...(state.place === null ? {} : {place: state.place})};
+    const found = await trying(() => this.newest(signal => ask("features", body, signal)), "features");
+    if (!found) return;
+    this.found = found;
+    this.follow();
+  }
+  // Where the chosen feature fires in this frame.
+  async follow() {
+    const {episode} = this.page;
+    this.show();
+    if (state.feature === null || !this.page.info.sae) this.fires = null;
+    else {
+      const body = {...episode.about(Math.min(state.step, episode.steps)), feature: state.feature};
+      const answer = await trying(() => this.where(signal => ask("feature", body, signal)), "feature");
+      if (!answer) return;
+      this.fires = {...answer, values: numbers(answer.values)};
+    }
+    this.show();
+    this.page.stage.draw();
+  }
+  show() {
+    if (!this.found) return;
+    const {features, firing} = this.found, top = Math.max(...features.map(each => each.activation), 1e-9), {sae} = this.page.info;
+    this.anywhere.hidden = state.place === null;
+    this.list.replaceChildren(note(`${firing} of ${sae.features} features of ${sae.hook} fire ${state.place === null ? "in this frame" : "at the place that is framed"}${this.found.grid && state.place === null ? "; click in the frame to see which fire there" : ""}.`),
+      ...features.map(({feature, activation, effect}) => {
+        const chosen = state.feature === feature;
+        const node = el("button", {type: "button", class: "row" + (chosen ? " chosen" : ""), "aria-pressed": chosen}, el("span", {class: "name"}, `feature ${feature}`), bar(activation, top, false),
+          el("span", {class: "number"}, num(activation, 2)), el("span", {class: "number soft"}, `effect ${num(effect, 3)}`));
+        node.onclick = () => set({feature: chosen ? null : feature});
+        return node;
+      }));
+    const now = this.fires ? Math.max(...this.fires.values) : 0;
+    this.one.replaceChildren(...(state.feature === null ? [] : about(this.page, `feature ${state.feature}`, `feature:${state.feature}`, sae.hook, "f" + state.feature,
+      this.fires ? (now > 0 ? `fires here at ${num(now, 2)}` : "does not fire in this frame") : "…")));
+  }
+  get overlay() {
+    return (context, scale, observed) => {
+      if (this.fires?.grid && state.feature !== null) lay(context, scale, observed, this.fires, this.fires.values);
+      if (this.found?.grid && state.place !== null) frame(context, scale, observed, this.found, state.place, "rgb(255, 255, 255)");
+    };
+  }
+  get picked() {
+    return (x, y, observed) => { if (this.found?.grid) set({place: nearest(observed, this.found, x, y)}); };
+  }
+}

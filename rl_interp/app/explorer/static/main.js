@@ -1,0 +1,188 @@
+// The page: the list of runs, or one agent with its episode, decision, panels and timeline.
+import {Changes} from "./changes.js";
+import {Decision} from "./decision.js";
+import {Imagination} from "./dream.js";
+import {Episode, ownPart} from "./episode.js";
+import {Features} from "./features.js";
+import {sheet} from "./help.js";
+import {Layers} from "./layers.js";
+import {MazeEditor} from "./maze.js";
+import {runs} from "./runs.js";
+import {Saliency} from "./saliency.js";
+import {ask, eager, say, trying} from "./server.js";
+import {Stage} from "./stage.js";
+import {fresh, listen, read, set, silence, state, write} from "./state.js";
+import {Take} from "./take.js";
+import {Timeline} from "./timeline.js";
+
+const TABS = {layer: ["Layers", Layers], features: ["Features", Features], change: ["Change", Changes], saliency: ["Saliency", Saliency], maze: ["Maze", MazeEditor], dream: ["Imagination", Imagination], take: ["Take away", Take]};
+
+const has = (info, tab) => ({maze: info.maze, dream: info.kind === "dreamerv3"}[tab] ?? true);
+
+class Page {
+  constructor(info) {
+    Object.assign(this, {info, shown: "layer", growing: null, panels: new Map()});
+    const base = {run: state.run, ...(state.checkpoint === null ? {} : {checkpoint: state.checkpoint}), ...(state.sae === null ? {} : {sae: state.sae})};
+    this.episode = new Episode(base, state);
+    if (!state.point || !(state.point in info.points)) state.point = firstPoint(info.points);
+    Object.assign(this, {stage: new Stage(this), timeline: new Timeline(this), decision: new Decision(this)});
+    this.tabs = el("div", {role: "tablist", "aria-label": "Views"}, Object.entries(TABS).filter(([name]) => has(info, name)).map(([name, [text]], i) =>
+      Object.assign(el("button", {type: "button", role: "tab", id: "tab-" + name, "aria-controls": "panel", title: `${text} (${i + 1})`}, text), {onclick: () => set({tab: name})})));
+    this.panel = el("section", {id: "panel", role: "tabpanel", tabindex: 0});
+    this.seed = el("input", {type: "number", min: 0, max: 1073741823, value: state.seed, id: "seed"});
+    this.seed.onchange = () => this.again(+this.seed.value || 0);
+    this.stop = Object.assign(el("button", {type: "button"}, "Stop recording"), {onclick: () => this.growing?.abort()});
+    this.stored = el("select", {"aria-label": "Recorded episodes", hidden: ""}, el("option", {value: ""}, "recorded episodes …"));
+    this.stored.onchange = () => this.restore(this.stored.value);
+    const more = el("div", {class: "controls"}, el("label", {for: "seed", title: "Another number, another episode"}, "episode"), this.seed, this.stored, this.stop);
+    this.stage.node.append(more);
+    $("main").replaceChildren(el("div", {class: "top"}, this.stage.node, el("div", {class: "right"}, this.decision.node, el("section", {id: "views", "aria-label": "Views"}, this.tabs, this.panel))), this.timeline.node);
+    this.refresh = eager(() => this.look());
+  }
+  start() {
+    listen(["step"], () => this.moved());
+    listen(["tab"], () => this.open());
+    listen(["tracks"], () => { this.timeline.draw(); this.timeline.load(); });
+    listen(["changes"], () => { if (state.tab !== "change") { this.decision.effect = null; this.panelOf("change").load(); } });
+    this.open();
+    this.grow();
+    this.list();
+  }
+  // Episodes of the agent's activation stores, which are played again from their seeds and actions.
+  async list() {
+    const found = await trying(() => ask("stored", this.episode.base), "recorded episodes");
+    if (!found?.episodes.length) return;
+    this.stored.append(...found.episodes.map(each => el("option", {value: JSON.stringify([each.hook, each.episode])}, `${each.hook}: episode ${each.episode}, ${each.steps} steps`)));
+    this.stored.hidden = false;
+  }
+  async restore(which) {
+    if (!which) return;
+    const [hook, episode] = JSON.parse(which), found = await trying(() => ask("stored", {...this.episode.base, hook, episode}), "recorded episode");
+    if (!found) return;
+    set({seed: found.seed, maze: "", step: 0, fork: null});
+    this.seed.value = found.seed;
+    await this.replay([ownPart(found.actions)], 0, "", true);
+  }
+  panelOf(name) {
+    if (!this.panels.has(name)) this.panels.set(name, new TABS[name][1](this));
+    return this.panels.get(name);
+  }
+  open() {
+    const name = state.tab in TABS && has(this.info, state.tab) ? state.tab : "layer", panel = this.panelOf(name);
+    if (name !== "take") this.shown = name;
+    for (const tab of this.tabs.children) tab.setAttribute("aria-selected", tab.id === "tab-" + name);
+    this.panel.setAttribute("aria-labelledby", "tab-" + name);
+    this.panel.replaceChildren(panel.node);
+    this.active = panel;
+    Object.assign(this.stage, {overlay: panel.overlay ?? null, picked: panel.picked ?? null});
+    if (panel.started) { panel.load(); } else { panel.started = true; panel.start(); }
+    this.stage.draw();
+  }
+  moved() {
+    this.stage.draw();
+    this.decision.draw();
+    this.timeline.draw();
+    this.refresh();
+  }
+  async look() {
+    await this.active.load();
+    if (state.changes.length && this.active !== this.panels.get("change")) await this.panelOf("change").load();
+  }
+
+  // Records the episode on, while it is looked at already.
+  async grow() {
+    this.growing?.abort();
+    const mine = this.growing = new AbortController(), {episode} = this;
+    const grown = first => {
+      if (this.episode !== episode) return;
+      this.stop.hidden = episode.whole;
+      if (first) this.moved(); else this.timeline.draw();
+      this.stage.tell();
+    };
+    this.stop.hidden = false;
+    let first = true;
+    await trying(() => episode.reach(Infinity, mine.signal, () => { if (state.step > episode.steps && episode.whole) set({step: episode.steps}); grown(first || state.step >= episode.steps - 120); first = false; }).catch(error => {
+      if (error.name !== "AbortError") throw error;
+      episode.parts = episode.recipe(Math.max(1, episode.steps)).parts;
+    }), "recording");
+    if (this.episode !== episode) return;
+    this.stop.hidden = true;
+    state.parts = episode.parts;
+    this.timeline.draw();
+    this.timeline.load();
+  }
+  // Another episode in place of this one, the same up to where the parts differ.
+  async replay(parts, step, maze = state.maze, anew = false) {
+    const same = maze === this.episode.maze && state.seed === this.episode.seed && !anew ? common(parts, this.episode.parts) : 0;
+    const other = same ? this.episode.fork(Math.min(same, this.episode.steps)) : new Episode(this.episode.base, {seed: state.seed, maze, parts});
+    Object.assign(other, {parts, seed: state.seed, maze});
+    this.episode = other;
+    const until = parts.at(-1)?.actions.length && !anew ? Infinity : step;
+    await trying(() => other.reach(until), "recording");
+    set({parts, maze, step: Math.min(step, other.steps)});
+    this.moved();
+    this.grow();
+  }
+  again(seed) {
+    set({seed, maze: "", step: 0, fork: null, edited: ""});
+    this.stage.own = false;
+    this.replay(structuredClone(fresh("").parts), 0, "");
+  }
+  reopen(changes) {
+    set(changes);
+    history.replaceState(null, "", write());
+    show();
+  }
+}
+
+// How many steps two lists of parts have in common.
+function common(one, two) {
+  const flat = parts => parts.flatMap(({steps, changes, control, actions}) => Array.from({length: steps}, (_, i) => JSON.stringify([changes, control, actions[i] ?? null])));
+  const [a, b] = [flat(one), flat(two)], differ = a.findIndex((each, i) => each !== b[i]);
+  return differ < 0 ? a.length : differ;
+}
+const firstPoint = points => {
+  const names = Object.keys(points), spatial = names.filter(name => points[name] === "spatial");
+  return spatial.find(name => name.endsWith(".post")) ?? spatial[0] ?? names[0] ?? "";
+};
+
+let page = null;
+async function show() {
+  silence();
+  page?.stage.toggle(false);
+  page?.growing?.abort();
+  page = null;
+  say("");
+  $("back").hidden = !state.run;
+  document.title = state.run ? `${state.run} – explorer` : "rl-interp explorer";
+  $("title").textContent = state.run || "Explorer";
+  $("about").textContent = "";
+  if (!state.run) return runs(run => { Object.assign(state, fresh(run)); history.pushState(null, "", write()); show(); });
+  $("main").replaceChildren(note(`Opening ${state.run} …`));
+  const info = await trying(() => ask("open", {run: state.run, ...(state.checkpoint === null ? {} : {checkpoint: state.checkpoint}), ...(state.sae === null ? {} : {sae: state.sae})}), state.run);
+  if (!info) { $("main").replaceChildren(note("This can't be opened, for the reason above. Choose another run.")); return; }
+  $("about").textContent = `${info.kind} in ${info.env}, checkpoint ${info.checkpoint.toLocaleString("en")}`;
+  page = new Page(info);
+  globalThis.explorer = page;  // for whoever drives the page by a script
+  page.start();
+}
+
+$("back").onclick = () => { Object.assign(state, fresh("")); history.pushState(null, "", location.pathname); show(); };
+$("help").onclick = sheet;
+addEventListener("hashchange", () => { Object.assign(state, read()); show(); });
+addEventListener("popstate", () => { Object.assign(state, read()); show(); });
+addEventListener("keydown", event => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
+  if (event.key === "?") return sheet();
+  if (!page) return;
+  const tab = [...page.tabs.children][+event.key - 1];
+  if (/^[1-9]$/.test(event.key) && tab) tab.click();
+  else if (event.key === "u" && state.tab === "maze") page.active.undo();
+  else if ([" ", "Enter"].includes(event.key) && event.target.closest("button, summary, a") && !page.stage.own) return;
+  else if (!page.stage.key(event)) return;
+  event.preventDefault();
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => page?.timeline.draw());
+
+Object.assign(state, read());
+show();

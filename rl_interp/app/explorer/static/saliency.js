@@ -1,0 +1,52 @@
+// Where the agent looks in this frame, by any method and target, beside a test of the map.
+import {ask, newest, numbers, png, trying, say} from "./server.js";
+import {listen, set, state} from "./state.js";
+import {bar} from "./layers.js";
+
+export class Saliency {
+  constructor(page) {
+    Object.assign(this, {page, newest: newest()});
+    const {actions, methods, sae} = page.info;
+    const targets = ["advantage", "chosen", "value", "policy-change", "value-change", ...actions.map(each => "q:" + each)];
+    this.method = el("select", {}, methods.map(each => el("option", {value: each}, each)));
+    this.target = el("input", {type: "text", list: "targets", size: 18, spellcheck: "false"});
+    const names = el("datalist", {id: "targets"}, [...targets, ...(state.point && state.unit !== null ? [`unit:${state.point}:${state.unit}`] : []), ...(sae && state.feature !== null ? [`feature:${state.feature}`] : [])].map(each => el("option", {value: each})));
+    Object.assign(this.method, {value: state.method || methods[0], onchange: () => set({method: this.method.value})});
+    Object.assign(this.target, {value: state.target || (page.info.discrete ? "advantage" : "value"), onchange: () => set({target: this.target.value.trim()})});
+    this.stop = Object.assign(el("button", {type: "button", hidden: ""}, "Stop"), {onclick: () => this.cancel?.()});
+    this.picture = el("div", {class: "saliency"});
+    this.text = el("p", {});
+    this.node = el("div", {}, el("div", {class: "controls"}, el("label", {}, "method ", this.method), el("label", {title: "What the map explains; unit:LAYER:N and feature:N too"}, "of ", this.target), names, this.stop), this.text, this.picture);
+  }
+  start() {
+    listen(["method", "target"], () => this.load());
+    this.load();
+  }
+  async load() {
+    const {episode, info} = this.page;
+    if (episode.steps < 0) return;
+    const body = {...episode.about(Math.min(state.step, episode.steps)), method: this.method.value, target: this.target.value.trim()};
+    this.text.textContent = "Computing the map of this frame …";
+    this.stop.hidden = false;
+    const found = await trying(() => this.newest(signal => {
+      const own = new AbortController();
+      signal.addEventListener("abort", () => own.abort());
+      this.cancel = () => { own.abort(); this.text.textContent = "Stopped."; this.stop.hidden = true; };
+      return ask("saliency", body, own.signal);
+    }), "saliency");
+    if (!found) return;
+    this.stop.hidden = true;
+    const test = found.alike === null ? "It can't be told here whether the map shows what was learned: a map is empty." :
+      `Spearman correlation with the map of the same agent with its weights shuffled: ${num(found.alike, 2)}. ` + (found.alike > .7 ? "That is high: much of this map is the picture, not what the agent has learned." : "Near 0, it shows what was learned; near 1, the picture.");
+    this.text.textContent = `${found.signed ? "Red speaks for" : "Violet matters to"} the ${found.name}${found.signed ? ", blue against" : ""}. ${test}`;
+    if (found.png) {
+      const image = el("img", {alt: `saliency map of the ${found.name} over the frame`});
+      image.src = URL.createObjectURL(png(found.png));
+      image.onload = () => URL.revokeObjectURL(image.src);
+      this.picture.replaceChildren(image);
+    } else {
+      const values = numbers(found.values), top = Math.max(...Array.from(values, Math.abs), 1e-9);
+      this.picture.replaceChildren(el("div", {class: "list"}, found.inputs.map((name, i) => el("div", {class: "row"}, el("span", {class: "name"}, name), bar(values[i], top), el("span", {class: "number"}, num(values[i], 3))))));
+    }
+  }
+}

@@ -1,0 +1,122 @@
+// The episode along time: a row for each track, a line where the page stands; dragging scrubs.
+import {spread} from "./episode.js";
+import {pointed} from "./places.js";
+import {ask, newest, numbers, trying} from "./server.js";
+import {set, state} from "./state.js";
+
+const ROW = 34, GAP = 6, LEFT = 150;
+const COLOURS = ["--track-1", "--track-2", "--track-3", "--track-4", "--track-5"];
+
+export class Timeline {
+  constructor(page) {
+    Object.assign(this, {page, found: new Map(), asked: new Map()});
+    this.canvas = el("canvas", {id: "timeline", role: "img", "aria-label": "tracks along the episode"});
+    this.scrub = el("input", {type: "range", id: "scrub", min: 0, max: 0, value: 0, "aria-label": "Step of the episode"});
+    this.scrub.oninput = () => page.stage.go(+this.scrub.value);
+    const drag = event => { if (event.buttons & 1) this.seek(event); };
+    this.canvas.addEventListener("pointerdown", event => { this.canvas.setPointerCapture(event.pointerId); this.seek(event); });
+    this.canvas.addEventListener("pointermove", drag);
+    this.tracks = el("div", {class: "tracks", role: "group", "aria-label": "Tracks"});
+    this.choice = el("select", {id: "track", "aria-label": "Add a track of the ground truth"}, el("option", {value: ""}, "+ ground truth …"),
+      Object.entries(page.info.concepts).map(([name, meaning]) => el("option", {value: "concept:" + name, title: meaning}, name.replaceAll("_", " "))));
+    this.choice.onchange = () => { if (this.choice.value) this.add(this.choice.value); this.choice.value = ""; };
+    this.node = el("section", {id: "time", "aria-label": "Timeline"}, this.scrub, this.canvas, this.tracks);
+    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    this.newest = newest();
+  }
+
+  add(track) { if (!state.tracks.includes(track)) set({tracks: [...state.tracks, track].slice(-8)}); }
+  seek(event) {
+    const [x] = pointed(event, this.canvas), ratio = this.canvas.width / this.canvas.clientWidth;
+    const share = (x / ratio - LEFT) / (this.canvas.clientWidth - LEFT - 8);
+    set({step: Math.max(0, Math.min(this.page.episode.steps, Math.round(share * this.span)))});
+  }
+  get span() { return Math.max(1, this.page.episode.whole ? this.page.episode.steps : this.page.episode.wanted); }
+
+  // Tracks that the server knows are asked for once the episode is recorded, and again when it has changed.
+  async load() {
+    const {episode} = this.page, wanted = state.tracks.filter(each => this.asked.get(each) !== key(episode));
+    if (!episode.whole || !wanted.length) return;
+    await this.newest(async signal => {
+      for (const track of wanted) {
+        const answer = await trying(() => ask("track", {...episode.about(), track}, signal), named(track));
+        if (answer) this.found.set(track, numbers(answer.values));
+        this.asked.set(track, key(episode));
+        this.draw();
+      }
+    });
+  }
+
+  rows() {
+    const {episode, info} = this.page, value = episode.values.some(each => !Number.isNaN(each));
+    const rows = [{name: "reward", values: episode.rewards, bars: true}];
+    if (value) rows.push({name: info.preferences === "q_values" ? "largest Q-value" : "value", values: episode.values});
+    if (info.discrete) rows.push({name: info.preferences === "logits" ? "entropy of the policy" : "spread of Q-values",
+      values: episode.preferences.map((each, step) => episode.ended && step === episode.steps ? NaN : spread(info.preferences, each))});
+    return [...rows, ...state.tracks.map(track => ({name: named(track), values: this.found.get(track) ?? [], track}))];
+  }
+  draw() {
+    const {episode} = this.page, rows = this.rows(), ratio = devicePixelRatio, width = this.canvas.clientWidth;
+    const height = rows.length * (ROW + GAP) + GAP, style = getComputedStyle(document.documentElement);
+    const colour = name => style.getPropertyValue(name).trim();
+    this.canvas.style.height = height + "px";
+    Object.assign(this.canvas, {width: Math.round(width * ratio), height: Math.round(height * ratio)});
+    Object.assign(this.scrub, {max: this.span, value: state.step});
+    this.scrub.setAttribute("aria-valuetext", `step ${state.step} of ${episode.steps}`);
+    const context = this.canvas.getContext("2d");
+    context.scale(ratio, ratio);
+    context.font = "12px system-ui, sans-serif";
+    const x = step => LEFT + step / this.span * (width - LEFT - 8);
+    rows.forEach((row, i) => this.row(context, row, GAP + i * (ROW + GAP), x, colour(COLOURS[i % COLOURS.length]), colour));
+    this.parts(context, x, height, colour("--soft"));
+    context.fillStyle = colour("--accent");
+    context.fillRect(x(state.step) - 1, 0, 2, height);
+    this.tracks.replaceChildren(this.choice, ...state.tracks.map(track => Object.assign(
+      el("button", {type: "button", class: "chip", "aria-label": `Remove the track ${named(track)}`}, named(track) + " ×"),
+      {onclick: () => set({tracks: state.tracks.filter(each => each !== track)})})));
+  }
+  row(context, {name, values, bars}, top, x, ink, colour) {
+    const known = Array.from(values).filter(Number.isFinite), low = Math.min(0, ...known), high = Math.max(...known, low + 1e-9);
+    const y = value => top + ROW - (value - low) / (high - low) * ROW;
+    context.fillStyle = colour("--tint");
+    context.fillRect(LEFT, top, context.canvas.clientWidth - LEFT - 8, ROW);
+    context.fillStyle = colour("--ink");
+    context.fillText(fitting(context, name, LEFT - 12), 4, top + 14);
+    context.fillStyle = colour("--soft");
+    const now = values[state.step];
+    context.fillText(known.length ? `${Number.isFinite(now) ? short(now) : "–"}  (${short(low)} to ${short(high)})` : this.page.episode.whole ? "computing …" : "after recording", 4, top + 29);
+    Object.assign(context, {strokeStyle: ink, fillStyle: ink, lineWidth: 1.5});
+    if (bars) {
+      values.forEach((value, step) => { if (value) context.fillRect(x(step) - 1, Math.min(y(value), y(0)), 2.5, Math.abs(y(value) - y(0)) + 1); });
+      return;
+    }
+    context.beginPath();
+    for (let step = 0; step < values.length; step++) Number.isFinite(values[step]) && context.lineTo(x(step), y(values[step]));
+    context.stroke();
+  }
+  // Where somebody else begins to decide.
+  parts(context, x, height, ink) {
+    let at = 0;
+    for (const part of this.page.episode.parts.slice(0, -1)) {
+      at += part.steps;
+      Object.assign(context, {strokeStyle: ink, lineWidth: 1}).setLineDash([3, 3]);
+      context.beginPath();
+      context.moveTo(x(at), 0);
+      context.lineTo(x(at), height);
+      context.stroke();
+      context.setLineDash([]);
+    }
+  }
+}
+
+export const named = track => {
+  const [kind, ...rest] = track.split(":");
+  return kind === "concept" ? rest.join(":").replaceAll("_", " ") : kind === "feature" ? `feature ${rest[0]}` : `${rest.slice(0, -1).join(":")}, unit ${rest.at(-1)}`;
+};
+const key = episode => JSON.stringify([episode.about(), episode.steps]);
+const short = value => Math.abs(value) >= 100 ? value.toFixed(0) : Math.abs(value) < .005 ? "0" : value.toFixed(2);
+function fitting(context, text, width) {
+  if (context.measureText(text).width <= width) return text;
+  while (text && context.measureText(text + "…").width > width) text = text.slice(0, -1);
+  return text + "…";
+}
