@@ -3,6 +3,7 @@
 from rl_interp.saliency.evaluation.randomisation import randomisation_check, randomised
 from rl_interp.saliency.inputs import Inputs
 from rl_interp.saliency.methods import METHODS, Method, is_signed, saliency_map
+from rl_interp.saliency.methods.entities import Entities, Scene
 from rl_interp.saliency.methods.gradients import Gradient, GuidedBackprop, InputGradient, SmoothGrad
 from rl_interp.saliency.methods.integrated import IntegratedGradients
 from rl_interp.saliency.methods.layers import LRP, GradCAM
@@ -22,6 +23,7 @@ from rl_interp.saliency.targets import (
     ValueChange,
     parse_target,
 )
+from rl_interp.saliency.through_time import Later, maps_through_time
 
 __all__ = [
     "GREYDANUS",
@@ -34,6 +36,7 @@ __all__ = [
     "Advantage",
     "Bars",
     "Chosen",
+    "Entities",
     "Feature",
     "Frame",
     "GradCAM",
@@ -42,6 +45,7 @@ __all__ = [
     "InputGradient",
     "Inputs",
     "IntegratedGradients",
+    "Later",
     "LogProbability",
     "Method",
     "Occlusion",
@@ -50,12 +54,14 @@ __all__ = [
     "PolicyChange",
     "Preference",
     "Resample",
+    "Scene",
     "SmoothGrad",
     "Target",
     "Value",
     "ValueChange",
     "compose",
     "is_signed",
+    "maps_through_time",
     "parse_target",
     "randomisation_check",
     "randomised",

@@ -85,6 +85,7 @@ COMMANDS: dict[str, Table] = {
     "Behaviour": {
         "explore": "explore:explore",
         "saliency": "saliency:saliency",
+        "saliency evaluate": "saliency:saliency_evaluate",
         "imagine": "imagine:imagine",
         "maze": {
             "goals": "maze:maze_goals",
@@ -103,7 +104,8 @@ COMMANDS: dict[str, Table] = {
     },
     "This installation": {"info": "info:info", "demo": "demo:demo"},
 }
-"""Every command, under the headings of `rl-interp --help`: its words, and `module:function` in `app/commands/`."""
+"""Every command, under the headings of `rl-interp --help`: its words, and `module:function` in `app/commands/`. Two
+words stand together where the first is a command of its own."""
 
 _CONFIG = {
     "--config.kind": "--config.variant",
@@ -185,6 +187,8 @@ def _run(arguments: list[str]) -> tuple[str, dict[str, Any]]:
     words, place = [], {word: entry for commands in COMMANDS.values() for word, entry in commands.items()}
     while not isinstance(place, str):
         word, *rest = arguments or [""]
+        if (two := " ".join(arguments[:2])) in place:
+            word, rest = two, arguments[2:]
         if word not in place:
             _say_what_there_is(words, place, word)
         words.append(word)

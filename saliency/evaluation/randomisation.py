@@ -4,6 +4,7 @@ Adebayo et al. 2018, "Sanity Checks for Saliency Maps", arXiv 1810.03292.
 """
 
 import copy
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -24,6 +25,30 @@ def randomised(agent: Agent, seed: int = 0) -> Agent:
             flat = parameter.flatten()[torch.randperm(parameter.numel(), generator=generator)]
             parameter.copy_(flat.reshape(parameter.shape))
     return other
+
+
+def cascade(agent: Agent, steps: int = 5, seed: int = 0) -> Iterator[tuple[float, Agent]]:
+    """Copies with more and more layers shuffled, from the last towards the first (ibid., cascading randomisation), in
+    `steps` of about as many layers, each with the share of layers that are. Layers are in the order in which the agent
+    has them as modules."""
+    layers = [
+        path for path, module in agent.named_modules() if next(module.parameters(recurse=False), None) is not None
+    ]
+    shuffled = dict(randomised(agent, seed).named_parameters())
+    other = copy.deepcopy(agent)
+    steps = min(steps, len(layers))
+    for step in range(1, steps + 1):
+        count = round(len(layers) * step / steps)
+        with torch.no_grad():
+            for path in layers[len(layers) - count :]:
+                for name, parameter in other.get_submodule(path).named_parameters(recurse=False):
+                    parameter.copy_(shuffled[f"{path}.{name}" if path else name])
+        yield count / len(layers), other
+
+
+def similarity(a: np.ndarray, b: np.ndarray) -> float:
+    """Spearman's correlation of two maps' sizes; NaN where one is all zero."""
+    return _spearman(np.abs(a), np.abs(b))
 
 
 def randomisation_check(

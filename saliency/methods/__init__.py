@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rl_interp.core.agent import Agent, State, evaluating
 from rl_interp.core.errors import NotFiniteError, UserError, unknown
+from rl_interp.saliency.methods.entities import Entities
 from rl_interp.saliency.methods.gradients import Gradient, GuidedBackprop, InputGradient, SmoothGrad
 from rl_interp.saliency.methods.integrated import IntegratedGradients
 from rl_interp.saliency.methods.layers import LRP, GradCAM
@@ -20,6 +21,9 @@ from rl_interp.saliency.methods.occlusion import RISE, SARFA, Occlusion
 from rl_interp.saliency.methods.perturbation import GREYDANUS, Perturbation
 from rl_interp.saliency.methods.vectors import VECTOR_METHODS, Resample
 from rl_interp.saliency.targets import Target
+
+ENTITIES = "entities"
+"""The method that needs the ground truth, and is made with it."""
 
 
 class Method(Protocol):
@@ -54,6 +58,7 @@ def saliency_map(
     method: str = "perturbation",
     state: State = None,
     data: Tensor | None = None,
+    entities: Entities | None = None,
 ) -> np.ndarray:
     """`[B, H, W]` float32: how much each pixel matters to the target, by a method of `METHODS`; `[B, D]` for
     observations that are vectors `[B, D]`, of each entry.
@@ -63,6 +68,7 @@ def saliency_map(
     Args:
         data: `[N, D]`, vectors that the agent sees at other moments. With them, the method is one of `VECTOR_METHODS`,
             which replace an entry by what it is there; without, by 0.
+        entities: the ground truth of these observations, for the method `entities`.
 
     Raises:
         UserError: unknown method, observations that are neither images nor vectors, an agent that takes floats for
@@ -70,7 +76,8 @@ def saliency_map(
             not finite.
     """
     _check_observations(agent, obs, state)
-    maps = _method(method, data)(agent, obs, target, state)
+    made = entities if method == ENTITIES and entities is not None else _method(method, data)
+    maps = made(agent, obs, target, state)
     if not np.isfinite(maps).all():
         raise NotFiniteError(f"the maps of {target.name}")
     return maps
@@ -79,11 +86,16 @@ def saliency_map(
 def is_signed(method: str, target: Target) -> bool:
     """Whether a method's maps of a target say what speaks for it and what against, rather than only how much a place
     matters."""
-    made = METHODS.get(method, Resample)
+    made = Entities if method == ENTITIES else METHODS.get(method, Resample)
     return all(getattr(each, "signed", True) for each in (made, target))
 
 
 def _method(name: str, data: Tensor | None) -> Method:
+    if name == ENTITIES:
+        raise UserError(
+            "entities asked for without the ground truth of what is where; give saliency_map's `entities`, or use "
+            "perturbation."
+        )
     known = METHODS if data is None else VECTOR_METHODS
     if name not in known:
         raise UserError(unknown("saliency method", name, known))

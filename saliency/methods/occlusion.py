@@ -59,7 +59,7 @@ class RISE:
     target's unit. Of symbols, whole cells are hidden, as `unseen`.
     """
 
-    masks: int = 1024
+    masks: int = 512
     cells: int = 8
     """Cells along the shorter side of a mask's grid."""
     shown: float = 0.5

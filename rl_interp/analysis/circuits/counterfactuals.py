@@ -4,7 +4,7 @@ The agent has come to the state by the same steps, so what it remembers is the s
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -79,7 +79,7 @@ class _Maze:
         return maze.edit(cheese=cheese).observations()[0]
 
 
-class _Grid:
+class GridEditor:
     """A key, a ball, a box or a goal in view elsewhere in view, or nowhere; or it, or a door, in another colour."""
 
     _THINGS = ("key", "ball", "box", "goal")
@@ -108,12 +108,12 @@ class _Grid:
         thing, colour = things[cell], things[cell].color
         if how == "recoloured":
             thing.color = str(rng.choice([name for name in COLOR_NAMES if name != colour]))
-            obs = self._seen_with({cell: thing})
+            obs = self.seen_with({cell: thing})
             thing.color = colour
             return obs
-        return self._seen_with({cell: None} | ({free[rng.integers(len(free))]: thing} if how == "moved" else {}))
+        return self.seen_with({cell: None} | ({free[rng.integers(len(free))]: thing} if how == "moved" else {}))
 
-    def _seen_with(self, edits: dict[tuple[int, int], Any]) -> NDArray[np.uint8]:
+    def seen_with(self, edits: dict[tuple[int, int], Any]) -> NDArray[np.uint8]:
         """The observation with other things in some cells."""
         game, config = self._env.game, self._env.config
         grid, codes = game.env.grid, game.grid
@@ -134,13 +134,13 @@ class _Grid:
         _, seen = env.gen_obs_grid()
         inside = np.zeros((env.width, env.height), bool)
         for i, j in np.argwhere(seen):
-            x, y = _place(env, int(i), int(j))
+            x, y = cell_in_view(env, int(i), int(j))
             if 0 <= x < env.width and 0 <= y < env.height:
                 inside[x, y] = True
         return inside
 
 
-def _place(env: "MiniGridEnv", column: int, row: int) -> tuple[int, int]:
+def cell_in_view(env: "MiniGridEnv", column: int, row: int) -> tuple[int, int]:
     """The grid's cell at a column and row of the egocentric view, whose last row is the agent's own."""
     ahead, right = env.dir_vec, env.right_vec
     far, aside = env.agent_view_size - 1 - row, column - env.agent_view_size // 2
@@ -148,7 +148,7 @@ def _place(env: "MiniGridEnv", column: int, row: int) -> tuple[int, int]:
     return int(x), int(y)
 
 
-class _MsPacman:
+class MsPacmanEditor:
     """The nearest ghost elsewhere, or edible where it kills and the other way round.
 
     It is written into the RAM as many steps ago as the observation stacks frames, and the same actions are played again
@@ -164,30 +164,59 @@ class _MsPacman:
         self._been.append(self._env.ram)
 
     def changed(self, how: Change, rng: np.random.Generator) -> NDArray[np.uint8] | None:
+        def edit(ram: NDArray[np.uint8]) -> dict[int, int] | None:
+            ghost = _nearest(ram)
+            if ghost is None:
+                return None
+            if how == "recoloured":
+                return {1 + ghost: int(ram[1 + ghost]) ^ 128}  # one that kills made edible, or the other way round
+            return self.elsewhere(ram, ghost, rng)
+
+        return self.written(edit, lasts=how == "recoloured")
+
+    def written(
+        self, edit: Callable[[NDArray[np.uint8]], dict[int, int] | None], lasts: bool = False
+    ) -> NDArray[np.uint8] | None:
+        """The observation with `edit`, of the RAM then, written before the first of its frames; None without one, or
+        where all else did not go on as it did.
+
+        Args:
+            lasts: ask besides that the colour of ghosts that was written is still there.
+        """
         env = self._env
         if len(self._last) < env.config.frame_stack:
             return None
-        now, player = env.snapshot(), self._player()
+        now, player, found = env.snapshot(), self._player(), None
         env.restore(self._last[0][0])
-        ghost = _nearest(env.ram)
-        edit = (
-            None
-            if ghost is None
-            else {"moved": _elsewhere, "recoloured": _other_colour}[how](env.ram, ghost, self._been, rng)
-        )
-        if ghost is not None and edit is not None:
-            env.write(edit)
+        bytes_ = edit(env.ram)
+        if bytes_ is not None:
+            env.write(bytes_)
             obs, labels = now[2][2], {}
             for _, action in self._last:
                 obs, _, _, _, info = env.step(action)
                 labels = info["labels"]
-            # Only where all else went on as it did.
-            lasts = how == "moved" or env.ram[1 + ghost] >> 7 == edit[1 + ghost] >> 7
-            found = obs if lasts and labels["controllable"] and self._player() == player else None
-        else:
-            found = None
+            stays = not lasts or all(env.ram[byte] >> 7 == value >> 7 for byte, value in bytes_.items())
+            found = obs if stays and labels["controllable"] and self._player() == player else None
         env.restore(now)
         return found
+
+    def elsewhere(self, ram: NDArray[np.uint8], ghost: int, rng: np.random.Generator) -> dict[int, int] | None:
+        """What to write for a ghost at a place, and with the heading, that a ghost had earlier, far from where it is
+        and from the player."""
+        now = ram.astype(int)
+        here = np.array([[now[6 + ghost], now[12 + ghost]], [now[10], now[16]]])
+        ghosts = np.concatenate([np.stack([then[6:10], then[12:16], then[1:5] & 3], 1) for then in self._been])
+        ghosts = ghosts.astype(int)
+        far = (np.abs(ghosts[:, None, :2] - here).sum(-1) >= _FAR).all(1)
+        if not far.any():
+            return None
+        x, y, heading = ghosts[far][rng.integers(far.sum())].tolist()
+        return {6 + ghost: x, 12 + ghost: y, 1 + ghost: int(now[1 + ghost]) & ~3 | heading}
+
+    @property
+    def been(self) -> Sequence[NDArray[np.uint8]]:
+        """The RAM before each of the last steps."""
+        return self._been
 
     def _player(self) -> tuple[int, int]:
         ram = self._env.ram
@@ -202,29 +231,8 @@ def _nearest(ram: NDArray[np.uint8]) -> int | None:
     return min(about, key=distance.__getitem__, default=None)
 
 
-def _elsewhere(
-    ram: NDArray[np.uint8], ghost: int, been: Iterable[NDArray[np.uint8]], rng: np.random.Generator
-) -> dict[int, int] | None:
-    """A ghost at a place, and with the heading, that a ghost had earlier, far from where it is and from the player."""
-    now = ram.astype(int)
-    here = np.array([[now[6 + ghost], now[12 + ghost]], [now[10], now[16]]])
-    ghosts = np.concatenate([np.stack([then[6:10], then[12:16], then[1:5] & 3], 1) for then in been]).astype(int)
-    far = (np.abs(ghosts[:, None, :2] - here).sum(-1) >= _FAR).all(1)
-    if not far.any():
-        return None
-    x, y, heading = ghosts[far][rng.integers(far.sum())].tolist()
-    return {6 + ghost: x, 12 + ghost: y, 1 + ghost: int(now[1 + ghost]) & ~3 | heading}
-
-
-def _other_colour(
-    ram: NDArray[np.uint8], ghost: int, been: Iterable[NDArray[np.uint8]], rng: np.random.Generator
-) -> dict[int, int]:
-    """A ghost that kills made edible, which is blue, or the other way round."""
-    return {1 + ghost: int(ram[1 + ghost]) ^ 128}
-
-
 _EDITORS: dict[type, tuple[Callable[..., Editor], tuple[Change, ...]]] = {
     MazeLabelled: (_Maze, ("moved", "removed")),
-    MiniGridLabelled: (_Grid, ("moved", "removed", "recoloured")),
-    AtariLabelled: (_MsPacman, ("moved", "recoloured")),
+    MiniGridLabelled: (GridEditor, ("moved", "removed", "recoloured")),
+    AtariLabelled: (MsPacmanEditor, ("moved", "recoloured")),
 }

@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 from rl_interp.analysis.sae.runs import load_autoencoder
+from rl_interp.analysis.saliency_evaluation import evaluate_saliency
 from rl_interp.analysis.saliency_video import film
 from rl_interp.app.commands.flags import Autoencoder, Count, CountOrZero, FromAgent, Output, Seed, optional
 from rl_interp.app.progress import TERMINAL
@@ -39,3 +40,25 @@ def saliency(
     fitted = load_autoencoder(sae, agent.device, (loaded,), TERMINAL) if sae else None
     path = output or loaded.run.outputs / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
     return loaded.source | film(loaded, path, method, target, steps, skip, seed, fitted, TERMINAL)
+
+
+def saliency_evaluate(
+    agent: FromAgent,
+    methods: tuple[str, ...] = (),
+    target: str = "advantage",
+    episodes: Count = 20,
+    states: Count = 200,
+    seed: Seed = 0,
+) -> dict[str, Any]:
+    """Test saliency methods on an agent: deletion, insertion, randomisation, counterfactuals, and controls.
+
+    Args:
+        agent: The agent to explain.
+        methods: Names of methods, as `rl-interp saliency --method` takes them, and entities (Shapley values of the
+            things on the screen); by default all that the agent admits.
+        target: What the maps explain, as for `rl-interp saliency`.
+        episodes: Number of episodes; intervals are over them.
+        states: Number of states in all, spread evenly over the episodes.
+        seed: Seed of the first episode.
+    """
+    return evaluate_saliency(agent.load(), methods, target, episodes, states, seed, TERMINAL)
