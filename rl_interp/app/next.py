@@ -40,3 +40,27 @@ NEXT = {
     "maze steer": "rl-interp maze retarget {run} --hook {hook} --channel {searches[channels][found][0]}",
     "maze saliency": "rl-interp saliency {run}",
     "explore": "rl-interp saliency RUN",
+    "sokoban probe": "rl-interp sokoban film {run}",
+    "sokoban channels": "rl-interp sokoban steer {run}",
+    "sokoban steer": "rl-interp sokoban think {run}",
+    "sokoban think": "rl-interp sokoban channels {run}",
+    "sokoban film": "rl-interp sokoban steer {run}",
+    "info": "rl-interp demo",
+    "demo": "rl-interp sae test {sae[run]}",
+}
+"""By a command's words, or those of its group: the next command, with parts of the result in braces. Capitals stand for
+what is to be chosen."""
+
+
+class _Quoted(Formatter):
+    def format_field(self, value: Any, format_spec: str) -> str:
+        return shlex.quote(str(value))
+
+
+def next_command(command: str, result: Mapping[str, Any]) -> str | None:
+    """The command to go on with after `command`, whose result has its names; None where the result lacks them."""
+    line = NEXT.get(command) or NEXT.get(command.partition(" ")[0])
+    try:
+        return line and _Quoted().vformat(line, (), result)
+    except (LookupError, TypeError):
+        return None
