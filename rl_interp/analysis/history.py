@@ -29,7 +29,7 @@ from rl_interp.core.replay import Episode, replay
 from rl_interp.core.stats import Estimate, bootstrap, mean, plain
 from rl_interp.core.store import ActivationStore
 from rl_interp.core.tables import markdown
-from rl_interp.sae import SAEConfig
+from rl_interp.sae import ArrayActivations, SAEConfig
 from rl_interp.sae.encoding import encode_rows
 from rl_interp.sae.evaluation.features import Features
 from rl_interp.sae.evaluation.matching import match
@@ -174,19 +174,6 @@ def _measure(
         _fit_dictionaries(checkpoints, episodes, settings, progress)
 
 
-class _Rows:
-    """Activations in memory, as dictionaries are fitted to them."""
-
-    def __init__(self, values: NDArray[np.float32]):
-        self.values, self.width = values, values.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
-        return self.values[rows]
-
-
 def _fit_dictionaries(
     checkpoints: Sequence[Checkpoint], episodes: NDArray[np.int64], settings: Settings, progress: Progress
 ) -> None:
@@ -219,7 +206,7 @@ def _reseeded(config: SAEConfig) -> SAEConfig:
 def _dictionary(
     checkpoint: Checkpoint, config: SAEConfig, fitted: NDArray[np.integer], held_out: NDArray[np.integer]
 ) -> tuple[Features, dict[str, Any]]:
-    rows = _Rows(checkpoint.values)
+    rows = ArrayActivations(checkpoint.values)
     sae = fit(rows, config, fitted)
     encoding = encode_rows(sae, rows, held_out)
     metrics = evaluate(sae, rows, held_out, encoding=encoding)

@@ -31,11 +31,16 @@ Progress = Callable[[int, int, dict[str, float]], None]
 class Trainer:
     """The state of a fit on a feed: what `state_dict` saves is all that it depends on.
 
+    Args:
+        start: a dictionary to go on from, of the same or another variant, such as that of an earlier checkpoint of the
+            agent. Latents that it lacks begin as they do in a new one.
+
     Raises:
-        UserError: fewer samples than latents, or a feed that is read otherwise than `config` says.
+        UserError: fewer samples than latents, a feed that is read otherwise than `config` says, or a dictionary to
+            start from that has more latents or is of layers of other widths.
     """
 
-    def __init__(self, feed: Feed, config: SAEConfig):
+    def __init__(self, feed: Feed, config: SAEConfig, start: SAE | None = None):
         feed.check(config)
         if len(feed.rows) < config.latents:
             raise UserError(
@@ -45,6 +50,8 @@ class Trainer:
         sizes = feed.into.to.shape[1], feed.out.to.shape[1]
         self.variant = VARIANTS[config.variant](config, _kernel(config, feed.device), *sizes).to(feed.device)
         gain = self._initialise(np.random.default_rng(config.seed))
+        if start is not None:
+            gain = self._go_on_from(start)
         self.optimizer = self._optimizer(gain)
         self.samples = 0
         self.updates = 0
@@ -76,6 +83,36 @@ class Trainer:
         return self.variant.initialise(
             samples * x + grain * noise, samples * y + grain * other, *self.feed.draw(rng, self.config.batch_size)
         )
+
+    @torch.no_grad()
+    def _go_on_from(self, start: SAE) -> float:
+        """Take a dictionary's latents as the first ones, as they are in this feed's whitening: the inverse of `sae`,
+        but for what it does not span. Returns the encoder's mean length, as `Variant.initialise` does."""
+        into, out, count = self.feed.into, self.feed.out, start.d_sae
+        widths = len(into.to), len(out.to)
+        if (start.d_in, start.d_out) != widths or start.transcodes != self.feed.transcodes:
+            raise UserError(
+                f"a dictionary from {start.d_in} to {start.d_out} activations given to start from, for a layer of "
+                f"{widths[0]} and one of {widths[1]}; give one that was fitted to the same layers."
+            )
+        if count > self.config.latents:
+            raise UserError(
+                f"a dictionary of {count} latents given to start from, for {self.config.latents}; give latents={count} "
+                "or more: a dictionary can grow, and which latents to leave out is not said."
+            )
+        start = copy.deepcopy(start).to(self.feed.device)
+        given = into.mean if start.transcodes else into.mean - start.b_dec
+        decoder = start.W_dec @ out.to
+        length = decoder.norm(dim=1, keepdim=True).clamp(min=torch.finfo(decoder.dtype).tiny)
+        # Rows of the decoder have unit norm in a fit, and what a latent is worth goes with its encoder.
+        variant = self.variant
+        variant.encoder[:count] = (into.back @ start.W_enc).T * length
+        variant.b_enc[:count] = (start.b_enc + given @ start.W_enc) * length[:, 0]
+        variant.decoder[:count] = decoder / length
+        variant.b_dec.copy_((start.b_dec - out.mean) @ out.to)
+        rng = np.random.default_rng(self.config.seed)
+        variant.set_thresholds(self.feed.draw(rng, self.config.batch_size)[0])
+        return variant.encoder[:count].norm(dim=1).mean().item()
 
     def _optimizer(self, gain: float) -> torch.optim.Optimizer:
         """Adam, with steps in proportion to the weights.
@@ -220,7 +257,7 @@ class Trainer:
         self.silent.copy_(state["silent"])
 
 
-_RENAMED = {"price": "sparsity_coefficient"}
+_RENAMED: dict[str, str] = {"price": "sparsity_coefficient"}
 """Values of a fit's state that had another name in earlier versions."""
 
 
@@ -256,17 +293,19 @@ def fit(
     rows: NDArray[np.integer] | None = None,
     target: Activations | None = None,
     device: str = "cpu",
+    start: SAE | None = None,
 ) -> SAE:
     """Fit to `rows` (by default all) of `data`; with a `target`, a transcoder that predicts it. Returns it on the CPU,
     for raw activations.
 
     Args:
         device: to compute on: auto, cpu or cuda.
+        start: a dictionary to go on from, see `Trainer`.
 
     Raises:
         UserError: too few samples, NaN or infinity in them, a loss that is not finite, or a device that is not there.
     """
-    trainer = Trainer(Feed(data, config, rows, target, device), config)
+    trainer = Trainer(Feed(data, config, rows, target, device), config, start)
     trainer.run()
     return trainer.sae()
 

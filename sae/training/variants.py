@@ -77,7 +77,7 @@ class Variant(nn.Module):
         fit = self.kernel.decode(pre.relu(), self.decoder, pairs)
         gain = ((fit * y).sum() / fit.square().sum()).abs()
         self.encoder.mul_(gain)
-        self._start(x)
+        self.set_thresholds(x)
         return gain.item()
 
     @torch.no_grad()
@@ -93,8 +93,8 @@ class Variant(nn.Module):
         self.decoder[dead] = F.normalize(decoder, dim=1)
         return of_latents
 
-    def _start(self, x: Tensor) -> None:
-        """Set what the variant has besides, once the dictionary is in place."""
+    def set_thresholds(self, x: Tensor) -> None:
+        """Set what the variant has besides encoder and decoder, once these are in place, from samples."""
 
     def _threshold(self, x: Tensor) -> Tensor:
         """The pre-activation above which k latents a sample are active on average."""
@@ -134,7 +134,7 @@ class BatchTopKVariant(Variant):
         self.threshold = nn.Buffer(torch.zeros(()))
         """Mean over recent batches of the smallest active latent."""
 
-    def _start(self, x: Tensor) -> None:
+    def set_thresholds(self, x: Tensor) -> None:
         self.threshold.copy_(self._threshold(x))
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
@@ -196,7 +196,7 @@ class JumpReLUVariant(PenalisedVariant):
         self.log_threshold = nn.Parameter(torch.zeros(config.latents))
         self.bandwidth = nn.Buffer(torch.zeros(()))
 
-    def _start(self, x: Tensor) -> None:
+    def set_thresholds(self, x: Tensor) -> None:
         threshold = self._threshold(x).clamp(min=torch.finfo(x.dtype).eps)
         self.log_threshold.fill_(threshold.log())
         self.bandwidth.copy_(_BANDWIDTH * threshold)
@@ -229,7 +229,7 @@ class GatedVariant(PenalisedVariant):
         self.log_scale = nn.Parameter(torch.zeros(config.latents))
         self.b_strength = nn.Parameter(torch.zeros(config.latents))
 
-    def _start(self, x: Tensor) -> None:
+    def set_thresholds(self, x: Tensor) -> None:
         self.b_enc.fill_(-self._threshold(x))
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:

@@ -315,3 +315,36 @@ def test_the_step_size_that_is_given_is_taken_and_a_fit_goes_on_with_its_own():
 
 def test_every_variant_that_can_be_named_can_be_fitted():
     assert set(get_args(VariantName)) == VARIANTS.keys()
+
+
+@pytest.mark.parametrize("ridge", [0.3, inf])
+def test_a_fit_that_goes_on_from_a_dictionary_begins_with_what_its_latents_add(ridge):
+    data, _ = planted(1500)
+    start = fit(ArrayActivations(data), replace(SMALL, epochs=2))
+    config = replace(SMALL, latents=80, ridge=ridge)
+    begun = Trainer(Feed(ArrayActivations(data), config), config, start).sae()
+    x = torch.from_numpy(data[:40])
+    ours, theirs = (sae.pre_activations(x)[:, :64, None] * sae.W_dec[None, :64] for sae in (begun, start))
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-2)  # values are about 300
+    torch.testing.assert_close(begun.b_dec, start.b_dec, rtol=1e-4, atol=1e-2)
+    assert begun.W_dec[64:].norm(dim=1).min() > 0
+
+
+def test_it_goes_on_from_where_that_one_was():
+    data, _ = planted(3000)
+    activations, rows = ArrayActivations(data), np.arange(3000)
+    short = replace(SMALL, epochs=2, learning_rate=1e-3)
+    start = fit(activations, replace(SMALL, epochs=20))
+    fvu = {name: evaluate(fit(activations, short, start=each), activations, rows).fvu
+           for name, each in (("anew", None), ("from it", start))}  # fmt: skip
+    assert fvu["from it"] < 0.5 * fvu["anew"]
+
+
+def test_a_dictionary_that_does_not_fit_is_not_gone_on_from():
+    data, _ = planted(500)
+    with pytest.raises(UserError, match="of 128 latents given to start from, for 64; give latents=128 or more"):
+        fit(ArrayActivations(data), SMALL, start=TopK(32, 128, 4))
+    with pytest.raises(
+        UserError, match="from 16 to 16 activations given to start from, for a layer of 32 and one of 32"
+    ):
+        fit(ArrayActivations(data), SMALL, start=TopK(16, 64, 4))

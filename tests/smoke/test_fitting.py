@@ -165,6 +165,19 @@ def test_fits_that_would_be_of_other_rows_do_not_go_together(place, setting):
     assert not Path("runs/one").exists()
 
 
+def test_a_fit_from_another_dictionary_records_it_and_resumes_as_such(place):
+    fit("base0")
+    agent, store = load_agent("tiny"), ActivationStore(Path("runs/tiny/activations/fc.post"))
+    grown = {Path("runs/grown"): replace(SMALL, latents=48, epochs=1)}
+    fitting.fit_runs(agent, store, grown, start="base0")
+    parent = Run.open("grown").meta["parent"]
+    assert (parent["start"], parent["start_sha256"]) == (str(Path("runs/base0")), Run.open("base0").weights_sha256(
+        Run.open("base0").newest_step()))  # fmt: skip
+    assert fitting.fit_runs(agent, store, grown, start="base0")[1] == 0  # there is nothing left to do
+    with pytest.raises(RunError, match="parent.start"):
+        fitting.fit_runs(agent, store, grown)
+
+
 def test_dictionaries_that_recorded_no_digests_are_opened_and_gone_on_with(place, run):
     command = "sae fit tiny --latents 64 --k 4 --epochs 1 --batch-size 128 --episodes 0 --name mine"
     assert run(command)[0] == 0

@@ -13,7 +13,16 @@ import rl_interp.sae as sae_package
 from rl_interp.agents.load import Loaded, new_run_path
 from rl_interp.analysis.playing import store_path
 from rl_interp.analysis.sae.evaluation import metrics_json, play_through
-from rl_interp.analysis.sae.runs import DIGESTS, config_of, load_sae, open_pair, parent_of, replaced, split
+from rl_interp.analysis.sae.runs import (
+    DIGESTS,
+    config_of,
+    dictionary_of,
+    load_sae,
+    open_pair,
+    parent_of,
+    replaced,
+    split,
+)
 from rl_interp.core.config import differences, to_plain
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import RunError, UserError
@@ -24,7 +33,7 @@ from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.read import reading
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
-from rl_interp.sae import Diagnosis, Feed, SAEConfig, Trainer, fit_all
+from rl_interp.sae import SAE, Diagnosis, Feed, SAEConfig, Trainer, fit_all
 
 _SPLIT = ("held_out", "uncontrollable", "data_seed")
 """The fields of a configuration that `split` goes by."""
@@ -40,6 +49,7 @@ def fit_new(
     name: str | None,
     device: str = "cpu",
     episodes: int = 0,
+    start: str | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
     """Fit a dictionary on an agent's collected activations and evaluate it on held-out episodes; the run holds both.
@@ -48,6 +58,7 @@ def fit_new(
         to: hook point that a transcoder predicts; None for an autoencoder.
         name: of the run, or a path; None for one made of the agent's, the hook and the sizes.
         episodes: whole episodes to play through it, and as many without, in the agent's environment.
+        start: run of a dictionary to go on from; None to begin anew.
 
     Returns:
         The run's path, how fast it was fitted, and its figures.
@@ -61,7 +72,7 @@ def fit_new(
         (store, target), what = open_pair(*(store_path(loaded.run, at) for at in (hook, to))), f"transcoder-{hook}-{to}"
     path = new_run_path(name or f"{loaded.run.path.name}-{what}-{config.latents}-k{config.k}-seed{config.seed}")
     diagnosis = _diagnosed(store, target, config, progress)
-    samples, rate = fit_run(loaded, store, config, path, target, device, progress)
+    samples, rate = fit_run(loaded, store, config, path, target, device, progress, start)
     fitted = load_sae(path, device, [loaded, store, *([target] if target else [])], progress)
     metrics = metrics_json(fitted, in_memory=False) | {"diagnosis": asdict(diagnosis), "made_from": fitted.made_from}
     if episodes:
@@ -95,9 +106,10 @@ def fit_run(
     target: ActivationStore | None = None,
     device: str = "cpu",
     progress: Progress = SILENT,
+    start: str | None = None,
 ) -> tuple[int, float]:
     """`fit_runs`, for one."""
-    return fit_runs(loaded, store, {path: config}, target, device, progress)
+    return fit_runs(loaded, store, {path: config}, target, device, progress, start)
 
 
 def fit_runs(
@@ -107,11 +119,15 @@ def fit_runs(
     target: ActivationStore | None = None,
     device: str = "cpu",
     progress: Progress = SILENT,
+    start: str | None = None,
 ) -> tuple[int, float]:
     """Fit several, each into the run at its path, from its newest checkpoint if it has one; with a `target`, which
     `open_pair` has opened, transcoders.
 
     Those that are equally far, as all are at first, go side by side in one pass over the store.
+
+    Args:
+        start: run of a dictionary that all go on from, which may be of other activations; None to begin anew.
 
     Returns:
         The samples that all together have seen since their fits began, and how many a second in this call, without
@@ -135,13 +151,17 @@ def fit_runs(
             raise UserError(f"fits that share their data differ in {', '.join(other)}: give all the same.")
     rows, _ = split(store, first)
     parent = parent_of(loaded, store, target)
+    if start is not None:
+        given = Run.open(start)
+        parent |= {"start": str(given.path), "start_sha256": given.weights_sha256(given.newest_step())}
     metadata = {"model_name": store.manifest["provenance"].get("run", ""), "hook_name": store.hook}
     if target is not None:
         metadata |= {"hook_name_out": target.hook}
     with ExitStack() as locks:
         for path in configs:
             locks.enter_context(writing(path))
-        return _fit_groups(store, configs, rows, target, device, parent, metadata, progress)
+        begin = None if start is None else dictionary_of(start)
+        return _fit_groups(store, configs, rows, target, device, parent, metadata, begin, progress)
 
 
 def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int:
@@ -202,6 +222,7 @@ def _fit_groups(
     device: str,
     parent: dict[str, Any],
     metadata: dict[str, Any],
+    begin: SAE | None,
     progress: Progress,
 ) -> tuple[int, float]:
     """Those that are equally far go together."""
@@ -211,7 +232,7 @@ def _fit_groups(
     for step in sorted(set(steps.values())):
         paths = [path for path in configs if steps[path] == step]
         feed = Feed(store, first, rows, target, device)
-        trainers = [Trainer(feed, configs[path]) for path in paths]
+        trainers = [Trainer(feed, configs[path], begin) for path in paths]
         runs = [_open_run(path, configs[path], parent, step) for path in paths]
         if step:
             states = [run.load_state(step) for run in runs]

@@ -21,7 +21,7 @@ from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore
 from rl_interp.sae import SAE, Encoding, SAEConfig
 
-DIGESTS = {"weights_sha256": "run", "store_sha256": "store", "target_sha256": "target"}
+DIGESTS = {"weights_sha256": "run", "store_sha256": "store", "target_sha256": "target", "start_sha256": "start"}
 """In a dictionary's parent: what tells whether it is as it was, and where it lies."""
 
 
@@ -148,9 +148,7 @@ def load_sae(
         opened: agents and stores that are open already: those that the dictionary was fitted to are neither read nor
             checked again.
     """
-    run = Run.open(path)
-    if run.meta["kind"] != "sae":
-        raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
+    run = _open(path)
     config = config_of(run)
     parent = run.meta.get("parent") or {}
     transcodes = "target" in parent
@@ -174,13 +172,31 @@ def load_sae(
             "nothing."
         )
     step = run.newest_step()
-    sae = sae_package.rebuild(run.weights(step, infinite=("threshold",)), config.k, transcodes).to(pick_device(device))
+    sae = dictionary_of(path, step).to(pick_device(device))
     if sae.d_in != store.width or sae.d_out != target.width:
         raise RunError(
             f"{run.path} is of layers {sae.d_in} and {sae.d_out} wide, and {store.path} has {store.width}, "
             f"{target.path} {target.width}; collect the activations that it was fitted to again."
         )
     return LoadedSAE(run, step, config, sae, agent, parent["hook"], store, target, *split(store, config))
+
+
+def dictionary_of(path: Path | str, step: int | None = None) -> SAE:
+    """The dictionary of a run, the newest or that of a step, without what it was fitted to.
+
+    Raises:
+        RunError: the run holds none.
+    """
+    run = _open(path)
+    transcodes = "target" in (run.meta.get("parent") or {})
+    return sae_package.rebuild(run.weights(step, infinite=("threshold",)), config_of(run).k, transcodes)
+
+
+def _open(path: Path | str) -> Run:
+    run = Run.open(path)
+    if run.meta["kind"] != "sae":
+        raise RunError(f"{run.path} is a run of kind {run.meta['kind']!r}; give a run that `rl-interp sae fit` made.")
+    return run
 
 
 def _open_agent(parent: Mapping[str, Any], device: str, opened: Iterable[Loaded | ActivationStore]) -> Loaded | None:

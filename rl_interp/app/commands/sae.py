@@ -43,6 +43,7 @@ def sae_fit(
     to: Annotated[str | None, optional("HOOK")] = None,
     config: Annotated[SAEConfig, tyro.conf.arg(name="")] = SAEConfig(),  # noqa: B008 - frozen
     episodes: CountOrZero = 10,
+    start: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN", help_behavior_hint="")] = None,
     name: NewName = None,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
@@ -58,13 +59,14 @@ def sae_fit(
         to: Name of a later hook point, for a transcoder that predicts its activations; collected like the other.
         config: Settings of the fit.
         episodes: Number of whole episodes to play with the dictionary spliced in, and as many without; 0 for none.
+        start: Run of a dictionary to go on from, of another checkpoint or other activations; it may have fewer latents.
         name: Name of the new run, or a path; by default made of the agent's, the hook and the sizes.
         checkpoint: Step of the agent's checkpoint; by default the newest.
         device: Device to fit on.
     """
     loaded = load_agent(run, checkpoint, device)
     hook = hook or last_layer(loaded.agent)
-    return fit_new(loaded, hook, to, config, name, device, episodes, TERMINAL)
+    return fit_new(loaded, hook, to, config, name, device, episodes, start, TERMINAL)
 
 
 def sae_evaluate(
