@@ -128,7 +128,7 @@ def collect(
                     episode += 1
                     player.begin()
                 active[i] = bool(left or player.values)
-            playing_on = not left and active.any()
+            playing_on = meanings and not left and active.any()
             progress(samples - left, "playing the last episodes to their ends, for their labels" if playing_on else "")
     return ActivationStore(path)
 

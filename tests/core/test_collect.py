@@ -9,7 +9,7 @@ import torch
 from rl_interp.agents.dqn import DQN
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.collect import collect
-from rl_interp.core.envs import AtariConfig, MiniGridConfig, concepts_sha256, make_labelled
+from rl_interp.core.envs import AtariConfig, MiniGridConfig, concepts_sha256, env_config, make_labelled
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import assert_unhooked, run_with_cache
 
@@ -91,6 +91,16 @@ def test_a_few_rows_are_stored_too(tmp_path, samples):
     store = collect(Remembering(), config, "count", samples, tmp_path / "store", seed=0, num_envs=3)
     assert len(store) == samples
     assert len(np.unique(store.column("episode"))) == min(samples, 3)
+
+
+def test_without_labels_no_episode_is_said_to_be_played_to_its_end(tmp_path):
+    said, agent = [], DQN(2, (4,)).eval()
+
+    def hear(done, note=""):
+        said.append(note)
+
+    collect(agent, env_config("CartPole-v1"), "fc.post", 50, tmp_path / "s", seed=0, num_envs=3, progress=hear)
+    assert set(said) == {""}
 
 
 def test_most_actions_are_greedy_and_some_are_not(store, agent):
