@@ -47,7 +47,7 @@ def loaded(tmp_path, monkeypatch):
 
 def test_a_habit_is_an_action_where_a_concept_holds(loaded):
     torch.manual_seed(0)
-    sought = habit(loaded, "wall_ahead:forward")
+    sought = habit(loaded, "wall_ahead:Forward")
     shown = sought.shown(4, seed=0)
     ahead = shown.bad.obs[
         :, 0, 3, 5
