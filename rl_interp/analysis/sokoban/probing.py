@@ -144,17 +144,19 @@ def _maps(states: States, point: Point | None) -> Tensor:
 def _scored(
     study: _Study, control: _Study, progress: Progress
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[tuple[str, Point, int], CellProbe]]:
-    """Scores by concept, and the probes. `control` has the states of an agent of shuffled weights."""
+    """Scores by concept, and the probes. `control` has the states of an agent of shuffled weights. The observation, and
+    shuffled labels at the last point, are probed once for all points."""
     probes: dict[tuple[str, Point, int], CellProbe] = {}
     found: dict[str, list[dict[str, Any]]] = {concept: [] for concept in CONCEPTS}
     cases = [(concept, kernel) for concept in CONCEPTS for kernel in KERNELS]
     with progress.bar("Probing", len(cases) * len(study.fitted.maps), "probes") as update:
         for concept, kernel in cases:
             observed = study.score(concept, None, study.fit(concept, None, kernel))
+            last = list(study.fitted.maps)[-1]
+            shuffled = study.score(concept, last, study.fit(concept, last, kernel, shuffled=True))
             for point in study.fitted.maps:
                 probe = probes[concept, point, kernel] = study.fit(concept, point, kernel)
                 score = study.score(concept, point, probe)
-                shuffled = study.score(concept, point, study.fit(concept, point, kernel, shuffled=True))
                 random = control.score(concept, point, control.fit(concept, point, kernel))
                 controls = dict(zip(CONTROLS, (observed.value, random.value, shuffled.value), strict=True))
                 found[concept].append({
