@@ -10,7 +10,7 @@ from rl_interp.saliency.methods.layers import LRP, GradCAM
 from rl_interp.saliency.methods.occlusion import RISE, SARFA, Occlusion
 from rl_interp.saliency.methods.perturbation import GREYDANUS, Ablation, Perturbation
 from rl_interp.saliency.methods.vectors import VECTOR_METHODS, Resample
-from rl_interp.saliency.render import Bars, Frame, Panel, compose
+from rl_interp.saliency.render import Bars, Beside, Frame, Panel, compose
 from rl_interp.saliency.targets import (
     Advantage,
     Chosen,
@@ -35,6 +35,7 @@ __all__ = [
     "Ablation",
     "Advantage",
     "Bars",
+    "Beside",
     "Chosen",
     "Entities",
     "Feature",

@@ -11,7 +11,14 @@ FOR, AGAINST = (255, 64, 48), (64, 156, 255)
 """Colours of maps with a sign: what raises the target, and what lowers it."""
 MATTERS = (214, 96, 255)
 """Colour of maps without one, which say how much a place matters and not which way."""
-_DIM, _UNSEEN = 0.65, 0.3
+CRITIC = (255, 64, 48)
+"""Colour of the value's map over that of the policy, which is `ACTOR`'s (Greydanus et al. 2018)."""
+ACTOR = (64, 156, 255)
+FLOOR = 0.25
+"""Share of full colour below which a map is not painted, so that its few strong places show."""
+_DENSE, _THIN = 0.65, 0.25
+"""Weight of the colour over the screen at full colour, and at the floor: what matters stays legible beneath it."""
+_DIM, _UNSEEN = 0.9, 0.3
 """Brightness of the screen under a map, and where the agent does not look."""
 _KEPT = 0.3
 """Share of its own colour that the screen keeps, so that the map's can't be taken for it."""
@@ -24,6 +31,7 @@ def overlay(
     size: tuple[int, int],
     observed: Observed | None = None,
     signed: bool = True,
+    critic: NDArray[np.float32] | None = None,
 ) -> NDArray[np.uint8]:
     """The screen `[H, W, 3]`, enlarged to `size` (height, width) and faded, with the map `[h, w]` where its observation
     lies.
@@ -32,6 +40,7 @@ def overlay(
         scale: the map's value at full colour.
         observed: the part of the screen that the map is of; None: all of it.
         signed: whether the map says for (red) and against (blue), or only how much.
+        critic: the value's map `[h, w]`, in units of its own full colour, over the policy's: in two colours.
 
     Raises:
         UserError: a map without places, as those of vectors are.
@@ -45,16 +54,32 @@ def overlay(
     strength = whole.enlarged(size[0] / height, size[1] / width).laid(saliency / max(scale, 1e-12), size)
     seen = np.isfinite(strength)[..., None]
     faded = _faded(enlarge(screen, size)) * np.where(seen, _DIM, _UNSEEN)
-    colours, weights = shades(np.nan_to_num(strength), signed)
-    return (faded * (1 - weights) + colours * weights).astype(np.uint8)
+    painted = _painted(faded, np.nan_to_num(strength), signed, None if critic is None else ACTOR)
+    if critic is not None:
+        over = whole.enlarged(size[0] / height, size[1] / width).laid(critic, size)
+        painted = _painted(painted, np.nan_to_num(over), False, CRITIC)
+    return painted.astype(np.uint8)
 
 
-def shades(strength: NDArray[np.floating], signed: bool) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+def _painted(
+    ground: NDArray[np.floating], strength: NDArray[np.floating], signed: bool, colour: tuple[int, int, int] | None
+) -> NDArray[np.floating]:
+    colours, weights = shades(strength, signed, FLOOR, colour)
+    return ground * (1 - weights) + colours * weights
+
+
+def shades(
+    strength: NDArray[np.floating], signed: bool, floor: float = 0.0, colour: tuple[int, int, int] | None = None
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """The colour `[..., 3]` of values `[...]`, which are at full colour at ±1, and its weight `[..., 1]` over what lies
-    beneath."""
+    beneath: 0 below `floor`. `colour` is that of maps without a sign."""
     strength = np.clip(strength, -1 if signed else 0, 1)[..., None]
-    up, down = (np.array(colour, np.float32) for colour in ((FOR, AGAINST) if signed else (MATTERS, MATTERS)))
-    return np.where(strength > 0, up, down), np.float32(0.85) * np.abs(strength)
+    one = colour or MATTERS
+    up, down = (np.array(each, np.float32) for each in ((FOR, AGAINST) if signed else (one, one)))
+    size = np.abs(strength)
+    thin = _THIN if floor else 0.0
+    weights = np.where(size >= floor, thin + (_DENSE - thin) * (size - floor) / (1 - floor), 0.0)
+    return np.where(strength > 0, up, down), np.float32(weights)
 
 
 def enlarge(screen: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

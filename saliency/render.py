@@ -1,6 +1,6 @@
 """Frames of a film of saliency: the screen with the map on it, beside what the agent thinks of each action."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from rl_interp.core.envs.observed import Observed
 from rl_interp.core.pictures import font_of
 from rl_interp.saliency.inputs import Inputs
-from rl_interp.saliency.overlay import enlarge, overlay, shades
+from rl_interp.saliency.overlay import ACTOR, CRITIC, FLOOR, enlarge, overlay, shades
 
 HEIGHT = 640
 """Pixels of every picture, from top to bottom."""
@@ -70,6 +70,19 @@ class Panel:
     """Whether the map says for and against, or only how much."""
     inputs: Inputs | None = None
     """Of an agent that sees a vector: what its maps are of."""
+    critic_scale: float | None = None
+    """Of a film of policy and value at once: the value's map at full colour."""
+    beside: Sequence["Beside"] = ()
+    """Further methods, whose maps are drawn to the right of the first."""
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A further method of a film."""
+
+    method: str
+    scale: float
+    signed: bool
 
 
 @dataclass(frozen=True)
@@ -90,6 +103,10 @@ class Frame:
     """Further lines for the panel."""
     observed: Observed | None = None
     """The part of the screen that the map is of; None: all of it."""
+    critic: NDArray[np.float32] | None = None
+    """`[h, w]`: the value's map, over the policy's."""
+    beside: Sequence[NDArray[np.float32]] = ()
+    """`[h, w]` of each further method."""
 
 
 def advantages(preferences: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -112,11 +129,7 @@ def compose(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
     width = size[1] if inputs is None else max(size[1], _NARROWEST)
     place = (height - size[0]) // 2, (width - size[1]) // 2
     canvas = np.full((height + (inputs.height if inputs else 0), width + _PANEL, 3), _BACKGROUND, np.uint8)
-    shown = (
-        overlay(frame.screen, frame.saliency, panel.scale, size, frame.observed, panel.signed)
-        if inputs is None
-        else enlarge(frame.screen, size)
-    )
+    shown = _mapped(frame, panel, size) if inputs is None else enlarge(frame.screen, size)
     canvas[place[0] : place[0] + size[0], place[1] : place[1] + size[1]] = shown
     image = Image.fromarray(canvas)
     if inputs is not None:
@@ -126,7 +139,29 @@ def compose(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
             image, frame.observed.enlarged(size[0] / frame.screen.shape[0], size[1] / frame.screen.shape[1]), place
         )
     _draw_panel(image, width + _MARGIN, height, frame, panel)
-    return np.asarray(image)
+    if not panel.beside or inputs is not None:
+        return np.asarray(image)
+    return np.concatenate([np.asarray(image), *_others(frame, panel, size, height)], 1)
+
+
+def _mapped(frame: Frame, panel: Panel, size: tuple[int, int]) -> NDArray[np.uint8]:
+    critic = None if frame.critic is None or panel.critic_scale is None else frame.critic / panel.critic_scale
+    return overlay(frame.screen, frame.saliency, panel.scale, size, frame.observed, panel.signed, critic)
+
+
+def _others(frame: Frame, panel: Panel, size: tuple[int, int], height: int) -> Iterator[NDArray[np.uint8]]:
+    """The screen with each further method's map, and its name."""
+    for each, saliency in zip(panel.beside, frame.beside, strict=True):
+        column = np.full((height, size[1] + 2 * (_MARGIN // 4), 3), _BACKGROUND, np.uint8)
+        top, left = (height - size[0]) // 2, _MARGIN // 4
+        drawn = overlay(frame.screen, saliency, each.scale, size, frame.observed, each.signed)
+        column[top : top + size[0], left : left + size[1]] = drawn
+        image = Image.fromarray(column)
+        draw, font = ImageDraw.Draw(image), font_of(16)
+        wide = font.getlength(each.method) + 16
+        draw.rectangle((left, height - 30, left + wide, height - 1), _BACKGROUND)
+        draw.text((left + 8, height - 15), each.method, _INK, font, anchor="lm")
+        yield np.asarray(image)
 
 
 def _fitted(shape: tuple[int, ...], height: int) -> tuple[int, int]:
@@ -167,14 +202,26 @@ def _draw_legend(image: Image.Image, place: tuple[int, int, int], panel: Panel) 
     """What the colours mean, and how much full colour is."""
     left, top, right = place
     draw, font = ImageDraw.Draw(image), font_of(13)
+    if panel.critic_scale is not None:
+        _draw_two(image, place, panel.scale, panel.critic_scale)
+        return
     strength = np.linspace(-1 if panel.signed else 0, 1, right - left, dtype=np.float32)
-    colours, weights = shades(np.tile(strength, (12, 1)), panel.signed)
+    colours, weights = shades(np.tile(strength, (12, 1)), panel.signed, 0.0 if panel.inputs else FLOOR)
     ground = np.full((12, right - left, 3), 70.0)
     image.paste(Image.fromarray((ground * (1 - weights) + colours * weights).astype(np.uint8)), (left, top))
     low, high = ("lowers it by", "raises it by") if panel.signed else ("does not matter", "matters:")
     amount = f"{panel.scale:.2g}"
     draw.text((left, top + 16), f"{low} {amount}" if panel.signed else low, _FAINT, font)
     draw.text((right, top + 16), f"{high} {amount}", _FAINT, font, anchor="ra")
+
+
+def _draw_two(image: Image.Image, place: tuple[int, int, int], policy: float, value: float) -> None:
+    """The two colours of a film of policy and value, and how much each is at full colour."""
+    left, top, right = place
+    draw, font, middle = ImageDraw.Draw(image), font_of(13), (left + right) // 2
+    for x, colour, text in ((left, ACTOR, f"policy: {policy:.2g}"), (middle, CRITIC, f"value: {value:.2g}")):
+        draw.rectangle((x, top, x + 12, top + 12), colour)
+        draw.text((x + 18, top + 6), text, _FAINT, font, anchor="lm")
 
 
 def _draw_bars(draw: ImageDraw.ImageDraw, place: tuple[int, int, int, int], frame: Frame, panel: Panel) -> None:

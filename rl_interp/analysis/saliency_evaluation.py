@@ -261,9 +261,15 @@ def _agreements(maps: Maps, controls: Maps, scores: Scores) -> None:
     for name, mine in placed.items():
         others = [placed[other] for other in maps if other != name]
         found[name] = np.array(
-            [np.nanmean([similarity(mine[i], other[i]) for other in others] or [np.nan]) for i in range(len(mine))]
+            [_finite_mean([similarity(mine[i], other[i]) for other in others]) for i in range(len(mine))]
         )
     scores.by_test["agreement",] = found
+
+
+def _finite_mean(values: Sequence[float]) -> float:
+    """NaN where there is none."""
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else np.nan
 
 
 def _result(scores: Scores, maps: Maps, controls: Maps, shuffled: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -304,8 +310,8 @@ def _substrates_agree(scores: Scores, kind: str) -> float | None:
         if test[0] == kind
     ]
     pairs = [similarity(np.array(a), np.array(b)) for a, b in itertools.combinations(columns, 2)]
-    finite = [each for each in pairs if np.isfinite(each)]
-    return float(np.mean(finite)) if finite else None
+    agreed = _finite_mean(pairs)
+    return agreed if np.isfinite(agreed) else None
 
 
 def _plain(estimate: Estimate | None) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A film of one episode: the game, the saliency map, and what the agent thinks of its actions."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,14 @@ from rl_interp.core.progress import SILENT, Progress, Update
 from rl_interp.core.video import check_video, write_video
 from rl_interp.saliency import (
     Bars,
+    Beside,
     Feature,
     Frame,
     Inputs,
     Panel,
+    PolicyChange,
     Target,
+    ValueChange,
     compose,
     is_signed,
     parse_target,
@@ -38,6 +42,12 @@ from rl_interp.saliency.targets import evaluate, prepare
 
 CONTROL_FRAMES = 8
 """Frames whose maps are compared with those of the agent with its weights shuffled."""
+ACTOR_CRITIC = "actor-critic"
+"""The target that is two: the policy's change and the value's."""
+CLIP = 20
+"""Steps of a highlight."""
+WHOLE = 20_000
+"""Steps of an episode from which highlights are cut, at most."""
 DATA_STEPS = 1000
 """Steps of the episode, from its start, that say what a vector's entries are at other moments."""
 
@@ -52,6 +62,8 @@ def film(
     seed: int,
     sae: LoadedSAE | None = None,
     progress: Progress = SILENT,
+    beside: Sequence[str] = (),
+    highlights: int = 0,
 ) -> dict[str, Any]:
     """Write the film and, beside it, a picture of a frame with a strong map (the 90th percentile of mean |map|).
 
@@ -65,6 +77,11 @@ def film(
         steps: length of the film; it ends earlier if the episode does.
         skip: steps to play before it starts; None: those at the start in which no action makes a difference.
         sae: for targets `feature:N`; an autoencoder on this very agent.
+        target: as `parse_target` reads it, `feature:N`, or `actor-critic`: the policy's change and the value's, in two
+            colours.
+        beside: further methods, whose maps are drawn beside the first.
+        highlights: clips of `CLIP` steps around the moments of the whole episode at which the actions' preferences lie
+            farthest apart, cut together; `steps` is then not asked for.
 
     Raises:
         UserError: unknown method or target, an autoencoder on a different agent, a name that does not end in .mp4, or
@@ -75,12 +92,20 @@ def film(
     if sae is not None and not sae.agent.is_same_as(loaded):
         raise UserError(f"{sae.run.path} is an autoencoder on {sae.agent.source}, not on {loaded.source}.")
     env = make_labelled(loaded.env)
-    explained = target_of(target, env.action_names, sae)
+    critic = ValueChange() if target == ACTOR_CRITIC else None
+    explained = PolicyChange() if critic else target_of(target, env.action_names, sae, [ACTOR_CRITIC])
+    if beside and loaded.env.observation_kind == "vector":
+        raise UserError(f"{loaded.env.id} shows vectors, whose maps are bars; methods are drawn beside one another for "
+                        "pictures alone.")  # fmt: skip
     if isinstance(explained, Feature):
         skip = _first_firing(loaded, env, explained, skip, seed, progress)
-    moments = watch(loaded, env, steps, skip, seed)
+    moments = watch(loaded, env, WHOLE if highlights else steps, skip, seed)
+    if highlights:
+        moments = _highlights(moments, highlights)
     data = _data(loaded, env, seed) if loaded.env.observation_kind == "vector" else None
     maps = _maps(loaded, moments, explained, method, data, progress)
+    others = [_maps(loaded, moments, explained, each, data, progress) for each in beside]
+    values = _maps(loaded, moments, critic, method, data, progress) if critic else None
     some = moments[:: max(1, len(moments) // CONTROL_FRAMES)][:CONTROL_FRAMES]
     control = np.concatenate(
         [
@@ -90,6 +115,15 @@ def film(
     )
     control = control[np.isfinite(control)]
     panel, frames = _frames(loaded, moments, maps, method, explained)
+    if values is not None:
+        panel = replace(panel, critic_scale=_scale(values), target="policy and value")
+        frames = [replace(frame, critic=each) for frame, each in zip(frames, values, strict=True)]
+    if others:
+        further = [
+            Beside(name, _scale(each), is_signed(name, explained)) for name, each in zip(beside, others, strict=True)
+        ]
+        panel = replace(panel, beside=further)
+        frames = [replace(frame, beside=each) for frame, each in zip(frames, zip(*others, strict=True), strict=True)]
     with progress.bar("Writing video", len(frames), "frames") as update:
         write_video(path, _composed(frames, panel, update), loaded.env.steps_per_second)
     strong = np.argsort([np.abs(each).mean() for each in maps])[int(0.9 * (len(maps) - 1))]
@@ -107,20 +141,42 @@ def film(
     }
 
 
-def target_of(text: str, action_names: Sequence[str], sae: LoadedSAE | None) -> Target:
-    """`feature:N` of an autoencoder, or what `parse_target` knows.
+def target_of(text: str, action_names: Sequence[str], sae: LoadedSAE | None, more: Sequence[str] = ()) -> Target:
+    """`feature:N` of an autoencoder, or what `parse_target` knows; `more` are what else the caller takes.
 
     Raises:
         UserError: neither, or a feature that is not there.
     """
     kind, _, number = text.partition(":")
     if kind != "feature":
-        return parse_target(text, action_names, ["feature:N"])
+        return parse_target(text, action_names, ["feature:N", *more])
     if sae is None:
         raise UserError(f"target {text!r} given without an autoencoder; name the one that has the feature (--sae).")
     if not number.isdecimal() or int(number) >= sae.sae.d_sae:
         raise UserError(f"target {text!r} given; {sae.run.path} has features 0 to {sae.sae.d_sae - 1}.")
     return Feature(sae.hook, sae.sae.encode, int(number))
+
+
+def _highlights(moments: Sequence[Moment], count: int) -> list[Moment]:
+    """Clips around the moments of the largest spread of preferences, none inside another, in order of time."""
+
+    def spread(moment: Moment) -> float:
+        possible = moment.preferences[np.isfinite(moment.preferences)]
+        return float(np.ptp(possible))
+
+    clips: list[range] = []
+    for middle in sorted(range(len(moments)), key=lambda i: -spread(moments[i])):
+        clip = range(max(0, middle - CLIP // 2), min(len(moments), middle + CLIP // 2))
+        if all(clip.stop <= other.start or other.stop <= clip.start for other in clips):
+            clips.append(clip)
+        if len(clips) == count:
+            break
+    return [moments[i] for clip in sorted(clips, key=lambda clip: clip.start) for i in clip]
+
+
+def _scale(maps: Sequence[NDArray[np.float32]]) -> float:
+    """One for the whole film, so that its frames can be compared; of at most about 100 maps, to be quick."""
+    return float(np.quantile(np.abs(np.stack(maps[:: max(1, len(maps) // 100)])), 0.995))
 
 
 def _first_firing(
@@ -151,8 +207,7 @@ def _frames(
     loaded: Loaded, moments: Sequence[Moment], maps: Sequence[NDArray[np.float32]], method: str, target: Target
 ) -> tuple[Panel, list[Frame]]:
     shown, bars = _bars(loaded, [each.preferences for each in moments])
-    # One scale for the whole film, so that its frames can be compared; of at most about 100 maps, to be quick.
-    scale = float(np.quantile(np.abs(np.stack(maps[:: max(1, len(maps) // 100)])), 0.995))
+    scale = _scale(maps)
     inputs = None
     if names := loaded.env.input_names:
         inputs = Inputs(names, np.stack([each.obs for each in moments]), np.stack(maps), moments[0].step)

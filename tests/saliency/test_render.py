@@ -17,7 +17,7 @@ from rl_interp.core.envs.observed import Observed
 from rl_interp.core.errors import UserError
 from rl_interp.core.pictures import write_png
 from rl_interp.core.video import write_video
-from rl_interp.saliency import Advantage, Bars, Frame, Panel, PolicyChange, compose, is_signed, saliency_map
+from rl_interp.saliency import Advantage, Bars, Beside, Frame, Panel, PolicyChange, compose, is_signed, saliency_map
 from rl_interp.saliency.overlay import AGAINST, FOR, MATTERS, overlay
 from rl_interp.saliency.render import advantages, probabilities
 
@@ -52,7 +52,7 @@ def test_red_speaks_for_and_blue_against_where_the_map_says():
 
 def test_a_map_without_a_sign_has_one_colour_and_no_legend_for_against():
     def shows(picture: np.ndarray, colour: tuple[int, int, int]) -> bool:
-        return bool((np.abs(picture[:200] - 0.85 * np.array(colour)).max(2) < 15).any())  # above the bars
+        return bool((np.abs(picture[:200] - 0.65 * np.array(colour) - 0.35 * 70).max(2) < 15).any())  # above the bars
 
     picture = compose(frame(np.full((84, 84), 2.0)), replace(PANEL, signed=False)).astype(int)
     assert (picture[:, :488] == picture[0, 0]).all()
@@ -74,6 +74,41 @@ def test_a_method_says_whether_its_maps_have_a_sign(method, target, signed):
     agent = wrap(net, {}, forward=lambda net, obs: net(obs.float() / 255))
     assert is_signed(method, target) is signed
     assert (saliency_map(agent, obs, target, method) < -1e-9).any() == signed
+
+
+def test_what_is_weaker_than_a_quarter_of_full_colour_is_not_painted():
+    saliency = np.zeros((84, 84))
+    saliency[10:20, 10:20], saliency[60:70, 60:70] = 0.24 * PANEL.scale, 0.3 * PANEL.scale
+    picture = compose(frame(saliency), PANEL)[:, :488].astype(int)
+    weak, strong = (picture[round(at / 84 * 640), round(at / 84 * 488)] for at in (15, 65))
+    assert weak.max() == 0
+    assert strong[0] > 60
+
+
+def test_the_screen_is_legible_under_full_colour():
+    stripes = BLACK.copy()
+    stripes[:, ::20] = 255
+    picture = overlay(stripes, np.ones((84, 84), np.float32), 1.0, (210, 160)).astype(int)
+    assert (picture[:, ::20] - picture[:, 10::20]).max(2).min() > 60
+
+
+def test_policy_and_value_have_a_colour_each():
+    actor, critic = np.zeros((2, 84, 84), np.float32)
+    actor[10:20, 10:20], critic[60:70, 60:70] = 2, 5
+    picture = compose(frame(actor, critic=critic), replace(PANEL, signed=False, critic_scale=5.0)).astype(int)
+    blue, red = (picture[round(at / 84 * 640), round(at / 84 * 488)] for at in (15, 65))
+    assert blue[2] > 2 * blue[0]
+    assert red[0] > 2 * red[2]
+
+
+def test_further_methods_are_drawn_beside_the_first():
+    here, there = np.zeros((2, 84, 84), np.float32)
+    here[10:20, 10:20] = there[60:70, 60:70] = 1
+    panel = replace(PANEL, beside=[Beside("gradient", 1.0, False)])
+    alone, both = compose(frame(here), PANEL), compose(frame(here, beside=[there]), panel)
+    assert (both[:, : alone.shape[1]] == alone).all()
+    at = both[round(65 / 84 * 640), alone.shape[1] + 6 + round(65 / 84 * 488)].astype(int)
+    np.testing.assert_allclose(at, 0.65 * np.array(MATTERS), atol=2)
 
 
 def test_the_screen_under_a_map_has_little_colour_of_its_own():

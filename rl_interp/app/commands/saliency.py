@@ -18,6 +18,8 @@ def saliency(
     skip: Annotated[CountOrZero | None, optional("INT")] = None,
     seed: Seed = 0,
     sae: Autoencoder = None,
+    beside: tuple[str, ...] = (),
+    highlights: CountOrZero = 0,
 ) -> dict[str, Any]:
     """Film an episode with a saliency map on every frame, at the game's own pace.
 
@@ -29,17 +31,20 @@ def saliency(
             resample (how much the agent goes by each input, whatever it is now).
         target: What the map explains: chosen, advantage, log-probability, value, policy-change or value-change
             (published with greydanus), q:ACTION or logp:ACTION such as q:LEFT, unit:HOOK:N such as unit:fc.post:12,
-            or feature:N of --sae.
+            feature:N of --sae, or actor-critic (policy and value at once, in two colours; with greydanus).
         steps: Length of the film in environment steps; it ends with the episode.
         skip: Number of steps to play before the film starts; by default it starts when the agent's actions begin to
             make a difference. A film of a feature or a unit starts where it fires.
         seed: Seed of the episode.
         sae: Run of an autoencoder on this agent, for feature:N.
+        beside: Names of further methods, whose maps are drawn beside the first.
+        highlights: Number of clips, cut together, around the moments of the episode at which the actions differ most;
+            0 for a film of --steps in a row.
     """
     loaded = agent.load()
     fitted = load_autoencoder(sae, agent.device, (loaded,), TERMINAL) if sae else None
     path = output or loaded.run.outputs / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
-    return loaded.source | film(loaded, path, method, target, steps, skip, seed, fitted, TERMINAL)
+    return loaded.source | film(loaded, path, method, target, steps, skip, seed, fitted, TERMINAL, beside, highlights)
 
 
 def saliency_evaluate(

@@ -1,0 +1,38 @@
+"""Films cut from an episode's highlights, of policy and value at once, and of several methods."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from test_saliency_video import Counting
+
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.playing import watch
+from rl_interp.analysis.saliency_video import CLIP, _highlights, film
+from rl_interp.core.envs import MazeConfig, make_labelled
+from rl_interp.core.run import Run
+
+
+@pytest.fixture
+def loaded(tmp_path) -> Loaded:
+    return Loaded(Run(tmp_path / "mouse"), 0, Counting(5), MazeConfig(min_side=5, max_side=5), "")
+
+
+def test_highlights_are_where_the_preferences_lie_farthest_apart(loaded):
+    [first] = watch(loaded, make_labelled(loaded.env), 1, None, 1)
+    spread = {30: 2, 33: 3, 70: 4}
+    moments = [
+        replace(first, step=step, preferences=np.array([0, spread.get(step, 1)], np.float32)) for step in range(100)
+    ]
+    cut = [each.step for each in _highlights(moments, 2)]
+    assert cut == [*range(33 - CLIP // 2, 33 + CLIP // 2), *range(70 - CLIP // 2, 70 + CLIP // 2)]
+
+
+def test_the_same_input_gives_the_same_bytes(loaded, tmp_path):
+    films = []
+    for name in ("one.mp4", "two.mp4"):
+        found = film(loaded, tmp_path / name, "occlusion", "actor-critic", 2, None, 1, beside=["rise"])
+        films.append((tmp_path / name).read_bytes() + (tmp_path / name).with_suffix(".png").read_bytes())
+        assert found["frames"] == 2
+    assert films[0] == films[1]
+    assert np.ptp(np.frombuffer(films[0], np.uint8)) > 0
