@@ -14,7 +14,7 @@ MATTERS = (214, 96, 255)
 CRITIC = (255, 64, 48)
 """Colour of the value's map over that of the policy, which is `ACTOR`'s (Greydanus et al. 2018)."""
 ACTOR = (64, 156, 255)
-FLOOR = 0.25
+FLOOR = 0.35
 """Share of full colour below which a map is not painted, so that its few strong places show."""
 _DENSE, _THIN = 0.65, 0.25
 """Weight of the colour over the screen at full colour, and at the floor: what matters stays legible beneath it."""

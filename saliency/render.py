@@ -73,7 +73,7 @@ class Panel:
     critic_scale: float | None = None
     """Of a film of policy and value at once: the value's map at full colour."""
     beside: Sequence["Beside"] = ()
-    """Further methods, whose maps are drawn to the right of the first."""
+    """Further methods, whose maps are drawn between the first and the panel."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,8 @@ def compose(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
     _draw_panel(image, width + _MARGIN, height, frame, panel)
     if not panel.beside or inputs is not None:
         return np.asarray(image)
-    return np.concatenate([np.asarray(image), *_others(frame, panel, size, height)], 1)
+    drawn = np.asarray(image)
+    return np.concatenate([drawn[:, :width], *_others(frame, panel, size, height), drawn[:, width:]], 1)
 
 
 def _mapped(frame: Frame, panel: Panel, size: tuple[int, int]) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ from rl_interp.core.errors import UserError
 from rl_interp.core.pictures import write_png
 from rl_interp.core.video import write_video
 from rl_interp.saliency import Advantage, Bars, Beside, Frame, Panel, PolicyChange, compose, is_signed, saliency_map
-from rl_interp.saliency.overlay import AGAINST, FOR, MATTERS, overlay
+from rl_interp.saliency.overlay import AGAINST, FLOOR, FOR, MATTERS, overlay
 from rl_interp.saliency.render import advantages, probabilities
 
 PANEL = Panel(("LEFT", "RIGHT"), "advantage", "perturbation", scale=2.0, bars=Bars("advantage", -10.0, 10.0))
@@ -76,9 +76,9 @@ def test_a_method_says_whether_its_maps_have_a_sign(method, target, signed):
     assert (saliency_map(agent, obs, target, method) < -1e-9).any() == signed
 
 
-def test_what_is_weaker_than_a_quarter_of_full_colour_is_not_painted():
+def test_what_is_weaker_than_a_stated_share_of_full_colour_is_not_painted():
     saliency = np.zeros((84, 84))
-    saliency[10:20, 10:20], saliency[60:70, 60:70] = 0.24 * PANEL.scale, 0.3 * PANEL.scale
+    saliency[10:20, 10:20], saliency[60:70, 60:70] = (FLOOR - 0.01) * PANEL.scale, (FLOOR + 0.1) * PANEL.scale
     picture = compose(frame(saliency), PANEL)[:, :488].astype(int)
     weak, strong = (picture[round(at / 84 * 640), round(at / 84 * 488)] for at in (15, 65))
     assert weak.max() == 0
@@ -106,8 +106,9 @@ def test_further_methods_are_drawn_beside_the_first():
     here[10:20, 10:20] = there[60:70, 60:70] = 1
     panel = replace(PANEL, beside=[Beside("gradient", 1.0, False)])
     alone, both = compose(frame(here), PANEL), compose(frame(here, beside=[there]), panel)
-    assert (both[:, : alone.shape[1]] == alone).all()
-    at = both[round(65 / 84 * 640), alone.shape[1] + 6 + round(65 / 84 * 488)].astype(int)
+    assert (both[:, :488] == alone[:, :488]).all()
+    assert (both[:, both.shape[1] - 360 :] == alone[:, 488:]).all()
+    at = both[round(65 / 84 * 640), 488 + 6 + round(65 / 84 * 488)].astype(int)
     np.testing.assert_allclose(at, 0.65 * np.array(MATTERS), atol=2)
 
 
