@@ -123,7 +123,7 @@ class Play:
                 out = self.agent.step(seen, state)
             actions = out.preferences.argmax(-1).cpu().numpy()
             if self._forced is not None:
-                actions = np.array([self._forced[start + i][step] for i in active])
+                actions = np.array([self._forced[start + i][step] for i in active.tolist()])
             state = self.agent.after_action(out.state, torch.from_numpy(actions).to(self.agent.device))
             taken[active, step] = actions
             over = np.ones(count, bool)

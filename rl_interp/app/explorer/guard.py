@@ -8,7 +8,6 @@ is wanted besides. Nothing but what was written here runs in the page.
 import re
 import secrets
 import time
-from collections.abc import Callable
 from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
 
@@ -125,7 +124,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _carrying(send: Send) -> Callable[[Message], "object"]:
+def _carrying(send: Send) -> Send:
     async def carrying(message: Message) -> None:
         if message["type"] == "http.response.start":
             MutableHeaders(scope=message).update(HEADERS)
