@@ -62,9 +62,14 @@ def advanced(training, steps):
         *(pytest.param(kind, SOKOBAN, marks=pytest.mark.slow) for kind in ("dqn", "dreamerv3")),
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("cbet", [True, *in_full(False)])
-def test_it_learns_is_saved_and_loads(kind, env_id, cbet, tmp_path):
-    learns_is_saved_and_loads(kind, env_id, cbet, tmp_path)
+def test_it_learns_is_saved_and_loads(kind, env_id, tmp_path):
+    learns_is_saved_and_loads(kind, env_id, True, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("kind", "env_id"), [("dqn", MAZE), ("impala", ATARI), ("dreamerv3", VECTOR)])
+def test_it_learns_without_a_bonus_too(kind, env_id, tmp_path):
+    learns_is_saved_and_loads(kind, env_id, False, tmp_path)
 
 
 @pytest.mark.full

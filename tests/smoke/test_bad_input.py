@@ -188,8 +188,13 @@ def interrupt(monkeypatch):
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, *in_full(signal.SIGTERM)], ids=["ctrl-c", "sigterm"])
-@pytest.mark.parametrize("name", mostly_in_full(LONG, ["train", "sae fit"]))
+@pytest.mark.parametrize(
+    ("name", "number"),
+    mostly_in_full(
+        [*((name, signal.SIGINT) for name in LONG), *((name, signal.SIGTERM) for name in ("train", "evaluate"))],
+        [("train", signal.SIGINT), ("sae fit", signal.SIGINT)],
+    ),
+)
 def test_a_long_command_stops_cleanly(run, place, interrupt, name, number):
     before = files()
     interrupt(number)
@@ -207,7 +212,8 @@ def test_a_stopped_fit_goes_on(run, place, interrupt):
     interrupt(signal.SIGINT)
     steps = []
     for _ in range(2):
-        assert run(LONG["sae fit"])[0] == 130
+        status, _, err = run(LONG["sae fit"])
+        assert (status, "run the same command again to go on" in err) == (130, True), err
         steps.append(int(newest("stopped").name))
     assert 0 < steps[0] < steps[1]
 

@@ -44,7 +44,8 @@ class TestAnyAgent:
 
     @pytest.mark.full
     def test_an_encoder_of_pictures_is_mapped_and_one_of_vectors_refused(self, run, place, agent):
-        status, result, error = run(f"maps {agent} --states 8 --clusters 3")
+        layers = {"empty": "", "dreamt": "--hooks encoder.s0.post encoder.s3.post"}[agent]
+        status, result, error = run(f"maps {agent} {layers} --states 8 --clusters 3")
         if agent == "empty":
             assert status == 1
             assert "has no layer with positions to map" in error

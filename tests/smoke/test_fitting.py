@@ -255,12 +255,14 @@ def test_labels_that_meant_something_else_when_they_were_collected_are_left_out_
     path.write_text(json.dumps(manifest))
     sentence = "labels of runs/tiny/activations/fc.post are of an earlier version and are left out; collect it again"
     fit("old0")
-    for command in ("sae report old0 --top 1 --clips 0 --maps 0", "sae compare old0 old0 --top 1"):
-        status, _, error = run(command)
-        assert (status, sentence in error) == (0, True), error
+    command = "sae report old0 --top 1 --clips 0 --maps 0" if recorded else "sae compare old0 old0 --top 1"
+    status, _, error = run(command)
+    assert (status, sentence in error) == (0, True), error
     fitted = runs.load_sae("old0")
-    assert build(fitted, 1, 0, 0)["concepts"] == []
-    assert "are of an earlier version" in Path("runs/old0/report.html").read_text()
+    if recorded:
+        assert "are of an earlier version" in Path("runs/old0/report.html").read_text()
+    else:
+        assert build(fitted, 1, 0, 0)["concepts"] == []
     assert coverage_json(fitted, random_network=False) is None
     with pytest.raises(UserError, match=sentence):
         evaluate_hypotheses(fitted, ["ghost_near_left high: LEFT more"], 64)

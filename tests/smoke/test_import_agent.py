@@ -132,7 +132,7 @@ def test_a_name_that_is_taken_is_left_alone(run, folder):
 def test_the_commands_that_load_agents_take_it(run, folder):
     assert run(f"import agent my.py:make {ENV} --name mine")[0] == 0
     assert run("collect mine --hook lstm.h --samples 800")[0] == 0
-    status, fitted, _ = run("sae fit mine --hook lstm.h --latents 32 --k 4 --epochs 4 --name mine-sae")
+    status, fitted, _ = run("sae fit mine --hook lstm.h --latents 32 --k 4 --epochs 4 --episodes 2 --name mine-sae")
     assert status == 0
     assert fitted["fvu"] < 0.5
     assert len(run("sae evaluate mine-sae --episodes 1")[1]["returns"]["spliced"]) == 1

@@ -283,7 +283,7 @@ def test_a_comparison_can_be_ordered_searched_and_clicked(comparison, opened, tm
 def test_a_report_of_a_convolution_shows_where_features_fire_and_does_without_concepts(run, place, opened, tmp_path):
     for command in (
         "collect tiny --hook conv3.post --samples 600",
-        "sae fit tiny --hook conv3.post --latents 32 --k 4 --epochs 1 --name conv",
+        "sae fit tiny --hook conv3.post --latents 32 --k 4 --epochs 1 --episodes 0 --name conv",
     ):
         status, _, error = run(command)
         assert status == 0, error

@@ -53,7 +53,6 @@ def test_a_sweep_compares_sizes_and_seeds_and_is_not_run_twice(run, place):
     status, _, error = run(command.replace("epochs 2", "epochs 3"))
     assert status == 1, "what other flags have fitted is not taken for it"
     assert "already holds a fit of which epochs is 2.0, not 3.0 as given; give" in error
-    assert run(f"sae evaluate {one} --episodes 1")[0] == 0
     assert run(f"sae report {one} --output {one}/report.html --top 1 --maps 1")[0] == 0
 
 

@@ -6,7 +6,7 @@ import gymnasium
 import numpy as np
 import pytest
 from gymnasium import spaces
-from selection import in_full
+from selection import in_full, mostly_in_full
 from walk import Hashing
 
 from rl_interp.core import rollout
@@ -88,9 +88,15 @@ def agent_of(env):
     return Hashing(len(given.actions), given.action_kind == "continuous")
 
 
-@pytest.mark.parametrize("case", [*CASES[:5], *in_full(*CASES[5:])], ids=lambda case: case.id)
+@pytest.mark.parametrize(
+    ("form", "case"),
+    mostly_in_full(
+        [*(("sync", case) for case in CASES), *(("async", case) for case in CASES[:5])],
+        [("sync", case) for case in CASES[:5]],
+    ),
+    ids=lambda each: getattr(each, "id", each),
+)
 @pytest.mark.parametrize("mode", gymnasium.vector.AutoresetMode, ids=lambda mode: mode.name)
-@pytest.mark.parametrize("form", ["sync", *in_full("async")])
 def test_episodes_of_a_users_vector_are_those_of_a_plain_loop_whichever_way_it_resets(case, mode, form):
     kind = {"sync": gymnasium.vector.SyncVectorEnv, "async": gymnasium.vector.AsyncVectorEnv}[form]
     vector, single = kind([case.make] * 3, autoreset_mode=mode), case.make()
