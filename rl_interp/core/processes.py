@@ -2,10 +2,10 @@
 
 import multiprocessing as mp
 import sys
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext, SpawnContext
 
 
-def processes(*modules: str) -> BaseContext:
+def processes(*modules: str) -> ForkServerContext | SpawnContext:
     """Where processes are made that use these modules. They inherit nothing from this one but what they are given.
 
     On Linux they are forks of one that imports the modules once and does nothing else; elsewhere, where a fork is not
