@@ -89,7 +89,7 @@ def main() -> None:
             results["opening a run again (s)"] = float(np.median([opened(layer, ".tile") for _ in range(5)]))
             page.locator("#where", has_not_text="so far").wait_for()
             results["frames a second with overlay"] = 1000 / timed("step", "stepped")
-            opened(f"run={MAZE}&seed=7&tab=maze&edited={large}", "#maze:not([data-maze=''])")
+            opened(f"run={MAZE}&seed=7&tab=maze&edited={large}", "#maze[data-maze*='.']")
             results["maze edit to field, 25 x 25 (ms)"] = timed("edit", "edited")
             opened(f"run={MAZE}&seed=7&step=4&tab=change", "#verdict")
             results["change to bars with 20 controls (ms)"] = timed("change", "changed")

@@ -9,12 +9,15 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from rl_interp.agents.dqn.agent import DQN
+from rl_interp.agents.load import load_agent
+from rl_interp.analysis.episodes import Part, Recipe, record
 from rl_interp.app import cli
 from rl_interp.app.explorer.guard import HEADERS, MAX_BODY, MAX_PAGES
 from rl_interp.app.explorer.library import Library
 from rl_interp.app.explorer.server import make_app
 from rl_interp.core.errors import RunError
 from rl_interp.core.run import Run
+from rl_interp.saliency import parse_target, randomisation_check
 
 HERE = "http://127.0.0.1:8642"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -216,6 +219,17 @@ def test_an_episode_is_recorded_looked_into_and_changed(app):
     found = page.post("/api/effect", json=ASKED | {"changes": ["clamp:fc.post:2=50"], "controls": 5}).json()
     assert found["controls"]["preferences"]["shape"] == [5, 3]
     assert page.post("/api/track", json=ASKED | {"track": "unit:fc.post:1"}).json()["values"]["shape"] == [3]
+
+
+def test_a_map_is_tested_by_an_agent_with_its_weights_shuffled(app, folder):
+    body = ASKED | {"step": 2, "method": "gradient", "target": "q:UP"}
+    found = client(app).post("/api/saliency", json=body).json()
+    loaded = load_agent(folder / "tiny", device="cpu")
+    moment = record(loaded, Recipe(1, (Part(2),))).moment(2)
+    obs, target = torch.from_numpy(moment.obs[None]), parse_target("q:UP", loaded.env.action_names)
+    (alike,) = randomisation_check(loaded.agent, obs, target, "gradient")
+    assert found["alike"] == pytest.approx(float(alike))
+    assert found["alike"] < 0.9
 
 
 @pytest.mark.parametrize(

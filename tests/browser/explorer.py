@@ -13,8 +13,13 @@ import sys
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect, sync_playwright
+
+from rl_interp.agents.load import load_agent
+from rl_interp.analysis.mazes.choices import choices
+from rl_interp.core.envs.maze.text import maze_from_text, maze_text
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / ".browser"
@@ -131,7 +136,7 @@ def settled(page, view: str):
     """What a view shows when its answers have come."""
     wanted = {
         "runs": ".card", "layers": ".tile", "features": ".list .row", "change": "#verdict.beyond, #verdict.within",
-        "saliency": ".saliency img", "maze": "#maze:not([data-maze=''])", "imagination": ".dreams img",
+        "saliency": ".saliency img", "maze": "#maze[data-maze*='.']", "imagination": ".dreams img",
         "take": "pre:not(:empty)",
     }[view]  # fmt: skip
     page.locator(wanted).first.wait_for()
@@ -308,6 +313,24 @@ def test_an_edited_maze_is_played_and_one_without_a_way_is_said(opened):
     page.locator("#play[aria-pressed=true]").wait_for()
     page.wait_for_timeout(300)
     assert "maze=" in page.url
+
+
+def test_the_habit_of_going_to_the_corner_is_found_by_dragging_the_cheese(opened, home):
+    page = opened(f"run={MAZE}&seed=7&tab=maze")
+    settled(page, "maze")
+    shown = maze_from_text(page.locator("#maze").get_attribute("data-maze"))
+    low = [cell for cell in np.argwhere(shown.distances(shown.mouse)[0] > 0) if cell[0] > 14]
+    aside = next(cell for cell in low if (shown.edit(cheese=cell).decision >= 0).all())
+    side = int(shown.side[0])
+    page.mouse.move(*cell_on_screen(page, *shown.cheese[0], side))
+    page.mouse.down()
+    page.mouse.move(*cell_on_screen(page, *aside, side))
+    page.mouse.up()
+    moved = maze_text(shown.edit(cheese=aside))
+    page.locator(f"#maze[data-maze='{moved}']").wait_for()
+    page.screenshot(path=TOUR / "corner.png")
+    to_cheese, to_corner = choices(load_agent(home / "runs" / MAZE, device="cpu").agent, maze_from_text(moved))
+    assert to_corner[0] > to_cheese[0]
 
 
 def test_two_tabs_do_not_disturb_each_other_and_slow_work_blocks_nobody(opened):

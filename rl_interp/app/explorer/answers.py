@@ -141,7 +141,8 @@ def feature_list(asked: Asked) -> Response:
     sae, moment = _dictionary(found), asked.moment()
     with found.agent(asked.wanted) as loaded:
         fired = features(sae, values(loaded, [moment], sae.hook))[0]
-        effects = attributions(loaded, moment, sae.hook, sae)
+        discrete = loaded.env.action_kind == "discrete"
+        effects = attributions(loaded, moment, sae.hook, sae) if discrete else np.zeros(fired.shape[1])
         places = _places(loaded, moment, sae.hook)
     place = asked.body.get("place")
     there = fired.max(0) if place is None else fired[min(max(0, asked.number("place")), len(fired) - 1)]

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 from rl_interp.agents.load import AGENT_KINDS, Loaded, load_agent
 from rl_interp.analysis.episodes import Recipe, Recording, record
 from rl_interp.analysis.sae.runs import LoadedSAE, load_autoencoder
-from rl_interp.core.agent import Agent, replaced_methods
+from rl_interp.core.agent import Agent
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import RunError, UserError, unknown
@@ -76,15 +76,7 @@ class Opened:
             agent = self._idle.pop()
         except IndexError:
             agent = copy.deepcopy(self.loaded.agent)
-
-        def unless_given_up(decide: Callable[..., Any]) -> Callable[..., Any]:
-            def deciding(*args: Any, **named: Any) -> Any:
-                wanted()
-                return decide(*args, **named)
-
-            return deciding
-
-        with replaced_methods(agent, **{name: unless_given_up(getattr(agent, name)) for name in ("step", "unroll")}):
+        with _stoppable(agent, wanted):
             yield replace(self.loaded, agent=agent)
         if len(self._idle) < _COPIES:  # one that was given up amid its work is not used again
             self._idle.append(agent)
@@ -98,14 +90,37 @@ class Opened:
         known = [each for _, each in self.recordings.items()]
         beginning = max(known, key=lambda each: min(recipe.same_for(each.recipe), each.steps), default=None)
         with self.agent(wanted) as loaded:
-            made = record(loaded, recipe, self.sae, beginning, _Stoppable(wanted))
+            made = record(loaded, recipe, self.sae, beginning, _Asking(wanted))
         made = replace(made, loaded=self.loaded)
         if beginning is not None and min(recipe.same_for(beginning.recipe), made.steps) > beginning.steps:
             self.recordings.drop(beginning.recipe)  # the new one has all of it
         return self.recordings.put(recipe, made)
 
 
-class _Stoppable(Progress):
+@contextmanager
+def _stoppable(agent: Agent, wanted: Callable[[], None]) -> Iterator[None]:
+    """Have an agent ask `wanted` before it decides. By its class, so that a copy of it, such as one with its weights
+    shuffled, asks too, and decides by itself."""
+    kind: Any = type(agent)
+
+    class Stoppable(kind):
+        def step(self, *args: Any, **named: Any) -> Any:
+            wanted()
+            return super().step(*args, **named)
+
+        def unroll(self, *args: Any, **named: Any) -> Any:
+            wanted()
+            return super().unroll(*args, **named)
+
+    Stoppable.__name__ = kind.__name__
+    agent.__class__ = Stoppable
+    try:
+        yield
+    finally:
+        agent.__class__ = kind
+
+
+class _Asking(Progress):
     """Stops what takes long where nobody waits for it."""
 
     def __init__(self, wanted: Callable[[], None]):

@@ -17,8 +17,9 @@ export class Decision {
       this.value.textContent = "The episode has ended: there is nothing to decide.";
       return;
     }
-    const kind = info.preferences, before = shown(kind, now), after = this.effect && shown(kind, this.effect.after);
-    const controls = this.effect ? this.effect.controls.map(each => shown(kind, each)) : [];
+    const effect = this.effect?.step === state.step ? this.effect : null;  // of another frame until the server has answered
+    const kind = info.preferences, before = shown(kind, now), after = effect && shown(kind, effect.after);
+    const controls = effect ? effect.controls.map(each => shown(kind, each)) : [];
     const all = [...before, ...(after ?? []), ...controls.flat()], top = kind === "logits" ? 1 : Math.max(...all.map(Math.abs), 1e-9);
     const likely = before.indexOf(Math.max(...before));
     this.list.replaceChildren(...info.actions.map((name, i) => {

@@ -43,7 +43,7 @@ export class Features {
       const body = {...episode.about(Math.min(state.step, episode.steps)), feature: state.feature};
       const answer = await trying(() => this.where(signal => ask("feature", body, signal)), "feature");
       if (!answer) return;
-      this.fires = {...answer, values: numbers(answer.values)};
+      this.fires = {...answer, step: body.step, values: numbers(answer.values)};
     }
     this.show();
     this.page.stage.draw();
@@ -64,9 +64,10 @@ export class Features {
     this.one.replaceChildren(...(state.feature === null ? [] : about(this.page, `feature ${state.feature}`, `feature:${state.feature}`, sae.hook, "f" + state.feature,
       this.fires ? (now > 0 ? `fires here at ${num(now, 2)}` : "does not fire in this frame") : "…")));
   }
+  get lays() { return Boolean(this.fires?.grid) && state.feature !== null; }
   get overlay() {
-    return (context, scale, observed) => {
-      if (this.fires?.grid && state.feature !== null) lay(context, scale, observed, this.fires, this.fires.values);
+    return (context, scale, observed, step) => {
+      if (this.lays && this.fires.step === step) lay(context, scale, observed, this.fires, this.fires.values);
       if (this.found?.grid && state.place !== null) frame(context, scale, observed, this.found, state.place, "rgb(255, 255, 255)");
     };
   }

@@ -28,7 +28,7 @@ export class Layers {
     const found = await trying(() => this.newest(signal => ask("layer", body, signal)), "layer");
     if (!found) return;
     const values = numbers(found.values), [positions, units] = values.shape;
-    this.held = {...found, values, positions, units, effects: numbers(found.effects)};
+    this.held = {...found, step: body.step, values, positions, units, effects: numbers(found.effects)};
     this.show();
     this.page.stage.draw();
   }
@@ -61,9 +61,10 @@ export class Layers {
     this.one.replaceChildren(...(state.unit === null || state.unit >= units ? [note(maps ? `${units} channels at ${positions} positions. Choose one to lay it over the frame.` : `${units} units. Choose one to follow it along the episode or to change it.`)]
       : about(this.page, `unit ${state.unit} of ${state.point}`, `unit:${state.point}:${state.unit}`, state.point, String(state.unit), `largest value here ${num(Math.max(...this.of(state.unit)), 3)}`)));
   }
+  get lays() { return Boolean(this.held?.grid) && state.unit !== null && state.unit < this.held.units; }
   get overlay() {
-    return (context, scale, observed) => {
-      if (this.held?.grid && state.unit !== null && state.unit < this.held.units) lay(context, scale, observed, this.held, this.of(state.unit));
+    return (context, scale, observed, step) => {
+      if (this.lays && this.held.step === step) lay(context, scale, observed, this.held, this.of(state.unit));
     };
   }
 }

@@ -17,6 +17,7 @@ import {Timeline} from "./timeline.js";
 
 const TABS = {layer: ["Layers", Layers], features: ["Features", Features], change: ["Change", Changes], saliency: ["Saliency", Saliency], maze: ["Maze", MazeEditor], dream: ["Imagination", Imagination], take: ["Take away", Take]};
 
+const SOON = 250;  // milliseconds
 const has = (info, tab) => ({maze: info.maze, dream: info.kind === "dreamerv3"}[tab] ?? true);
 
 class Page {
@@ -78,8 +79,11 @@ class Page {
     if (panel.started) { panel.load(); } else { panel.started = true; panel.start(); }
     this.stage.draw();
   }
+  // A frame is drawn with what is laid over it, when the server has answered, or soon.
   moved() {
-    this.stage.draw();
+    clearTimeout(this.late);
+    if (this.active.lays) this.late = setTimeout(() => this.stage.draw(), SOON);
+    else this.stage.draw();
     this.decision.draw();
     this.timeline.draw();
     this.refresh();

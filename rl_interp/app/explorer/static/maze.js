@@ -12,7 +12,7 @@ export class MazeEditor {
     this.canvas = el("canvas", {id: "maze", width: SIDE, height: SIDE, role: "img", "aria-label": "maze editor: the arrows are what the agent would do from each cell"});
     const button = (text, label, call) => Object.assign(el("button", {type: "button", title: label}, text), {onclick: call});
     this.back = button("Undo", "Take the last edit back (u)", () => this.undo());
-    this.text = el("p", {class: "soft"});
+    this.text = el("p", {class: "soft"}, "Asking the agent in every cell …");
     for (const kind of ["down", "move", "up"]) this.canvas.addEventListener("pointer" + kind, event => this[kind](event));
     this.node = el("div", {}, el("div", {class: "controls"}, button("From this frame", "Take the maze of this frame", () => this.fromFrame()), this.back,
       button("Play from here", "Let the agent play the edited maze", () => this.play())), this.canvas, this.text);

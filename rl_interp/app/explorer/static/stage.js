@@ -22,6 +22,7 @@ export class Stage {
     this.play = button("play", icon("play"), "Play (space)", () => this.toggle());
     this.on = button("on", "Play on", "Let the agent decide anew from this frame, under the changes that are switched on", () => this.playOn());
     this.take = button("take", "Take over", "Play yourself from this frame, by arrow keys or the bars (t)", () => this.takeOver());
+    this.take.disabled = !page.info.discrete;
     this.where = el("output", {id: "where", for: "frame"});
     this.node = el("section", {id: "stage", "aria-label": "Episode"}, el("div", {class: "screen"}, this.canvas), el("div", {class: "controls"},
       button("first", icon("first"), "First frame (Home)", () => this.go(0)), button("before", icon("before"), "Frame before (left arrow)", () => this.go(state.step - 1)),
@@ -43,7 +44,7 @@ export class Stage {
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, {width, height});
     context.imageSmoothingEnabled = false;
     context.drawImage(bitmap, 0, 0, width, height);
-    this.overlay?.(context, this.scale, episode.observed[step]);
+    this.overlay?.(context, this.scale, episode.observed[step], step);
     this.canvas.dataset.step = step;
     this.tell();
   }
