@@ -214,7 +214,7 @@ def saliency(asked: Asked) -> Response:
     target = target_of(asked.text("target"), found.loaded.env.action_names, found.sae)
     if found.loaded.env.observation_kind == "vector":
         recording = asked.recording()
-        data = torch.from_numpy(np.stack([recording.moment(t).obs for t in range(min(recording.steps, 1000))]))
+        data = torch.from_numpy(np.stack([recording.moment(t).obs for t in range(min(recording.steps + 1, 1000))]))
     else:
         data = None
     with found.agent(asked.wanted) as loaded:
