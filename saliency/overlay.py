@@ -54,18 +54,13 @@ def overlay(
     strength = whole.enlarged(size[0] / height, size[1] / width).laid(saliency / max(scale, 1e-12), size)
     seen = np.isfinite(strength)[..., None]
     faded = _faded(enlarge(screen, size)) * np.where(seen, _DIM, _UNSEEN)
-    painted = _painted(faded, np.nan_to_num(strength), signed, None if critic is None else ACTOR)
+    colours, weights = shades(np.nan_to_num(strength), signed, FLOOR, None if critic is None else ACTOR)
     if critic is not None:
         over = whole.enlarged(size[0] / height, size[1] / width).laid(critic, size)
-        painted = _painted(painted, np.nan_to_num(over), False, CRITIC)
-    return painted.astype(np.uint8)
-
-
-def _painted(
-    ground: NDArray[np.floating], strength: NDArray[np.floating], signed: bool, colour: tuple[int, int, int] | None
-) -> NDArray[np.floating]:
-    colours, weights = shades(strength, signed, FLOOR, colour)
-    return ground * (1 - weights) + colours * weights
+        others, second = shades(np.nan_to_num(over), False, FLOOR, CRITIC)
+        colours = (colours * weights + others * second) / np.maximum(weights + second, 1e-6)
+        weights = 1 - (1 - weights) * (1 - second)
+    return (faded * (1 - weights) + colours * weights).astype(np.uint8)
 
 
 def shades(
