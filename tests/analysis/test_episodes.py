@@ -8,8 +8,11 @@ import torch
 from planted_maze import Planted
 from torch import nn
 
+from rl_interp.agents.dreamerv3 import default_config
+from rl_interp.agents.dreamerv3.agent import DreamerV3
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.episodes import Part, RandomControl, Recipe, attributions, effect, parse_changes, record, values
+from rl_interp.analysis.imagination import dream
 from rl_interp.analysis.playing import watch
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.envs import MazeConfig, make_labelled
@@ -171,3 +174,18 @@ def test_attributions_at_a_linear_head_are_what_the_advantage_loses(loaded):
 
 def test_an_agent_without_a_memory_is_recorded_too(loaded):
     assert record(replace(loaded, agent=Planted()), Recipe(1, (Part(400),))).ended
+
+
+def test_a_dream_follows_from_its_moment_its_actions_and_its_seed(loaded, tmp_path):
+    config = default_config("MiniGrid-Empty-5x5-v0", size="debug", precision="fp32")
+    dreamer = Loaded(Run(tmp_path / "dreamer"), 0, DreamerV3(config).eval(), config.env.scored, "")
+    torch.manual_seed(0)
+    for weight in dreamer.agent.world_model.reward.parameters():  # which begins at 0
+        weight.data.normal_()
+    moment = record(dreamer, Recipe(1, (Part(2),))).moment(2)
+    first, again, other = (dream(dreamer, moment, actions) for actions in ([2, 1, 2], [2, 1, 2], [0, 0, 0]))
+    assert len(first.pictures) == len(first.rewards) == len(first.goes_on) == 3
+    np.testing.assert_array_equal(first.rewards, again.rewards)
+    assert (first.rewards != other.rewards).any()
+    with pytest.raises(UserError, match="without a world model"):
+        dream(loaded, moment, [0])
