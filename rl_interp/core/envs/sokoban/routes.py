@@ -50,8 +50,10 @@ class Routes:
                 down, right = -right, down
             return MOVES.index((down, -right if mirrored else right))
 
-        ways = (tuple((moved(cell), turned(direction)) for cell, direction in way) for way in (self.short, self.long))
-        return Routes(*ways, moved(self.start))
+        short, long = (
+            tuple((moved(cell), turned(direction)) for cell, direction in way) for way in (self.short, self.long)
+        )
+        return Routes(short, long, moved(self.start))
 
 
 class _Choice(NamedTuple):
@@ -96,7 +98,7 @@ def _walks(board: NDArray[np.uint8]) -> Iterator[_Choice]:
 def _walk(board: NDArray[np.uint8]) -> tuple[list[Step], Cell]:
     """The cells that the player steps onto before its first push, with directions, in a solution with the fewest steps;
     and where it begins."""
-    start = tuple(int(n) for n in players(board[None])[0])
+    start = _player(board)
     plan = solve(board, _BOARDS, "steps")
     found: list[Step] = []
     now, at = board.copy(), start
@@ -128,7 +130,7 @@ def _ways(board: NDArray[np.uint8]) -> dict[Cell, list[Step]]:
     plan = solve(board, _BOARDS)
     found: dict[Cell, list[Step]] = {}
     began = {(int(row), int(column)): (int(row), int(column)) for row, column in np.argwhere(board == A_BOX)}
-    now, at = board.copy(), tuple(int(n) for n in players(board[None])[0])
+    now, at = board.copy(), _player(board)
     for action in [] if plan.actions is None else plan.actions:
         down, right = MOVES[action]
         pushed = push(now, at[0], at[1], down, right)
@@ -138,6 +140,11 @@ def _ways(board: NDArray[np.uint8]) -> dict[Cell, list[Step]]:
             began[at[0] + down, at[1] + right] = start
             found.setdefault(start, []).append((at, int(action)))
     return found
+
+
+def _player(board: NDArray[np.uint8]) -> Cell:
+    row, column = players(board[None])[0]
+    return int(row), int(column)
 
 
 def _closed(board: NDArray[np.uint8], cell: Cell) -> NDArray[np.uint8] | None:
