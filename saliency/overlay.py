@@ -74,7 +74,7 @@ def shades(
     size = np.abs(strength)
     thin = _THIN if floor else 0.0
     weights = np.where(size >= floor, thin + (_DENSE - thin) * (size - floor) / (1 - floor), 0.0)
-    return np.where(strength > 0, up, down), np.float32(weights)
+    return np.where(strength > 0, up, down), weights.astype(np.float32)
 
 
 def enlarge(screen: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
