@@ -43,20 +43,6 @@ def test_an_edit_changes_what_the_mask_of_its_entity_covers(config, steps, there
     np.testing.assert_array_equal(again, obs, err_msg="looking changes nothing")
 
 
-def test_ms_pacmans_ghosts_are_moved_and_her_power_pills_taken_away():
-    env, obs, masks, edited = at_play(AtariConfig(), 110)
-    assert {"Ms. Pac-Man", "sue", "inky", "pinky", "blinky"} <= set(masks)
-    pills = [name for name in edited if name.startswith("power pill")]
-    assert len(pills) == 4
-    for name in pills:
-        changed = edited[name] != obs
-        assert changed.any(), "they blink, so that not every frame shows one"
-        assert not changed[~masks[name]].any()
-    for ghost in ("sue", "inky", "pinky", "blinky"):
-        assert (edited[ghost] != obs)[masks[ghost]].any()
-    env.step(0)
-
-
 def test_an_environment_of_which_nothing_is_known_has_no_entities():
     config = AtariConfig(id="ALE/Pong-v5")
     with pytest.raises(UserError, match="what is where on the screen of ALE/Pong-v5 is not known"):
