@@ -38,7 +38,7 @@ def test_a_plan_is_read_written_filmed_and_given_time(run, place):
     assert [each["thinking"] for each in thought["thinking"]] == [0, 1]
     assert {"success_rate", "cycles", "substituted"} <= set(thought)
     assert {each["kind"] for each in thought["larger"]["levels"]} == {"generated", "zigzag"}
-    status, film, error = run("sokoban film pusher --level unfiltered:3 --thinking 1")
+    status, film, error = run("sokoban film pusher --level unfiltered:7 --thinking 1")
     assert status == 0, error
     assert film["frames"] == 2 * film["steps"]
     assert Path(film["video"]).stat().st_size > 10_000
