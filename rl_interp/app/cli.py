@@ -211,8 +211,10 @@ def load(place: str) -> Command:
 
 
 def _with_new_names(command: str, arguments: list[str]) -> list[str]:
-    renamed = {old: new for words, flags in RENAMED.items() if f"{command} ".startswith(f"{words} ")
-               for old, new in flags.items()}  # fmt: skip
+    # Those of a command, or of a group of which it is one.
+    alone = {word for commands in COMMANDS.values() for word, entry in commands.items() if isinstance(entry, str)}
+    renamed = {old: new for words, flags in RENAMED.items() for old, new in flags.items()
+               if command == words or (words not in alone and command.startswith(f"{words} "))}  # fmt: skip
     found = []
     for argument in arguments:
         flag, equals, value = argument.partition("=")

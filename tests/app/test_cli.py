@@ -190,6 +190,7 @@ def test_the_value_of_an_old_flag_goes_with_the_new_one(capsys):
     given = ["--as", "a", "--revive=x", "--no_revive", "--k", "4"]
     assert cli._with_new_names("sae fit", given) == ["--name", "a", "--resample=x", "--no-resample", "--k", "4"]
     assert cli._with_new_names("demo", ["--run", "a"]) == ["--run", "a"], "which has always been the agent's"
+    assert cli._with_new_names("saliency evaluate", ["--decisions", "9"]) == ["--decisions", "9"], "it never had it"
     assert len(capsys.readouterr().err.strip().splitlines()) == 3
 
 
