@@ -24,7 +24,7 @@ from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
 from rl_interp.core.store import ActivationStore, StoreWriter
 
-CONFIG = SimpleNamespace(agent_steps=20, eval_every=0, checkpoint_every=5, log_every=2, env=None)
+CONFIG = SimpleNamespace(agent_steps=20, eval_every=0, checkpoint_every=5, log_every=2, env=None, kept_steps=[])
 
 
 class Counting:

@@ -183,7 +183,8 @@ def test_saliency_is_judged_by_the_maze(run, place):
     status, result, error = run("maze saliency mouse --mazes 3 --side 7")
     assert status == 0, error
     assert set(result["methods"]) == {
-        "perturbation", "perturbation, a mask a cell", "greydanus", "gradient", "integrated-gradients"
+        "perturbation", "perturbation, a mask a cell", "greydanus", "gradient", "integrated-gradients",
+        "input-gradient", "smoothgrad", "guided-backprop", "grad-cam", "occlusion", "sarfa",
     }  # fmt: skip
     for both in result["methods"].values():
         assert set(both) == {"trained", "shuffled weights"}
