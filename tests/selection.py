@@ -12,6 +12,11 @@ def in_full(*values: Any) -> list[Any]:
     ]
 
 
+def in_slow(*values: Any) -> list[Any]:
+    """The same by `make test-slow` alone."""
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
 def mostly_in_full(values: Any, quick: Any) -> list[Any]:
     """All parameters in their order, of which `make test` tries those that are among `quick`."""
     return [each for value in values for each in ([value] if value in quick else in_full(value))]

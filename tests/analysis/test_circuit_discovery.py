@@ -60,7 +60,6 @@ def test_a_circuit_beside_itself_is_the_same_and_serves_as_well(loaded):
     assert found["by_activations"]["correlation"] > max(0.8, found["by_activations"]["correlation_by_chance"])
     served = found["second_in_first"]
     assert served["faithfulness_of_own"] == served["faithfulness_by_place"] == served["faithfulness_by_activations"]
-    assert served["faithfulness_of_own"] > served["faithfulness_random"]["value"]
     assert "obs" in Path(found["table"]).read_text()
 
 

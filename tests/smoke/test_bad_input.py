@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from selection import in_full, mostly_in_full
+from selection import in_slow, mostly_in_full
 
 from rl_interp.app.progress import _Lines
 from rl_interp.core.files import sha256, write_json
@@ -144,7 +144,7 @@ def test_without_ffmpeg_the_film_says_so(run, place, monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    [f"{TRAIN} --agent-steps 400", *in_full("collect tiny --samples 300 --hook fc.pre", "sae report tiny-sae")],
+    [f"{TRAIN} --agent-steps 400", *in_slow("collect tiny --samples 300 --hook fc.pre", "sae report tiny-sae")],
 )
 def test_a_full_disk_is_named_and_leaves_no_half_file(run, place, monkeypatch, command):
     def full(descriptor):

@@ -126,7 +126,7 @@ def test_the_return_recovered_is_given_against_each_ablation(home):
     assert played["return_recovered_resample_interval"] is None, "of two episodes"
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_two_autoencoders_are_compared(run, place):
     fit = "--latents 64 --k 4 --epochs 2 --batch-size 128"
     shutil.copytree("runs/tiny", "runs/twin")  # another agent, as far as anybody can tell

@@ -116,7 +116,7 @@ def test_a_fit_killed_before_its_first_checkpoint_logs_no_figure_twice(place, ti
     assert steps("killed0") == list(range(1, steps("killed0")[-1] + 1))
 
 
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_store_or_an_agent_that_was_replaced_under_a_dictionary_is_noticed(place, run):
     """By a fit that would go on from it, by whatever opens it, and by a report of what was measured before."""
     command = "sae fit tiny --latents 64 --k 4 --epochs 1 --batch-size 128 --episodes 0 --name mine"
@@ -245,7 +245,7 @@ def test_a_store_that_does_not_tell_is_used_whole(place):
 
 
 @pytest.mark.parametrize("recorded", [None, "of other meanings"])
-@pytest.mark.full
+@pytest.mark.slow
 def test_labels_that_meant_something_else_when_they_were_collected_are_left_out_and_said_to_be(place, run, recorded):
     path = Path("runs/tiny/activations/fc.post/manifest.json")
     manifest = json.loads(path.read_text())

@@ -113,7 +113,7 @@ def test_phases_and_the_bonus_are_flags(run, place):
 
 
 @pytest.mark.usefixtures("agents")
-@pytest.mark.full
+@pytest.mark.slow
 def test_a_study_compares_conditions_and_is_not_run_twice(run, place):
     command = "study cbet --envs MiniGrid-Empty-5x5-v0 --seeds 2 --agent-steps 1920 --name study"
     status, result, error = run(command)
@@ -157,7 +157,7 @@ def test_bad_input_gets_one_sentence(run, place, command, sentence):
     assert "Traceback" not in error
 
 
-@pytest.mark.full
+@pytest.mark.slow
 @pytest.mark.usefixtures("agents")
 def test_self_ablation_trains_an_agent_whose_ablated_stream_can_be_played_and_measured(run, place):
     status, _, error = run(f"{UNLOCK} --self-ablation 8 --name cut --actors 0")

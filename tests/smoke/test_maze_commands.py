@@ -114,7 +114,7 @@ def test_changing_a_feature_at_recorded_states_is_what_clamping_it_does(run, pla
 
 
 @pytest.mark.usefixtures("agents")
-@pytest.mark.full
+@pytest.mark.slow
 def test_what_serves_other_agents_serves_maze_agents(run, place):
     assert run("collect mouse --hook block2.res2.sum --samples 900")[0] == 0
     status, _, error = run(
