@@ -234,8 +234,10 @@ def _advance(training: Training, config: TrainConfig, run: Run, update: Update) 
         rate = (training.agent_steps - started_at) / (time.perf_counter() - started)
         log(training.metrics() | {"steps_per_second": rate})
 
+    kept_steps = config.kept_steps
+
     def keep(since: int) -> None:
-        if any(since < step <= training.agent_steps for step in config.kept_steps):
+        if any(since < step <= training.agent_steps for step in kept_steps):
             run.keep_weights(training.agent_steps, training.agent.state_dict())
 
     with graceful_stop() as stop:

@@ -26,7 +26,8 @@ class Matching:
 
     Attributes:
         order: int64 `[units]` by node.
-        correlation: of each matched pair, `[units]`, for nodes whose values are read and whose units were not fixed.
+        correlation: of each matched pair of units that vary, for nodes whose values are read and whose units were not
+            fixed.
     """
 
     order: Mapping[str, Tensor]
@@ -63,7 +64,10 @@ def match(one: Behaviour, other: Behaviour) -> Matching:
             continue
         rows, columns = linear_sum_assignment(torch.stack(list(alike.values())).sum(0).numpy(), maximize=True)
         order |= dict.fromkeys(group, torch.as_tensor(columns))
-        correlation |= {name: each[rows, columns] for name, each in alike.items()}
+        for name, each in alike.items():
+            vary = [_varies(values[name])[torch.as_tensor(of)] for values, of in ((b, rows), (a, columns))]
+            if (both := vary[0] & vary[1]).any():
+                correlation[name] = each[rows, columns][both]
     return Matching(order, correlation)
 
 
@@ -107,6 +111,15 @@ def _correlations(rows: Tensor, columns: Tensor) -> Tensor:
     def normal(x: Tensor) -> Tensor:
         x = x.double() - x.double().mean(1, keepdim=True)
         norm = x.norm(dim=1, keepdim=True)
-        return torch.where(norm > 1e-9, x / norm.clamp(min=1e-9), 0.0)
+        return torch.where(norm > _CONSTANT, x / norm.clamp(min=_CONSTANT), 0.0)
 
     return normal(rows) @ normal(columns).T
+
+
+def _varies(rows: Tensor) -> Tensor:
+    """Bool `[R]` of `[R, n]`."""
+    return (rows.double() - rows.double().mean(1, keepdim=True)).norm(dim=1) > _CONSTANT
+
+
+_CONSTANT = 1e-9
+"""Norm about the mean up to which a unit's values are all the same."""

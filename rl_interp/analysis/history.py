@@ -5,7 +5,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from rl_interp.core.replay import Episode, replay
 from rl_interp.core.stats import Estimate, bootstrap, mean, plain
 from rl_interp.core.store import ActivationStore
 from rl_interp.core.tables import markdown
-from rl_interp.sae import ArrayActivations, SAEConfig
+from rl_interp.sae import ArrayActivations, SAEConfig, split_by_episode
 from rl_interp.sae.encoding import encode_rows
 from rl_interp.sae.evaluation.features import Features
 from rl_interp.sae.evaluation.matching import match
@@ -38,7 +38,6 @@ from rl_interp.sae.training.trainer import fit
 
 FEWEST = 2
 _EPSILON = 0.05
-_HELD_OUT = 0.2
 _MOST = 2_000_000_000
 """Bytes of activations of all checkpoints together, at most."""
 
@@ -180,15 +179,14 @@ def _fit_dictionaries(
     """A dictionary of each, its figures on held-out episodes, and how many of its features are found again: in the
     checkpoint before, and by another seed on the same activations, without which the first says little."""
     config = SAEConfig(latents=settings.latents, k=settings.k, epochs=settings.epochs, seed=settings.seed)
-    order = np.random.default_rng(settings.seed).permutation(np.unique(episodes))
-    out = np.isin(episodes, order[: max(1, round(_HELD_OUT * len(order)))])
-    fitted, held_out = np.flatnonzero(~out), np.flatnonzero(out)
+    reseeded = replace(config, seed=config.seed + 1)
+    fitted, held_out = split_by_episode(episodes, config.held_out, settings.seed)
     before: Features | None = None  # those of the checkpoint before
     with progress.bar("Fitting dictionaries", len(checkpoints), "checkpoints") as update:
         for number, each in enumerate(checkpoints):
             try:
                 features, figures = _dictionary(each, config, fitted, held_out)
-                again, _ = _dictionary(each, _reseeded(config), fitted, held_out)
+                again, _ = _dictionary(each, reseeded, fitted, held_out)
             except UserError as error:  # a layer that is silent, as before any learning, has no variance to explain
                 progress.warn(f"no dictionary of step {each.step}: {error}")
                 before = None
@@ -197,10 +195,6 @@ def _fit_dictionaries(
             figures["found_before"] = _found_again(features, before) if before is not None else None
             each.figures["dictionary"], before = figures, features
             update(number + 1)
-
-
-def _reseeded(config: SAEConfig) -> SAEConfig:
-    return SAEConfig(**{**to_plain(config), "seed": config.seed + 1, "prefixes": config.prefixes})
 
 
 def _dictionary(

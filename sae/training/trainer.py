@@ -17,7 +17,7 @@ from rl_interp.core.compiled import announce
 from rl_interp.core.device import keep_memory
 from rl_interp.core.errors import UserError
 from rl_interp.sae.data import Activations
-from rl_interp.sae.model import SAE
+from rl_interp.sae.model import SAE, JumpReLU
 from rl_interp.sae.training.config import SAEConfig
 from rl_interp.sae.training.feed import Feed
 from rl_interp.sae.training.kernels.accelerator import AcceleratorKernel, check_triton
@@ -107,11 +107,12 @@ class Trainer:
         # Rows of the decoder have unit norm in a fit, and what a latent is worth goes with its encoder.
         variant = self.variant
         variant.encoder[:count] = (into.back @ start.W_enc).T * length
-        variant.b_enc[:count] = (start.b_enc + given @ start.W_enc) * length[:, 0]
         variant.decoder[:count] = decoder / length
         variant.b_dec.copy_((start.b_dec - out.mean) @ out.to)
+        bias = (start.b_enc + given @ start.W_enc) * length[:, 0]
+        threshold = start.threshold * length[:, 0] if isinstance(start, JumpReLU) else None
         rng = np.random.default_rng(self.config.seed)
-        variant.set_thresholds(self.feed.draw(rng, self.config.batch_size)[0])
+        variant.go_on(self.feed.draw(rng, self.config.batch_size)[0], bias, threshold)
         return variant.encoder[:count].norm(dim=1).mean().item()
 
     def _optimizer(self, gain: float) -> torch.optim.Optimizer:

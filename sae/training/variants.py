@@ -96,6 +96,12 @@ class Variant(nn.Module):
     def set_thresholds(self, x: Tensor) -> None:
         """Set what the variant has besides encoder and decoder, once these are in place, from samples."""
 
+    def go_on(self, x: Tensor, bias: Tensor, threshold: Tensor | None) -> None:
+        """The same where the first latents are a finished dictionary's, with its `bias [n]` and, if it has such, its
+        `threshold [n]`."""
+        self.b_enc[: len(bias)] = bias
+        self.set_thresholds(x)
+
     def _threshold(self, x: Tensor) -> Tensor:
         """The pre-activation above which k latents a sample are active on average."""
         count = self.config.k * len(x)
@@ -201,6 +207,11 @@ class JumpReLUVariant(PenalisedVariant):
         self.log_threshold.fill_(threshold.log())
         self.bandwidth.copy_(_BANDWIDTH * threshold)
 
+    def go_on(self, x: Tensor, bias: Tensor, threshold: Tensor | None) -> None:
+        super().go_on(x, bias, threshold)
+        if threshold is not None:
+            self.log_threshold[: len(bias)] = threshold.clamp(min=torch.finfo(x.dtype).eps).log()
+
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
         threshold = self.log_threshold.exp()
         floors = threshold.detach() - self.bandwidth / 2
@@ -231,6 +242,13 @@ class GatedVariant(PenalisedVariant):
 
     def set_thresholds(self, x: Tensor) -> None:
         self.b_enc.fill_(-self._threshold(x))
+
+    def go_on(self, x: Tensor, bias: Tensor, threshold: Tensor | None) -> None:
+        """What was the bias is the strengths'; the gates' is set so that they open at the threshold, see `finished`."""
+        super().go_on(x, bias, threshold)
+        count = len(bias)
+        self.b_strength[:count] = bias
+        self.b_enc[:count] = bias + (self.b_enc[:count] if threshold is None else -threshold)
 
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
         pairs, pre = self.kernel.above(x, self.encoder, self.b_enc, torch.zeros_like(self.b_enc))

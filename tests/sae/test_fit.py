@@ -330,6 +330,18 @@ def test_a_fit_that_goes_on_from_a_dictionary_begins_with_what_its_latents_add(r
     assert begun.W_dec[64:].norm(dim=1).min() > 0
 
 
+@pytest.mark.parametrize("variant", ["topk", "jumprelu", "gated"])
+def test_it_begins_as_the_dictionary_that_it_goes_on_from(variant):
+    data, _ = planted(1500)
+    config = replace(SMALL, variant=variant, epochs=2)
+    start = fit(ArrayActivations(data), config)
+    begun = Trainer(Feed(ArrayActivations(data), config), config, start).sae()
+    x = torch.from_numpy(data[:200])
+    apart = (begun(x) - start(x)).abs().amax(1) > 0.5  # values are about 300
+    assert apart.float().mean() <= 0.01  # a latent at its threshold may fall on either side
+    assert not torch.equal(start(x), start.b_dec.expand_as(x))
+
+
 def test_it_goes_on_from_where_that_one_was():
     data, _ = planted(3000)
     activations, rows = ArrayActivations(data), np.arange(3000)
