@@ -172,7 +172,7 @@ TERMS = {
     "by_activations": "the same, with the units of the first agent matched to the second's by their activations",
     "shared": "number of edges that both have",
     "expected": "how many random edges of the same links, as many of each, would be shared on average",
-    "correlation": "of the activations of matched units in the same states, mean over units",
+    "correlation": "of the activations of matched units in the same states, mean over those that vary",
     "correlation_by_chance": "the same, matched while one agent sees other states",
     "correlation_by_node": "the same for each node's units",
     "first_in_second": "faithfulness of circuits in the second agent",
