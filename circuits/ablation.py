@@ -78,6 +78,10 @@ class Ablations:
         difference = (new - own).movedim(self.axis, 0)[units]  # [U, R, ...]
         return (self._reader or self._recomputed)(units, difference, rows)
 
+    def changed(self, values: Tensor, rows: Tensor) -> Tensor:
+        """`[R, A]`: the preferences where the whole layer is `values [R, ...]`, in the states `rows [R]`."""
+        return self._from_unit(values, rows).preferences
+
     def _recomputed(self, units: Tensor, difference: Tensor, rows: Tensor) -> Tensor:
         """The same, from the units' `difference [U, R, ...]`: all that comes after the layer is computed."""
         changed = self.values[rows].expand(len(units), len(rows), *self.values.shape[1:])

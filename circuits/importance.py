@@ -2,9 +2,10 @@
 without that unit.
 
 `importance` measures it, by running the agent without each unit; `attribution` estimates it from gradients, for all
-units at the price of a few backward passes.
+units at the price of a few backward passes; `keeping` says how far decisions are with the most important units alone.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ class Importance:
     advantage_error: Tensor
     """float64 `[U]`: squared change of the advantages as a share of their squares; of a policy, of its logits less
     their mean."""
+    by_state: Tensor
+    """float32 `[U, N]`: D in each state."""
     passes: PartialPasses
     """What it cost."""
 
@@ -69,7 +72,31 @@ def attribution(ablations: Ablations, new: Tensor, distance: Distance, steps: in
     return _compared(ablations, changed, distance, cost)
 
 
+@torch.no_grad()
+def keeping(
+    ablations: Ablations, new: Tensor, order: Tensor, counts: Sequence[int], distance: Distance
+) -> tuple[Tensor, PartialPasses]:
+    """float64 `[len(counts)]`: D with all units of the layer replaced but the first so many in `order`; and the cost.
+
+    Args:
+        new: as `importance` takes it.
+        order: int64 `[U]`, those first that are kept first, or `[U, N]`, an order of its own for each state.
+    """
+    values, constant, found = ablations.values, new.dim() < ablations.values.dim(), []
+    rank = order.argsort(0).to(values.device)  # of each unit
+    rank = rank[:, None].expand(-1, len(values)) if rank.dim() == 1 else rank
+    rank = rank.T.reshape(*rank.T.shape, *(1,) * (-1 - ablations.axis))
+    for count in counts:
+        changed = [
+            ablations.changed(torch.where(rank[rows] < count, values[rows], new if constant else new[rows]), rows)
+            for rows in torch.arange(len(values), device=values.device).split(_AT_ONCE)
+        ]
+        found.append(distance(ablations.preferences, torch.cat(changed)).mean())
+    return torch.stack(found).double().cpu(), ablations.passes_of_layer * (len(counts) * len(values))
+
+
 def _compared(ablations: Ablations, changed: Tensor, distance: Distance, passes: PartialPasses) -> Importance:
     own = ablations.preferences.to(changed)
     agreement = (changed.argmax(-1) == own.argmax(-1)).double().mean(-1)
-    return Importance(distance(own, changed).mean(-1), agreement, advantage_error(own, changed), passes)
+    by_state = distance(own, changed)
+    return Importance(by_state.mean(-1), agreement, advantage_error(own, changed), by_state.float(), passes)

@@ -157,6 +157,9 @@ class Circuit(Intervention):
 
     mask: Mask = field(kw_only=True)
     reference: Reference | None = field(default=None, kw_only=True)
+    coded: Agent | None = field(default=None, kw_only=True, repr=False)
+    """The copy of the agent that the mask is of, with a dictionary's latents (`circuits.latents`); it runs in the
+    agent's place."""
     label: str = field(default="circuit", kw_only=True)
     at: str = field(default="the whole agent", init=False)
 
@@ -168,7 +171,16 @@ class Circuit(Intervention):
         return {}
 
     def around(self, agent: Agent) -> AbstractContextManager[None]:
-        return masked(agent, self.mask, self.reference)
+        return masked(agent, self.mask, self.reference) if self.coded in (None, agent) else self._in_place_of(agent)
+
+    @contextmanager
+    def _in_place_of(self, agent: Agent) -> Iterator[None]:
+        assert self.coded is not None
+        run = masked(self.coded, self.mask, self.reference)
+        # Within the block of `masked`, these are the ones under the mask.
+        methods = {name: partial(_call, self.coded, name) for name in ("step", "unroll")}
+        with run, replaced_methods(agent, **methods):
+            yield
 
     def config(self) -> dict[str, Any]:
         return {"kind": "circuit", "label": self.label, "edges": self.mask.kept, "candidates": self.mask.graph.edges}
@@ -183,6 +195,10 @@ class _Part:
     masks: tuple[Tensor, ...]
     whole: bool = field(default=False)
     """Whether every edge is at 1, and no gradient asks for what would be otherwise."""
+
+
+def _call(agent: Agent, method: str, *args: Any, **named: Any) -> PolicyOutput:
+    return getattr(agent, method)(*args, **named)
 
 
 def _plan(mask: Mask) -> dict[int, dict[int, _Part]]:

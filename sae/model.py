@@ -50,13 +50,16 @@ class SAE(nn.Module, ABC):
         return torch.addmm(self.b_enc, x if self.transcodes else x - self.b_dec, self.W_enc)
 
     @abstractmethod
+    def activate(self, z: Tensor) -> Tensor:
+        """Latents `[..., F]` from pre-activations `[..., F]`: zero but for the active ones."""
+
+    @abstractmethod
     def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The active latents of each sample: values `[N, K]`, zero where a sample has fewer, and indices `[N, K]`."""
 
     def encode(self, x: Tensor) -> Tensor:
         """`[N, F]`, zero but for the active latents."""
-        values, indices = self.encode_sparse(x)
-        return torch.zeros(len(x), self.d_sae, dtype=values.dtype, device=x.device).scatter(1, indices, values)
+        return self.activate(self.pre_activations(x))
 
     def decode_sparse(self, values: Tensor, indices: Tensor) -> Tensor:
         """`[N, d_out]` from what `encode_sparse` gave, without making `[N, F]`."""
@@ -78,6 +81,10 @@ class TopK(SAE):
         super().__init__(d_in, d_sae, d_out)
         self.k = k
 
+    def activate(self, z: Tensor) -> Tensor:
+        values, indices = z.topk(self.k, dim=-1, sorted=False)
+        return torch.zeros_like(z).scatter(-1, indices, values.relu())
+
     def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         values, indices = self.pre_activations(x).topk(self.k, dim=-1, sorted=False)
         return values.relu(), indices
@@ -90,11 +97,10 @@ class JumpReLU(SAE):
         super().__init__(d_in, d_sae, d_out)
         self.threshold = nn.Parameter(torch.zeros(d_sae))
 
+    def activate(self, z: Tensor) -> Tensor:
+        return z * ((z > self.threshold) & (z > 0))
+
     def encode_sparse(self, x: Tensor) -> tuple[Tensor, Tensor]:
         latents = self.encode(x)
         most = max(1, int((latents > 0).sum(1).max())) if len(x) else 1
         return latents.topk(most, dim=-1, sorted=False)
-
-    def encode(self, x: Tensor) -> Tensor:
-        z = self.pre_activations(x)
-        return z * ((z > self.threshold) & (z > 0))

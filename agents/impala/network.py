@@ -53,7 +53,8 @@ class HookedLSTM(nn.Module):
 
     def _watched(self) -> bool:
         """Whether a hook is on a gate or a state, which must then exist as a tensor of its own."""
-        return any(module._forward_hooks or module._forward_pre_hooks for module in self.children())
+        within = (module for child in self.children() for module in child.modules())
+        return any(module._forward_hooks or module._forward_pre_hooks for module in within)
 
 
 def lstm_hook_points(path: str, head: str | None) -> dict[str, HookPoint]:

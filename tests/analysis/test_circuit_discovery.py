@@ -9,16 +9,22 @@ import torch
 
 from rl_interp.agents.impala import IMPALA
 from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.coded import coded
 from rl_interp.analysis.circuits.comparison import CompareConfig, compare_circuits
 from rl_interp.analysis.circuits.discovery import DiscoverConfig, discover_run
 from rl_interp.analysis.circuits.evaluation import EvaluateConfig, evaluate_circuit
+from rl_interp.analysis.circuits.importance import importance_run
+from rl_interp.analysis.circuits.layers import ImportanceConfig
 from rl_interp.analysis.circuits.picture import leading
 from rl_interp.analysis.circuits.stored import load_circuit, read_circuit
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.planted import two_layers
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
 from rl_interp.core.errors import RunError, UserError
+from rl_interp.core.interventions import intervened
 from rl_interp.core.run import Run
+from rl_interp.sae import SAEConfig
+from rl_interp.sae.model import TopK
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +68,51 @@ def test_a_circuit_beside_itself_is_the_same_and_serves_as_well(loaded):
     assert served["faithfulness_of_own"] == served["faithfulness_by_place"] == served["faithfulness_by_activations"]
     assert served["faithfulness_of_own"] > served["faithfulness_random"]["value"]
     assert "obs" in Path(found["table"]).read_text()
+
+
+@pytest.fixture
+def dictionary(loaded, tmp_path) -> Run:
+    """A dictionary's run, of the agent's memory."""
+    parent = loaded.source | {"hook": "lstm.h"}
+    run = Run.create(tmp_path / "sae", "sae", SAEConfig(latents=9, k=3), 0, parent)
+    run.save_checkpoint(1, {name: torch.randn_like(value) for name, value in TopK(6, 9, 3).state_dict().items()})
+    return run
+
+
+def test_a_circuit_of_latents_is_kept_with_its_dictionary(loaded, dictionary):
+    whole = coded(loaded, dictionary.path)
+    found = discover_run(whole, replace(CONFIG, method="eap", when=None, edges=600), "latents")
+    assert found["sae"] == str(dictionary.path)
+    stored = read_circuit(loaded, "latents")  # of the agent alone: the dictionary is opened again
+    assert any(link.source == "lstm.h.latents" for link in stored.mask.graph.links)
+    config = EvaluateConfig(states=8, left_out=0, random=1, again=0, episodes=2)
+    assert evaluate_circuit(loaded, "latents", config)["sae"] == str(dictionary.path)
+    obs = torch.zeros(2, *loaded.env.observation_shape, dtype=torch.uint8)
+    with intervened(loaded.agent, [stored.intervention(Mask.full(stored.mask.graph))]):
+        torch.testing.assert_close(
+            loaded.agent.step(obs, loaded.agent.initial_state(2)).preferences,
+            whole.agent.step(obs, whole.agent.initial_state(2)).preferences,
+        )
+    dictionary.save_checkpoint(2, {name: value + 1 for name, value in TopK(6, 9, 3).state_dict().items()})
+    with pytest.raises(UserError, match="was fitted anew since"):
+        read_circuit(loaded, "latents")
+    with pytest.raises(UserError, match="has other weights; give a dictionary of this agent"):
+        coded(replace(loaded, weights_sha256="1" * 64), dictionary.path)
+
+
+def test_latents_are_measured_beside_neurons_and_principal_components(loaded, dictionary):
+    config = ImportanceConfig(kinds=("mean",), states=8, episodes=0)
+    found = importance_run(coded(loaded, dictionary.path), (), config)
+    kept = found["kept"]
+    assert {name: each["counts"][-1] for name, each in kept.items()} == {
+        "lstm.h": 6, "lstm.h.latents": 9, "lstm.h.components": 6
+    }  # fmt: skip
+    for each in kept.values():
+        assert set(each["faithfulness"]) == {"mean", "gradient", "integrated", "random", "each state"}
+        assert all(curve[0] == 0 and curve[-1] == pytest.approx(1) for curve in each["faithfulness"].values())
+        assert each["enough"]["random"] == next(
+            count for i, count in enumerate(each["counts"]) if min(each["faithfulness"]["random"][i:]) >= 0.9
+        )
 
 
 def test_a_circuit_of_another_agent_or_a_damaged_one_is_refused(loaded):

@@ -110,7 +110,7 @@ def circuit(tmp_path_factory):
     graph = graph_of(loaded)
     scores = torch.rand(graph.edges)
     described = {"settings": {"method": "eap-ig", "when": None}, "result": {"faithfulness": 0.5, "edges": 300}}
-    return circuit_report(loaded, StoredCircuit("c", top(graph, scores, 300), scores, {}, described), states=12)
+    return circuit_report(loaded, StoredCircuit("c", loaded, top(graph, scores, 300), scores, {}, described), states=12)
 
 
 def poisoned(value):

@@ -55,6 +55,7 @@ def compare_circuits(
         UserError: a circuit of another agent, or agents of different architectures or observations.
     """
     pair = read_circuit(first, circuit), read_circuit(second, other_circuit)
+    first, second = (each.loaded for each in pair)
     require_alike(pair[0].mask.graph, pair[1].mask.graph)
     behaviours = _behaviours((first, second), pair, config, progress)
     matching, by_chance = match(*behaviours), match(behaviours[0], _shifted(behaviours[1]))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.circuits.layers import Layer
+from rl_interp.analysis.circuits.layers import Layer, cut_by
 from rl_interp.circuits.replacement import Kind, intervention
 from rl_interp.core.envs import make_vector
 from rl_interp.core.interventions import Intervention
@@ -39,8 +39,7 @@ def play_without_half(
     Returns:
         `cut`; `returns`, a condition's mean return with its interval; and `differences` from the agent.
     """
-    fitted = all(layer.bank.optimal is not None for layer in layers.values())
-    kind: Kind = cut or ("optimal" if fitted else "mean-position")
+    kind = cut_by(cut, (layer.bank for layer in layers.values()))
     rng = np.random.default_rng(seed)
     halves = {AGENT: {}, RANDOM: {hook: rng.permutation(layer.bank.units) for hook, layer in layers.items()}}
     for name in next(iter(layers.values())).kinds:

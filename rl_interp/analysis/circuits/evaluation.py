@@ -79,6 +79,7 @@ def evaluate_circuit(
         UserError: it is of another agent.
     """
     stored = read_circuit(loaded, circuit)
+    loaded = stored.loaded
     settings = from_plain(DiscoverConfig, stored.described["settings"], circuit_path(loaded, circuit))
     settings = replace(settings, states=config.states)
     with measured() as cost:

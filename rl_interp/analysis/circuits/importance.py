@@ -2,7 +2,7 @@
 least."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.coded import Coded
 from rl_interp.analysis.circuits.cutting import play_without_half
-from rl_interp.analysis.circuits.layers import NEGLIGIBLE, ImportanceConfig, Layer, measure_layer
+from rl_interp.analysis.circuits.layers import EACH, NEGLIGIBLE, ImportanceConfig, Layer, measure_layer
 from rl_interp.analysis.circuits.states import play_states
 from rl_interp.circuits.ablation import PartialPasses
-from rl_interp.circuits.replacement import replacement, while_playing
+from rl_interp.circuits.latents import LATENTS, Components, with_latents
+from rl_interp.circuits.replacement import record, replacement, while_playing
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent
 from rl_interp.core.errors import UserError
@@ -27,6 +29,8 @@ from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.tables import markdown
 
+COMPONENTS = "components"
+"""What a layer's principal components are called, beside its units and a dictionary's latents."""
 _BANK = 2
 """Times the measured states that replacements are made from, of other episodes."""
 
@@ -55,28 +59,51 @@ def importance_run(
         while_playing(config.cut)
     start = time.perf_counter()
     measured, bank = _states(loaded, config, progress)
-    hooks = hooks or default_hooks(loaded.agent, measured)
+    places = {hook: (loaded.agent, hook) for hook in hooks or default_hooks(loaded, measured)}
+    if isinstance(loaded, Coded):
+        places[f"{loaded.at}.{COMPONENTS}"] = _components(loaded, bank)
     layers = {}
-    with progress.bar("Measuring", len(hooks), "layers") as update:
-        for done, hook in enumerate(hooks, 1):
-            layers[hook] = measure_layer(loaded.agent, hook, measured, bank, config)
+    with progress.bar("Measuring", len(places), "layers") as update:
+        for done, (name, (agent, hook)) in enumerate(places.items(), 1):
+            layers[name] = measure_layer(agent, hook, measured, bank, config)
             update(done)
     result = loaded.source | summary(layers) | {"seconds": time.perf_counter() - start, "states": config.states}
-    path = loaded.run.outputs / "analyses" / "importance"
+    of = "" if "sae" not in loaded.source else f"-{Path(loaded.source['sae']).name}"
+    path = loaded.run.outputs / "analyses" / f"importance{of}"
     write_text(path / "table.md", importance_table(layers))
     picture = importance_picture(layers, path / "importance.png")
     write_json(path / "result.json", result)  # what was measured stays, whatever becomes of the play
     if config.episodes:
-        result |= play_without_half(loaded, layers, config.cut, config.episodes, config.seed, progress)
+        cut = {name: layers[name] for name in played(loaded, layers)}
+        result |= play_without_half(loaded, cut, config.cut, config.episodes, config.seed, progress)
         write_json(path / "result.json", result)
     files = {"table": path / "table.md", "plot": picture, "result": path / "result.json"}
     return result | {name: str(file) for name, file in files.items()}
 
 
+def _components(loaded: Coded, bank: States) -> tuple[Agent, str]:
+    """The layer written in the principal components of its values, and the hook point that these are at."""
+    recorded = record(loaded.plain.agent, bank, loaded.at)
+    values = recorded.values.movedim(recorded.feature_axis, -1).flatten(0, -2)
+    return with_latents(loaded.plain.agent, Components(values), loaded.at).eval(), f"{loaded.at}.{LATENTS}"
+
+
+def played(loaded: Loaded, layers: Iterable[str]) -> list[str]:
+    """The layers that are cut at play: all, but of one that is there in several ways, latents alone."""
+    if not isinstance(loaded, Coded):
+        return list(layers)
+    latents = f"{loaded.at}.{LATENTS}"
+    return [name for name in layers if name == latents or not name.startswith(loaded.at)]
+
+
 @torch.no_grad()
-def default_hooks(agent: Agent, states: States) -> list[str]:
+def default_hooks(loaded: Loaded, states: States) -> list[str]:
     """Of the hook points after a nonlinearity and the memory, or of all in an agent that has none of such names, those
-    that a decision depends on in the first of the states."""
+    that a decision depends on in the first of the states. Of an agent with a dictionary's latents, these and the layer
+    that they stand in."""
+    if isinstance(loaded, Coded):
+        return [loaded.at, f"{loaded.at}.{LATENTS}"]
+    agent = loaded.agent
     points, few, found = agent.hook_points, states[:4], []
     own = run_with_hooks(agent, few.obs, few.memory or None, hooks={}).preferences
     for name in [name for name in points if name.endswith((".post", "lstm.h", "lstm.c"))] or points:
@@ -110,6 +137,10 @@ def summary(layers: Mapping[str, Layer]) -> dict[str, Any]:
             hook: {
                 kind: _figures(layer.kl(kind), layer.kl("optimal") if "optimal" in kinds else None) for kind in kinds
             }
+            for hook, layer in layers.items()
+        },
+        "kept": {
+            hook: vars(layer.kept) | {"enough": {name: layer.kept.enough(name) for name in layer.kept.faithfulness}}
             for hook, layer in layers.items()
         },
         "rank_correlation": {a: {b: _rank_correlation(layers, a, b) for b in every if b != a} for a in kinds},
@@ -159,10 +190,10 @@ def importance_table(layers: Mapping[str, Layer]) -> str:
 
 def importance_picture(layers: Mapping[str, Layer], path: Path) -> Path:
     """A column a layer. Above, how D falls from the most important unit to the least, by each kind in its own order;
-    below, all kinds in the order of one, so that units whose rank changes stand out. What is negligible lies at the
-    foot."""
-    figure, axes = new_figure(2, len(layers), 1 + 3.4 * len(layers), 6.5, sharey=True)
-    for (hook, layer), (above, below) in zip(layers.items(), axes.T, strict=True):
+    below that, all kinds in the order of one, so that units whose rank changes stand out. What is negligible lies at
+    the foot. At the bottom, how faithful the agent is with the first units of the layer alone."""
+    figure, axes = new_figure(3, len(layers), 1 + 3.4 * len(layers), 9.5, sharey="row")
+    for (hook, layer), (above, below, foot) in zip(layers.items(), axes.T, strict=True):
         leading = _leading(layer)
         order = np.argsort(-layer.kl(leading), kind="stable")
         ranks = np.arange(1, len(order) + 1)
@@ -174,7 +205,16 @@ def importance_picture(layers: Mapping[str, Layer], path: Path) -> Path:
         above.set_title(hook)
         above.set_xlabel("units, in that kind's order")
         below.set_xlabel(f"units, in the order of {leading}")
-    for row in axes[:, 0]:
+        for ranking in (leading, *layer.estimates, EACH, "random"):
+            look = {leading: {"color": "black"}, "random": {"color": "0.6", "linestyle": "--"}}.get(ranking, {})
+            foot.plot(layer.kept.counts, layer.kept.faithfulness[ranking], label=ranking, linewidth=1.5, **look)
+        foot.set_xscale("symlog", linthresh=1)
+        foot.axhline(0.9, color="0.8", linewidth=0.8, zorder=0)
+        foot.set_ylim(-0.25, 1.05)
+        foot.set_xlabel("units kept, all others replaced")
+    axes[2, 0].set_ylabel("faithfulness")
+    axes[2, 0].legend(loc="upper left", fontsize="small")
+    for row in axes[:2, 0]:
         row.set_yscale("log")
         row.set_ylabel("D, nats")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(layers) * 2)

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.coded import Coded, coded
 from rl_interp.circuits.graph import Graph
 from rl_interp.circuits.judging import played_with
 from rl_interp.circuits.mask import Mask
@@ -48,6 +49,8 @@ class StoredCircuit:
     """A circuit as it is read."""
 
     name: str
+    loaded: Loaded
+    """The agent that it is of, with a dictionary's latents where it was found among them."""
     mask: Mask
     scores: Tensor
     reference: Values
@@ -62,7 +65,8 @@ class StoredCircuit:
     def intervention(self, mask: Mask | None = None, label: str = "circuit", seed: int = 0) -> Circuit:
         """The agent with the circuit alone, or with another mask and the same replacements."""
         reference = played_with(self.reference, self.constant, seed)
-        return Circuit(mask=self.mask if mask is None else mask, reference=reference, label=label)
+        whole = self.loaded.agent if isinstance(self.loaded, Coded) else None
+        return Circuit(mask=self.mask if mask is None else mask, reference=reference, coded=whole, label=label)
 
 
 def circuit_path(loaded: Loaded, name: str) -> Path:
@@ -116,6 +120,7 @@ def read_circuit(loaded: Loaded, folder: Path | str) -> StoredCircuit:
             f"{folder} is a circuit of another agent or checkpoint than step {loaded.step} of {loaded.run.path}; give "
             "that one, or find a circuit of this one."
         )
+    loaded = _with_its_latents(loaded, described.get("result", {}), folder)
     graph = graph_of(loaded)
     if described.get("links") != {link.name: list(link.shape) for link in graph.links}:
         raise RunError(f"{folder} has other links than the agent, so it is damaged or of another version; {_AGAIN}.")
@@ -124,8 +129,17 @@ def read_circuit(loaded: Loaded, folder: Path | str) -> StoredCircuit:
         raise RunError(f"{folder / WEIGHTS} has no mask or scores of {graph.edges} edges; {_AGAIN}.")
     reference = {key: tensors[f"reference.{key}"] for key in graph.keys if f"reference.{key}" in tensors}
     return StoredCircuit(
-        folder.name, Mask.of_vector(graph, tensors["mask"].float()), tensors["scores"], reference, described
+        folder.name, loaded, Mask.of_vector(graph, tensors["mask"].float()), tensors["scores"], reference, described
     )
+
+
+def _with_its_latents(loaded: Loaded, result: Mapping[str, Any], folder: Path) -> Loaded:
+    if "sae" not in result or isinstance(loaded, Coded):
+        return loaded
+    found = coded(loaded, result["sae"])
+    if found.source["sae_sha256"] != result["sae_sha256"]:
+        raise UserError(f"{folder} is a circuit of latents of {result['sae']}, which was fitted anew since; {_AGAIN}.")
+    return found
 
 
 def load_circuit(loaded: Loaded, folder: Path | str) -> Circuit:

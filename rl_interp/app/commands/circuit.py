@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import tyro
 
+from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.breaking import break_run
+from rl_interp.analysis.circuits.coded import coded
 from rl_interp.analysis.circuits.comparison import CompareConfig, compare_circuits
 from rl_interp.analysis.circuits.discovery import DiscoverConfig, discover_run
 from rl_interp.analysis.circuits.evaluation import EvaluateConfig, evaluate_circuit
@@ -13,7 +15,7 @@ from rl_interp.analysis.circuits.importance import importance_run
 from rl_interp.analysis.circuits.layers import ImportanceConfig
 from rl_interp.analysis.circuits.report import circuit_report
 from rl_interp.analysis.circuits.stored import circuit_path, read_circuit
-from rl_interp.app.commands.flags import Agent, Count, FromAgent, NewName, Output, RunName, Seed, optional, several
+from rl_interp.app.commands.flags import Agent, Autoencoder, Count, NewName, Output, RunName, Seed, optional, several
 from rl_interp.app.pages import write_page
 from rl_interp.app.progress import TERMINAL
 from rl_interp.circuits.breaking import BreakingConfig
@@ -42,8 +44,22 @@ class TwoAgents(Agent):
     """Name of the other agent's circuit, or a path; by default the same name."""
 
 
+@dataclass(frozen=True)
+class AgentAndLatents(Agent):
+    """The flags of commands for which a dictionary's latents can be units."""
+
+    sae: Autoencoder = None
+    """A dictionary's run, whose latents become units of the layer that it was fitted to, beside its error."""
+
+    def load(self) -> Loaded:
+        return coded(super().load(), self.sae)
+
+
+FromAgentOrLatents = Annotated[AgentAndLatents, tyro.conf.arg(name="")]
+
+
 def circuit_importance(
-    agent: FromAgent,
+    agent: FromAgentOrLatents,
     hooks: Annotated[tuple[str, ...], several("HOOK")] = (),
     config: Annotated[ImportanceConfig, tyro.conf.arg(name="")] = ImportanceConfig(),  # noqa: B008 - frozen
 ) -> dict[str, Any]:
@@ -62,7 +78,7 @@ def circuit_importance(
 
 
 def circuit_discover(
-    agent: FromAgent,
+    agent: FromAgentOrLatents,
     config: Annotated[DiscoverConfig, tyro.conf.arg(name="")] = DiscoverConfig(),  # noqa: B008 - frozen
     name: NewName = None,
 ) -> dict[str, Any]:
@@ -97,7 +113,7 @@ def circuit_evaluate(
 
 
 def circuit_break(
-    agent: FromAgent,
+    agent: FromAgentOrLatents,
     bad: Annotated[str, tyro.conf.arg(metavar="HABIT")],
     states: Count = 30,
     episodes: Count = 400,
@@ -153,6 +169,7 @@ def circuit_page(
     """
     loaded = of.load()
     stored = read_circuit(loaded, of.circuit)
+    loaded = stored.loaded
     data = circuit_report(loaded, stored, states, seed, TERMINAL)
     folder = circuit_path(loaded, of.circuit)
     page = write_page("circuit", data, output or folder.parent / f"{folder.name}.html")
