@@ -9,6 +9,7 @@ from typing import get_type_hints
 
 import matplotlib
 import pytest
+from selection import in_full
 
 from rl_interp.app import cli
 
@@ -29,7 +30,7 @@ def test_every_link_leads_somewhere(page):
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs" / "how-to").glob("*.md"))], ids=lambda p: p.stem
+    "page", [ROOT / "README.md", *in_full(*sorted((ROOT / "docs" / "how-to").glob("*.md")))], ids=lambda p: p.stem
 )
 def test_the_python_on_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -81,6 +81,7 @@ def test_a_run_shared_without_its_training_state_is_trained_on_from_its_weights(
     assert first_update > 600 + SMALL.learning_starts, "the replay fills before learning goes on"
 
 
+@pytest.mark.full
 def test_a_signal_stops_with_a_checkpoint_from_which_training_goes_on(tmp_path):
     run = make(tmp_path / "run")
 

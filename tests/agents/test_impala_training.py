@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from selection import in_full
 
 from rl_interp.agents.cbet import CBETConfig
 from rl_interp.agents.impala import IMPALAConfig, Training, default_config, make_agent, train
@@ -129,6 +130,7 @@ def test_a_run_takes_an_update_for_each_minibatch(tmp_path):
     assert run.load_state()["learner"]["updates"] == 2 * SMALL.agent_steps // (SMALL.num_envs * SMALL.unroll)
 
 
+@pytest.mark.full
 def test_returns_are_extrinsic_whatever_the_bonus():
     """The reported returns of a policy that never learns are the same with a bonus of any size."""
     logged = []
@@ -159,7 +161,7 @@ def test_the_bonus_is_that_of_the_counts_in_order_of_arrival():
     np.testing.assert_array_equal(training._bonus(0, unroll), np.stack(wanted))
 
 
-@pytest.mark.parametrize("config", [SMALL, COUNTING, MAZE], ids=["base", "cbet", "maze"])
+@pytest.mark.parametrize("config", [SMALL, COUNTING, *in_full(MAZE)], ids=["base", "cbet", "maze"])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, config):
     whole = Training(config, 3)
     while whole.agent_steps < 640:
@@ -189,6 +191,7 @@ def test_training_logs_checkpoints_evaluates_and_loads(tmp_path):
     assert load_agent(run.path).agent.policy.weight.shape == (7, 16)
 
 
+@pytest.mark.full
 def test_actor_processes_play_with_the_weights_given_and_are_replaced_when_they_die(taken_log_probs, heard):
     torch.manual_seed(0)
     agent = make_agent(SMALL)

@@ -56,7 +56,7 @@ def advanced(training, steps):
 @pytest.mark.parametrize(
     ("kind", "env_id"),
     [
-        ("dqn", MINIGRID), ("dqn", VECTOR), ("impala", VECTOR), ("impala", ATARI), ("dreamerv3", VECTOR),
+        ("dqn", MINIGRID), ("dqn", VECTOR), ("impala", VECTOR), *in_full(("impala", ATARI), ("dreamerv3", VECTOR)),
         *in_full(("dqn", CRAFTER), ("dqn", MAZE), ("dreamerv3", ATARI), ("dreamerv3", MAZE)),
         *in_full(("impala", SOKOBAN)),
         *(pytest.param(kind, SOKOBAN, marks=pytest.mark.slow) for kind in ("dqn", "dreamerv3")),

@@ -108,10 +108,12 @@ def test_latents_are_measured_beside_neurons_and_principal_components(loaded, di
         "lstm.h": 6, "lstm.h.latents": 9, "lstm.h.components": 6
     }  # fmt: skip
     for each in kept.values():
-        assert set(each["faithfulness"]) == {"mean", "gradient", "integrated", "random", "each state"}
-        assert all(curve[0] == 0 and curve[-1] == pytest.approx(1) for curve in each["faithfulness"].values())
+        assert set(each["faithfulness_by_ranking"]) == {"mean", "gradient", "integrated", "random", "each state"}
+        assert all(
+            curve[0] == 0 and curve[-1] == pytest.approx(1) for curve in each["faithfulness_by_ranking"].values()
+        )
         assert each["enough"]["random"] == next(
-            count for i, count in enumerate(each["counts"]) if min(each["faithfulness"]["random"][i:]) >= 0.9
+            count for i, count in enumerate(each["counts"]) if min(each["faithfulness_by_ranking"]["random"][i:]) >= 0.9
         )
 
 

@@ -64,6 +64,7 @@ def test_choices_at_the_decision_square_follow_the_goal(mazes):
         choices(Planted(), mazes.edit(cheese=mazes.corner))
 
 
+@pytest.mark.full
 def test_whole_episodes_tell_an_agent_that_wants_cheese_from_one_that_wants_the_corner():
     wants = play(Planted(), DECIDES, 16, seed=1)
     other = play(Planted(obeys=False), DECIDES, 16, seed=1)

@@ -80,6 +80,7 @@ def test_an_episode_that_is_too_short_is_refused(loaded):
         watch(loaded, make_labelled(loaded.env), steps=1, skip=5_000, seed=1)
 
 
+@pytest.mark.full
 def test_a_film_of_a_vector_shows_its_inputs_beside_the_environments_own_screen(loaded, tmp_path):
     env = env_config("CartPole-v1")
     net = nn.Linear(4, 2, bias=False)

@@ -115,6 +115,7 @@ def test_the_next_command_names_what_the_result_is_about():
     assert next_command("maze steer", {"run": "mouse"}) is None
 
 
+@pytest.mark.full
 def test_people_see_what_is_next_on_stderr_and_json_nothing_of_it(call):
     status, out, err = call("info")
     assert (status, err.splitlines()[-1]) == (0, "next: rl-interp demo")

@@ -66,7 +66,7 @@ def test_an_action_that_is_named_twice_counts_once():
 
 @pytest.mark.parametrize(
     ("episodes", "greedy"),
-    mostly_in_full([(e, g) for e in (2, 4, 40) for g in (True, False)], [(4, True), (40, False)]),
+    mostly_in_full([(e, g) for e in (2, 4, 40) for g in (True, False)], [(4, True)]),
 )
 def test_of_features_that_are_random_directions_at_most_one_in_forty_passes(episodes, greedy):
     """The rate at which a test of no effect rejects, however few the episodes and although each has a level of its

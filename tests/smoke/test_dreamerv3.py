@@ -60,6 +60,7 @@ class TestAnyAgent:
         assert status == 0, error
         assert result["frames"] == 3
 
+    @pytest.mark.full
     def test_imagined_futures_are_filmed(self, run, place, agent):
         command = f"imagine {agent} --context 2 --horizon 3 --clamp deter:3=0.9 --times 1 --output dream.mp4"
         status, result, error = run(command)

@@ -66,6 +66,7 @@ def killed_after(monkeypatch):
     return call
 
 
+@pytest.mark.full
 def test_fits_killed_between_two_checkpoints_go_on_with_others_as_if_nothing_had_happened(
     place, ticks, killed_after, monkeypatch
 ):
@@ -211,6 +212,7 @@ def test_logged_figures_say_in_which_space_they_are(home):
     assert all(set(json.loads(line)) == {"step", "whitened_fvu", "l0", "dead"} for line in lines)
 
 
+@pytest.mark.full
 def test_steps_that_can_make_no_difference_are_left_out_unless_asked_for(place):
     """Out of fits and of all that is measured; runs of before there was a choice mean what they meant."""
     store = ActivationStore(Path("runs/tiny/activations/fc.post"))

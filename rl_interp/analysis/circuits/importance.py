@@ -140,7 +140,13 @@ def summary(layers: Mapping[str, Layer]) -> dict[str, Any]:
             for hook, layer in layers.items()
         },
         "kept": {
-            hook: vars(layer.kept) | {"enough": {name: layer.kept.enough(name) for name in layer.kept.faithfulness}}
+            hook: {
+                "replaced_by": layer.kept.replaced_by,
+                "nothing": layer.kept.nothing,
+                "counts": layer.kept.counts,
+                "faithfulness_by_ranking": layer.kept.faithfulness,
+                "enough": {name: layer.kept.enough(name) for name in layer.kept.faithfulness},
+            }
             for hook, layer in layers.items()
         },
         "rank_correlation": {a: {b: _rank_correlation(layers, a, b) for b in every if b != a} for a in kinds},

@@ -8,6 +8,7 @@ import networkx
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from selection import in_full
 
 from rl_interp.core.envs import MazeConfig, env_config, make_labelled, make_vector
 from rl_interp.core.envs.maze.config import CELL, MARGIN
@@ -276,7 +277,7 @@ def test_a_walled_in_mouse_controls_nothing():
     assert labels(replace(maze, walls=walls, cheese=np.array([[-1, -1]])))[0]["controllable"] == 0
 
 
-@pytest.mark.parametrize("imports", ["gymnasium, rl_interp", "rl_interp, gymnasium"])
+@pytest.mark.parametrize("imports", ["gymnasium, rl_interp", *in_full("rl_interp, gymnasium")])
 def test_gymnasium_knows_it_whichever_is_imported_first(imports, program):
     code = f"import {imports}; print(gymnasium.make('rl_interp/Maze-v0', region=5).observation_space.shape)"
     assert program(code).stdout == "(3, 64, 64)\n"

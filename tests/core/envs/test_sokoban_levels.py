@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from selection import in_full
 
 from rl_interp.core.envs import SokobanConfig, make_labelled, make_vector
 from rl_interp.core.envs.sokoban.choice import Choice
@@ -85,7 +86,9 @@ def test_a_folder_is_read_with_all_within_it(tmp_path):
         load("hrad")
 
 
-@pytest.mark.parametrize("sizes", [{}, {"rows": 7, "columns": 7, "boxes": 1}, {"rows": 13, "columns": 20, "boxes": 7}])
+@pytest.mark.parametrize(
+    "sizes", [{"rows": 7, "columns": 7, "boxes": 1}, *in_full({}, {"rows": 13, "columns": 20, "boxes": 7})]
+)
 def test_generated_levels_can_be_solved_and_follow_from_their_seed(sizes):
     config = SokobanConfig(**sizes)
     seeds = np.arange(40)
