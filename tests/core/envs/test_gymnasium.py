@@ -187,6 +187,11 @@ class Fails(mine.Walk):
         raise ValueError("stuck")
 
 
+class Silent(mine.Walk):
+    def step(self, action):
+        assert action > 5
+
+
 class Old(mine.Walk):
     def step(self, action):
         return super().step(action)[:4]
@@ -236,6 +241,11 @@ def says_a_number(info, obs):
         ("bad.py:Changes", {}, r"has observations \('vector', 2\), where \('vector', 1\) was recorded"),
         ("bad.py:Lies", {}, r"showed an array of shape \(3,\), which is not of its Box"),
         ("bad.py:Fails", {}, "failed at a step with action .: ValueError: stuck"),
+        (
+            "bad.py:Silent",
+            {},
+            r"failed at a step with action .: AssertionError: at `assert action > 5` in bad.py, line ",
+        ),
         ("bad.py:Old", {}, "failed at a step with action .: ValueError: not enough values to unpack"),
         ("bad.py:Unpaid", {}, "gave the reward nan"),
         ("bad.py:Many", {}, "which are 10,000 joint ones; at most 4,096 are taken"),

@@ -4,7 +4,9 @@ import ast
 import difflib
 import importlib
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -166,6 +168,8 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def line(error: BaseException) -> str:
-    """An error in one line."""
+    """An error in one line; where it was raised, if it says nothing itself."""
     message = str(error).strip().partition("\n")[0].rstrip(".")
+    if not message and (frames := traceback.extract_tb(error.__traceback__)):
+        message = f"at `{frames[-1].line}` in {Path(frames[-1].filename).name}, line {frames[-1].lineno}"
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
