@@ -117,7 +117,8 @@ class LogProbability:
 
         def score(out: PolicyOutput, value: Tensor | None) -> Tensor:
             assert out.logits is not None
-            return out.logits.float().log_softmax(-1).gather(-1, action.expand(*out.logits.shape[:-1], 1))[..., 0]
+            logits = out.logits if out.logits.dtype == torch.float64 else out.logits.float()
+            return logits.log_softmax(-1).gather(-1, action.expand(*out.logits.shape[:-1], 1))[..., 0]
 
         return score
 
@@ -244,14 +245,20 @@ def evaluate(
             out = agent.step(obs, state)
         else:
             out, cache = run_with_cache(agent, obs, state, names=[name])
-    if decided is not None and not alike(out.preferences.detach(), decided.preferences):
-        raise UserError(
-            f"the agent decides differently on observations as {str(obs.dtype).removeprefix('torch.')}s, which this "
-            f"method feeds, than as they come from the environment: {ADVICE}"
-        )
+    if decided is not None:
+        require_same(out, decided, obs.dtype)
     if name is None or cache is None:
         return score(out, None)
     return score(out, at_positions(agent, name, cache, len(obs)))
+
+
+def require_same(out: PolicyOutput, decided: PolicyOutput, fed: torch.dtype) -> None:
+    """Raise a `UserError` where an agent decides differently on observations as they were fed than as they came."""
+    if not alike(out.preferences.detach(), decided.preferences):
+        raise UserError(
+            f"the agent decides differently on observations as {str(fed).removeprefix('torch.')}s, which this method "
+            f"feeds, than as they come from the environment: {ADVICE}"
+        )
 
 
 def at_positions(agent: Agent, name: str, cache: Cache, batch: int) -> Tensor:

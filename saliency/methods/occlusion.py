@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.errors import UserError
-from rl_interp.saliency.methods.perturbation import CHUNK, Ablation, Perturbation, drops
+from rl_interp.saliency.methods.perturbation import CHUNK, Ablation, Masked, Perturbation, drops
 from rl_interp.saliency.targets import Advantage, Chosen, LogProbability, Preference, Score, Target
 
 
@@ -37,15 +37,17 @@ class Occlusion:
         height, width = obs.shape[-2:]
         symbols = agent.observation == "symbols"
         side = 1 if symbols else min(self.side or max(1, round(min(height, width) / 10)), height, width)
-        squares = _squares(height, width, side).to(obs.device)
+        rows, columns = (_spans(length, side) for length in (height, width))
+        squares = (rows[:, None, :, None] & columns[:, None]).flatten(0, 1)
 
         def covered(image: Tensor) -> Iterator[Tensor]:
-            for some in squares.split(CHUNK):
+            for some in squares.to(obs.device).split(CHUNK):
                 yield torch.where(some[:, None], torch.zeros_like(image), image)
 
         fed = obs if symbols or obs.is_floating_point() else obs.float()
-        found = drops(agent, obs, fed, target, state, covered)
-        weights = squares.flatten(1).float().cpu()
+        masked = Masked(rows.float(), columns.float(), torch.zeros_like, covered)
+        found = drops(agent, obs, fed, target, state, masked)
+        weights = squares.flatten(1).float()
         return (found @ weights / weights.sum(0)).unflatten(1, (height, width)).numpy()
 
 
@@ -155,14 +157,10 @@ def _parted(preferences: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
     return log_p.gather(-1, action)[..., 0].exp(), others.nan_to_num(nan=-torch.inf, neginf=-torch.inf)
 
 
-def _squares(height: int, width: int, side: int) -> Tensor:
-    """`[squares, H, W]` boolean: half a side apart, the last ones against the edge."""
-    step = max(1, side // 2)
-    rows, columns = (sorted({*range(0, n - side, step), n - side}) for n in (height, width))
-    found = torch.zeros(len(rows) * len(columns), height, width, dtype=torch.bool)
-    for i, (top, left) in enumerate((top, left) for top in rows for left in columns):
-        found[i, top : top + side, left : left + side] = True
-    return found
+def _spans(length: int, side: int) -> Tensor:
+    """`[spans, length]` boolean, along one axis: half a side apart, the last one against the edge."""
+    starts = torch.tensor(sorted({*range(0, length - side, max(1, side // 2)), length - side}))[:, None]
+    return (starts <= torch.arange(length)) & (torch.arange(length) < starts + side)
 
 
 @lru_cache(maxsize=1)

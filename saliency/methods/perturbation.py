@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rl_interp.core.agent import Agent, State, evaluating, tree_map
+from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating, tree_map
+from rl_interp.core.check_agent import taking_floats
 from rl_interp.core.errors import UserError
-from rl_interp.saliency.targets import Target, evaluate, prepare
+from rl_interp.saliency.local import answers, is_local
+from rl_interp.saliency.targets import Score, Target, evaluate, prepare, require_same
 
 CHUNK = 64
 """Perturbed images per forward: more would leave the processor's cache."""
@@ -46,15 +48,14 @@ class Perturbation:
 
     def masks(self, height: int, width: int) -> Tensor:
         """`[rows · columns, H, W]` in [0, 1]: Gaussians of peak 1, and exactly 0 beyond four sigma."""
-        ys, xs = torch.arange(0, height, self.stride), torch.arange(0, width, self.stride)
-
-        def profile(centres: Tensor, length: int) -> Tensor:
-            distance = torch.arange(length)[None] - centres[:, None]
-            bell = torch.exp(-0.5 * (distance / self.sigma) ** 2)
-            return torch.where(distance.abs() <= 4 * self.sigma, bell, 0.0)
-
-        rows, columns = profile(ys, height), profile(xs, width)
+        rows, columns = self._profiles(height), self._profiles(width)
         return (rows[:, None, :, None] * columns[None, :, None, :]).flatten(0, 1)
+
+    def _profiles(self, length: int) -> Tensor:
+        """`[masks, length]`: along one axis."""
+        distance = torch.arange(length)[None] - torch.arange(0, length, self.stride)[:, None]
+        bell = torch.exp(-0.5 * (distance / self.sigma) ** 2)
+        return torch.where(distance.abs() <= 4 * self.sigma, bell, 0.0)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of masks."""
@@ -64,11 +65,8 @@ class Perturbation:
         """`obs [B, C, H, W]` float, blurred by a Gaussian of width `blur_sigma`, edges reflected."""
         sigma = self.sigma if self.blur_sigma is None else self.blur_sigma
         radius = min(int(4 * sigma), min(obs.shape[-2:]) - 1)
-        offsets = torch.arange(-radius, radius + 1, dtype=obs.dtype, device=obs.device)
-        kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
-        kernel = kernel / kernel.sum()
-        flat = F.pad(obs.flatten(0, 1)[:, None], (radius,) * 4, mode="reflect")
-        return F.conv2d(F.conv2d(flat, kernel[None, None, None]), kernel[None, None, :, None]).reshape(obs.shape)
+        rows, columns = (_blurring(length, sigma, radius).to(obs) for length in obs.shape[-2:])
+        return rows @ obs @ columns.T
 
     @torch.no_grad()
     def scores(self, agent: Agent, obs: Tensor, target: Target, state: State = None) -> Tensor:
@@ -81,7 +79,9 @@ class Perturbation:
             return drops(agent, obs, obs, target, state, _cells_unseen).unflatten(1, obs.shape[-2:])
         images = obs if obs.is_floating_point() else obs.float()
         images = images.contiguous(memory_format=_layout(agent))
-        return drops(agent, obs, images, target, state, self._blurred).unflatten(1, self.grid(*obs.shape[-2:]))
+        rows, columns = (self._profiles(length) for length in obs.shape[-2:])
+        masked = Masked(rows, columns, self.blur, self._blurred)
+        return drops(agent, obs, images, target, state, masked).unflatten(1, self.grid(*obs.shape[-2:]))
 
     def _blurred(self, image: Tensor) -> Iterator[Tensor]:
         """The float image `[1, C, H, W]` with each mask's region blurred, in chunks."""
@@ -151,6 +151,24 @@ class Ablation:
         return drops(agent, obs, fed, target, state, ablated).numpy()
 
 
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """An image + mask · (another − image), for masks that are each of some profiles of rows times each of columns. An
+    agent that is one of convolutions is only asked for what that changes; any other for whole images."""
+
+    rows: Tensor
+    """`[R, H]`."""
+    columns: Tensor
+    """`[K, W]`."""
+    other: Callable[[Tensor], Tensor]
+    """The other image of one, `[1, C, H, W]` both."""
+    whole: Callable[[Tensor], Iterable[Tensor]]
+    """Of an image the perturbed ones, in batches, rows first."""
+
+    def __call__(self, image: Tensor) -> Iterable[Tensor]:
+        return self.whole(image)
+
+
 def drops(
     agent: Agent,
     obs: Tensor,
@@ -172,14 +190,40 @@ def drops(
             one = tree_map(lambda leaf, i=i: leaf[i : i + 1], state)
             # The target is fixed on the observation as it came; the base is scored in the form of the perturbed ones.
             score, decided = prepare(agent, obs[i : i + 1], one, target)
-            base = evaluate(agent, fed[i : i + 1], one, target, score, decided)
-            parts = []
-            for part in perturbed(fed[i : i + 1]):
-                count = len(part)
-                many = tree_map(lambda leaf, n=count: leaf.expand(n, *leaf.shape[1:]), one)
-                parts.append((base - evaluate(agent, part, many, target, score)).float().cpu())
-            found.append(torch.cat(parts))
+            image, found_here = fed[i : i + 1], None
+            if isinstance(perturbed, Masked) and target.at is None:
+                found_here = _local_drops(agent, image, one, score, decided, perturbed)
+            if found_here is None:
+                found_here = _whole_drops(agent, image, one, target, score, decided, perturbed)
+            found.append(found_here)
     return torch.stack(found)
+
+
+def _local_drops(
+    agent: Agent, image: Tensor, state: State, score: Score, decided: PolicyOutput, masked: Masked
+) -> Tensor | None:
+    """`[P]`; None where the agent needs whole images."""
+    if not is_local(agent) or image.dtype != torch.float32:
+        return None
+    with taking_floats():
+        answered = answers(agent, image, masked.other(image), masked.rows, masked.columns, state)
+    if answered is None:
+        return None
+    require_same(answered.before, decided, image.dtype)
+    return (score(answered.before, None) - score(answered.after, None)).float()
+
+
+def _whole_drops(
+    agent: Agent, image: Tensor, state: State, target: Target, score: Score, decided: PolicyOutput,
+    perturbed: Callable[[Tensor], Iterable[Tensor]],
+) -> Tensor:  # fmt: skip
+    base = evaluate(agent, image, state, target, score, decided)
+    parts = []
+    for part in perturbed(image):
+        count = len(part)
+        many = tree_map(lambda leaf, n=count: leaf.expand(n, *leaf.shape[1:]), state)
+        parts.append((base - evaluate(agent, part, many, target, score)).float().cpu())
+    return torch.cat(parts)
 
 
 def _layout(agent: Agent) -> torch.memory_format:
@@ -196,6 +240,14 @@ def _cells_unseen(original: Tensor) -> Iterator[Tensor]:
     cells = torch.arange(height * width, device=original.device)
     many[cells, :, cells // width, cells % width] = 0
     yield many
+
+
+@lru_cache(maxsize=8)
+def _blurring(length: int, sigma: float, radius: int) -> Tensor:
+    """`[length, length]` float64: each pixel's weights of all along an axis, which is reflected at its ends."""
+    kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma) ** 2)
+    eye = F.pad(torch.eye(length, dtype=torch.float64)[:, None], (radius, radius), mode="reflect")
+    return F.conv1d(eye, (kernel / kernel.sum())[None, None])[:, 0].T
 
 
 @lru_cache(maxsize=1)
