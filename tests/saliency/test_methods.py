@@ -149,7 +149,7 @@ def test_a_log_probability_is_one_of_the_policy(obs):
     out = Net().step(obs)
     log_p = out.logits.log_softmax(-1)
     torch.testing.assert_close(LogProbability().prepare(out)(out, None), log_p.max(-1).values)
-    torch.testing.assert_close(parse_target("logp:B", ["A", "B", "C"]).prepare(out)(out, None), log_p[:, 1].float())
+    torch.testing.assert_close(parse_target("logp:B", ["A", "B", "C"]).prepare(out)(out, None), log_p[:, 1])
     with pytest.raises(UserError, match="no policy's logits; use chosen or advantage"):
         LogProbability().prepare(PolicyOutput(q_values=out.logits))
 
