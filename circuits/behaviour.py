@@ -157,16 +157,17 @@ def _read(agent: Agent, graph: Graph, states: States) -> tuple[Tensor, dict[str,
 def _recorded(graph: Graph, key: str, read: Tensor, states: States, other: Mapping[str, Tensor] | None) -> Recorded:
     """What is read of an operand, with an axis of units, so that kinds of replacement know what a unit's mean is."""
     units = torch.stack([link.units for link in graph.keys[key]]).amax(0)
-    axis, shape = -1, read.shape
+    axis, shape, width_axis = -1, read.shape, None
     if read.dim() > 2:
         axis = 1 - read.dim()
+        width_axis = -1 if any(graph.nodes[link.source].width > 1 for link in graph.keys[key]) else None
     elif len(graph.keys[key]) == 1 and (count := int(units.max()) + 1) < len(units):
         if torch.equal(units, torch.arange(count).repeat_interleave(len(units) // count)):  # flattened by unit
             axis, shape = -2, (len(read), count, -1)
         elif torch.equal(units, torch.arange(count).repeat(len(units) // count)):  # or by position
             axis, shape = -1, (len(read), -1, count)
     changed = None if other is None else other[key].reshape(shape)
-    return Recorded(key, axis, read.reshape(shape), states.steps, changed)
+    return Recorded(key, axis, read.reshape(shape), states.steps, changed, width_axis=width_axis)
 
 
 def _two_axes(vector: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rl_interp.circuits.graph import Kind
 from rl_interp.circuits.operations import KINDS, Operation, Operations
-from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating, tree_map
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State, evaluating, tree_map
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import Site, hook_point, hooked
 from rl_interp.core.parts import leaves
@@ -94,7 +94,7 @@ class Followed:
     def _at_point(self, value: Tensor, site: Site) -> Tensor:
         """A value arrives at a hook point: what it is made of is noted, and what goes on is the point's own."""
         name = face_name(site)
-        self.faces[name] = Face(name, value, self.origins_of(value), self.pending_of(value), site.point.feature_axis)
+        self.faces[name] = Face(name, value, self.origins_of(value), self.pending_of(value), site.point)
         new = value.clone()
         self._mark(new, {name})
         self.pending[id(new)] = frozenset()
@@ -175,9 +175,13 @@ class Face:
     """What was seen at a hook point, of the state, or of the output."""
 
     def __init__(
-        self, name: str, value: Tensor, origins: frozenset[str], pending: frozenset[int], axis: int | None = None
-    ):
+        self, name: str, value: Tensor, origins: frozenset[str], pending: frozenset[int],
+        point: HookPoint | None = None,
+    ):  # fmt: skip
         self.name, self.origins, self.pending = name, origins, pending
+        axis, across = (None, None) if point is None else (point.feature_axis, point.width_axis)
+        self.width = 1 if across is None else int(value.shape[across])
+        """Numbers that a unit has at a place."""
         spatial = axis is not None and axis != -1
         self.axis = axis if spatial and axis is not None else None
         """Of the units; None where all entries are units."""

@@ -27,12 +27,14 @@ class Node:
     `faces` are the hook points at which the node's value can be seen, in the order in which they are computed; the
     node has the name of the last and the units of the first (channels, where a later one is the same, flattened).
     `memory` names the node whose value of the step before this one is: `lstm.h[-1]` is the memory of `lstm.h`.
+    `width` is how many numbers a unit has at a place: 1 but for units that are vectors, such as attention heads.
     """
 
     name: str
     units: int
     faces: tuple[str, ...] = ()
     memory: str | None = None
+    width: int = 1
 
 
 @dataclass(frozen=True)
@@ -164,17 +166,19 @@ class Graph:
         return found
 
     def spread(self, key: str, values: Mapping[str, Tensor], like: Tensor) -> Tensor:
-        """A number for each unit, `{node: [units]}`, as values of an operand `like [B, ...]`, without the batch axis;
-        zero where it holds another node. Differentiable."""
+        """A number for each unit, `{node: [units]}` (of vectors `[units, width]`), as values of an operand
+        `like [B, ...]`, without the batch axis; zero where it holds another node. Differentiable."""
         parts = []
         dense = False
         for link in {link.source: link for link in self.keys[key]}.values():
             dense = link.dense
             given = values[link.source][link.units.clamp(min=0)]
-            parts.append(torch.where(link.units < 0, torch.zeros_like(given), given))
+            absent = (link.units < 0).reshape(-1, *(1,) * (given.dim() - 1))
+            parts.append(torch.where(absent, torch.zeros_like(given), given))
         total = torch.stack(parts).sum(0)
         if not dense:
             return total.reshape(like.shape[1:])
         if self.readers[self.keys[key][0].reader].kind == "conv":
-            return total.reshape(-1, *(1,) * (like.dim() - 2)).expand(like.shape[1:])
+            places = (1,) * (like.dim() - 1 - total.dim())  # a vector's own axis is the last
+            return total.reshape(len(total), *places, *total.shape[1:]).expand(like.shape[1:])
         return total.expand(like.shape[1:])

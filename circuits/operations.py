@@ -91,7 +91,8 @@ class Operation:
         if isinstance(padding, str):
             raise HookError(f"a convolution padded by {padding!r} can't have weights of each sample's own.")
         kernel = weights.shape[-2:]
-        columns = F.unfold(x, kernel, dilation, padding, stride)  # [P S, C k k, L]
+        pointwise = tuple(kernel) == (1, 1) and _two(stride) == (1, 1) and _two(padding) == (0, 0)
+        columns = x.flatten(2) if pointwise else F.unfold(x, kernel, dilation, padding, stride)  # [P S, C k k, L]
         size = [
             (side + 2 * p - d * (k - 1) - 1) // s + 1
             for side, p, d, k, s in zip(x.shape[-2:], *map(_two, (padding, dilation, kernel, stride)), strict=True)

@@ -42,6 +42,8 @@ class Recorded:
     """`[N, ...]`: the values in the states' counterfactuals."""
     optimal: Tensor | None = None
     """`[...]`, of one value's shape: constants fitted by `circuits.optimal`."""
+    width_axis: int | None = None
+    """The axis, from the end, of the numbers that a unit has at one place, if these are several."""
 
     @property
     def units(self) -> int:
@@ -49,10 +51,22 @@ class Recorded:
         return self.values.shape[self.feature_axis]
 
     def by_unit(self, constants: Tensor) -> Tensor:
-        """A constant for each unit, `[F]`, in the shape of one value."""
+        """A constant for each unit, `[F]`, or for each of a unit's numbers, `[F, D]`, in the shape of one value."""
         shape = [1] * (self.values.dim() - 1)
-        shape[self.feature_axis] = -1
+        for axis in self._own_axes:
+            shape[axis] = self.values.shape[axis]
         return constants.reshape(shape).expand(self.values.shape[1:])
+
+    @property
+    def at_places(self) -> Tensor:
+        """`[N * places, F]`, or `[N * places, F, D]`: what units are, state by state and place by place."""
+        axes = self._own_axes
+        return self.values.movedim(axes, tuple(range(-len(axes), 0))).flatten(0, -1 - len(axes))
+
+    @property
+    def _own_axes(self) -> tuple[int, ...]:
+        """Those that are no states and places."""
+        return (self.feature_axis,) if self.width_axis is None else (self.feature_axis, self.width_axis)
 
 
 def record(agent: Agent, states: States, at: str) -> Recorded:
@@ -62,8 +76,9 @@ def record(agent: Agent, states: States, at: str) -> Recorded:
         HookError: no such hook point, or one that the agent does not pass through when it acts.
     """
     other = None if states.counterfactual is None else values_at(agent, states.counterfactual, at)
-    axis = hook_point(agent, at).feature_axis
-    return Recorded(at, axis, values_at(agent, states, at), states.steps, other)
+    point = hook_point(agent, at)
+    values = values_at(agent, states, at)
+    return Recorded(at, point.feature_axis, values, states.steps, other, width_axis=point.width_axis)
 
 
 Replacement = Callable[[Recorded, Recorded, torch.Generator], Tensor]
@@ -78,7 +93,7 @@ def zero(here: Recorded, bank: Recorded, generator: torch.Generator) -> Tensor:
 
 def mean(here: Recorded, bank: Recorded, generator: torch.Generator) -> Tensor:
     """The unit's mean over all states and positions."""
-    return bank.by_unit(bank.values.movedim(bank.feature_axis, -1).flatten(0, -2).mean(0))
+    return bank.by_unit(bank.at_places.mean(0))
 
 
 def mean_position(here: Recorded, bank: Recorded, generator: torch.Generator) -> Tensor:
@@ -111,7 +126,7 @@ def counterfactual(here: Recorded, bank: Recorded, generator: torch.Generator) -
 
 def noise(here: Recorded, bank: Recorded, generator: torch.Generator) -> Tensor:
     """The unit's value with normal noise of its own standard deviation."""
-    spread = bank.by_unit(bank.values.movedim(bank.feature_axis, -1).flatten(0, -2).std(0, correction=0))
+    spread = bank.by_unit(bank.at_places.std(0, correction=0))
     drawn = torch.randn(here.values.shape, generator=generator).to(here.values)
     return here.values + spread * drawn
 

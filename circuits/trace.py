@@ -23,14 +23,15 @@ def trace(
     Args:
         obs: `[B, ...]`, of which the first is looked at.
         state: `[B, ...]`; None for the initial one.
-        points: hook points at which nodes are seen, with `obs` for the observation; all of them by default. What is
-            computed before the first of them is not in the graph.
+        points: hook points at which nodes are seen, with `obs` for the observation; by default those that the agent
+            names as `graph_points`, or all of them. What is computed before the first of them is not in the graph.
 
     Raises:
         HookError: no such point; or what two nodes have in common can't be told: a value that is read is mixed of
             several nodes, or is a sum that no hook point names.
     """
-    points = (OBS, *agent.hook_points) if points is None else points
+    if points is None:
+        points = agent.graph_points or (OBS, *agent.hook_points)
     with torch.enable_grad():
         with_grad = Followed(agent, obs, state, first, points)
         with_grad.follow()
@@ -114,7 +115,7 @@ def _nodes(followed: Followed, out: PolicyOutput) -> tuple[list[Node], dict[str,
     for faces in groups.values():
         named = [face for face in faces if not face.endswith(OUTPUT)] or faces
         name = named[-1].removesuffix(OUTPUT)
-        nodes.append(Node(name, 0, tuple(named)))
+        nodes.append(Node(name, 0, tuple(named), width=followed.faces[named[0]].width))
         node_of |= dict.fromkeys(faces, name)
     renamed = {leaf: f"{node_of[of]}[-1]" for leaf, of in memory.items() if of in node_of and leaf in node_of}
     nodes = [

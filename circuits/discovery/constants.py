@@ -17,8 +17,8 @@ from rl_interp.core.errors import UserError, require_numbers
 
 
 class Constants(nn.Module):
-    """A number for each unit that an operand holds, in standard deviations of the operand, added to what a behaviour
-    puts there (of `optimal`, the mean, position by position)."""
+    """A number for each unit that an operand holds (a vector for units that are vectors), in standard deviations of the
+    operand, added to what a behaviour puts there (of `optimal`, the mean, position by position)."""
 
     def __init__(self, behaviour: Behaviour):
         super().__init__()
@@ -34,8 +34,10 @@ class Constants(nn.Module):
             for key in self.names
         )
 
-    def _sources(self, key: str) -> dict[str, int]:
-        return {link.source: self.graph.nodes[link.source].units for link in self.graph.keys[key]}
+    def _sources(self, key: str) -> dict[str, tuple[int, ...]]:
+        """The shape of the numbers of each node that an operand holds."""
+        nodes = (self.graph.nodes[link.source] for link in self.graph.keys[key])
+        return {node.name: (node.units,) if node.width == 1 else (node.units, node.width) for node in nodes}
 
     def forward(self) -> dict[str, Tensor]:
         """By operand, `[1, ...]`; differentiable."""

@@ -39,7 +39,12 @@ Table = Mapping[str, "str | Table"]
 
 COMMANDS: dict[str, Table] = {
     "Agents": {
-        "train": {"dqn": "train:train_dqn", "impala": "train:train_impala", "dreamerv3": "train:train_dreamerv3"},
+        "train": {
+            "dqn": "train:train_dqn",
+            "impala": "train:train_impala",
+            "dreamerv3": "train:train_dreamerv3",
+            "transformer": "train:train_transformer",
+        },
         "evaluate": "evaluate:evaluate",
         "import": {
             "agent": "imports:import_agent",

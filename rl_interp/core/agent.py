@@ -19,7 +19,7 @@ State = Any
 """A pytree (tuples, lists, dicts) of tensors with leading dimension B; `()` for feed-forward agents."""
 
 Kind = Literal["spatial", "vector", "categorical", "recurrent"]
-ObservationKind = Literal["pixels", "symbols", "vector"]
+ObservationKind = Literal["pixels", "symbols", "vector", "tokens"]
 PreferenceKind = Literal["logits", "q_values", "mean"]
 
 
@@ -64,6 +64,13 @@ class HookPoint:
         one time step of a recurrent point, whose value has no T."""
         names = self.axes.split()
         return names.index("C") - len(names) if "C" in names else -1
+
+    @property
+    def width_axis(self) -> int | None:
+        """The axis, from the end, along which a unit has several numbers at one place: D where C counts units, as in an
+        attention head's "B C S D"; None where a unit is one number at each place."""
+        names = self.axes.split()
+        return names.index("D") - len(names) if {"C", "D"} <= set(names) else None
 
 
 @dataclass(frozen=True)
@@ -128,8 +135,11 @@ class Agent(nn.Module):
     """
 
     hook_points: Mapping[str, HookPoint] = {}
+    graph_points: tuple[str, ...] = ()
+    """The hook points between which `circuits.trace` looks for edges; empty for all of them, and the observation."""
     observation: ObservationKind = "pixels"
-    """What an observation is: intensities, which can be blurred, or categories, as bytes, or a vector of floats."""
+    """What an observation is: intensities, which can be blurred, or categories, as bytes, a vector of floats, or a
+    sequence of tokens, as int64."""
     preference_kind: PreferenceKind = "logits"
     """What its preferences are: a policy's logits, Q-values, of which it takes the largest, or the mean of continuous
     actions."""

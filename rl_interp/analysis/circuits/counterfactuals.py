@@ -1,4 +1,4 @@
-"""The same state with one thing changed, made by editing the environment: RAM, grid or maze.
+"""The same state with one thing changed, made by editing the environment: RAM, grid, maze or text.
 
 The agent has come to the state by the same steps, so what it remembers is the same; what it sees differs in one entity.
 """
@@ -15,12 +15,13 @@ from rl_interp.core.envs.atari.labelled import AtariLabelled, Snapshot
 from rl_interp.core.envs.atari.mspacman import GHOSTS
 from rl_interp.core.envs.maze.labelled import MazeLabelled
 from rl_interp.core.envs.minigrid.labelled import MiniGridLabelled
+from rl_interp.core.envs.text.game import TextLabelled
 from rl_interp.core.errors import UserError, unknown
 
 if TYPE_CHECKING:
     from minigrid.minigrid_env import MiniGridEnv
 
-Change = Literal["moved", "removed", "recoloured"]
+Change = Literal["moved", "removed", "recoloured", "corrupted"]
 CHANGES: tuple[Change, ...] = get_args(Change)
 _FAR = 48
 """Pixels of city-block distance, two tiles of the screen, that a ghost is moved at least."""
@@ -33,7 +34,7 @@ class Editor(Protocol):
         """To be called before each step of the environment."""
         ...
 
-    def changed(self, how: Change, rng: np.random.Generator) -> NDArray[np.uint8] | None:
+    def changed(self, how: Change, rng: np.random.Generator) -> NDArray[Any] | None:
         """The observation with one thing changed, or None where nothing can be; the state stays as it is."""
         ...
 
@@ -50,8 +51,8 @@ def editor(env: LabelledEnv, config: EnvConfig, how: Change) -> Editor:
                 raise UserError(unknown(f"change for {config.id}", how, ways))
             return make(env)
     raise UserError(
-        f"{config.id} can't be put into a state of one's choice, so it has no counterfactuals; Ms. Pac-Man, MiniGrid "
-        "and mazes can. Choose other kinds of replacement."
+        f"{config.id} can't be put into a state of one's choice, so it has no counterfactuals; Ms. Pac-Man, MiniGrid, "
+        "mazes and texts can. Choose other kinds of replacement."
     )
 
 
@@ -77,6 +78,19 @@ class _Maze:
                 return None
             cheese = free[rng.integers(len(free))]
         return maze.edit(cheese=cheese).observations()[0]
+
+
+class _Text:
+    """The prompt's twin."""
+
+    def __init__(self, env: TextLabelled):
+        self._env = env
+
+    def before_step(self, action: int) -> None:
+        pass
+
+    def changed(self, how: Change, rng: np.random.Generator) -> NDArray[np.int64] | None:
+        return self._env.corrupted()
 
 
 class GridEditor:
@@ -235,4 +249,5 @@ _EDITORS: dict[type, tuple[Callable[..., Editor], tuple[Change, ...]]] = {
     MazeLabelled: (_Maze, ("moved", "removed")),
     MiniGridLabelled: (GridEditor, ("moved", "removed", "recoloured")),
     AtariLabelled: (MsPacmanEditor, ("moved", "recoloured")),
+    TextLabelled: (_Text, ("corrupted",)),
 }

@@ -45,8 +45,8 @@ class DiscoverConfig:
     are."""
     states: int = 256
     """Number of states to find it on; as many others, of other episodes, say how faithful it is."""
-    change: Literal["moved", "removed", "recoloured", "history"] = "moved"
-    """What is changed in a counterfactual, for the replacement of that name."""
+    change: Literal["moved", "removed", "recoloured", "corrupted", "history"] = "moved"
+    """What is changed in a counterfactual, for the replacement of that name; of texts, corrupted for the twin."""
     edges: int | None = None
     """Number of edges that the best are taken of; by default as few as are faithful enough, or as ACDC, UGS and RL
     choose."""

@@ -39,8 +39,9 @@ class ImportanceConfig:
     """Kinds of replacement."""
     states: int = 512
     """Number of states to measure on; twice as many more, of other episodes, are what replacements are made from."""
-    change: Literal["moved", "removed", "recoloured", "history"] = "moved"
-    """What is changed in a counterfactual: a thing in view, or the episode that the agent remembers."""
+    change: Literal["moved", "removed", "recoloured", "corrupted", "history"] = "moved"
+    """What is changed in a counterfactual: a thing in view, the text for its corrupted twin, or the episode that the
+    agent remembers."""
     temperature: float | None = None
     """Temperature of the softmax of Q-values; by default the median gap between the two best."""
     episodes: int = 30

@@ -14,7 +14,7 @@ from rl_interp.analysis.circuits.counterfactuals import CHANGES, Change, editor
 from rl_interp.analysis.circuits.steps import Step, play_steps
 from rl_interp.circuits.states import States, joined
 from rl_interp.core.agent import evaluating, tree_map
-from rl_interp.core.envs import LabelledEnv, make_labelled
+from rl_interp.core.envs import LabelledEnv, TextConfig, make_labelled
 from rl_interp.core.errors import UserError, at_least_one, unknown
 from rl_interp.core.progress import SILENT, Progress
 
@@ -39,7 +39,8 @@ def play_states(
 
     Args:
         seed: of the first episode; the next ones have the next ones.
-        change: what is changed in each state's counterfactual, `moved`, `removed`, `recoloured` or `history`; states in
+        change: what is changed in each state's counterfactual, `moved`, `removed`, `recoloured`, `corrupted` or
+            `history`; states in
             which there is nothing to change are left out. None for no counterfactuals.
         when: a concept of the environment that is to hold, such as `ghost_near`, or not, as in `not carries_key`; then
             states are at least seven steps apart. None for all states.
@@ -84,12 +85,13 @@ def _moments(loaded: Loaded, seed: int, change: Change | None, when: str | None)
     to hold, those in which it does, at least seven steps apart; None for one that does not serve: no action makes a
     difference, there is nothing to change, or the concept does not hold."""
     rng, env, at = np.random.default_rng(seed), make_labelled(loaded.env), 0
+    begin = 1 if isinstance(loaded.env, TextConfig) else STRIDE  # a prompt is an episode of one step
     edits = None if change is None else editor(env, loaded.env, change)
     holds = _test_of(env, when)
     before_step = (lambda action: None) if edits is None else edits.before_step
     for step in play_steps(loaded.agent, env, seed, rng, before_step):
         if step.number == 0:
-            at = int(rng.integers(STRIDE))
+            at = int(rng.integers(begin))
         if step.number == at:
             controllable = step.labels.get("controllable", True) and holds(step.labels)
             other = edits.changed(change, rng) if edits and change and controllable else None

@@ -1,17 +1,18 @@
-"""Train an agent: DQN, IMPALA or DreamerV3; the same command again resumes it."""
+"""Train an agent: DQN, IMPALA, DreamerV3 or a transformer; the same command again resumes it."""
 
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from rl_interp.agents import dqn, dreamerv3, impala
+from rl_interp.agents import dqn, dreamerv3, impala, transformer
 from rl_interp.agents.cbet import CBETConfig, default_bonus
 from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.dreamerv3 import DreamerV3Config
 from rl_interp.agents.dreamerv3.config import SIZES
 from rl_interp.agents.impala import IMPALAConfig
 from rl_interp.agents.impala.config import NETWORKS
+from rl_interp.agents.transformer import TransformerConfig
 from rl_interp.analysis.training import train_agent
 from rl_interp.app.commands.environment import DEFAULT, Environment, FromEnv
 from rl_interp.app.commands.flags import (
@@ -24,7 +25,8 @@ from rl_interp.app.commands.flags import (
     optional,
 )
 from rl_interp.app.progress import TERMINAL
-from rl_interp.core.envs import EnvConfig
+from rl_interp.core.envs import EnvConfig, TextConfig, env_config
+from rl_interp.core.envs.text.config import PREFIX, TASKS
 from rl_interp.core.errors import UserError
 
 _WANTED = {
@@ -32,6 +34,7 @@ _WANTED = {
     "--size": f"one of {', '.join(SIZES)}",
     "--network": f"one of {', '.join(NETWORKS)}",
     "--preset": f"one of {', '.join(impala.PRESETS)}",
+    "--task": f"one of {', '.join(TASKS)}",
 }
 Bonus = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 
@@ -44,6 +47,7 @@ class _Asked:
     size: str | None = None
     network: str | None = None
     preset: str | None = None
+    task: str | None = None
     cbet: bool = False
 
     def bonus(self, env: EnvConfig) -> CBETConfig | None:
@@ -77,6 +81,14 @@ def _dreamerv3_config(arguments: list[str]) -> DreamerV3Config:
     asked = _asked(arguments)
     env = asked.env.config(DreamerV3Config().env)
     return dreamerv3.default_config(env, asked.size or "tiny", cbet=asked.bonus(env))
+
+
+def _transformer_config(arguments: list[str]) -> TransformerConfig:
+    asked = _asked(arguments)
+    if asked.task is not None and asked.env.env is not None:
+        raise UserError(f"--task {asked.task} given with --env {asked.env.env}; give one of them.")
+    env = TextConfig() if asked.task is None else env_config(PREFIX + asked.task)
+    return transformer.default_config(asked.env.config(env))
 
 
 @config_from(_dqn_config)
@@ -159,3 +171,31 @@ def train_dreamerv3(
         device: Device to learn on.
     """
     return train_agent("dreamerv3", config, seed, name, device, TERMINAL)
+
+
+@config_from(_transformer_config)
+def train_transformer(
+    config: Annotated[TransformerConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
+    task: Annotated[
+        Literal["induction", "ioi", "docstring", "greater-than", "stories"] | None,
+        tyro.conf.arg(help_behavior_hint=""),
+    ] = None,
+    env: FromEnv = DEFAULT,
+    seed: Seed = 0,
+    name: NewName = None,
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """Train a small transformer on texts that a seeded grammar draws, to say the next word.
+
+    The same command again resumes the run; with more --agent-steps it makes a finished one longer. Defaults are those
+    that suit the task: add --task and --help to see them.
+
+    Args:
+        config: Settings of the training.
+        task: What the texts are of, which also chooses the defaults of what follows; by default induction.
+        env: The same as an environment, rl_interp/Text-TASK.
+        seed: Seed of the weights, the texts and the prompts that it is scored on.
+        name: Name of the new run, or a path; by default made of agent, task and seed.
+        device: Device to learn on.
+    """
+    return train_agent("transformer", config, seed, name, device, TERMINAL)

@@ -9,6 +9,7 @@ from rl_interp.core.envs.maze.config import MazeConfig
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
 from rl_interp.core.envs.registry import env_config, make_labelled, make_vector
 from rl_interp.core.envs.sokoban.config import SokobanConfig
+from rl_interp.core.envs.text.config import TextConfig
 from rl_interp.core.envs.vector import Step, VectorEnv
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "MiniGridConfig",
     "SokobanConfig",
     "Step",
+    "TextConfig",
     "VectorEnv",
     "concepts_sha256",
     "env_config",

@@ -27,12 +27,13 @@ class EnvConfig(ABC):
         return None
 
     @property
-    def observation_kind(self) -> Literal["pixels", "symbols", "vector"]:
-        """What an observation is: uint8 `[C, H, W]` of intensities or of categories, or float32 `[D]`."""
+    def observation_kind(self) -> Literal["pixels", "symbols", "vector", "tokens"]:
+        """What an observation is: uint8 `[C, H, W]` of intensities or of categories, float32 `[D]`, or int64 `[S]`, the
+        words of a text."""
         return "pixels" if self.categories is None else "symbols"
 
     @property
-    def observation_dtype(self) -> type[np.uint8] | type[np.float32]:
+    def observation_dtype(self) -> type[np.uint8] | type[np.float32] | type[np.int64]:
         return np.float32 if self.observation_kind == "vector" else np.uint8
 
     @property

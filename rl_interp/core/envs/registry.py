@@ -18,6 +18,7 @@ from rl_interp.core.envs.labelled import LabelledEnv
 from rl_interp.core.envs.maze.config import MazeConfig
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
 from rl_interp.core.envs.sokoban.config import SokobanConfig
+from rl_interp.core.envs.text.config import TextConfig
 from rl_interp.core.envs.vector import VectorEnv
 from rl_interp.core.errors import UserError, at_least_one
 
@@ -42,6 +43,7 @@ FAMILIES = [
     Family("Crafter", CrafterConfig, ".crafter.game:make_vector", ".crafter.labelled:CrafterLabelled"),
     Family("rl_interp/Maze", MazeConfig, ".maze.vector:MazeVector", ".maze.labelled:MazeLabelled"),
     Family("rl_interp/Sokoban", SokobanConfig, ".sokoban.vector:SokobanVector", ".sokoban.labelled:SokobanLabelled"),
+    Family("rl_interp/Text-", TextConfig, ".text.game:make_vector", ".text.game:TextLabelled"),
 ]
 
 

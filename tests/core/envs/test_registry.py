@@ -15,7 +15,8 @@ class Played:
     env: EnvConfig
 
 
-IDS = ["ALE/Pong-v5", "MiniGrid-Empty-5x5-v0", "CrafterReward-v1", "rl_interp/Maze-v0", "rl_interp/Sokoban-v0"]
+IDS = ["ALE/Pong-v5", "MiniGrid-Empty-5x5-v0", "CrafterReward-v1", "rl_interp/Maze-v0", "rl_interp/Sokoban-v0",
+       "rl_interp/Text-ioi"]  # fmt: skip
 
 
 @pytest.mark.parametrize("env_id", IDS)

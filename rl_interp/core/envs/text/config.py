@@ -1,0 +1,62 @@
+"""Conventions of texts."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rl_interp.core.envs.config import EnvConfig
+from rl_interp.core.envs.text.grammars import GRAMMARS, Grammar, Split
+from rl_interp.core.errors import UserError, unknown
+
+PREFIX = "rl_interp/Text-"
+TASKS = tuple(GRAMMARS)
+NOTHING = -1
+"""Where an observation has no word any more."""
+
+
+@dataclass(frozen=True)
+class TextConfig(EnvConfig):
+    """Prompts that a seeded grammar draws: the agent is shown the beginning of a text and says the next word, for a
+    reward of 1 if it may follow. That ends the episode.
+
+    An observation is int64 `[S]`, the numbers of the words in the vocabulary, and -1 after the last.
+    """
+
+    id: str = f"{PREFIX}induction"
+    """rl_interp/Text- and the task: induction, ioi, docstring, greater-than or stories."""
+    split: Split = "training"
+    """Which stories: those that are trained on, or those that are held out, by who is in them. Scores are of the
+    latter."""
+
+    def __post_init__(self) -> None:
+        if self.split not in ("training", "held-out"):
+            raise UserError(f"split={self.split!r} given; it is training or held-out.")
+
+    @property
+    def grammar(self) -> Grammar:
+        """What draws the texts."""
+        task = self.id.removeprefix(PREFIX)
+        if task not in GRAMMARS or not self.id.startswith(PREFIX):
+            raise UserError(unknown("environment", self.id, [PREFIX + name for name in GRAMMARS]))
+        return GRAMMARS[task]
+
+    @property
+    def action_names(self) -> tuple[str, ...]:
+        return self.grammar.vocabulary
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        return (self.grammar.length - 1,)
+
+    @property
+    def observation_kind(self) -> Literal["tokens"]:
+        return "tokens"
+
+    @property
+    def observation_dtype(self) -> type[np.int64]:
+        return np.int64
+
+    @property
+    def scored(self) -> "TextConfig":
+        return TextConfig(self.id, "held-out")
