@@ -10,10 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.analysis.circuits.counterfactuals import GridEditor, MsPacmanEditor, cell_in_view
+from rl_interp.analysis.circuits.counterfactuals import MsPacmanEditor, cell_in_view
 from rl_interp.core.envs import EnvConfig, LabelledEnv
+from rl_interp.core.envs.atari.edits import pill, screen_place
 from rl_interp.core.envs.atari.labelled import AtariLabelled
-from rl_interp.core.envs.atari.mspacman import GHOSTS, PILLS, X_OFFSET, Y_OFFSET
+from rl_interp.core.envs.atari.mspacman import GHOSTS, PILLS, PILLS_LEFT
 from rl_interp.core.envs.crafter.labelled import CrafterLabelled
 from rl_interp.core.envs.maze.labelled import MazeLabelled
 from rl_interp.core.envs.minigrid.labelled import MiniGridLabelled
@@ -65,8 +66,6 @@ class _MsPacman:
     _ACROSS, _DOWN = 84 / 160, 84 / 210
     _HALF = 4.5
     """Half the side of a sprite's box, in pixels of the observation."""
-    _EDIBLE = 117
-    """RAM: a bit a power pill that is left."""
 
     def __init__(self, env: AtariLabelled):
         self._env, self._editor = env, MsPacmanEditor(env)
@@ -90,20 +89,18 @@ class _MsPacman:
         for i, ghost in enumerate(GHOSTS):
             found[ghost] = self._editor.written(lambda ram, i=i: self._editor.elsewhere(ram, i, rng))
         for bit in PILLS:
-            if self._env.ram[self._EDIBLE] >> bit & 1:
-                found[f"power pill {bit - 1}"] = self._editor.written(
-                    lambda ram, bit=bit: {self._EDIBLE: int(ram[self._EDIBLE]) & ~(1 << bit)}
-                )
+            if self._env.ram[PILLS_LEFT] >> bit & 1:
+                found[f"power pill {bit - 1}"] = self._editor.written(lambda ram, bit=bit: pill(ram, bit, False))
         return {name: obs for name, obs in found.items() if obs is not None}
 
     def _places(self, ram: NDArray[np.uint8]) -> dict[str, tuple[float, float]]:
         """Centres on the screen, x and y."""
         now = ram.astype(int)
-        places = {"Ms. Pac-Man": (now[10] + X_OFFSET, now[16] + Y_OFFSET)}
-        places |= {ghost: (now[6 + i] + X_OFFSET, now[12 + i] + Y_OFFSET) for i, ghost in enumerate(GHOSTS)}
-        places |= {f"power pill {bit - 1}": at for bit, at in PILLS.items() if now[self._EDIBLE] >> bit & 1}
+        places = {"Ms. Pac-Man": screen_place(now[10], now[16])}
+        places |= {ghost: screen_place(now[6 + i], now[12 + i]) for i, ghost in enumerate(GHOSTS)}
+        places |= {f"power pill {bit - 1}": at for bit, at in PILLS.items() if now[PILLS_LEFT] >> bit & 1}
         if now[11]:
-            places["fruit"] = (now[11] + X_OFFSET, now[17] + Y_OFFSET)
+            places["fruit"] = screen_place(now[11], now[17])
         return places
 
     def _box(self, x: float, y: float) -> NDArray[np.bool_]:
@@ -164,12 +161,11 @@ class _MiniGrid(_Cells):
     layers = {"object": (("wall", "lava"), ("unseen", "empty", "floor"))}
 
     def edited(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-        editor, env = GridEditor(self._env), self._env.game.env
         found = {}
         for name, cells in self.places().items():
             if name not in ("wall", "lava"):
-                row, column = cells[0]
-                found[name] = editor.seen_with({cell_in_view(env, column, row): None})
+                x, y = cell_in_view(self._env.game.env, cells[0][1], cells[0][0])
+                found[name] = self._env.seen_with([f"remove:{x},{y}"])
         return found
 
 
@@ -184,19 +180,11 @@ class _Crafter(_Cells):
     }  # fmt: skip
 
     def edited(self, rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-        world, (x, y) = self._env.game.env._world, map(int, self._env.game.env._player.pos)
-        rows, columns = self._env.cells()["material"][0].shape
-        materials, things, found = world._mat_map.copy(), world._obj_map.copy(), {}
+        left, top = self._env.editing().grid.first
+        found = {}
         for name, cells in self.places().items():
-            for row, column in cells:
-                at = (x + column - columns // 2, y + row - rows // 2)
-                if name in self.layers["material"][0]:
-                    world._mat_map[at] = world._mat_ids["grass"]
-                else:
-                    world._obj_map[at] = 0
-            found[name] = np.empty(self._config.observation_shape, np.uint8)
-            self._env.game.observe(found[name])
-            world._mat_map[:], world._obj_map[:] = materials, things
+            form = "material:{},{}:grass" if name in self.layers["material"][0] else "remove:{},{}"
+            found[name] = self._env.seen_with([form.format(left + column, top + row) for row, column in cells])
         return found
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rl_interp.agents.load import Loaded
 from rl_interp.core.agent import PolicyOutput, State, evaluating, tree_map
 from rl_interp.core.envs import EnvConfig, LabelledEnv
+from rl_interp.core.envs.editing import require_editable
 from rl_interp.core.envs.labelled import Surveyed
 from rl_interp.core.envs.observed import Observed
 from rl_interp.core.interventions import Intervention, intervened
@@ -101,6 +102,11 @@ class Player:
             screen, observed, self._obs, kept, preferences, _value(self._out), action, self._labels, self._total,
             self._step, copy.deepcopy(self._rng),
         )  # fmt: skip
+
+    def edit(self, edits: Sequence[str]) -> None:
+        """Change the environment's state; raises as `Editable.edit` does."""
+        self._obs, info = require_editable(self.env, self.loaded.env).edit(edits)
+        self._labels = info.get("labels", {})
 
     @torch.no_grad()
     def act(self, action: Action) -> float:

@@ -11,11 +11,21 @@ from torch import nn
 from rl_interp.agents.dreamerv3 import default_config
 from rl_interp.agents.dreamerv3.agent import DreamerV3
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.episodes import Part, RandomControl, Recipe, attributions, effect, parse_changes, record, values
+from rl_interp.analysis.episodes import (
+    Part,
+    RandomControl,
+    Recipe,
+    attributions,
+    editing,
+    effect,
+    parse_changes,
+    record,
+    values,
+)
 from rl_interp.analysis.imagination import dream
 from rl_interp.analysis.playing import watch
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
-from rl_interp.core.envs import MazeConfig, make_labelled
+from rl_interp.core.envs import MazeConfig, MiniGridConfig, make_labelled
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.text import maze_from_text, maze_text
 from rl_interp.core.errors import UserError
@@ -189,3 +199,24 @@ def test_a_dream_follows_from_its_moment_its_actions_and_its_seed(loaded, tmp_pa
     assert (first.rewards != other.rewards).any()
     with pytest.raises(UserError, match="without a world model"):
         dream(loaded, moment, [0])
+
+
+def test_an_edited_state_is_played_on_and_comes_out_the_same_from_any_beginning(tmp_path):
+    loaded = Loaded(Run(tmp_path / "grid"), 0, Wanderer(), MiniGridConfig(), "")
+    turned = Recipe(3, (Part(4), Part(6, edits=("face:down",)), Part(3)))
+    whole, plain = record(loaded, turned), record(loaded, Recipe(3, (Part(13),)))
+    assert whole.moment(4).labels["direction"] == 1
+    assert (whole.moment(3).obs == plain.moment(3).obs).all()
+    assert (whole.moment(4).obs != plain.moment(4).obs).any()
+    for beginning in (plain, whole, record(loaded, Recipe(3, (Part(4),)))):
+        assert same(record(loaded, turned, beginning=beginning), whole)
+        again = record(loaded, Recipe(3, (Part(4),)), beginning=beginning)
+        assert (again.moment(4).obs == plain.moment(4).obs).all(), "a state is not edited before its edit"
+        otherwise = Recipe(3, (Part(4), Part(6, edits=("face:up",))))
+        assert record(loaded, otherwise, beginning=beginning).moment(4).labels["direction"] == 3
+    assert editing(whole, 4).things[0].name == "agent"
+
+
+def test_an_edit_of_what_can_not_be_edited_is_said(loaded):
+    with pytest.raises(UserError, match="can't be edited"):
+        record(loaded, Recipe(4, (Part(3), Part(2, edits=("face:left",)))))

@@ -5,14 +5,15 @@ The agent has come to the state by the same steps, so what it remembers is the s
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.envs import EnvConfig, LabelledEnv
+from rl_interp.core.envs.atari.edits import edible, ghost_at
 from rl_interp.core.envs.atari.labelled import AtariLabelled, Snapshot
-from rl_interp.core.envs.atari.mspacman import GHOSTS
+from rl_interp.core.envs.atari.mspacman import EDIBLE, GHOSTS
 from rl_interp.core.envs.maze.labelled import MazeLabelled
 from rl_interp.core.envs.minigrid.labelled import MiniGridLabelled
 from rl_interp.core.envs.text.game import TextLabelled
@@ -93,7 +94,7 @@ class _Text:
         return self._env.corrupted()
 
 
-class GridEditor:
+class _Grid:
     """A key, a ball, a box or a goal in view elsewhere in view, or nowhere; or it, or a door, in another colour."""
 
     _THINGS = ("key", "ball", "box", "goal")
@@ -118,29 +119,14 @@ class GridEditor:
             cells = [cell for cell in cells if things[cell].type != "goal"]  # which is always green
         if not cells or (how == "moved" and not free):
             return None
-        cell = cells[rng.integers(len(cells))]
-        thing, colour = things[cell], things[cell].color
+        x, y = cells[rng.integers(len(cells))]
         if how == "recoloured":
-            thing.color = str(rng.choice([name for name in COLOR_NAMES if name != colour]))
-            obs = self.seen_with({cell: thing})
-            thing.color = colour
-            return obs
-        return self.seen_with({cell: None} | ({free[rng.integers(len(free))]: thing} if how == "moved" else {}))
-
-    def seen_with(self, edits: dict[tuple[int, int], Any]) -> NDArray[np.uint8]:
-        """The observation with other things in some cells."""
-        game, config = self._env.game, self._env.config
-        grid, codes = game.env.grid, game.grid
-        before = {(x, y): (grid.get(x, y), codes[x, y].copy()) for x, y in edits}
-        for (x, y), thing in edits.items():
-            grid.set(x, y, thing)
-            codes[x, y] = (1, 0, 0) if thing is None else thing.encode()
-        obs = np.empty(config.observation_shape, np.uint8)
-        game.observe(obs)
-        for (x, y), (thing, code) in before.items():
-            grid.set(x, y, thing)
-            codes[x, y] = code
-        return obs
+            colour = rng.choice([name for name in COLOR_NAMES if name != things[x, y].color])
+            return self._env.seen_with([f"colour:{x},{y}:{colour}"])
+        if how == "removed":
+            return self._env.seen_with([f"remove:{x},{y}"])
+        column, row = free[rng.integers(len(free))]
+        return self._env.seen_with([f"move:{x},{y}:{column},{row}"])
 
     def _in_view(self) -> NDArray[np.bool_]:
         """`[width, height]`: the cells that the agent sees."""
@@ -183,7 +169,7 @@ class MsPacmanEditor:
             if ghost is None:
                 return None
             if how == "recoloured":
-                return {1 + ghost: int(ram[1 + ghost]) ^ 128}  # one that kills made edible, or the other way round
+                return edible(ram, ghost, not ram[1 + ghost] & EDIBLE)
             return self.elsewhere(ram, ghost, rng)
 
         return self.written(edit, lasts=how == "recoloured")
@@ -225,7 +211,7 @@ class MsPacmanEditor:
         if not far.any():
             return None
         x, y, heading = ghosts[far][rng.integers(far.sum())].tolist()
-        return {6 + ghost: x, 12 + ghost: y, 1 + ghost: int(now[1 + ghost]) & ~3 | heading}
+        return ghost_at(ram, ghost, x, y, heading)
 
     @property
     def been(self) -> Sequence[NDArray[np.uint8]]:
@@ -247,7 +233,7 @@ def _nearest(ram: NDArray[np.uint8]) -> int | None:
 
 _EDITORS: dict[type, tuple[Callable[..., Editor], tuple[Change, ...]]] = {
     MazeLabelled: (_Maze, ("moved", "removed")),
-    MiniGridLabelled: (GridEditor, ("moved", "removed", "recoloured")),
+    MiniGridLabelled: (_Grid, ("moved", "removed", "recoloured")),
     AtariLabelled: (MsPacmanEditor, ("moved", "recoloured")),
     TextLabelled: (_Text, ("corrupted",)),
 }

@@ -2,7 +2,7 @@
 
 from rl_interp.analysis.episodes.changes import RandomControl, parse_changes
 from rl_interp.analysis.episodes.effects import Effect, effect
-from rl_interp.analysis.episodes.recording import Part, Recipe, Recording, record
+from rl_interp.analysis.episodes.recording import Part, Recipe, Recording, editing, record
 from rl_interp.analysis.episodes.values import attributions, features, values
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Recipe",
     "Recording",
     "attributions",
+    "editing",
     "effect",
     "features",
     "parse_changes",

@@ -19,6 +19,7 @@ from rl_interp.analysis.mazes.choices import maze_env
 from rl_interp.analysis.player import Action, Moment, Player
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.envs import LabelledEnv, make_labelled
+from rl_interp.core.envs.editing import Editing, require_editable
 from rl_interp.core.envs.maze.text import maze_from_text
 from rl_interp.core.errors import UserError, require_numbers
 from rl_interp.core.interventions import Intervention
@@ -37,6 +38,8 @@ class Part:
     """0: the changes themselves; else the number of a random control, which takes their place."""
     actions: tuple[int, ...] = ()
     """Done instead of what the agent chooses, one a step; none: it is the agent's turn."""
+    edits: tuple[str, ...] = ()
+    """Of the environment's state, made before the first step, as `Editable.edit` takes them."""
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least_0=("steps", "control"))
@@ -61,12 +64,13 @@ class Recipe:
         return sum(part.steps for part in self.parts)
 
     def by_step(self) -> list[tuple[Part, int | None]]:
-        """What holds at each step: its part, without the length, and the action that is done in it if not the
-        agent's."""
+        """What holds at each step: its part, without the length, and with the edits at the first step alone, and the
+        action that is done in it if not the agent's."""
         found: list[tuple[Part, int | None]] = []
         for part in self.parts:
-            how = replace(part, steps=0, actions=())
-            found += [(how, part.actions[i] if part.actions else None) for i in range(part.steps)]
+            first = replace(part, steps=0, actions=())
+            later = replace(first, edits=())
+            found += [(later if i else first, part.actions[i] if part.actions else None) for i in range(part.steps)]
         return found
 
     def same_for(self, other: "Recipe") -> int:
@@ -166,8 +170,8 @@ def record(
         beginning: a recording of this agent; what both have in common is taken from it, and not played again.
 
     Raises:
-        UserError: a maze for an agent of something else, or one that is none; an action that is not there; a change
-            that can't be made.
+        UserError: a maze for an agent of something else, or one that is none; an action that is not there; a change or
+            an edit that can't be made.
     """
     plan, count = recipe.by_step(), len(loaded.env.action_names)
     if any(action is not None and not 0 <= action < count for _, action in plan):
@@ -177,6 +181,8 @@ def record(
     same = 0 if beginning is None else min(recipe.same_for(beginning.recipe), beginning.steps)
     if beginning is not None and same and _has_all(beginning, plan, same):
         return _first(beginning, recipe, same)
+    if beginning is not None and 0 < same < beginning.steps and beginning.recipe.by_step()[same][0].edits:
+        same -= 1  # what was seen there was edited
     player, kept = _begun(loaded, recipe, beginning, same)
     rewards = [] if beginning is None else beginning.rewards[:same].tolist()
     actions: list[Action] = [] if beginning is None else list(beginning.actions[:same])
@@ -186,6 +192,8 @@ def record(
             if player.ended:
                 break
             how, given = plan[step]
+            if how.edits:
+                player.edit(how.edits)
             moment = player.look(made(how))
             action = moment.action if given is None else given
             kept.append(_Kept.of(moment))
@@ -203,7 +211,7 @@ def _has_all(beginning: Recording, plan: list[tuple[Part, int | None]], same: in
     theirs = beginning.recipe.by_step()
     if same == beginning.steps:
         return beginning.ended or same == len(plan)
-    return same == len(plan) and theirs[same][0] == plan[-1][0]
+    return same == len(plan) and theirs[same][0] == replace(plan[-1][0], edits=())
 
 
 def _first(beginning: Recording, recipe: Recipe, steps: int) -> Recording:
@@ -232,13 +240,31 @@ def _begun(loaded: Loaded, recipe: Recipe, beginning: Recording | None, same: in
 
 def _replay(env: LabelledEnv, loaded: Loaded, recipe: Recipe, actions: NDArray[Any]) -> None:
     """Bring an environment to where some actions lead."""
-    if (options := _options(loaded, recipe)) is None:
+    options, plan = _options(loaded, recipe), recipe.by_step()[: len(actions)]
+    if options is None and not any(how.edits for how, _ in plan):
         for _ in env.replay(recipe.seed, actions, [len(actions)]):
             pass
         return
-    env.reset(seed=recipe.seed, **{"options": options})
-    for action in actions:
+    env.reset(seed=recipe.seed, **({} if options is None else {"options": options}))
+    for action, (how, _) in zip(actions, plan, strict=True):
+        if how.edits:
+            require_editable(env, loaded.env).edit(how.edits)
         env.step(action)
+
+
+def editing(recording: Recording, step: int) -> Editing:
+    """What can be edited in the state before a step.
+
+    Raises:
+        UserError: an environment that can't be edited, or there is no such step.
+    """
+    recording.moment(step)
+    env = make_labelled(recording.loaded.env)
+    editable = require_editable(env, recording.loaded.env)
+    _replay(env, recording.loaded, recording.recipe, recording.actions[:step])
+    if step < recording.steps and (edits := recording.recipe.by_step()[step][0].edits):
+        editable.edit(edits)
+    return editable.editing()
 
 
 def _options(loaded: Loaded, recipe: Recipe) -> dict[str, Any] | None:
@@ -253,6 +279,8 @@ def _changes(loaded: Loaded, recipe: Recipe, sae: LoadedSAE | None) -> Any:
 
     @cache
     def made(part: Part) -> Sequence[Intervention]:
+        if part.edits:
+            return made(replace(part, edits=()))
         found = parse_changes(part.changes, loaded, sae, recipe.maze, recipe.seed)
         return controlled(found, part.control) if part.control else found
 

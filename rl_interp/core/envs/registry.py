@@ -38,7 +38,7 @@ class Family:
 
 
 FAMILIES = [
-    Family("ALE/", AtariConfig, ".atari.vector:AtariVector", ".atari.labelled:AtariLabelled"),
+    Family("ALE/", AtariConfig, ".atari.vector:AtariVector", ".atari.edits:labelled"),
     Family("MiniGrid-", MiniGridConfig, ".minigrid.game:make_vector", ".minigrid.labelled:MiniGridLabelled"),
     Family("Crafter", CrafterConfig, ".crafter.game:make_vector", ".crafter.labelled:CrafterLabelled"),
     Family("rl_interp/Maze", MazeConfig, ".maze.vector:MazeVector", ".maze.labelled:MazeLabelled"),

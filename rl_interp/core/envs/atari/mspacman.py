@@ -37,6 +37,10 @@ NEAR = 24
 PILLS = {2: (150.0, 149.5), 3: (150.0, 17.5), 4: (10.0, 150.5), 5: (10.0, 18.5)}
 """Bit of RAM 117 to the screen position of the power pill that it stands for."""
 
+PILLS_LEFT, LIVES_LEFT, EDIBLE = 117, 123, 128
+"""Bytes of the RAM: a bit a power pill, and, in its lower half, the lives besides this one; and the bit of a ghost's
+byte that says that it is edible."""
+
 HORIZON = 15
 """Steps of `dies_soon`: one second of play at frame skip 4."""
 

@@ -1,22 +1,23 @@
 """Crafter with its ground truth."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from crafter import constants, objects
 from numpy.typing import NDArray
 
+import rl_interp.core.envs.crafter.edits as edits
 from rl_interp.core.envs.crafter.config import CrafterConfig
 from rl_interp.core.envs.crafter.game import CrafterGame
 from rl_interp.core.envs.crafter.render import Renderer
-from rl_interp.core.envs.games import LabelledGame
+from rl_interp.core.envs.editing import EditableGame, Editing
 from rl_interp.core.envs.labelled import Cells, Concept
 
 _ITEMS: tuple[str, ...] = tuple(constants.items)  # pyright: ignore[reportAttributeAccessIssue]
-_MATERIALS: tuple[str, ...] = tuple(constants.materials)  # pyright: ignore[reportAttributeAccessIssue]
 _RESTED: int = constants.items["energy"]["max"]  # pyright: ignore[reportAttributeAccessIssue]
 _COLUMNS, _ROWS = 9, 7
-_CREATURES = {"cow": objects.Cow, "zombie": objects.Zombie, "skeleton": objects.Skeleton, "plant": objects.Plant}
+_MATERIALS, _CREATURES = edits.MATERIALS, edits.CREATURES
 
 CONCEPTS: dict[str, Concept] = {
     **{name: Concept(f"how much {name.replace('_', ' ')} the player has", "number") for name in _ITEMS},
@@ -33,7 +34,7 @@ CONCEPTS: dict[str, Concept] = {
 }
 
 
-class CrafterLabelled(LabelledGame):
+class CrafterLabelled(EditableGame):
     """One Crafter world, equal to its vector form in every observation."""
 
     concepts = CONCEPTS
@@ -89,6 +90,16 @@ class CrafterLabelled(LabelledGame):
     def render(self) -> NDArray[np.uint8]:
         """The observation at six times its size."""
         return self.game.picture(self._large)
+
+    def editing(self) -> Editing:
+        large = self._large
+        return edits.editing(self.game, large.unit, (large.size - 9 * large.unit) // 2)
+
+    def make(self, edit: str) -> None:
+        edits.make(self.game, edit)
+
+    def keep(self) -> Callable[[], None]:
+        return edits.keep(self.game)
 
 
 def _any_is(things: list[Any], kind: type) -> bool:

@@ -55,6 +55,18 @@ class MiniGridGame:
         self._encode(ahead)
         return float(reward), terminated, truncated
 
+    def put(self, cell: tuple[int, int], thing: "WorldObj | None") -> None:
+        """Have a thing, or nothing, in a cell (column, row)."""
+        self.env.grid.set(*cell, thing)
+        index = cell[0] + cell[1] * self.env.width
+        self._objects[index] = thing
+        self._encode(index)
+
+    def take_codes(self, codes: NDArray[np.uint8]) -> None:
+        """Follow the package's grid after it was changed as a whole; `codes [width, height, 3]` are its."""
+        self._objects = list(self.env.grid.grid)
+        self.grid[:] = codes
+
     def _encode(self, index: int) -> None:
         y, x = divmod(index, self.env.width)
         self.grid[x, y] = _code(self._objects[index])

@@ -1,9 +1,12 @@
 """A MiniGrid task with its ground truth."""
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.games import LabelledGame
+import rl_interp.core.envs.minigrid.edits as edits
+from rl_interp.core.envs.editing import EditableGame, Editing
 from rl_interp.core.envs.labelled import Cells, Concept
 from rl_interp.core.envs.minigrid.config import VIEW, MiniGridConfig, view_on_grid
 from rl_interp.core.envs.minigrid.game import MiniGridGame
@@ -31,7 +34,7 @@ CONCEPTS: dict[str, Concept] = {
 """The concepts of every task; one that a task has nothing of is never true there."""
 
 
-class MiniGridLabelled(LabelledGame):
+class MiniGridLabelled(EditableGame):
     """The first task of a `MiniGridConfig`, equal to its vector form in every observation."""
 
     concepts = CONCEPTS
@@ -81,3 +84,12 @@ class MiniGridLabelled(LabelledGame):
     def survey(self) -> tuple[NDArray[np.uint8], Observed]:
         """The whole grid from above, and where in it the agent looks."""
         return self.game.env.get_frame(tile_size=_TILE, highlight=False), view_on_grid(self.game.env, _TILE)
+
+    def editing(self) -> Editing:
+        return edits.editing(self.game, _TILE)
+
+    def make(self, edit: str) -> None:
+        edits.make(self.game, edit)
+
+    def keep(self) -> Callable[[], None]:
+        return edits.keep(self.game)

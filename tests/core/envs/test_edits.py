@@ -1,0 +1,135 @@
+"""Edited states: what the environments' own rules and pictures make of them, and that nothing is left of those that are
+taken back."""
+
+import numpy as np
+import pytest
+
+from rl_interp.core.envs import AtariConfig, CrafterConfig, MazeConfig, MiniGridConfig, make_labelled
+from rl_interp.core.envs.editing import require_editable
+from rl_interp.core.errors import UserError
+
+
+def minigrid():
+    env = make_labelled(MiniGridConfig("MiniGrid-UnlockPickup-v0"))
+    env.reset(seed=3)
+    return env
+
+
+def things(env) -> dict[str, str]:
+    return {thing.name: thing.key for thing in env.editing().things}
+
+
+def free_cell(env) -> str:
+    x, y = next(
+        (x, y)
+        for x in range(1, env.game.env.width)
+        for y in range(1, env.game.env.height)
+        if env.game.env.grid.get(x, y) is None and (x, y) != tuple(env.game.env.agent_pos)
+    )
+    return f"{x},{y}"
+
+
+def test_an_edited_grid_is_the_packages_and_seen_as_the_package_sees_it():
+    env = minigrid()
+    key = next(name for name in things(env) if name.endswith("key"))
+    env.edit([f"move:{things(env)[key]}:{free_cell(env)}"])
+    env.edit([f"place:{free_cell(env)}:ball:red"])
+    env.edit([f"colour:{things(env)['red ball']}:blue", "face:left"])
+    assert {"blue ball", key} <= things(env).keys()
+    np.testing.assert_array_equal(env.game.grid, env.game.env.grid.encode())
+    seen = type(env.game.env).gen_obs(env.game.env)["image"]
+    np.testing.assert_array_equal(env.seen_with([]), seen.transpose(2, 1, 0))
+
+
+def test_the_door_that_is_dragged_still_ends_the_task():
+    env = make_labelled(MiniGridConfig("MiniGrid-Unlock-v0"))
+    env.reset(seed=3)
+    x, y = map(int, env.game.env.agent_pos)
+    dx, dy = map(int, env.game.env.dir_vec)
+    door = next(key for name, key in things(env).items() if name.endswith("door"))
+    key = next(key for name, key in things(env).items() if name.endswith("key"))
+    env.edit([f"move:{key}:{x + dx},{y + dy}"])
+    env.step(3)
+    env.edit([f"move:{door}:{x + dx},{y + dy}"])
+    _, reward, ended, *_ = env.step(5)
+    assert ended
+    assert reward > 0
+
+
+@pytest.mark.parametrize("config", [MiniGridConfig("MiniGrid-UnlockPickup-v0"), CrafterConfig()])
+def test_nothing_is_left_of_edits_that_are_taken_back_or_refused(config):
+    env, other = make_labelled(config), make_labelled(config)
+    first, _ = env.reset(seed=5)
+    other.reset(seed=5)
+    edits = {
+        "MiniGrid-UnlockPickup-v0": lambda: [
+            f"remove:{list(things(env).values())[1]}",
+            f"place:{free_cell(env)}:box:red",
+        ],
+        "CrafterReward-v1": lambda: ["material:31,32:water", "place:32,33:zombie", "remove:32,33", "item:health:3"],
+    }[config.id]()
+    assert (env.seen_with(edits) != first).any() or config.id.startswith("MiniGrid")
+    with pytest.raises(UserError, match="one of the forms"):
+        env.edit([*edits, "nonsense"])
+    actions = np.random.default_rng(0).integers(0, len(config.action_names), 25)
+    for action in actions.tolist():
+        one, two = env.step(action), other.step(action)
+        np.testing.assert_array_equal(one[0], two[0])
+        assert one[1:3] == two[1:3]
+
+
+def test_a_crafter_world_is_edited_and_goes_by_its_rules():
+    env = make_labelled(CrafterConfig())
+    env.reset(seed=1)
+    x, y = map(int, env.game.env._player.pos)
+    ahead = f"{x},{y + 1}"  # a player faces down at first
+    _, info = env.edit([f"material:{ahead}:tree", "item:health:4", "item:wood:0"])
+    assert (info["labels"]["tree_ahead"], info["labels"]["health"]) == (1, 4)
+    _, reward, *_, info = env.step(env.action_names.index("do"))
+    assert info["labels"]["wood"] == 1, "it is chopped as any other"
+    assert reward == 1, "for the wood, and nothing for the health that was given"
+    env.edit([f"material:{ahead}:grass", f"place:{ahead}:zombie"])
+    assert env.labels()["zombie_ahead"] == 1
+    env.edit([f"move:{ahead}:{x},{y - 1}"])
+    assert env.labels()["zombie_ahead"] == 0
+    shown = env.editing()
+    assert (shown.grid.first, shown.things[0].key) == ((x - 4, y - 3), f"{x},{y}")
+
+
+def test_ghosts_pills_and_lives_are_written_where_the_game_reads_them():
+    env = make_labelled(AtariConfig(sticky_actions=0.0, noop_max=0))
+    env.reset(seed=0)
+    for _ in range(80):
+        env.step(0)
+    _, info = env.edit(["ghost:blinky:80,99", "pill:3:0", "lives:2", "edible:sue:1"])
+    labels = info["labels"]
+    assert (labels["power_pills"], labels["ghost_edible"]) == (3, 1)
+    assert labels["player_x"] != 0
+    *_, info = env.step(0)
+    assert info["lives"] == 2
+    [blinky] = [thing for thing in env.editing().things if thing.name == "blinky"]
+    assert abs(blinky.x - 80) + abs(blinky.y - 99) < 12
+
+
+@pytest.mark.parametrize(
+    ("edit", "sentence"),
+    [
+        ("remove:1,2,3", "one of the forms"),
+        ("place:99,1:ball:red", "of a grid"),
+        ("place:{key}:ball:red", "free cell"),
+        ("place:{free}:bal:red", "Did you mean 'ball'"),
+        ("colour:{free}:red", "nothing at"),
+        ("face:north", "unknown direction"),
+    ],
+)
+def test_an_edit_that_can_not_be_made_is_said(edit, sentence):
+    env = minigrid()
+    key = next(key for name, key in things(env).items() if name.endswith("key"))
+    with pytest.raises(UserError, match=sentence):
+        env.edit([edit.format(key=key, free=free_cell(env))])
+
+
+def test_what_can_not_be_edited_is_said():
+    for config in (MazeConfig(), AtariConfig("ALE/Breakout-v5")):
+        with pytest.raises(UserError, match="can't be edited"):
+            require_editable(make_labelled(config), config)
