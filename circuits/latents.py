@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl_interp.core.agent import Agent
+from rl_interp.core.as_one import as_one
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point
 
@@ -154,11 +155,10 @@ class _Apart(nn.Module):
 
     def __init__(self, function: Callable[[Tensor], Tensor]):
         super().__init__()
-        self._function = function
+        self._function = as_one(function)
 
     def forward(self, value: Tensor) -> Tensor:
-        with torch._C.DisableTorchFunction():
-            return self._function(value)
+        return self._function(value)
 
 
 def _same(value: Tensor) -> Tensor:
