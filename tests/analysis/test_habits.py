@@ -66,6 +66,7 @@ def test_breaking_it_is_measured_beside_its_controls(loaded):
     result = break_run(loaded, "wall_ahead:forward", config, states=4, episodes=1, replace="zero")
     assert result["bad"]["before"]["value"] > 0.9
     assert result["bad"]["after"]["value"] < 0.5
+    assert result["bad_in_states"]["before"] > 0.9 > 0.5 > result["bad_in_states"]["after"]
     assert 1 <= result["edges_cut"] <= 3
     assert result["edges_total"] == 1 * 2 + 2 * 7
     assert set(result["bad"]) == {"before", "after", "random_cut", "pruned_units", "fine_tuned"}

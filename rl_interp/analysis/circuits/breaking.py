@@ -10,7 +10,7 @@ from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.breaking import Bad, BreakingConfig, break_behaviour, fine_tuned, pruned_units, random_cut
 from rl_interp.circuits.discovery.discovery import Discovery
 from rl_interp.circuits.mask import Mask
-from rl_interp.circuits.masked import Circuit, counted
+from rl_interp.circuits.masked import Circuit, counted, run_masked
 from rl_interp.circuits.replacement import CONSTANT
 from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json, write_text
@@ -65,6 +65,9 @@ def break_run(
         scores[condition] = sought.scored(loaded.agent, episodes, _HELD_OUT + config.seed, interventions, progress)
     tuned = fine_tuned(bad, good, config, reached)
     scores["fine_tuned"] = sought.scored(tuned, episodes, _HELD_OUT + config.seed, (), progress)
+    whole = Mask.full(mask.graph)
+    asked = {name: there.decisions(whole if cut is None else cut).detach() for name, cut in cuts.items()}
+    asked["fine_tuned"] = run_masked(tuned, whole, there.states.obs, there.states.memory or None).preferences.detach()
     result = loaded.source | {
         "habit": name, "bad_is": sought.bad_is, "good_is": sought.good_is, "replace": replace, "states": states,
         "edges_cut": mask.graph.edges - mask.kept, "edges_total": mask.graph.edges,
@@ -72,6 +75,7 @@ def break_run(
         "edges_of_pruned_units": mask.graph.edges - units.kept,
         "bad": {each: vars(scores[each].bad) for each in CONDITIONS},
         "good": {each: vars(scores[each].good) for each in CONDITIONS},
+        "bad_in_states": {each: float(bad.share(asked[each]).mean()) for each in CONDITIONS},
         "forwards": passes.forward, "backwards": passes.backward, "seconds": time.perf_counter() - start,
     }  # fmt: skip
     label = f"break-{name.replace(':', '-')}"
@@ -93,8 +97,11 @@ def _by_link(mask: Mask) -> dict[str, int]:
 
 def _table(result: dict[str, Any]) -> str:
     rows = [
-        [condition.replace("_", " "), *(Estimate(**result[side][condition]).shown(".3f") for side in ("bad", "good"))]
+        [
+            condition.replace("_", " "), f"{result['bad_in_states'][condition]:.3f}",
+            *(Estimate(**result[side][condition]).shown(".3f") for side in ("bad", "good")),
+        ]
         for condition in CONDITIONS
-    ]
+    ]  # fmt: skip
     head = f"{result['edges_cut']} of {result['edges_total']} edges cut."
-    return f"{head}\n\n{markdown(['agent', result['bad_is'], result['good_is']], rows)}"
+    return f"{head}\n\n{markdown(['agent', 'P(bad) where it was learned', result['bad_is'], result['good_is']], rows)}"
