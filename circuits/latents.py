@@ -72,13 +72,19 @@ def with_latents(agent: Agent, dictionary: Dictionary, at: str) -> Agent:
 
     Raises:
         HookError: no such hook point.
-        UserError: one that is no whole output of a module, or is not as wide as the dictionary.
+        UserError: one that is no whole output of a module, or is not as wide as the dictionary (when it runs); or an
+            agent whose graph is of parts that it names itself, such as a transformer.
     """
     point = hook_point(agent, at)
     if point.side != "output" or point.element is not None or point.call is not None or not point.path:
         raise UserError(
             f"{at!r} is a module's input, or a part of what it gives; latents stand where a whole output is: choose "
             "another hook point."
+        )
+    if agent.graph_points:
+        raise UserError(
+            f"the graph of {type(agent).__name__} is of parts of its own, such as {agent.graph_points[-1]}, in which latents "
+            "have no place; splice the dictionary in instead (`sae.splice`)."
         )
     made = copy.deepcopy(agent)
     parent, _, name = point.path.rpartition(".")
