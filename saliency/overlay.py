@@ -51,16 +51,23 @@ def overlay(
         )
     height, width = screen.shape[:2]
     whole = Observed(0, 0, height, width) if observed is None else observed
-    strength = whole.enlarged(size[0] / height, size[1] / width).laid(saliency / max(scale, 1e-12), size)
-    seen = np.isfinite(strength)[..., None]
-    faded = _faded(enlarge(screen, size)) * np.where(seen, _DIM, _UNSEEN)
-    colours, weights = shades(np.nan_to_num(strength), signed, FLOOR, None if critic is None else ACTOR)
-    if critic is not None:
-        over = whole.enlarged(size[0] / height, size[1] / width).laid(critic, size)
-        others, second = shades(np.nan_to_num(over), False, FLOOR, CRITIC)
+    place = whole.enlarged(size[0] / height, size[1] / width)
+    picture = enlarge(_faded(screen), size)
+    strength = place.laid(saliency / max(scale, 1e-12), size)
+    outside = np.isnan(strength)
+    picture[outside] = picture[outside] * np.float32(_UNSEEN / _DIM)
+    if critic is None:
+        painted = np.abs(strength) >= FLOOR  # which few places are, so that only they are mixed
+        colours, weights = shades(strength[painted], signed, FLOOR)
+    else:
+        over = place.laid(critic, size)
+        painted = (np.abs(strength) >= FLOOR) | (np.abs(over) >= FLOOR)
+        colours, weights = shades(strength[painted], signed, FLOOR, ACTOR)
+        others, second = shades(over[painted], False, FLOOR, CRITIC)
         colours = (colours * weights + others * second) / np.maximum(weights + second, 1e-6)
         weights = 1 - (1 - weights) * (1 - second)
-    return (faded * (1 - weights) + colours * weights).astype(np.uint8)
+    picture[painted] = picture[painted] * (1 - weights) + colours * weights
+    return picture
 
 
 def shades(
@@ -84,6 +91,7 @@ def enlarge(screen: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
     return np.asarray(large, np.uint8)
 
 
-def _faded(screen: NDArray[np.uint8]) -> NDArray[np.floating]:
-    grey = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
-    return _KEPT * screen + (1 - _KEPT) * grey
+def _faded(screen: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """As it lies under a map."""
+    grey = cv2.cvtColor(screen, cv2.COLOR_RGB2GRAY)[..., None]
+    return (_DIM * (_KEPT * screen + (1 - _KEPT) * grey)).astype(np.uint8)

@@ -1,6 +1,7 @@
 """Where on the screen an observation lies: what a person sees and what the agent sees are seldom the same picture."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -27,13 +28,10 @@ class Observed:
         """Values `[h, w]` of an observation's pixels (or cells) where they belong on a screen `(H, W)`: `[H, W]`,
         linear between the middles of the pixels, and NaN where the agent does not look."""
         turned = np.ascontiguousarray(np.rot90(values, self.turns), np.float32)
-        rows, columns = (np.arange(n) + 0.5 for n in size)
-        down, across = (rows - self.top) / (self.bottom - self.top), (columns - self.left) / (self.right - self.left)
-        y, x = (np.float32(at * n - 0.5) for at, n in zip((down, across), turned.shape, strict=True))
-        grid = np.meshgrid(x, y)
-        found = cv2.remap(turned, *grid, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        inside = ((down >= 0) & (down <= 1))[:, None] & ((across >= 0) & (across <= 1))
-        return np.where(inside, found, np.float32(np.nan))
+        x, y, outside = _places(self, turned.shape, size)
+        found = cv2.remap(turned, x, y, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        found[outside] = np.nan
+        return found
 
     def box(self, top: float, left: float, bottom: float, right: float) -> tuple[float, float, float, float]:
         """Left, top, right and bottom, on the screen, of a part of the observation, given in shares of its height and
@@ -42,3 +40,17 @@ class Observed:
             top, left, bottom, right = 1 - right, top, 1 - left, bottom
         height, width = self.bottom - self.top, self.right - self.left
         return self.left + left * width, self.top + top * height, self.left + right * width, self.top + bottom * height
+
+
+@lru_cache(maxsize=4)
+def _places(
+    observed: Observed, shape: tuple[int, ...], size: tuple[int, int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.bool_]]:
+    """For each pixel of a screen, the column and the row of an observation, `[H, W]` each, and whether it lies outside;
+    the same for all frames of a film."""
+    rows, columns = (np.arange(n) + 0.5 for n in size)
+    down = (rows - observed.top) / (observed.bottom - observed.top)
+    across = (columns - observed.left) / (observed.right - observed.left)
+    y, x = (np.float32(at * n - 0.5) for at, n in zip((down, across), shape, strict=True))
+    inside = ((down >= 0) & (down <= 1))[:, None] & ((across >= 0) & (across <= 1))
+    return *np.meshgrid(x, y), ~inside
