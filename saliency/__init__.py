@@ -24,6 +24,7 @@ from rl_interp.saliency.targets import (
     parse_target,
 )
 from rl_interp.saliency.through_time import Later, maps_through_time
+from rl_interp.saliency.tracks import Tracks
 
 __all__ = [
     "GREYDANUS",
@@ -58,6 +59,7 @@ __all__ = [
     "Scene",
     "SmoothGrad",
     "Target",
+    "Tracks",
     "Value",
     "ValueChange",
     "compose",

@@ -11,6 +11,7 @@ from rl_interp.core.envs.observed import Observed
 from rl_interp.core.pictures import font_of
 from rl_interp.saliency.inputs import Inputs
 from rl_interp.saliency.overlay import ACTOR, CRITIC, FLOOR, enlarge, overlay, shades
+from rl_interp.saliency.tracks import Tracks
 
 HEIGHT = 640
 """Pixels of every picture, from top to bottom."""
@@ -74,6 +75,8 @@ class Panel:
     """Of a film of policy and value at once: the value's map at full colour."""
     beside: Sequence["Beside"] = ()
     """Further methods, whose maps are drawn between the first and the panel."""
+    tracks: Tracks | None = None
+    """Numbers over the film's time, under all of it."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ class Frame:
     """`[h, w]`: the value's map, over the policy's."""
     beside: Sequence[NDArray[np.float32]] = ()
     """`[h, w]` of each further method."""
+    number: int = 0
+    """Its place in the film, for the tracks."""
 
 
 def advantages(preferences: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -122,7 +127,14 @@ def probabilities(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def compose(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
     """The picture, uint8 RGB `[H, W, 3]`, both even. The screen's shape sets its width; it is `HEIGHT` high, or what
-    the inputs of a vector need beneath a smaller screen."""
+    the inputs of a vector need beneath a smaller screen, and what tracks need under either."""
+    picture = _without_tracks(frame, panel)
+    if panel.tracks is None:
+        return picture
+    return np.concatenate([picture, panel.tracks.drawn(picture.shape[1], frame.number)])
+
+
+def _without_tracks(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
     inputs = panel.inputs
     height = HEIGHT if inputs is None else _BESIDE_INPUTS
     size = _fitted(frame.screen.shape, height)

@@ -129,6 +129,11 @@ def collect_store(
 
 
 def watch(loaded: Loaded, env: LabelledEnv, steps: int, skip: int | None, seed: int) -> list[Moment]:
+    """The moments of `watching`."""
+    return list(watching(loaded, env, steps, skip, seed))
+
+
+def watching(loaded: Loaded, env: LabelledEnv, steps: int, skip: int | None, seed: int) -> Iterator[Moment]:
     """`steps` moments of an episode, or fewer if it ends before: greedy in Q-values, sampled from a policy.
 
     Args:
@@ -141,11 +146,13 @@ def watch(loaded: Loaded, env: LabelledEnv, steps: int, skip: int | None, seed: 
     played = follow(loaded, env, seed)
     if skip is None:
         played = dropwhile(lambda moment: not moment.controllable, played)
-    found = list(islice(played, skip or 0, (skip or 0) + steps))
-    if not found:
+    played = islice(played, skip or 0, (skip or 0) + steps)
+    first = next(played, None)
+    if first is None:
         until = "it has been in the agent's control" if skip is None else f"step {skip}"
         raise UserError(f"the episode of seed {seed} ends before {until}; skip fewer steps, or give a different seed.")
-    return found
+    yield first
+    yield from played
 
 
 def follow(loaded: Loaded, env: LabelledEnv, seed: int) -> Iterator[Moment]:

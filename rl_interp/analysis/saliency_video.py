@@ -1,11 +1,17 @@
-"""A film of one episode: the game, the saliency map, and what the agent thinks of its actions."""
+"""A film of one episode: the game, the saliency map, and what the agent thinks of its actions.
 
+The episode is played once, and mapped as it is; of each step only what will be drawn is kept, its screen compressed, so
+that thousands fit into memory. Scales follow from all maps, and then the frames are drawn.
+"""
+
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,14 +19,14 @@ from torch import Tensor
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.player import Moment
-from rl_interp.analysis.playing import follow, watch
+from rl_interp.analysis.playing import follow, watching
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.agent import evaluating
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one
 from rl_interp.core.pictures import write_png
 from rl_interp.core.progress import SILENT, Progress, Update
-from rl_interp.core.video import check_video, write_video
+from rl_interp.core.video import check_video, write_gif, write_video
 from rl_interp.saliency import (
     Bars,
     Beside,
@@ -30,6 +36,7 @@ from rl_interp.saliency import (
     Panel,
     PolicyChange,
     Target,
+    Tracks,
     ValueChange,
     compose,
     is_signed,
@@ -50,6 +57,10 @@ WHOLE = 20_000
 """Steps of an episode from which highlights are cut, at most."""
 DATA_STEPS = 1000
 """Steps of the episode, from its start, that say what a vector's entries are at other moments."""
+SHEET = 12
+"""Frames of a sheet, four a row."""
+_GIF_SHARE = 0.5
+"""Of a film's height and width, for what can't be compressed as well."""
 
 
 def film(
@@ -64,6 +75,8 @@ def film(
     progress: Progress = SILENT,
     beside: Sequence[str] = (),
     highlights: int = 0,
+    tracks: Sequence[str] = (),
+    cut_by: str = "spread",
 ) -> dict[str, Any]:
     """Write the film and, beside it, a picture of a frame with a strong map (the 90th percentile of mean |map|).
 
@@ -74,71 +87,130 @@ def film(
     weights shuffled. There may be none, and no mean, of a feature, which then fires seldom.
 
     Args:
+        path: its ending says what is written: .mp4, .gif (half as high and wide), or .png, a sheet of `SHEET` frames.
         steps: length of the film; it ends earlier if the episode does.
         skip: steps to play before it starts; None: those at the start in which no action makes a difference.
-        sae: for targets `feature:N`; an autoencoder on this very agent.
+        sae: for targets and tracks `feature:N`; an autoencoder on this very agent.
         target: as `parse_target` reads it, `feature:N`, or `actor-critic`: the policy's change and the value's, in two
             colours.
         beside: further methods, whose maps are drawn beside the first.
-        highlights: clips of `CLIP` steps around the moments of the whole episode at which the actions' preferences lie
-            farthest apart, cut together; `steps` is then not asked for.
+        highlights: clips of `CLIP` steps around moments of the whole episode, cut together; `steps` is then not asked
+            for, and the episode is played twice.
+        tracks: targets, named like `target`, whose values are drawn under the frames over the film's time.
+        cut_by: which moments highlights are: those at which the actions' preferences lie farthest apart (`spread`), or
+            have moved most since the step before (`change`).
 
     Raises:
-        UserError: unknown method or target, an autoencoder on a different agent, a name that does not end in .mp4, or
+        UserError: unknown method, target or track, an autoencoder on a different agent, a name with another ending, or
             an episode that ends before the film starts.
     """
     at_least_one(steps=steps)
-    check_video(path)
+    _check_output(path)
+    if cut_by not in ("spread", "change"):
+        raise UserError(f"cut_by={cut_by!r} given; highlights are moments of the largest 'spread' or 'change'.")
     if sae is not None and not sae.agent.is_same_as(loaded):
         raise UserError(f"{sae.run.path} is an autoencoder on {sae.agent.source}, not on {loaded.source}.")
     env = make_labelled(loaded.env)
     critic = ValueChange() if target == ACTOR_CRITIC else None
     explained = PolicyChange() if critic else target_of(target, env.action_names, sae, [ACTOR_CRITIC])
+    followed = [target_of(each, env.action_names, sae) for each in tracks]
     if beside and loaded.env.observation_kind == "vector":
         raise UserError(f"{loaded.env.id} shows vectors, whose maps are bars; methods are drawn beside one another for "
                         "pictures alone.")  # fmt: skip
     if isinstance(explained, Feature):
         skip = _first_firing(loaded, env, explained, skip, seed, progress)
-    moments = watch(loaded, env, WHOLE if highlights else steps, skip, seed)
+    moments, length = watching(loaded, env, steps, skip, seed), steps
     if highlights:
-        moments = _highlights(moments, highlights)
+        clips = _highlights(_interest(watching(loaded, env, WHOLE, skip, seed), cut_by), highlights)
+        moments, length = _picked(watching(loaded, env, WHOLE, skip, seed), clips), sum(map(len, clips))
     data = _data(loaded, env, seed) if loaded.env.observation_kind == "vector" else None
-    maps = _maps(loaded, moments, explained, method, data, progress)
-    others = [_maps(loaded, moments, explained, each, data, progress) for each in beside]
-    values = _maps(loaded, moments, critic, method, data, progress) if critic else None
-    some = moments[:: max(1, len(moments) // CONTROL_FRAMES)][:CONTROL_FRAMES]
+    mapping = [(explained, method), *((explained, each) for each in beside)]
+    mapping += [(critic, method)] if critic else []
+    sample = _Sample()
+    shots = []
+    with progress.bar(f"Mapping {explained.name}", length, "frames") as update:
+        for moment in moments:
+            shots.append(_shot(loaded, moment, mapping, followed, data))
+            sample.add(moment)
+            update(len(shots))
     control = np.concatenate(
         [
             randomisation_check(loaded.agent, _batch_of_one(loaded, each), explained, method, each.state, data=data)
-            for each in some
+            for each in sample.evenly(CONTROL_FRAMES)
         ]
     )
     control = control[np.isfinite(control)]
-    panel, frames = _frames(loaded, moments, maps, method, explained)
-    if values is not None:
-        panel = replace(panel, critic_scale=_scale(values), target="policy and value")
-        frames = [replace(frame, critic=each) for frame, each in zip(frames, values, strict=True)]
-    if others:
-        further = [
-            Beside(name, _scale(each), is_signed(name, explained)) for name, each in zip(beside, others, strict=True)
-        ]
-        panel = replace(panel, beside=further)
-        frames = [replace(frame, beside=each) for frame, each in zip(frames, zip(*others, strict=True), strict=True)]
-    with progress.bar("Writing video", len(frames), "frames") as update:
-        write_video(path, _composed(frames, panel, update), loaded.env.steps_per_second)
-    strong = np.argsort([np.abs(each).mean() for each in maps])[int(0.9 * (len(maps) - 1))]
-    still = write_png(path.with_suffix(".png"), compose(frames[strong], panel))
+    panel = _panel(loaded, shots, method, explained, beside, critic, followed)
+    with progress.bar("Drawing", len(shots), "frames") as update:
+        _write(path, _Frames(loaded, shots, panel, explained), loaded.env.steps_per_second, update)
+    strong = int(np.argsort([np.abs(each.maps[0]).mean() for each in shots])[int(0.9 * (len(shots) - 1))])
+    still = path.with_name(f"{path.stem}-strong.png") if path.suffix == ".png" else path.with_suffix(".png")
+    write_png(still, _Frames(loaded, shots, panel, explained)[strong])
     return {
         "video": str(path),
         "still": str(still),
-        "frames": len(frames),
-        "first_step": moments[0].step,
+        "frames": len(shots),
+        "first_step": shots[0].moment.step,
         "method": method,
         "target": target,
         "seed": seed,
         "spearman_with_shuffled_weights": float(control.mean()) if len(control) else None,
         "control_frames": len(control),
     }
+
+
+@dataclass(frozen=True)
+class _Shot:
+    """What is kept of a step."""
+
+    moment: Moment
+    """Without its screen, and without its observation where that is a picture."""
+    screen: bytes
+    shape: tuple[int, ...]
+    maps: list[NDArray[np.float32]]
+    tracks: list[float]
+    now: float | None
+    """The target's value, where it is a feature."""
+
+
+class _Sample:
+    """A few moments of many, about evenly spread, without knowing how many there will be."""
+
+    def __init__(self) -> None:
+        self.kept: list[Moment] = []
+        self._every, self._seen = 1, 0
+
+    def add(self, moment: Moment) -> None:
+        if self._seen % self._every == 0:
+            self.kept.append(moment)
+        self._seen += 1
+        if len(self.kept) >= 4 * CONTROL_FRAMES:
+            self.kept, self._every = self.kept[::2], 2 * self._every
+
+    def evenly(self, count: int) -> list[Moment]:
+        return self.kept[:: max(1, len(self.kept) // count)][:count]
+
+
+class _Frames(Sequence[NDArray[np.uint8]]):
+    """The film's pictures, each drawn when it is asked for."""
+
+    def __init__(self, loaded: Loaded, shots: Sequence[_Shot], panel: Panel, target: Target):
+        self.shots, self.panel, self.target = shots, panel, target
+        self.shown, _ = _bars(loaded, [each.moment.preferences for each in shots])
+
+    def __len__(self) -> int:
+        return len(self.shots)
+
+    def __getitem__(self, number: int) -> NDArray[np.uint8]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        shot = self.shots[number]
+        moment, others = shot.moment, len(self.panel.beside)
+        frame = Frame(
+            np.frombuffer(zlib.decompress(shot.screen), np.uint8).reshape(shot.shape), shot.maps[0],
+            self.shown[number], moment.action if isinstance(moment.action, int) else None, moment.episode_return,
+            moment.step, _notes(shot, self.target), moment.observed,
+            shot.maps[-1] if self.panel.critic_scale is not None else None, shot.maps[1 : 1 + others], number,
+        )  # fmt: skip
+        return compose(frame, self.panel)
 
 
 def target_of(text: str, action_names: Sequence[str], sae: LoadedSAE | None, more: Sequence[str] = ()) -> Target:
@@ -157,21 +229,38 @@ def target_of(text: str, action_names: Sequence[str], sae: LoadedSAE | None, mor
     return Feature(sae.hook, sae.sae.encode, int(number))
 
 
-def _highlights(moments: Sequence[Moment], count: int) -> list[Moment]:
-    """Clips around the moments of the largest spread of preferences, none inside another, in order of time."""
-
-    def spread(moment: Moment) -> float:
+def _interest(moments: Iterator[Moment], by: str) -> list[float]:
+    """Of each moment how far its preferences lie apart, or have moved since the one before, less what all moved by."""
+    found: list[float] = []
+    before: NDArray[np.float32] | None = None
+    for moment in moments:
         possible = moment.preferences[np.isfinite(moment.preferences)]
-        return float(np.ptp(possible))
+        if by == "change":
+            moved = np.zeros(1) if before is None else np.nan_to_num(moment.preferences - before, posinf=0, neginf=0)
+            found.append(float(np.abs(moved - moved.mean()).max()))
+        else:
+            found.append(float(np.ptp(possible)))
+        before = moment.preferences
+    return found
 
+
+def _highlights(interest: Sequence[float], count: int) -> list[range]:
+    """Clips around the moments of most interest, none inside another, in order of time."""
     clips: list[range] = []
-    for middle in sorted(range(len(moments)), key=lambda i: -spread(moments[i])):
-        clip = range(max(0, middle - CLIP // 2), min(len(moments), middle + CLIP // 2))
+    for middle in sorted(range(len(interest)), key=lambda i: -interest[i]):
+        clip = range(max(0, middle - CLIP // 2), min(len(interest), middle + CLIP // 2))
         if all(clip.stop <= other.start or other.stop <= clip.start for other in clips):
             clips.append(clip)
         if len(clips) == count:
             break
-    return [moments[i] for clip in sorted(clips, key=lambda clip: clip.start) for i in clip]
+    return sorted(clips, key=lambda clip: clip.start)
+
+
+def _picked(moments: Iterator[Moment], clips: Sequence[range]) -> Iterator[Moment]:
+    wanted = {number for clip in clips for number in clip}
+    for number, moment in enumerate(islice(moments, max(wanted) + 1)):
+        if number in wanted:
+            yield moment
 
 
 def _scale(maps: Sequence[NDArray[np.float32]]) -> float:
@@ -203,23 +292,42 @@ def _now(loaded: Loaded, moment: Moment, target: Target) -> float:
         return float(evaluate(loaded.agent, obs, moment.state, target, score))
 
 
-def _frames(
-    loaded: Loaded, moments: Sequence[Moment], maps: Sequence[NDArray[np.float32]], method: str, target: Target
-) -> tuple[Panel, list[Frame]]:
-    shown, bars = _bars(loaded, [each.preferences for each in moments])
-    scale = _scale(maps)
+def _shot(
+    loaded: Loaded, moment: Moment, mapping: Sequence[tuple[Target, str]], tracks: Sequence[Target], data: Tensor | None
+) -> _Shot:
+    obs = _batch_of_one(loaded, moment)
+    maps = [saliency_map(loaded.agent, obs, target, method, moment.state, data)[0] for target, method in mapping]
+    target = mapping[0][0]
+    return _Shot(
+        replace(moment, screen=moment.screen[:0], obs=moment.obs[:0] if data is None else moment.obs, state=()),
+        zlib.compress(np.ascontiguousarray(moment.screen), 1), moment.screen.shape, maps,
+        [_now(loaded, moment, each) for each in tracks],
+        _now(loaded, moment, target) if isinstance(target, Feature) else None,
+    )  # fmt: skip
+
+
+def _panel(
+    loaded: Loaded,
+    shots: Sequence[_Shot],
+    method: str,
+    target: Target,
+    beside: Sequence[str],
+    critic: Target | None,
+    tracks: Sequence[Target],
+) -> Panel:
+    columns = [*zip(*(each.maps for each in shots), strict=True)]
+    _, bars = _bars(loaded, [each.moment.preferences for each in shots])
     inputs = None
     if names := loaded.env.input_names:
-        inputs = Inputs(names, np.stack([each.obs for each in moments]), np.stack(maps), moments[0].step)
-    panel = Panel(loaded.env.action_names, target.name, method, scale, bars, is_signed(method, target), inputs)
-    frames = [
-        Frame(
-            each.screen, saliency, values, each.action if isinstance(each.action, int) else None, each.episode_return,
-            each.step, _notes(loaded, each, target), each.observed,
-        )
-        for each, saliency, values in zip(moments, maps, shown, strict=True)
-    ]  # fmt: skip
-    return panel, frames
+        seen = np.stack([each.moment.obs for each in shots])
+        inputs = Inputs(names, seen, np.stack(columns[0]), shots[0].moment.step)
+    further = [Beside(name, _scale(maps), is_signed(name, target)) for name, maps in zip(beside, columns[1:])]  # noqa: B905
+    values = np.array([each.tracks for each in shots], np.float64)
+    return Panel(
+        loaded.env.action_names, "policy and value" if critic else target.name, method, _scale(columns[0]), bars,
+        is_signed(method, target), inputs, _scale(columns[-1]) if critic else None, further,
+        Tracks([each.name for each in tracks], values) if tracks else None,
+    )  # fmt: skip
 
 
 def _bars(loaded: Loaded, preferences: list[NDArray[np.float32]]) -> tuple[list[NDArray[np.float32]], Bars]:
@@ -238,32 +346,47 @@ def _data(loaded: Loaded, env: LabelledEnv, seed: int) -> Tensor:
     return torch.from_numpy(np.stack(seen)).to(loaded.agent.device)
 
 
-def _notes(loaded: Loaded, moment: Moment, target: Target) -> list[str]:
-    value = [] if moment.value is None else [f"value of the state {moment.value:.2f}"]
-    return [f"{target.name} at {_now(loaded, moment, target):.2f}", *value] if isinstance(target, Feature) else value
-
-
-def _maps(
-    loaded: Loaded,
-    moments: Sequence[Moment],
-    target: Target,
-    method: str,
-    data: Tensor | None,
-    progress: Progress,
-) -> list[NDArray[np.float32]]:
-    maps = []
-    with progress.bar(f"Mapping {target.name}", len(moments), "frames") as update:
-        for each in moments:
-            maps.append(saliency_map(loaded.agent, _batch_of_one(loaded, each), target, method, each.state, data)[0])
-            update(len(maps))
-    return maps
+def _notes(shot: _Shot, target: Target) -> list[str]:
+    value = [] if shot.moment.value is None else [f"value of the state {shot.moment.value:.2f}"]
+    return value if shot.now is None else [f"{target.name} at {shot.now:.2f}", *value]
 
 
 def _batch_of_one(loaded: Loaded, moment: Moment) -> Tensor:
     return torch.from_numpy(moment.obs[None]).to(loaded.agent.device)
 
 
-def _composed(frames: Sequence[Frame], panel: Panel, update: Update) -> Iterator[NDArray[np.uint8]]:
-    for i, frame in enumerate(frames):
-        yield compose(frame, panel)
-        update(i + 1)
+def _check_output(path: Path) -> None:
+    if path.suffix == ".mp4":
+        check_video(path)
+    elif path.suffix not in (".gif", ".png"):
+        raise UserError(
+            f"{path} given for a film; its name must end in .mp4, .gif or .png (a sheet of {SHEET} of its frames)."
+        )
+
+
+def _write(path: Path, frames: _Frames, fps: float, update: Update) -> None:
+    def drawn() -> Iterator[NDArray[np.uint8]]:
+        for number in range(len(frames)):
+            yield frames[number]
+            update(number + 1)
+
+    if path.suffix == ".mp4":
+        write_video(path, drawn(), fps)
+    elif path.suffix == ".gif":
+        write_gif(path, map(_smaller, drawn()), fps)
+    else:
+        chosen = np.linspace(0, len(frames) - 1, min(SHEET, len(frames))).round().astype(int)
+        write_png(path, _sheet([_smaller(frames[int(number)]) for number in chosen]))
+
+
+def _sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """Four a row, in order."""
+    across = min(4, len(pictures))
+    empty = np.zeros_like(pictures[0])
+    filled = [*pictures, *[empty] * (-len(pictures) % across)]
+    return np.concatenate([np.concatenate(filled[at : at + across], 1) for at in range(0, len(filled), across)])
+
+
+def _smaller(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    size = [round(side * _GIF_SHARE) for side in picture.shape[1::-1]]
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

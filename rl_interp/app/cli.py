@@ -91,6 +91,7 @@ COMMANDS: dict[str, Table] = {
         "explore": "explore:explore",
         "saliency": "saliency:saliency",
         "saliency evaluate": "saliency:saliency_evaluate",
+        "saliency time": "saliency:saliency_time",
         "imagine": "imagine:imagine",
         "maze": {
             "goals": "maze:maze_goals",

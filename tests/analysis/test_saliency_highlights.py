@@ -8,7 +8,7 @@ from test_saliency_video import Counting
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.playing import watch
-from rl_interp.analysis.saliency_video import CLIP, _highlights, film
+from rl_interp.analysis.saliency_video import CLIP, _highlights, _interest, film
 from rl_interp.core.envs import MazeConfig, make_labelled
 from rl_interp.core.run import Run
 
@@ -18,14 +18,16 @@ def loaded(tmp_path) -> Loaded:
     return Loaded(Run(tmp_path / "mouse"), 0, Counting(5), MazeConfig(min_side=5, max_side=5), "")
 
 
-def test_highlights_are_where_the_preferences_lie_farthest_apart(loaded):
+def test_highlights_are_where_the_preferences_lie_farthest_apart_or_have_moved_most(loaded):
     [first] = watch(loaded, make_labelled(loaded.env), 1, None, 1)
-    spread = {30: 2, 33: 3, 70: 4}
+    spread = {30: 2, 33: 3, 70: 4} | dict.fromkeys(range(71, 80), 3.9)
     moments = [
         replace(first, step=step, preferences=np.array([0, spread.get(step, 1)], np.float32)) for step in range(100)
     ]
-    cut = [each.step for each in _highlights(moments, 2)]
-    assert cut == [*range(33 - CLIP // 2, 33 + CLIP // 2), *range(70 - CLIP // 2, 70 + CLIP // 2)]
+    assert _highlights(_interest(iter(moments), "spread"), 2) == [range(23, 43), range(60, 80)]
+    moved = _interest(iter(moments), "change")
+    assert np.argsort(moved)[::-1][:2].tolist() == [70, 80]
+    assert CLIP == 20
 
 
 def test_the_same_input_gives_the_same_bytes(loaded, tmp_path):

@@ -12,6 +12,7 @@ from torch import nn
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.playing import watch
+from rl_interp.analysis.saliency_time import through_time
 from rl_interp.analysis.saliency_video import film
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.envs import AtariConfig, MazeConfig, env_config, make_labelled
@@ -124,3 +125,43 @@ def test_a_wrapper_that_crops_says_what_is_seen(loaded, monkeypatch, tmp_path):
     moment = watch(replace(loaded, agent=Counting(2), env=env), make_labelled(env), steps=1, skip=2, seed=0)[0]
     assert moment.observed == Observed(200, 0, 400, 600)
     assert (moment.screen[200:] == moment.obs.transpose(1, 2, 0)).all()
+
+
+def test_a_film_can_be_a_gif_or_a_sheet_with_tracks_under_its_frames(loaded, tmp_path):
+    written = {}
+    for name in ("film.gif", "sheet.png"):
+        found = film(loaded, tmp_path / name, "occlusion", "chosen", 5, 0, 1, tracks=["unit:units:0", "value"])
+        picture = Image.open(found["video"])
+        written[name] = (tmp_path / name).read_bytes()
+        assert np.ptp(np.asarray(Image.open(found["still"]))) > 0
+        if name == "film.gif":
+            assert (picture.n_frames, picture.size[1]) == (5, (640 + 120) // 2)
+        else:
+            assert picture.size[1] == 2 * (640 + 120) // 2
+    film(loaded, tmp_path / "again.gif", "occlusion", "chosen", 5, 0, 1, tracks=["unit:units:0", "value"])
+    assert (tmp_path / "again.gif").read_bytes() == written["film.gif"]
+    with pytest.raises(UserError, match=r"film.avi given for a film; its name must end in .mp4, .gif or .png"):
+        film(loaded, tmp_path / "film.avi", "occlusion", "chosen", 5, 0, 1)
+
+
+class Delayed(Agent):
+    """Prefers an action by how bright the observation before was."""
+
+    def initial_state(self, batch):
+        return torch.zeros(batch, 1)
+
+    def step(self, obs, state=(), first=None):
+        logits = torch.zeros(len(obs), 5)
+        logits[:, 0] = state[:, 0]
+        return PolicyOutput(obs.float().mean((1, 2, 3))[:, None], logits=logits)
+
+
+def test_through_time_only_the_step_that_is_remembered_matters(loaded, tmp_path):
+    found = through_time(replace(loaded, agent=Delayed()), tmp_path / "sheet.png", 4, 3, "occlusion", seed=1)
+    assert (found["steps"], found["decision"]) == ([2, 3, 4], 4)
+    assert found["shares"] == pytest.approx([0, 1, 0])
+    assert Image.open(found["sheet"]).size[0] == 3 * 248
+    with pytest.raises(UserError, match="has no memory, so nothing but what it sees now matters"):
+        through_time(replace(loaded, agent=wrap(nn.Linear(3, 5), {})), tmp_path / "sheet.png")
+    with pytest.raises(UserError, match="step 9000 given, and the episode of seed 1 ends at step"):
+        through_time(loaded, tmp_path / "sheet.png", 9000, seed=1)
