@@ -4,7 +4,7 @@ Direct effects are exact where the hook point feeds a linear head, as a DQN's la
 are integrated along the way from no feature to all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,9 +79,10 @@ def clamp_effects(
     values: Tensor,
     seed: int = 0,
     progress: Callable[[int], None] = lambda features: None,
+    features: Sequence[int] | None = None,
 ) -> list[ClampEffect]:
-    """Clamp each feature to `values [F]` on the states whose activations are `x [N, D]`, or, at all of a layer's P
-    positions, `[N, P, D]`.
+    """Clamp each feature, or some, in their order, to `values [F]` on the states whose activations are `x [N, D]`, or,
+    at all of a layer's P positions, `[N, P, D]`.
 
     `head` maps activations like `x` to preferences `[N, A]`, such as the agent's last layer. A linear one
     is evaluated in closed form: `Q' = Q + (value − f(x)) d Wᵀ`. The control moves each state by the same
@@ -91,10 +92,10 @@ def clamp_effects(
     encoded = sae.encode_sparse(x.flatten(0, -2))
     move, move_control = (moves(head, x, before, each) for each in (sae.W_dec, random_directions(sae.W_dec, seed)))
     effects = []
-    for feature in range(sae.d_sae):
-        distance = values[feature] - activation(encoded, feature).view(x.shape[:-1])
+    for done, feature in enumerate(range(sae.d_sae) if features is None else features):
+        distance = values[done] - activation(encoded, feature).view(x.shape[:-1])
         effects.append(_compare(before, move(feature, distance), move_control(feature, distance)))
-        progress(feature + 1)
+        progress(done + 1)
     return effects
 
 

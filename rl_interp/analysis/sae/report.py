@@ -1,5 +1,6 @@
 """What the report says, computed from an autoencoder's run."""
 
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 import rl_interp.sae as sae_package
 from rl_interp.analysis.sae.concepts import Labelled, labelled, labels_outdated, unlabelled
 from rl_interp.analysis.sae.evaluation import RECOVERED, metrics_json
+from rl_interp.analysis.sae.names import Named, names_of
 from rl_interp.analysis.sae.pictures import Positions, boxes, clip, feature_saliency, screens
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.sae.states import states_of
@@ -168,12 +170,13 @@ def _features(
                 effects = sae_package.integrated_effects(sae, on.x, on.head).numpy()
     counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step", "action")}
     alike, places = sae_package.neighbours(features), _map(sae, features)
-    described, where = [], Positions(fitted, features)
+    described, where, named = [], Positions(fitted, features), names_of(fitted.run)
     for f in range(features.d_sae):
         values, rows = features.values(f), encoded[features.rows(f)]
         strength = dict(zip(rows.tolist(), values.tolist(), strict=True))
         described.append(
             {
+                **asdict(named.get(f, Named())),
                 "density": _short(counts[f] / features.samples),
                 "max": _short(values.max(initial=0)),
                 "histogram": features.histogram(f, 16)[0].tolist(),

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 
 import tyro
 
+import rl_interp.analysis.sae.names as names
 from rl_interp.agents.load import load_agent
-from rl_interp.analysis.sae.comparison import compare, summary
+from rl_interp.analysis.sae.comparison import ALIKE, compare, summary
 from rl_interp.analysis.sae.evaluation import evaluate_run
 from rl_interp.analysis.sae.fitting import fit_new
 from rl_interp.analysis.sae.hypotheses import evaluate_claims
@@ -222,6 +223,7 @@ def sae_compare(
     other: RunName,
     output: Output = None,
     top: Count = 2,
+    carry_names: bool = False,
 ) -> dict[str, Any]:
     """Match the features of two autoencoders, and write a page that shows both.
 
@@ -232,10 +234,16 @@ def sae_compare(
         other: The other autoencoder's run.
         output: The file to write; by default comparison.html in the first run.
         top: Number of top frames for each feature, each from a different episode.
+        carry_names: Give the other's features the names and notes of those that they match with a correlation of 0.7
+            or more; a feature that has a name keeps it.
     """
     first = load_autoencoder(run, progress=TERMINAL)
     second = load_autoencoder(other, opened=(first.agent, first.store), progress=TERMINAL)
     path = output or first.run.path / "comparison.html"
     data = compare(first, second, top, TERMINAL)
+    carried = {}
+    if carry_names:
+        alike = [(f, g) for f, g, correlation in data["pairs"] if correlation >= ALIKE]
+        carried = {"carried_names": len(names.carry_names(first.run, second.run, alike))}
     write_page("comparison", data, path)
-    return {"run": str(first.run.path), "other": str(second.run.path), "page": str(path), **summary(data)}
+    return {"run": str(first.run.path), "other": str(second.run.path), "page": str(path), **summary(data), **carried}

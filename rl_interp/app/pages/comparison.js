@@ -1,6 +1,7 @@
 const S = D.sides, ordinal = ["first", "second"];
 const concept = (s, f) => { const best = S[s].features[f].concepts[0]; return best ? [best.concept, " ", el("span", {class: "soft"}, num(best.auroc, 2))] : "–"; };
-const told = (s, f) => S[s].features[f].concepts.map(c => c.concept).join(" ").toLowerCase();
+const told = (s, f) => [S[s].features[f].name, ...S[s].features[f].concepts.map(c => c.concept)].join(" ").toLowerCase();
+const called = (s, f) => S[s].features[f].name ? `${f} ${S[s].features[f].name}` : f;
 function entries() {
   const kind = $("kind").value;
   if (kind === "pairs") return D.pairs;
@@ -15,11 +16,11 @@ function list() {
   $("count").textContent = `${shown.length} of ${all.length}`;
   const top = heads(["first", "best concept", "correlation", "second", "best concept"], 1, 4);
   $("list").replaceChildren(el("table", {}, top, shown.map(([f, g, r], i) => el("tr", {class: "row", "data-i": i},
-    cell(f), cell(concept(0, f), true), cell(num(r, 2)), cell(g), cell(concept(1, g), true)))));
+    cell(called(0, f)), cell(concept(0, f), true), cell(num(r, 2)), cell(called(1, g)), cell(concept(1, g), true)))));
   if (shown.length) show(0); else $("detail").replaceChildren(note("There is none."));
 }
 function half(s, i) {
-  const R = S[s], f = R.features[i], head = el("h3", {}, `${ordinal[s]}: feature ${i}`);
+  const R = S[s], f = R.features[i], head = el("h3", {}, `${ordinal[s]}: feature ${i}${f.name ? ", " + f.name : ""}`);
   if (!f.density) return el("div", {}, head, note("Dead: it fires in none of its samples."));
   return el("div", {}, head, note(`fires in ${pct(f.density, 2)} of its samples`), frames(f, R),
     el("h4", {}, "Best concepts, on held-out episodes"), conceptTable(f, R),

@@ -13,7 +13,7 @@ if (known.length) $("metrics").append(el("tr", {}, el("td", {}, "tell a concept 
 const hue = a => `hsl(${Math.round(360*a/D.actions.length)} 65% 52%)`, favoured = f => f.clamp ? f.clamp.towards.indexOf(Math.max(...f.clamp.towards)) : -1;
 const placed = F.filter(f => f.place), side = 620;
 const dot = f => svg("circle", {"data-f": f.i, cx: 8 + f.place[0]*(side - 16), cy: 8 + f.place[1]*(side - 16), r: f.clamp ? 2.5 + 9*Math.sqrt(f.clamp.changed) : 3,
-  fill: f.clamp && f.clamp.changed > .01 ? hue(favoured(f)) : "var(--soft)", "fill-opacity": ".75"}, svg("title", {}, `feature ${f.i}${f.best ? ", " + f.best.concept : ""}`));
+  fill: f.clamp && f.clamp.changed > .01 ? hue(favoured(f)) : "var(--soft)", "fill-opacity": ".75"}, svg("title", {}, `feature ${f.i}${f.name ? ", " + f.name : f.best ? ", " + f.best.concept : ""}`));
 const legend = (colour, r, text) => el("div", {}, svg("svg", {width: 14, height: 14}, svg("circle", {cx: 7, cy: 7, r, fill: colour})), " ", text);
 if (placed.length) $("map").append(el("div", {class: "columns"},
   svg("svg", {width: side, height: side, role: "img", "aria-label": "map of the features"}, placed.map(dot)),
@@ -23,14 +23,14 @@ $("map").onclick = e => { const at = e.target.closest("circle[data-f]"); if (at)
 
 const best = f => f.best ? f.best.concept : "–";
 const ofConcepts = [["best concept", f => f.best ? f.best.concept : "", best], ["AUROC", f => f.best ? f.best.auroc : 0, f => f.best ? num(f.best.auroc, 2) : "–"]];
-const columns = [["#", f => f.i, f => f.i], ["density", f => f.density, f => pct(f.density, 2)], ["max", f => f.max, f => num(f.max, 2)],
+const columns = [["#", f => f.i, f => f.name ? `${f.i} ${f.name}` : f.i], ["density", f => f.density, f => pct(f.density, 2)], ["max", f => f.max, f => num(f.max, 2)],
   ...(D.concepts.length ? ofConcepts : []), ["clamp", f => f.clamp ? f.clamp.changed : 0, f => f.clamp ? pct(f.clamp.changed, 0) : "–"]];
 const words = D.concepts.length ? 3 : -1;
 let sort = D.concepts.length ? 4 : 3, down = true, chosen = null;
 function list() {
   const text = $("search").value.trim().toLowerCase(), kind = $("kind").value;
   const shown = F.filter(f => (kind === "all" || kindOf(f) === kind || (kind === "live" && f.density > 0)) &&
-    (!text || String(f.i) === text || f.concepts.some(c => c.concept.toLowerCase().includes(text))));
+    (!text || String(f.i) === text || f.name.toLowerCase().includes(text) || f.concepts.some(c => c.concept.toLowerCase().includes(text))));
   const key = columns[sort][1];
   shown.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : a.i - b.i) * (down ? -1 : 1));
   $("count").textContent = `${shown.length} of ${F.length}; "clamp" is the share of states whose action changes when the feature is clamped`;
@@ -53,7 +53,7 @@ const webp = (alt, picture) => el("img", {alt, src: "data:image/webp;base64," + 
 function show(i) {
   chosen = i;
   document.querySelectorAll("tr.row").forEach(r => r.classList.toggle("chosen", +r.dataset.f === i));
-  $("detail").replaceChildren(el("h3", {}, `Feature ${i}`), ...(F[i].density ? described(F[i])
+  $("detail").replaceChildren(el("h3", {}, `Feature ${i}${F[i].name ? ": " + F[i].name : ""}`), ...(F[i].note ? [note(F[i].note)] : []), ...(F[i].density ? described(F[i])
     : [note(`Dead: it fires in none of the ${D.samples.toLocaleString()} samples.`)]));
 }
 function described(f) {
