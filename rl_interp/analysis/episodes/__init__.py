@@ -1,21 +1,28 @@
 """Episodes to look into: recorded from a recipe, changed anywhere, and played on beside what happened."""
 
 from rl_interp.analysis.episodes.changes import RandomControl, parse_changes
+from rl_interp.analysis.episodes.clusters import Clustered, clustered
 from rl_interp.analysis.episodes.effects import Effect, effect
+from rl_interp.analysis.episodes.film import film
+from rl_interp.analysis.episodes.looking import saliency_along
 from rl_interp.analysis.episodes.recording import Part, Recipe, Recording, editing, record
 from rl_interp.analysis.episodes.values import attributions, features, values
 
 __all__ = [
+    "Clustered",
     "Effect",
     "Part",
     "RandomControl",
     "Recipe",
     "Recording",
     "attributions",
+    "clustered",
     "editing",
     "effect",
     "features",
+    "film",
     "parse_changes",
     "record",
+    "saliency_along",
     "values",
 ]

@@ -9,21 +9,25 @@ import torch
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded
+from rl_interp.analysis.episodes.own import own_moment
 from rl_interp.analysis.mazes.choices import maze_env
 from rl_interp.analysis.mazes.steering import VECTORS, parse_vector
+from rl_interp.analysis.player import Moment
 from rl_interp.analysis.sae.runs import LoadedSAE
+from rl_interp.core.agent import evaluating, tree_map
 from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.text import maze_from_text
 from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import Site, hook_point
+from rl_interp.core.hooks import Site, hook_point, run_with_cache
 from rl_interp.core.interventions import Add, Clamp, Intervention, Scale, Zero
 from rl_interp.sae import ClampFeature, ScaleFeature
 
+_PATCH = re.compile(r"patch:([^:=]+)(?::(\d+))?=(\d{1,5})")
 _FORM = re.compile(r"(clamp|scale|add|ablate):(.+):(f?)(\d+)(?:=(-?\d+(?:\.\d+)?))?")
 _FORMS = (
     "clamp:HOOK:UNIT=VALUE, scale:HOOK:UNIT=FACTOR, add:HOOK:UNIT=VALUE, ablate:HOOK:UNIT (with fUNIT for a feature of "
-    "a dictionary), or in mazes cheese:HOOK=SCALE and corner:HOOK=SCALE"
+    "a dictionary), patch:HOOK=STEP or patch:HOOK:UNIT=STEP, or in mazes cheese:HOOK=SCALE and corner:HOOK=SCALE"
 )
 
 
@@ -31,8 +35,10 @@ def parse_changes(
     texts: Sequence[str], loaded: Loaded, sae: LoadedSAE | None = None, maze: str = "", seed: int = 0
 ) -> list[Intervention]:
     """`clamp:fc.post:12=0.9`, `scale:fc.post:12=2`, `add:fc.post:12=1` or `ablate:fc.post:12`, of a unit or channel;
-    `clamp:fc.post:f12=3` and so on of feature 12 of a dictionary; `cheese:HOOK=SCALE` or `corner:HOOK=SCALE` of mazes,
-    where the vector is that of `maze`, or of the maze of `seed`.
+    `clamp:fc.post:f12=3` and so on of feature 12 of a dictionary; `patch:fc.post=80` or `patch:fc.post:12=80`, which
+    puts in what the layer, or the unit, holds before step 80 of the episode that the agent plays by itself from `seed`
+    or `maze`; `cheese:HOOK=SCALE` or `corner:HOOK=SCALE` of mazes, where the vector is that of `maze`, or of the
+    maze of `seed`.
 
     Raises:
         UserError: a text of another form, a hook point, unit or feature that is not there, or no dictionary.
@@ -44,6 +50,8 @@ def _parsed(text: str, loaded: Loaded, sae: LoadedSAE | None, maze: str, seed: i
     found = _FORM.fullmatch(text)
     if text.partition(":")[0] in VECTORS:
         return parse_vector(text, loaded.agent, _maze(loaded, maze, seed))
+    if patch := _PATCH.fullmatch(text):
+        return _patch(patch[1], patch[2], own_moment(loaded, seed, maze, int(patch[3])), loaded)
     if found is None or (found[1] == "ablate") != (found[5] is None):
         raise UserError(f"change {text!r} given; it has the form {_FORMS}.")
     kind, at, of_feature, number = found[1], found[2], bool(found[3]), int(found[4])
@@ -60,6 +68,14 @@ def _parsed(text: str, loaded: Loaded, sae: LoadedSAE | None, maze: str, seed: i
     if kind == "scale":
         return ScaleFeature(at, sae=sae.sae, feature=number, factor=value)
     return ClampFeature(at, sae=sae.sae, feature=number, value=value)
+
+
+def _patch(at: str, unit: str | None, moment: Moment, loaded: Loaded) -> Intervention:
+    hook_point(loaded.agent, at)
+    with evaluating(loaded.agent):
+        obs = torch.from_numpy(moment.obs[None]).to(loaded.agent.device)
+        _, cache = run_with_cache(loaded.agent, obs, tree_map(torch.clone, moment.state), names=[at])
+    return PatchUnits(at, source=cache[at].detach(), units=None if unit is None else [int(unit)])
 
 
 def _of_unit(kind: str, at: str, unit: int, value: float) -> Intervention:
@@ -86,6 +102,25 @@ class AddToUnits(Intervention):
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         return Clamp(self.at, units=self.units, value=self.value)(torch.zeros_like(value), site) + value
+
+
+@dataclass(frozen=True)
+class PatchUnits(Intervention):
+    """Put in what a layer held in another moment: all of it, or the given units at every position."""
+
+    source: Tensor = field(kw_only=True)
+    """Of one sample, as the hook point has it."""
+    units: Sequence[int] | None = field(kw_only=True)
+
+    def __call__(self, value: Tensor, site: Site) -> Tensor:
+        source = self.source.to(value).expand_as(value)
+        if self.units is None:
+            return source.clone()
+        axis = site.point.feature_axis
+        if not all(unit < value.shape[axis] for unit in self.units):
+            raise UserError(f"unit {max(self.units)} of {self.at!r} was to be patched, which has {value.shape[axis]}.")
+        new, index = value.clone(), torch.tensor(list(self.units), device=value.device)
+        return new.index_copy_(axis, index, source.index_select(axis, index))
 
 
 @dataclass(frozen=True)

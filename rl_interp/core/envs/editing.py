@@ -87,10 +87,6 @@ class Editable(Protocol):
         """
         ...
 
-    def seen_with(self, edits: Sequence[str]) -> NDArray[Any]:
-        """The observation after edits, which are taken back; raises as `edit` does."""
-        ...
-
 
 def require_editable(env: LabelledEnv, config: EnvConfig) -> Editable:
     """An environment as one that can be edited.
@@ -131,6 +127,7 @@ class EditableGame(LabelledGame):
         return self._observe(), self._info()
 
     def seen_with(self, edits: Sequence[str]) -> NDArray[Any]:
+        """The observation after edits, which are taken back; raises as `edit` does."""
         bring_back = self.keep()
         try:
             for each in edits:

@@ -1,0 +1,46 @@
+"""How much a place matters to an agent along a recorded episode."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rl_interp.analysis.episodes.recording import Recording
+from rl_interp.core.errors import UserError
+from rl_interp.core.progress import SILENT, Progress
+from rl_interp.saliency import Target, saliency_map
+
+STEPS = 40
+"""Steps that a map is made of, at most: evenly spread."""
+_AROUND = 0.06
+"""Half the side of the square that a place is, as a share of the observation's sides."""
+
+
+def saliency_along(
+    recording: Recording, method: str, target: Target, place: tuple[float, float], progress: Progress = SILENT
+) -> NDArray[np.float32]:
+    """`[T + 1]`: a saliency map's mean over a small square around a place, at up to `STEPS` of the steps; NaN at the
+    others.
+
+    Args:
+        place: row and column, as shares of the observation's height and width.
+
+    Raises:
+        UserError: observations without places, or a method or target that there isn't.
+    """
+    env = recording.loaded.env
+    if env.observation_kind == "vector":
+        raise UserError(f"{env.id} is observed as a vector, which has no places; follow a unit or a feature.")
+    rows, columns = (
+        np.abs((np.arange(size) + 0.5) / size - at) <= max(_AROUND, 0.5 / size)
+        for size, at in zip(env.observation_shape[-2:], place, strict=True)
+    )
+    found = np.full(recording.steps + 1, np.nan, np.float32)
+    chosen = np.unique(np.linspace(0, recording.steps, min(STEPS, recording.steps + 1)).round().astype(int))
+    with progress.bar("Mapping", len(chosen), "steps") as update:
+        for done, step in enumerate(chosen.tolist()):
+            moment = recording.moment(step)
+            obs = torch.from_numpy(moment.obs[None]).to(recording.loaded.agent.device)
+            [made] = saliency_map(recording.loaded.agent, obs, target, method, moment.state)
+            found[step] = made[np.ix_(rows, columns)].mean()
+            update(done + 1)
+    return found
