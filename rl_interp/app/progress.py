@@ -1,6 +1,7 @@
 """Progress bars on stderr, so that stdout stays for results."""
 
 import logging
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
@@ -93,6 +94,8 @@ TERMINAL = Terminal()
 class _Log(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         TERMINAL.note(record.getMessage())
+        if record.exc_info and record.exc_info[1] is not None:
+            TERMINAL.note("".join(traceback.format_exception(record.exc_info[1])))
 
 
 def show_log() -> None:

@@ -121,6 +121,13 @@ def test_pages_are_bounded_and_those_that_are_open_stay(app):
     assert client(app, page="page0003").post("/api/runs", json={}).status_code == 200
 
 
+def test_a_page_that_is_left_makes_room_for_another(app):
+    for i in range(3 * MAX_PAGES):
+        page = client(app, page=f"page{i:04}")
+        assert page.post("/api/runs", json={}).status_code == 200
+        assert page.post("/api/left", json={}).status_code == 204
+
+
 def test_beyond_loopback_a_token_is_wanted_and_asked_for_once(folder):
     app = make_app(Library([str(folder)]), "0.0.0.0", "secret")
     page = TestClient(app, "http://192.168.0.7:8642", headers={"x-page": "page0000"}, follow_redirects=False)
@@ -175,7 +182,7 @@ ASKED = {"run": "tiny", "recipe": {"seed": 1, "parts": [{"steps": 2}]}, "step": 
         ("saliency", ASKED | {"method": "magic", "target": "value"}, "unknown saliency method"),
         ("saliency", ASKED | {"method": "gradient", "target": "feature:3"}, "without an autoencoder"),
         ("track", ASKED | {"track": "concept:nothing"}, "no concept"),
-        ("maze", ASKED, "only mazes are edited"),
+        ("maze", ASKED, "has no mazes"),
         ("stored", ASKED | {"hook": "../../other", "episode": 0}, "unknown hook point"),
         ("stored", ASKED | {"hook": "fc.post", "episode": 0}, "is no activation store"),
         ("frames", ASKED | {"steps": list(range(999))}, "at most 64 steps"),

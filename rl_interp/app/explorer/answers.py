@@ -1,36 +1,49 @@
 """What the page asks for. Each answer is a call of what the commands call, as JSON: arrays of floats in base 64."""
 
-import base64
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Lock
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+import rl_interp.app.explorer.editors as editors
+import rl_interp.app.explorer.features as features
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.episodes import Recording, attributions, effect, features, parse_changes, values
-from rl_interp.analysis.episodes.effects import Decision
+from rl_interp.analysis.episodes import (
+    Clustered,
+    Recording,
+    attributions,
+    clustered,
+    effect,
+    film,
+    parse_changes,
+    saliency_along,
+    values,
+)
+from rl_interp.analysis.episodes import features as encoded
+from rl_interp.analysis.episodes.clusters import MOMENTS as CLUSTER_MOMENTS
 from rl_interp.analysis.episodes.values import AT_ONCE
 from rl_interp.analysis.imagination import dream
-from rl_interp.analysis.mazes.fields import vector_field
 from rl_interp.analysis.player import Moment
+from rl_interp.analysis.sae.names import names_of
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.saliency_video import target_of
 from rl_interp.app.explorer.asked import Asked
-from rl_interp.app.explorer.library import MAX_STEPS, Opened
+from rl_interp.app.explorer.library import MAX_STEPS, Asking
 from rl_interp.app.explorer.reproduce import View, reproduce
+from rl_interp.app.explorer.wire import answer, array, decision, places, png
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs.maze import MazeConfig
-from rl_interp.core.envs.maze.mazes import Mazes
-from rl_interp.core.envs.maze.text import maze_from_text, maze_text
-from rl_interp.core.errors import HookError, RunError, UserError, unknown
+from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import hook_point
-from rl_interp.core.receptive_fields import receptive_fields
 from rl_interp.core.replay import recordings
 from rl_interp.core.store import ActivationStore
 from rl_interp.saliency import METHODS, VECTOR_METHODS, is_signed, randomisation_check, saliency_map
@@ -38,15 +51,16 @@ from rl_interp.saliency.overlay import overlay
 
 MOST_FRAMES = 64
 """Frames in one answer."""
+_SHARE = re.compile(r"[01](\.\d{1,3})?")
 _DRAWING = Lock()
 """Of PyTorch's random numbers, which all threads share."""
-_LISTED, _STORED = 60, 300
-"""Features of a moment that are listed, and episodes of a store."""
+_STORED, _OTHERS = 300, 1500
+"""Episodes of a store that are listed, and points of a scatter plot."""
 
 
 def runs(asked: Asked) -> Response:
     """Which runs there are."""
-    return _json({"runs": asked.library.entries()})
+    return answer({"runs": asked.library.entries()})
 
 
 def opened(asked: Asked) -> Response:
@@ -55,7 +69,7 @@ def opened(asked: Asked) -> Response:
     loaded, env = found.loaded, found.loaded.env
     mine = asked.library.dictionaries().get(loaded.weights_sha256, [])
     vector = env.observation_kind == "vector"
-    return _json(
+    return answer(
         {
             "path": str(loaded.run.path),
             "checkpoint": loaded.step,
@@ -68,10 +82,11 @@ def opened(asked: Asked) -> Response:
             "points": {name: point.kind for name, point in loaded.agent.hook_points.items()},
             "concepts": {name: concept.meaning for name, concept in found.concepts.items()},
             "dictionaries": mine,
-            "sae": None if found.sae is None else {"hook": found.sae.hook, "features": found.sae.sae.d_sae},
+            "sae": None if found.sae is None else _about_dictionary(found.sae),
             "methods": list(VECTOR_METHODS if vector else METHODS),
             "observation": list(env.observation_shape),
             "maze": isinstance(env, MazeConfig),
+            "editable": found.editable,
         }
     )
 
@@ -81,15 +96,15 @@ def episode(asked: Asked) -> Response:
     recording = asked.recording()
     known = max(0, asked.number("known"))
     moments = recording.light()[known:]
-    return _json(
+    return answer(
         {
             "steps": recording.steps,
             "ended": recording.ended,
-            "rewards": _array(recording.rewards[known:]),
-            "actions": _array(recording.actions[known:].astype(np.float32)),
-            "preferences": _array(np.array([each.preferences for each in moments], np.float32)),
-            "values": _array(np.array([np.nan if each.value is None else each.value for each in moments])),
-            "observed": _array(np.array([_rectangle(each) for each in moments])),
+            "rewards": array(recording.rewards[known:]),
+            "actions": array(recording.actions[known:].astype(np.float32)),
+            "preferences": array(np.array([each.preferences for each in moments], np.float32)),
+            "values": array(np.array([np.nan if each.value is None else each.value for each in moments])),
+            "observed": array(np.array([_rectangle(each) for each in moments])),
         }
     )
 
@@ -105,14 +120,14 @@ def stored(asked: Asked) -> Response:
             for store in stores
             for each in recordings(store)[:_STORED]
         ]
-        return _json({"episodes": listed})
+        return answer({"episodes": listed})
     hook = asked.text("hook")
     hook_point(found.loaded.agent, hook)  # and no other path
     known = {each.episode: each for each in recordings(ActivationStore(folder / hook))}
     if asked.number("episode") not in known:
         raise UserError(unknown("episode", asked.number("episode"), known))
     wanted = known[asked.number("episode")]
-    return _json({"seed": wanted.seed, "actions": wanted.actions[:MAX_STEPS].tolist()})
+    return answer({"seed": wanted.seed, "actions": wanted.actions[:MAX_STEPS].tolist()})
 
 
 def frames(asked: Asked) -> Response:
@@ -131,62 +146,44 @@ def layer(asked: Asked) -> Response:
     with found.agent(asked.wanted) as loaded:
         held = values(loaded, [moment], at, parse_changes(asked.changes(), loaded, found.sae))[0]
         effects = attributions(loaded, moment, at) if asked.body.get("effects") else np.zeros(0, np.float32)
-        places = _places(loaded, moment, at)
-    return _json({"values": _array(held), "effects": _array(effects), **places})
-
-
-def feature_list(asked: Asked) -> Response:
-    """The features that fire in a moment, at one place of the frame or anywhere."""
-    found = asked.opened()
-    sae, moment = _dictionary(found), asked.moment()
-    with found.agent(asked.wanted) as loaded:
-        fired = features(sae, values(loaded, [moment], sae.hook))[0]
-        discrete = loaded.env.action_kind == "discrete"
-        effects = attributions(loaded, moment, sae.hook, sae) if discrete else np.zeros(fired.shape[1])
-        places = _places(loaded, moment, sae.hook)
-    place = asked.body.get("place")
-    there = fired.max(0) if place is None else fired[min(max(0, asked.number("place")), len(fired) - 1)]
-    active = np.flatnonzero(there > 0)
-    rank = np.abs(effects[active]) if asked.body.get("effects") else there[active]
-    listed = active[np.argsort(-rank, kind="stable")][:_LISTED]
-    return _json(
-        {
-            "firing": len(active),
-            "features": [
-                {"feature": int(i), "activation": float(there[i]), "effect": float(effects[i])} for i in listed
-            ],
-            **places,
-        }
-    )
-
-
-def feature(asked: Asked) -> Response:
-    """Where one feature fires in a moment."""
-    found = asked.opened()
-    sae, moment, number = _dictionary(found), asked.moment(), asked.number("feature")
-    if not 0 <= number < sae.sae.d_sae:
-        raise UserError(f"feature {number} was asked for; {sae.run.path} has 0 to {sae.sae.d_sae - 1}.")
-    with found.agent(asked.wanted) as loaded:
-        fired = features(sae, values(loaded, [moment], sae.hook))[0, :, number]
-        places = _places(loaded, moment, sae.hook)
-    return _json({"values": _array(fired), **places})
+        where = places(loaded, moment, at)
+    return answer({"values": array(held), "effects": array(effects), **where})
 
 
 def track(asked: Asked) -> Response:
-    """A number along the episode: `concept:NAME`, `unit:HOOK:N` or `feature:N`; of places the largest."""
+    """A number along the episode: `concept:NAME`, `unit:HOOK:N` or `feature:N`, of places the largest, or
+    `saliency:METHOD:TARGET:ROW,COLUMN`, at a place in shares of the observation's height and width."""
     kind, _, rest = asked.text("track").partition(":")
     recording = asked.recording()
+    if kind == "saliency":
+        return _saliency_track(asked, recording, rest)
     if kind == "concept":
         if rest not in asked.opened().concepts:
             raise UserError(f"{recording.loaded.env.id} has no concept {rest!r}.")
-        return _json({"values": _array(np.array([each.labels.get(rest, np.nan) for each in recording.light()]))})
+        return answer({"values": array(np.array([each.labels.get(rest, np.nan) for each in recording.light()]))})
     at, _, number = rest.rpartition(":")
     if kind not in ("unit", "feature") or not number.isdecimal():
-        raise UserError(f"track {kind}:{rest!r} was asked for; it is concept:NAME, unit:HOOK:N or feature:N.")
+        raise UserError(
+            f"track {kind}:{rest!r} was asked for; it is concept:NAME, unit:HOOK:N, feature:N or saliency:…."
+        )
     along = _along(asked, recording, at if kind == "unit" else None)
     if int(number) >= along.shape[1]:
         raise UserError(f"{kind} {number} was asked for; there are 0 to {along.shape[1] - 1}.")
-    return _json({"values": _array(along[:, int(number)])})
+    return answer({"values": array(along[:, int(number)])})
+
+
+def _saliency_track(asked: Asked, recording: Recording, text: str) -> Response:
+    method, _, rest = text.partition(":")
+    target, _, place = rest.rpartition(":")
+    row, _, column = place.partition(",")
+    if not (_SHARE.fullmatch(row) and _SHARE.fullmatch(column)):
+        raise UserError(f"place {place!r} given for a track; it is ROW,COLUMN in shares of the observation's sides.")
+    found = asked.opened()
+    wanted = target_of(target, found.loaded.env.action_names, found.sae)
+    with found.agent(asked.wanted) as loaded:
+        mine = replace(recording, loaded=loaded)
+        along = saliency_along(mine, method, wanted, (float(row), float(column)), Asking(asked.wanted))
+    return answer({"values": array(along)})
 
 
 def changed(asked: Asked) -> Response:
@@ -196,11 +193,11 @@ def changed(asked: Asked) -> Response:
     with found.agent(asked.wanted) as loaded:
         made = parse_changes(asked.changes(), loaded, found.sae, recipe.maze, recipe.seed)
         result = effect(loaded, moment, made, max(1, min(200, asked.number("controls"))))
-    return _json(
+    return answer(
         {
-            **{name: _decision(getattr(result, name)) for name in ("before", "after", "controls")},
+            **{name: decision(getattr(result, name)) for name in ("before", "after", "controls")},
             "size": result.size,
-            "control_sizes": _array(result.control_sizes),
+            "control_sizes": array(result.control_sizes),
             "larger_than": result.larger_than,
             "within_controls": result.within_controls,
         }
@@ -222,14 +219,14 @@ def saliency(asked: Asked) -> Response:
         made = saliency_map(loaded.agent, obs, target, method, moment.state, data)
         asked.wanted()
         check = float(randomisation_check(loaded.agent, obs, target, method, moment.state, maps=made, data=data)[0])
-    answer = {"signed": is_signed(method, target), "alike": None if math.isnan(check) else check, "name": target.name}
+    about = {"signed": is_signed(method, target), "alike": None if math.isnan(check) else check, "name": target.name}
     scale = float(np.quantile(np.abs(made), 0.995)) or 1.0
     if made.ndim == 2:
-        return _json(answer | {"inputs": list(found.loaded.env.input_names), "values": _array(made[0])})
+        return answer(about | {"inputs": list(found.loaded.env.input_names), "values": array(made[0])})
     height, width = moment.screen.shape[:2]
     larger = max(1, -(-420 // height))
-    shown = overlay(moment.screen, made[0], scale, (height * larger, width * larger), moment.observed, answer["signed"])
-    return _json(answer | {"png": _png(shown)})
+    shown = overlay(moment.screen, made[0], scale, (height * larger, width * larger), moment.observed, about["signed"])
+    return answer(about | {"png": png(shown)})
 
 
 def imagined(asked: Asked) -> Response:
@@ -242,84 +239,80 @@ def imagined(asked: Asked) -> Response:
         made = dream(loaded, recording.moment(step), recording.actions[step:until].tolist(), asked.number("seed"))
     env = found.loaded.env
     happened = [env.picture(recording.moment(at).obs) for at in range(step + 1, until + 1)]
-    return _json(
+    return answer(
         {
-            "imagined": [_png(each) for each in made.pictures],
-            "happened": [_png(each) for each in happened],
-            "rewards": _array(made.rewards),
+            "imagined": [png(each) for each in made.pictures],
+            "happened": [png(each) for each in happened],
+            "rewards": array(made.rewards),
             "goes_on": made.goes_on.tolist(),
         }
     )
 
 
-def maze(asked: Asked) -> Response:
-    """The maze as it stands in a moment, as a text."""
-    recording, moment = asked.recording(), asked.moment()
-    env = _maze_env(recording.loaded)
-    start = maze_from_text(recording.recipe.maze) if recording.recipe.maze else Mazes.draw(env, [recording.recipe.seed])
-    mouse = [int(moment.labels["row"]), int(moment.labels["column"])]
-    return _json({"maze": maze_text(start.edit(mouse=mouse))})
-
-
-def field(asked: Asked) -> Response:
-    """What an agent would do from every free cell of a maze, as it is and under changes."""
-    found, there = asked.opened(), maze_from_text(asked.text("maze"))
-    _maze_env(found.loaded)
-    shown = {"png": _png(there.picture()), "corner": there.corner[0].tolist(), "decision": there.decision[0].tolist()}
+def clusters(asked: Asked) -> Response:
+    """The clusters of a layer's positions over the episode, and where those of this moment and of others lie."""
+    found, recording, at = asked.opened(), asked.recording(), asked.text("point")
+    count = max(2, min(20, asked.number("count")))
+    moment = asked.moment()
     with found.agent(asked.wanted) as loaded:
-        made = parse_changes(asked.changes(), loaded, found.sae, asked.text("maze"))
-        before = vector_field(loaded.agent, there)
-        after = vector_field(loaded.agent, there, made) if made else before
-    return _json(
+        key = recording.recipe, at, count
+        made, others = found.tracks.get(key) or found.tracks.put(key, _clustered(loaded, recording, at, count))
+        held = values(loaded, [moment], at)[0]
+        where = places(loaded, moment, at)
+    return answer(
         {
-            **shown,
-            "cells": _array(before.cells.astype(np.float32)),
-            "before": _array(before.arrows),
-            "after": _array(after.arrows),
-            "values": _array(after.values),
+            "assigned": made.assign(held).tolist(),
+            "points": array(made.place(held)),
+            "others": array(others[:, :2]),
+            "of_others": others[:, 2].astype(int).tolist(),
+            "share": made.share,
+            **where,
         }
     )
+
+
+def _clustered(loaded: Loaded, recording: Recording, at: str, count: int) -> tuple[Clustered, NDArray[np.float64]]:
+    """The clusters, and at most `_OTHERS` positions of other moments `[N, 3]`: place on the plane, and cluster."""
+    every = max(1, -(-(recording.steps + 1) // CLUSTER_MOMENTS))
+    moments = [recording.moment(step) for step in range(0, recording.steps + 1, every)]
+    made = clustered(loaded, moments, at, count)
+    held = values(loaded, moments, at)
+    flat = held.reshape(-1, held.shape[-1])
+    flat = flat[np.random.default_rng(0).permutation(len(flat))[:_OTHERS]]
+    return made, np.concatenate([made.place(flat), made.assign(flat)[:, None]], 1)
+
+
+def filmed(asked: Asked) -> Response:
+    """The episode as a film, with a unit or feature laid over it if one is named."""
+    found, recording = asked.opened(), asked.recording()
+    with found.agent(asked.wanted) as loaded, TemporaryDirectory() as folder:
+        mine = replace(recording, loaded=loaded)
+        written = film(mine, Path(folder) / "film.mp4", asked.text("of"), found.sae, Asking(asked.wanted))
+        return Response(written.read_bytes(), media_type="video/mp4")
 
 
 def lines(asked: Asked) -> Response:
     """The Python lines and the command that give what is on the screen."""
     found = asked.opened()
-    view = from_plain(View, _mapping(asked.body.get("view")), "the page's address")
+    view = from_plain(View, asked.mapping("view"), "the page's address")
     sae = asked.library.path_of(asked.text("sae")) if found.sae is not None else None
     python, command = reproduce(found.loaded, sae, asked.recipe(), view)
-    return _json({"python": python, "command": command})
+    return answer({"python": python, "command": command})
 
 
 ANSWERS: dict[str, Callable[[Asked], Response]] = {
     "runs": runs, "open": opened, "episode": episode, "stored": stored, "frames": frames, "layer": layer,
-    "features": feature_list, "feature": feature, "track": track, "effect": changed, "saliency": saliency,
-    "imagined": imagined, "maze": maze, "field": field, "lines": lines,
+    "features": features.feature_list, "feature": features.feature, "described": features.described,
+    "named": features.named, "track": track, "effect": changed, "saliency": saliency, "imagined": imagined,
+    "clusters": clusters,
+    "film": filmed, "editing": editors.state, "maze": editors.maze, "field": editors.field, "lines": lines,
 }  # fmt: skip
 """By the last word of their path."""
 
 
-def _json(content: dict[str, Any]) -> Response:
-    return JSONResponse(content)
-
-
-def _array(array: NDArray[Any]) -> dict[str, Any]:
-    given = np.ascontiguousarray(array, "<f4")
-    return {"shape": list(given.shape), "data": base64.b64encode(given.tobytes()).decode()}
-
-
-def _png(picture: NDArray[np.uint8]) -> str:
-    done = cv2.imencode(".png", picture[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    return base64.b64encode(done.tobytes()).decode()
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise UserError("the request has no view.")
-    return value
-
-
-def _decision(decision: Decision) -> dict[str, Any]:
-    return {"preferences": _array(decision.preferences), "values": _array(decision.values)}
+def _about_dictionary(sae: LoadedSAE) -> dict[str, Any]:
+    named = {str(feature): asdict(each) for feature, each in names_of(sae.run).items()}
+    return {"hook": sae.hook, "features": sae.sae.d_sae, "names": named}
 
 
 def _rectangle(moment: Moment) -> list[float]:
@@ -328,44 +321,18 @@ def _rectangle(moment: Moment) -> list[float]:
     return [seen.top, seen.left, seen.bottom, seen.right, seen.turns]
 
 
-def _dictionary(found: Opened) -> LoadedSAE:
-    if found.sae is None:
-        raise UserError("no dictionary is open; choose one of this agent's, or fit one with rl-interp sae fit.")
-    return found.sae
-
-
-def _maze_env(loaded: Loaded) -> MazeConfig:
-    if not isinstance(loaded.env, MazeConfig):
-        raise UserError(f"{loaded.run.path} is an agent in {loaded.env.id}; only mazes are edited here so far.")
-    return loaded.env
-
-
-def _places(loaded: Loaded, moment: Moment, at: str) -> dict[str, Any]:
-    """The grid of a point's positions, and where on the observation each looks, in shares of its height and width."""
-    if hook_point(loaded.agent, at).kind != "spatial":
-        return {"grid": None}
-    try:
-        found = receptive_fields(loaded.agent, at, torch.from_numpy(moment.obs[None]))
-    except (UserError, RunError, HookError):
-        return {"grid": None}
-    height, width = moment.obs.shape[-2:]
-    start, stride, size = (np.array(each) / (height, width) for each in (found.start, found.stride, found.size))
-    first = start + np.array([0.5, 0.5]) / (height, width)
-    return {"grid": list(found.shape), "first": first.tolist(), "stride": stride.tolist(), "field": size.tolist()}
-
-
 def _along(asked: Asked, recording: Recording, at: str | None) -> NDArray[np.float16]:
     """`[T + 1, D]` of a hook point's units, or of the dictionary's features where it is None: of places the largest."""
     found = asked.opened()
     key = recording.recipe, at
     if (known := found.tracks.get(key)) is not None:
         return known
-    sae = _dictionary(found) if at is None else None
+    sae = found.dictionary if at is None else None
     parts = []
     with found.agent(asked.wanted) as loaded:
         for start in range(0, recording.steps + 1, AT_ONCE):
             moments = [recording.moment(step) for step in range(start, min(start + AT_ONCE, recording.steps + 1))]
             held = values(loaded, moments, sae.hook if sae is not None else str(at))
-            parts.append((held if sae is None else features(sae, held)).max(1).astype(np.float16))
+            parts.append((held if sae is None else encoded(sae, held)).max(1).astype(np.float16))
             asked.wanted()
     return found.tracks.put(key, np.concatenate(parts))

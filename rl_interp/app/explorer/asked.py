@@ -19,9 +19,9 @@ class Asked:
     body: Mapping[str, Any]
     wanted: Callable[[], None]
 
-    def text(self, name: str) -> str:
+    def text(self, name: str, most: int = 1000) -> str:
         value = self.body.get(name)
-        if not isinstance(value, str) or len(value) > 1000:
+        if not isinstance(value, str) or len(value) > most:
             raise UserError(f"the request has no text {name!r}.")
         return value
 
@@ -36,6 +36,12 @@ class Asked:
         if not isinstance(value, list) or len(value) > 50 or not all(isinstance(each, str) for each in value):
             raise UserError("the request has no list of changes.")
         return tuple(value)
+
+    def mapping(self, name: str) -> Mapping[str, Any]:
+        value = self.body.get(name)
+        if not isinstance(value, Mapping):
+            raise UserError(f"the request has no {name!r}.")
+        return value
 
     def opened(self) -> Opened:
         step = None if self.body.get("checkpoint") is None else self.number("checkpoint")

@@ -18,8 +18,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 MAX_BODY = 200_000
 """Bytes of a request."""
-MAX_PAGES, FORGOTTEN_AFTER = 16, 600.0
-"""Pages open at once, and seconds without a request after which one is taken for closed."""
+MAX_PAGES, FORGOTTEN_AFTER = 16, 60.0
+"""Pages that may ask, and seconds after which one that has not asked, and did not say that it was left, makes room for
+another. It has its place again when it asks, if there is one."""
+LEFT = "/api/left"
+"""What a page that is left asks for."""
 PAGE = "x-page"
 """The header in which a page says which it is. No page of another origin can send it unasked."""
 _PAGE = re.compile("[a-z0-9]{8,32}")
@@ -77,7 +80,7 @@ class Guard:
         length = headers.get("content-length", "")
         if not length.isdecimal() or int(length) > MAX_BODY:
             return said(413, f"a request of {length[:20] or 'unknown many'} bytes came; at most {MAX_BODY} are read.")
-        return self._full(headers.get(PAGE, ""))
+        return self._full(headers.get(PAGE, ""), scope["path"])
 
     def _is_here(self, host: str) -> bool:
         name = (urlsplit(f"//{host}").hostname or "") if _HOST.fullmatch(host) else ""
@@ -96,14 +99,17 @@ class Guard:
             401, "open the link that rl-interp explore printed: it holds a token, without which nothing is shown."
         )
 
-    def _full(self, page: str) -> Response | None:
-        """Note that a page is there; a sentence where there are too many."""
+    def _full(self, page: str, path: str) -> Response | None:
+        """Note that a page is there, or that it is left; a sentence where there are too many."""
         if not _PAGE.fullmatch(page):
             return said(403, "a request came that is not of the explorer's page.")
         now = time.monotonic()
         self._seen = {each: at for each, at in self._seen.items() if now - at < FORGOTTEN_AFTER}
+        if path == LEFT:
+            self._seen.pop(page, None)
+            return Response(status_code=204)
         if page not in self._seen and len(self._seen) >= MAX_PAGES:
-            return said(503, f"{MAX_PAGES} pages are open; close one, and open this again in ten minutes.")
+            return said(503, f"{MAX_PAGES} pages are open; close one, and open this again in a minute.")
         self._seen[page] = now
         return None
 

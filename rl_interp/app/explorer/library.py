@@ -12,9 +12,11 @@ from typing import Any, Generic, TypeVar
 
 from rl_interp.agents.load import AGENT_KINDS, Loaded, load_agent
 from rl_interp.analysis.episodes import Recipe, Recording, record
+from rl_interp.analysis.sae.feature import Catalogue
 from rl_interp.analysis.sae.runs import LoadedSAE, load_autoencoder
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import make_labelled
+from rl_interp.core.envs.editing import Editable
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import RunError, UserError, unknown
 from rl_interp.core.progress import Progress, Update
@@ -64,6 +66,23 @@ class Opened:
     tracks: Newest[Hashable, Any] = field(default_factory=lambda: Newest(_TRACKS))
     _idle: list[Agent] = field(default_factory=list)
 
+    @property
+    def dictionary(self) -> LoadedSAE:
+        """Raises `UserError` where none is open."""
+        if self.sae is None:
+            raise UserError("no dictionary is open; choose one of this agent's, or fit one with rl-interp sae fit.")
+        return self.sae
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The dictionary's features, one by one."""
+        return Catalogue(self.dictionary)
+
+    @cached_property
+    def editable(self) -> bool:
+        """Whether states of the agent's environment can be edited."""
+        return isinstance(make_labelled(self.loaded.env), Editable)
+
     @cached_property
     def concepts(self) -> Mapping[str, Concept]:
         """The ground truth that there is in the agent's environment."""
@@ -90,7 +109,7 @@ class Opened:
         known = [each for _, each in self.recordings.items()]
         beginning = max(known, key=lambda each: min(recipe.same_for(each.recipe), each.steps), default=None)
         with self.agent(wanted) as loaded:
-            made = record(loaded, recipe, self.sae, beginning, _Asking(wanted))
+            made = record(loaded, recipe, self.sae, beginning, Asking(wanted))
         made = replace(made, loaded=self.loaded)
         if beginning is not None and min(recipe.same_for(beginning.recipe), made.steps) > beginning.steps:
             self.recordings.drop(beginning.recipe)  # the new one has all of it
@@ -120,7 +139,7 @@ def _stoppable(agent: Agent, wanted: Callable[[], None]) -> Iterator[None]:
         agent.__class__ = kind
 
 
-class _Asking(Progress):
+class Asking(Progress):
     """Stops what takes long where nobody waits for it."""
 
     def __init__(self, wanted: Callable[[], None]):

@@ -97,7 +97,9 @@ def test_a_crafter_world_is_edited_and_goes_by_its_rules():
 
 
 def test_ghosts_pills_and_lives_are_written_where_the_game_reads_them():
-    env = make_labelled(AtariConfig(sticky_actions=0.0, noop_max=0))
+    config = AtariConfig(sticky_actions=0.0, noop_max=0)
+    env = make_labelled(config)
+    assert require_editable(env, config) is env
     env.reset(seed=0)
     for _ in range(80):
         env.step(0)

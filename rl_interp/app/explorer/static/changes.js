@@ -5,7 +5,7 @@ import {ask, eager, newest, numbers, trying} from "./server.js";
 import {listen, set, state} from "./state.js";
 
 const CONTROLS = 20, AHEAD = 150;
-const KINDS = {clamp: "hold at", scale: "multiply by", add: "add", ablate: "switch off"};
+const KINDS = {clamp: "hold at", scale: "multiply by", add: "add", ablate: "switch off", patch: "patch from step"};
 
 export class Changes {
   constructor(page) {
@@ -37,9 +37,11 @@ export class Changes {
     const kind = this.kind.value;
     this.value.hidden = kind === "ablate";
     this.unit.parentNode.hidden = kind === "cheese" || kind === "corner";
+    this.unit.title = kind === "patch" ? "A unit's or channel's number; empty: the whole layer. What it holds before that step of the agent's own episode is put in" : "A unit's or channel's number; f12 for feature 12 of the dictionary";
+    if (kind === "patch") this.unit.value = "";
   }
   add() {
-    const kind = this.kind.value, unit = kind === "cheese" || kind === "corner" ? "" : ":" + this.unit.value.trim();
+    const kind = this.kind.value, unit = kind === "cheese" || kind === "corner" || kind === "patch" && !this.unit.value.trim() ? "" : ":" + this.unit.value.trim();
     set({changes: [...state.changes, `${kind}:${this.point.value}${unit}${kind === "ablate" ? "" : "=" + +this.value.value}`]});
   }
   async load() {

@@ -33,7 +33,7 @@ export class Episode {
   // Has it recorded up to a step, or its end; `grown` is called on the way.
   async reach(step, signal, grown = () => {}) {
     while (this.steps < Math.min(step, this.wanted) && !this.ended || this.steps < 0) {
-      const next = Math.min(this.wanted, Math.max(this.steps, 0) + CHUNK), known = Math.max(0, this.steps);
+      const known = Math.max(0, this.steps), next = Math.min(this.wanted, known + CHUNK, Math.max(step, known + 1));
       this.take(await ask("episode", {...this.base, recipe: this.recipe(next), known}, signal), known);
       grown();
     }
@@ -90,8 +90,8 @@ export class Episode {
   }
 }
 
-export const agentPart = (steps, changes = [], control = 0) => ({steps, changes, control, actions: []});
-export const ownPart = actions => ({steps: actions.length, changes: [], control: 0, actions});
+export const agentPart = (steps, changes = [], control = 0) => ({steps, changes, control, actions: [], edits: []});
+export const ownPart = actions => ({steps: actions.length, changes: [], control: 0, actions, edits: []});
 
 // What is shown of each action: the probabilities of a policy, the advantages of Q-values, or means.
 export function shown(kind, preferences) {

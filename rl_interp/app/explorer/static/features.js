@@ -2,6 +2,8 @@
 import {about, bar, sortChoice} from "./layers.js";
 import {frame, lay, nearest} from "./places.js";
 import {ask, newest, numbers, trying} from "./server.js";
+import {FeaturePage} from "./feature.js";
+import {called} from "./names.js";
 import {listen, set, state} from "./state.js";
 
 export class Features {
@@ -13,10 +15,12 @@ export class Features {
     this.list = el("div", {class: "list"});
     this.one = el("div", {class: "one"});
     this.anywhere = Object.assign(el("button", {type: "button", hidden: ""}, "Anywhere in the frame"), {onclick: () => set({place: null})});
-    this.node = el("div", {}, el("div", {class: "controls"}, el("label", {}, "dictionary ", this.choice), sortChoice("sorted by"), this.anywhere), this.one, this.list);
+    this.whole = new FeaturePage(page);
+    this.node = el("div", {}, el("div", {class: "controls"}, el("label", {}, "dictionary ", this.choice), sortChoice("sorted by"), this.anywhere), this.one, this.whole.node, this.list);
   }
   start() {
     listen(["feature"], () => this.follow());
+    listen(["whole"], () => this.show());
     listen(["sort", "place"], () => this.load());
     this.load();
   }
@@ -55,14 +59,17 @@ export class Features {
     this.list.replaceChildren(note(`${firing} of ${sae.features} features of ${sae.hook} fire ${state.place === null ? "in this frame" : "at the place that is framed"}${this.found.grid && state.place === null ? "; click in the frame to see which fire there" : ""}.`),
       ...features.map(({feature, activation, effect}) => {
         const chosen = state.feature === feature;
-        const node = el("button", {type: "button", class: "row" + (chosen ? " chosen" : ""), "aria-pressed": chosen}, el("span", {class: "name"}, `feature ${feature}`), bar(activation, top, false),
+        const node = el("button", {type: "button", class: "row" + (chosen ? " chosen" : ""), "aria-pressed": chosen}, el("span", {class: "name"}, called(feature)), bar(activation, top, false),
           el("span", {class: "number"}, num(activation, 2)), el("span", {class: "number soft"}, `effect ${num(effect, 3)}`));
         node.onclick = () => set({feature: chosen ? null : feature});
         return node;
       }));
     const now = this.fires ? Math.max(...this.fires.values) : 0;
-    this.one.replaceChildren(...(state.feature === null ? [] : about(this.page, `feature ${state.feature}`, `feature:${state.feature}`, sae.hook, "f" + state.feature,
+    this.one.replaceChildren(...(state.feature === null ? [] : about(this.page, called(state.feature), `feature:${state.feature}`, sae.hook, "f" + state.feature,
       this.fires ? (now > 0 ? `fires here at ${num(now, 2)}` : "does not fire in this frame") : "…")));
+    if (state.feature !== null) this.one.lastChild.append(Object.assign(el("button", {type: "button", "aria-pressed": Boolean(state.whole)}, "All about it"), {onclick: () => set({whole: state.whole ? null : 1})}));
+    this.whole.node.hidden = state.feature === null || !state.whole;
+    if (!this.whole.node.hidden) this.whole.load();
   }
   get lays() { return Boolean(this.fires?.grid) && state.feature !== null; }
   get overlay() {

@@ -1,12 +1,15 @@
 // The page: the list of runs, or one agent with its episode, decision, panels and timeline.
 import {Changes} from "./changes.js";
+import {ClusterView} from "./clusters.js";
 import {Decision} from "./decision.js";
+import {Editor} from "./editor.js";
 import {Imagination} from "./dream.js";
 import {Episode, ownPart} from "./episode.js";
 import {Features} from "./features.js";
 import {sheet} from "./help.js";
 import {Layers} from "./layers.js";
 import {MazeEditor} from "./maze.js";
+import {take} from "./names.js";
 import {runs} from "./runs.js";
 import {Saliency} from "./saliency.js";
 import {ask, eager, say, trying} from "./server.js";
@@ -15,13 +18,14 @@ import {fresh, listen, read, set, silence, state, write} from "./state.js";
 import {Take} from "./take.js";
 import {Timeline} from "./timeline.js";
 
-const TABS = {layer: ["Layers", Layers], features: ["Features", Features], change: ["Change", Changes], saliency: ["Saliency", Saliency], maze: ["Maze", MazeEditor], dream: ["Imagination", Imagination], take: ["Take away", Take]};
+const TABS = {layer: ["Layers", Layers], features: ["Features", Features], clusters: ["Clusters", ClusterView], change: ["Change", Changes], saliency: ["Saliency", Saliency], maze: ["Maze", MazeEditor], edit: ["Edit", Editor], dream: ["Imagination", Imagination], take: ["Take away", Take]};
 
 const SOON = 250;  // milliseconds
-const has = (info, tab) => ({maze: info.maze, dream: info.kind === "dreamerv3"}[tab] ?? true);
+const has = (info, tab) => ({maze: info.maze, edit: info.editable, clusters: Object.values(info.points).includes("spatial"), dream: info.kind === "dreamerv3"}[tab] ?? true);
 
 class Page {
   constructor(info) {
+    take(info.sae?.names);
     Object.assign(this, {info, shown: "layer", growing: null, panels: new Map()});
     const base = {run: state.run, ...(state.checkpoint === null ? {} : {checkpoint: state.checkpoint}), ...(state.sae === null ? {} : {sae: state.sae})};
     this.episode = new Episode(base, state);
@@ -56,13 +60,17 @@ class Page {
     this.stored.append(...found.episodes.map(each => el("option", {value: JSON.stringify([each.hook, each.episode])}, `${each.hook}: episode ${each.episode}, ${each.steps} steps`)));
     this.stored.hidden = false;
   }
-  async restore(which) {
+  async restore(which, step = 0) {
     if (!which) return;
     const [hook, episode] = JSON.parse(which), found = await trying(() => ask("stored", {...this.episode.base, hook, episode}), "recorded episode");
     if (!found) return;
-    set({seed: found.seed, maze: "", step: 0, fork: null});
+    set({seed: found.seed, maze: "", fork: null});
     this.seed.value = found.seed;
-    await this.replay([ownPart(found.actions)], 0, "", true);
+    await this.replay([ownPart(found.actions)], step, "", true);
+  }
+  renamed() {
+    this.timeline.draw();
+    this.panels.get("features")?.show();
   }
   panelOf(name) {
     if (!this.panels.has(name)) this.panels.set(name, new TABS[name][1](this));
@@ -75,7 +83,7 @@ class Page {
     this.panel.setAttribute("aria-labelledby", "tab-" + name);
     this.panel.replaceChildren(panel.node);
     this.active = panel;
-    Object.assign(this.stage, {overlay: panel.overlay ?? null, picked: panel.picked ?? null});
+    Object.assign(this.stage, {overlay: panel.overlay ?? null, picked: panel.picked ?? null, editor: name === "edit" ? panel : null});
     if (panel.started) { panel.load(); } else { panel.started = true; panel.start(); }
     this.stage.draw();
   }
@@ -120,12 +128,15 @@ class Page {
     const same = maze === this.episode.maze && state.seed === this.episode.seed && !anew ? common(parts, this.episode.parts) : 0;
     const other = same ? this.episode.fork(Math.min(same, this.episode.steps)) : new Episode(this.episode.base, {seed: state.seed, maze, parts});
     Object.assign(other, {parts, seed: state.seed, maze});
+    const edits = [...parts, ...this.episode.parts].some(part => part.edits.length);
+    if (edits) other.frames.delete(other.steps);  // it may look otherwise now
+    const until = parts.at(-1)?.actions.length && !anew ? Infinity : edits ? Math.max(step, other.steps + 1) : step;
+    if (!await trying(() => other.reach(until).then(() => true), "recording")) return false;
     this.episode = other;
-    const until = parts.at(-1)?.actions.length && !anew ? Infinity : step;
-    await trying(() => other.reach(until), "recording");
     set({parts, maze, step: Math.min(step, other.steps)});
     this.moved();
     this.grow();
+    return true;
   }
   again(seed) {
     set({seed, maze: "", step: 0, fork: null, edited: ""});
@@ -141,7 +152,7 @@ class Page {
 
 // How many steps two lists of parts have in common.
 function common(one, two) {
-  const flat = parts => parts.flatMap(({steps, changes, control, actions}) => Array.from({length: steps}, (_, i) => JSON.stringify([changes, control, actions[i] ?? null])));
+  const flat = parts => parts.flatMap(({steps, changes, control, actions, edits}) => Array.from({length: steps}, (_, i) => JSON.stringify([changes, control, actions[i] ?? null, i ? [] : edits])));
   const [a, b] = [flat(one), flat(two)], differ = a.findIndex((each, i) => each !== b[i]);
   return differ < 0 ? a.length : differ;
 }
@@ -181,7 +192,7 @@ addEventListener("keydown", event => {
   if (!page) return;
   const tab = [...page.tabs.children][+event.key - 1];
   if (/^[1-9]$/.test(event.key) && tab) tab.click();
-  else if (event.key === "u" && state.tab === "maze") page.active.undo();
+  else if (event.key === "u" && page.active.undo) page.active.undo();
   else if ([" ", "Enter"].includes(event.key) && event.target.closest("button, summary, a") && !page.stage.own) return;
   else if (!page.stage.key(event)) return;
   event.preventDefault();

@@ -114,8 +114,7 @@ export class MazeEditor {
   }
   async play() {
     const maze = encoded(this.maze);
-    await this.page.replay([agentPart(STEPS, [...state.changes])], 0, maze);
-    this.page.stage.toggle(true);
+    if (await this.page.replay([agentPart(STEPS, [...state.changes])], 0, maze)) this.page.stage.toggle(true);
   }
 }
 

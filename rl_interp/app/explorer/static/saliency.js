@@ -15,12 +15,28 @@ export class Saliency {
     Object.assign(this.target, {value: state.target || (page.info.discrete ? "advantage" : "value"), onchange: () => set({target: this.target.value.trim()})});
     this.stop = Object.assign(el("button", {type: "button", hidden: ""}, "Stop"), {onclick: () => this.cancel?.()});
     this.picture = el("div", {class: "saliency"});
+    this.along = Object.assign(el("button", {type: "button", title: "A track of how much the place that you click in the frame matters, at up to 40 steps"}, "Follow a place along the episode"), {onclick: () => this.choose()});
     this.text = el("p", {});
-    this.node = el("div", {}, el("div", {class: "controls"}, el("label", {}, "method ", this.method), el("label", {title: "What the map explains; unit:LAYER:N and feature:N too"}, "of ", this.target), names, this.stop), this.text, this.picture);
+    this.node = el("div", {}, el("div", {class: "controls"}, el("label", {}, "method ", this.method), el("label", {title: "What the map explains; unit:LAYER:N and feature:N too"}, "of ", this.target), names, this.stop), this.text, el("div", {class: "controls"}, this.along), this.picture);
   }
   start() {
     listen(["method", "target"], () => this.load());
     this.load();
+  }
+  // A track of the place that is clicked next in the frame.
+  choose() {
+    this.choosing = true;
+    this.along.textContent = "Click the place in the frame";
+  }
+  get picked() {
+    return (x, y, [top, left, bottom, right, turns]) => {
+      if (!this.choosing || !this.page.info.observation[1]) return;
+      this.choosing = false;
+      this.along.textContent = "Follow a place along the episode";
+      let [row, column] = [(y - top) / (bottom - top), (x - left) / (right - left)];
+      for (let i = 0; i < (turns % 4 + 4) % 4; i++) [row, column] = [column, 1 - row];
+      if ([row, column].every(each => each >= 0 && each <= 1)) this.page.timeline.add(`saliency:${this.method.value}:${this.target.value.trim()}:${row.toFixed(3)},${column.toFixed(3)}`);
+    };
   }
   async load() {
     const {episode, info} = this.page;

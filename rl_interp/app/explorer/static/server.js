@@ -20,7 +20,12 @@ async function post(name, body, signal) {
   }
 }
 
+// A page that is left makes room for another.
+addEventListener("pagehide", () => { fetch("/api/left", {method: "POST", keepalive: true, headers: {"Content-Type": "application/json", "X-Page": PAGE}, body: "{}"}).catch(() => {}); });
+
 export const ask = async (name, body, signal) => (await post(name, body, signal)).json();
+
+export const film = async (body, signal) => (await post("film", body, signal)).blob();
 
 // PNGs, each after its length in four bytes.
 export async function pictures(body, signal) {
@@ -69,20 +74,22 @@ export function eager(call) {
   };
 }
 
-export function say(text, kind = "") {
+export function say(text, kind = "", about = "") {
   const node = document.getElementById("said");
   node.textContent = text;
   node.className = kind;
+  node.dataset.about = about;
 }
 // Runs what may fail, and says why in the page.
 export async function trying(call, about = "") {
   try {
     const found = await call();
-    if (document.getElementById("said").className === "wrong") say("");
+    const said = document.getElementById("said");  // what went wrong elsewhere stays
+    if (said.className === "wrong" && said.dataset.about === about) say("");
     return found;
   } catch (error) {
     if (!(error instanceof Refused)) console.warn(error);
-    say((about ? about + ": " : "") + error.message, "wrong");
+    say((about ? about + ": " : "") + error.message, "wrong", about);
     return undefined;
   }
 }

@@ -15,9 +15,10 @@ const icon = name => svg("svg", {viewBox: "0 0 16 16", class: "icon", "aria-hidd
 export class Stage {
   // `page` has the agent's `info`, the `episode`, and `replay(parts, step)`, by which another episode takes its place.
   constructor(page) {
-    Object.assign(this, {page, overlay: null, picked: null, playing: 0, own: false, timer: 0});
+    Object.assign(this, {page, overlay: null, picked: null, editor: null, playing: 0, own: false, timer: 0});
     this.canvas = el("canvas", {id: "frame", role: "img", "aria-label": "game screen", width: 1, height: 1});
     this.canvas.addEventListener("click", event => this.pick(event));
+    for (const kind of ["down", "move", "up"]) this.canvas.addEventListener("pointer" + kind, event => this.editor?.[kind](event));
     const button = (id, content, title, call) => Object.assign(el("button", {id, type: "button", title, ...(typeof content === "string" ? {} : {"aria-label": title})}, content), {onclick: call});
     this.play = button("play", icon("play"), "Play (space)", () => this.toggle());
     this.on = button("on", "Play on", "Let the agent decide anew from this frame, under the changes that are switched on", () => this.playOn());
@@ -50,7 +51,7 @@ export class Stage {
   }
   tell() {
     const {episode, info} = this.page, step = state.step, done = episode.actions[step], part = this.partAt(step);
-    const who = part?.actions.length ? "you" : part?.control ? "agent under a random control" : part?.changes.length ? "agent under changes" : "agent";
+    const who = part?.edits.length && part.actions.length ? "as before the edit" : part?.actions.length ? "you" : part?.control ? "agent under a random control" : part?.changes.length ? "agent under changes" : "agent";
     const what = step < episode.steps && done != null ? `${who}: ${info.actions[done]}` : episode.ended && step === episode.steps ? "the episode has ended" : "";
     this.where.textContent = `step ${step} of ${episode.steps}${episode.whole ? "" : " so far"} · return ${num(episode.returns[step] ?? 0, 2)}${what ? " · " + what : ""}`;
     this.take.textContent = this.own ? "Hand back" : "Take over";
@@ -83,8 +84,7 @@ export class Stage {
 
   async playOn() {
     this.own = false;
-    await this.page.replay([...cut(this.page.episode.parts, state.step), agentPart(ON, [...state.changes])], state.step);
-    this.toggle(true);
+    if (await this.page.replay([...cut(this.page.episode.parts, state.step), agentPart(ON, [...state.changes])], state.step)) this.toggle(true);
   }
   takeOver() {
     if (this.own) { this.own = false; this.playOn(); return; }

@@ -2,11 +2,11 @@
 // link, a reload or a server that was started again shows the same.
 const FIRST = 600;
 const DEFAULTS = {
-  run: "", checkpoint: null, sae: null, seed: 0, maze: "", parts: [{steps: FIRST, changes: [], control: 0, actions: []}],
+  run: "", checkpoint: null, sae: null, seed: 0, maze: "", parts: [{steps: FIRST, changes: [], control: 0, actions: [], edits: []}],
   step: 0, tab: "layer", point: "", unit: null, sort: "activation", feature: null, place: null, changes: [], tracks: [],
-  method: "", target: "", fork: null, edited: "",
+  method: "", target: "", fork: null, edited: "", whole: null, clusters: 8, named: [],
 };
-const NUMBERS = ["checkpoint", "seed", "step", "unit", "feature", "place", "fork"], LISTS = ["changes", "tracks"];
+const NUMBERS = ["checkpoint", "seed", "step", "unit", "feature", "place", "fork", "whole", "clusters"], LISTS = ["changes", "tracks", "named"];
 
 export const state = {...structuredClone(DEFAULTS)};
 const listeners = [];
@@ -56,15 +56,17 @@ function remember() {  // browsers refuse an address that is written too often
 }
 
 // A part of an episode: "200" is the agent's for 200 steps, "200*CHANGE*CHANGE" under changes, "200!3*CHANGE" under their
-// third random control, "k0.3.3" what a person did.
-const textOf = ({steps, changes, control, actions}) => actions.length ? "k" + actions.join(".")
+// third random control, "k0.3.3" what a person did; "@EDIT" are edits of the state before its first step.
+const textWithout = ({steps, changes, control, actions}) => actions.length ? "k" + actions.join(".")
   : steps + (control ? "!" + control : "") + changes.map(each => "*" + encodeURIComponent(each)).join("");
-function partOf(text) {
+const textOf = part => textWithout(part) + part.edits.map(each => "@" + encodeURIComponent(each)).join("");
+const plain = text => { try { return decodeURIComponent(text); } catch { return text; } };
+function partOf(given) {
+  const [text, ...edited] = given.split("@"), edits = edited.map(plain);
   if (/^k\d+(\.\d+)*$/.test(text)) {
     const actions = text.slice(1).split(".").map(Number);
-    return {steps: actions.length, changes: [], control: 0, actions};
+    return {steps: actions.length, changes: [], control: 0, actions, edits};
   }
   const found = /^(\d{1,6})(?:!(\d{1,6}))?((?:\*[^*]*)*)$/.exec(text);
-  return found && {steps: +found[1], control: +(found[2] ?? 0), actions: [],
-    changes: found[3].split("*").slice(1).map(each => { try { return decodeURIComponent(each); } catch { return each; } })};
+  return found && {steps: +found[1], control: +(found[2] ?? 0), actions: [], edits, changes: found[3].split("*").slice(1).map(plain)};
 }

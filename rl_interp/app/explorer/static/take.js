@@ -1,5 +1,6 @@
 // What can be taken away: a link, pictures, and the lines that give the same.
-import {ask, newest, trying} from "./server.js";
+import {ask, film, newest, trying} from "./server.js";
+import {snapshot} from "./snapshot.js";
 import {state, write} from "./state.js";
 
 export class Take {
@@ -11,7 +12,8 @@ export class Take {
     const button = (text, call) => Object.assign(el("button", {type: "button"}, text), {onclick: call});
     const copy = text => button("Copy", async event => { await navigator.clipboard.writeText(text()); event.target.textContent = "Copied"; });
     this.node = el("div", {}, el("div", {class: "controls"}, el("label", {for: "link"}, "link to this view"), this.link, copy(() => this.link.value)),
-      el("div", {class: "controls"}, button("Frame as PNG", () => this.save(page.stage.canvas, "frame")), button("Timeline as PNG", () => this.save(page.timeline.canvas, "timeline"))),
+      el("div", {class: "controls"}, button("Frame as PNG", () => this.save(page.stage.canvas, "frame")), button("Timeline as PNG", () => this.save(page.timeline.canvas, "timeline")),
+        button("Page as one HTML file", () => this.whole()), this.mp4 = button("Episode as MP4", () => this.film())),
       el("h3", {}, "Python lines that give the same"), this.python, copy(() => this.python.textContent), el("h3", {}, "Command"), this.command, copy(() => this.command.textContent));
   }
   start() { this.load(); }
@@ -28,12 +30,29 @@ export class Take {
     this.python.textContent = found.python;
     this.command.textContent = found.command;
   }
-  save(canvas, what) {
-    canvas.toBlob(blob => {
-      const link = el("a", {download: `${state.run}-${what}-step${state.step}.png`});
-      link.href = URL.createObjectURL(blob);
-      link.click();
-      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-    });
+  save(canvas, what) { canvas.toBlob(blob => download(blob, `${state.run}-${what}-step${state.step}.png`)); }
+  // The tab that was looked at before this one.
+  async whole() {
+    const {page} = this;
+    page.panel.replaceChildren(page.panelOf(page.shown).node);
+    const text = await trying(() => snapshot(this.python.textContent), "page");
+    page.panel.replaceChildren(this.node);
+    if (text) download(new Blob([text], {type: "text/html"}), `${state.run}-step${state.step}.html`);
   }
+  // The episode, with the unit or feature that is chosen laid over it, if it has places.
+  async film() {
+    const {shown, info, episode} = this.page, spatial = at => info.points[at] === "spatial";
+    const of = shown === "layer" && state.unit !== null && spatial(state.point) ? `unit:${state.point}:${state.unit}` : shown === "features" && state.feature !== null && spatial(info.sae?.hook) ? `feature:${state.feature}` : "";
+    Object.assign(this.mp4, {disabled: true, textContent: "Drawing the film …"});
+    const found = await trying(() => film({...episode.about(), of}), "film");
+    Object.assign(this.mp4, {disabled: false, textContent: "Episode as MP4"});
+    if (found) download(found, `${state.run}-episode.mp4`);
+  }
+}
+
+function download(blob, name) {
+  const link = el("a", {download: name});
+  link.href = URL.createObjectURL(blob);
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
 }

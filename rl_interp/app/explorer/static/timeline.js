@@ -1,5 +1,6 @@
 // The episode along time: a row for each track, a line where the page stands; dragging scrubs.
 import {spread} from "./episode.js";
+import {called} from "./names.js";
 import {pointed} from "./places.js";
 import {ask, newest, numbers, trying} from "./server.js";
 import {set, state} from "./state.js";
@@ -111,7 +112,8 @@ export class Timeline {
 
 export const named = track => {
   const [kind, ...rest] = track.split(":");
-  return kind === "concept" ? rest.join(":").replaceAll("_", " ") : kind === "feature" ? `feature ${rest[0]}` : `${rest.slice(0, -1).join(":")}, unit ${rest.at(-1)}`;
+  if (kind === "saliency") return `${rest[1] ?? ""} at ${rest.at(-1)} (${rest[0]})`;
+  return kind === "concept" ? rest.join(":").replaceAll("_", " ") : kind === "feature" ? called(rest[0]) : `${rest.slice(0, -1).join(":")}, unit ${rest.at(-1)}`;
 };
 const key = episode => JSON.stringify([episode.about(), episode.steps]);
 const short = value => Math.abs(value) >= 100 ? value.toFixed(0) : Math.abs(value) < .005 ? "0" : value.toFixed(2);
