@@ -14,8 +14,12 @@ from safetensors.torch import load_file
 from selection import in_full
 
 from rl_interp.analysis.sae.evaluation import RECOVERED, play_spliced
-from rl_interp.analysis.sae.runs import load_sae
+from rl_interp.analysis.sae.feature import Catalogue
+from rl_interp.analysis.sae.names import Named, name_feature, names_of
+from rl_interp.analysis.sae.runs import load_autoencoder, load_sae
 from rl_interp.app import cli
+from rl_interp.core.run import Run
+from rl_interp.sae import Features
 
 SAE_KEYS = {
     "run", "fvu", "l0", "dead_fraction", "ultra_rare_fraction", "dense_fraction", "dense_50_fraction",
@@ -110,6 +114,16 @@ def test_an_autoencoder_is_fitted_measured_and_reported(run, place, capsys):
     with Image.open(io.BytesIO(base64.b64decode(next(iter(data["saliency"].values()))["image"]))) as picture:
         assert picture.size == (320, 420)
         assert np.ptp(np.asarray(picture)[..., 0].astype(int) - np.asarray(picture)[..., 2]) > 50  # red, or blue
+    number, known = next((i, each) for i, each in enumerate(data["features"]) if each["density"] > 0)
+    alone = Catalogue(load_autoencoder("other")).describe(number, peaks=2)
+    assert alone.density == pytest.approx(known["density"], rel=1e-4)
+    assert alone.histogram.tolist() == known["histogram"]
+    assert [(each.episode, each.step) for each in alone.peaks] == [
+        (each["episode"], each["step"]) for each in known["top"]
+    ]
+    assert [each.concept for each in alone.concepts] == [each["concept"] for each in known["concepts"]]
+    assert alone.clamp.changed == pytest.approx(known["clamp"]["changed"], abs=1e-3)
+    assert alone.clamp.changed_control == pytest.approx(known["clamp"]["changed_control"], abs=1e-3)
     kept = {each["from"]: each["value"] for each in data["evaluation"]["recovered"]}
     assert kept == {each: measured[f"return_recovered{'' if each == 'zero' else '_' + each}"] for each in kept}
     assert set(kept) == {"zero", "mean", "resample"}
@@ -126,14 +140,21 @@ def test_the_return_recovered_is_given_against_each_ablation(home):
     assert played["return_recovered_resample_interval"] is None, "of two episodes"
 
 
+def living_feature(name: str) -> int:
+    return int(Features(load_autoencoder(name).encoding).counts().argmax())
+
+
 @pytest.mark.slow
 def test_two_autoencoders_are_compared(run, place):
     fit = "--latents 64 --k 4 --epochs 2 --batch-size 128"
     shutil.copytree("runs/tiny", "runs/twin")  # another agent, as far as anybody can tell
     assert run(f"sae fit twin {fit} --episodes 0 --name twin-sae")[0] == 0
     assert run(f"sae fit tiny {fit} --seed 1 --episodes 0 --name other-seed")[0] == 0
-    status, twins, error = run("sae compare tiny-sae twin-sae --output twins.html")
+    name_feature(Run.open("tiny-sae"), living_feature("tiny-sae"), Named("ghost", "to the left"))
+    status, twins, error = run("sae compare tiny-sae twin-sae --output twins.html --carry-names")
     assert status == 0, error
+    assert twins["carried_names"] == 1
+    assert names_of(Run.open("twin-sae")) == names_of(Run.open("tiny-sae"))
     assert twins["first"]["alike"] == twins["second"]["alike"] == 1
     assert twins["first"]["best_mean"] == pytest.approx(1, abs=1e-3)
     status, seeds, _ = run("sae compare tiny-sae other-seed --top 1")

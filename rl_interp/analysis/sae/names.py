@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from threading import Lock
 
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import write_json
 from rl_interp.core.read import read_json, require
 from rl_interp.core.run import Run
@@ -42,6 +42,8 @@ def names_of(run: Run) -> dict[int, Named]:
     found = read_json(path, _REMEDY)
     named = {}
     for feature, each in found.items():
+        if not (feature.isdecimal() and len(feature) < 10 and isinstance(each, dict)):
+            raise RunError(f"{path} has {feature[:40]!r} for a feature's number; {_REMEDY}.")
         require(each, f"feature {feature} of {path}", _REMEDY, name=str, note=str)
         named[int(feature)] = Named(each["name"], each["note"])
     return named
