@@ -83,8 +83,8 @@ def with_latents(agent: Agent, dictionary: Dictionary, at: str) -> Agent:
         )
     if agent.graph_points:
         raise UserError(
-            f"the graph of {type(agent).__name__} is of parts of its own, such as {agent.graph_points[-1]}, in which latents "
-            "have no place; splice the dictionary in instead (`sae.splice`)."
+            f"the graph of {type(agent).__name__} is of parts of its own, such as {agent.graph_points[-1]}, in which "
+            "latents have no place; splice the dictionary in instead (`sae.splice`)."
         )
     made = copy.deepcopy(agent)
     parent, _, name = point.path.rpartition(".")
