@@ -261,7 +261,7 @@ def _curves(checkpoints: Sequence[Checkpoint]) -> dict[str, dict[str, list[Any]]
         },
         "effective rank": {"directions": of("effective_rank")},
         "dormant units": {"share": of("dormant")},
-        "probes (AUROC or R²)": {name: of("probes", name) for name in sorted(names)},
+        PROBES: {name: of("probes", name) for name in sorted(names)},
         "dictionary": {
             "FVU": of("dictionary", "fvu"), "dead": of("dictionary", "dead_fraction"),
             "found by another seed": of("dictionary", "found_by_seed", "value"),
@@ -279,7 +279,7 @@ def _curves(checkpoints: Sequence[Checkpoint]) -> dict[str, dict[str, list[Any]]
 def history_table(checkpoints: Sequence[Checkpoint]) -> str:
     """A row a checkpoint, in Markdown; of the probes their mean."""
     curves = _curves(checkpoints)
-    probes = curves.pop("probes (AUROC or R²)", {})
+    probes = curves.pop(PROBES, {})
     columns = {
         f"{title}: {name}" if len(of) > 1 else title: each for title, of in curves.items() for name, each in of.items()
     }
@@ -301,27 +301,42 @@ def _shown(value: Any) -> str:
     return value.shown(".3g") if isinstance(value, Estimate) else f"{value:.3g}"
 
 
+PROBES = "probes (AUROC or R²)"
 _LABELLED = 8
-"""Curves with a name each; of more, the picture would be of names."""
+"""Curves whose names go into their panel; of more, these have a place of their own."""
+_LOWEST = -0.25
+"""R² below which a probe is as good as none: the axis ends there."""
 
 
 def draw(checkpoints: Sequence[Checkpoint], path: Path, title: str) -> Path:
     """All curves against the step, with intervals where there are some."""
+    from matplotlib import colormaps
+
     curves = _curves(checkpoints)
-    rows = (len(curves) + 1) // 2
+    rows = (len(curves) + any(len(of) > _LABELLED for of in curves.values()) + 1) // 2
     figure, axes = new_figure(rows, 2, 11, 3.2 * rows, sharex=True)
+    first = next((each.step for each in checkpoints if each.step), 1)
+    powers = [10**i for i in range(12) if first <= 10**i <= checkpoints[-1].step]
     for axis, (name, of) in zip(axes.flat, curves.items(), strict=False):
+        if len(of) > _LABELLED:
+            axis.set_prop_cycle(color=colormaps["tab20"](range(20)))
         for label, values in of.items():
             _line(axis, checkpoints, values, label if len(of) > 1 else None)
         axis.set_title(name, fontsize=10)
-        first = next((each.step for each in checkpoints if each.step), 1)
         axis.set_xscale("symlog", linthresh=first, linscale=0.3)
+        axis.set_xticks([0, *powers])
         axis.grid(alpha=0.3)
-        if len(of) > 1:
-            axis.legend(fontsize=7, ncols=1 + (len(of) > _LABELLED), framealpha=0.6)
+        if name == PROBES:
+            axis.set_ylim(max(_LOWEST, axis.get_ylim()[0]), 1.05)
+        if 1 < len(of) <= _LABELLED:
+            axis.legend(fontsize=7, framealpha=0.6)
+        elif len(of) > 1:  # in the free place, so that it hides nothing
+            free = axes.flat[len(curves)]
+            free.legend(*axis.get_legend_handles_labels(), fontsize=8, loc="upper left", title=name, ncols=2)
     for axis in axes.flat[len(curves) :]:
-        axis.set_visible(False)
-    for axis in axes[-1]:
+        axis.set_axis_off()
+    for axis in axes.flat[max(0, len(curves) - 2) : len(curves)]:  # the last of each column
+        axis.tick_params(labelbottom=True)
         axis.set_xlabel("environment steps")
     figure.suptitle(title, fontsize=11)
     save_figure(figure, path)
