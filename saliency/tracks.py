@@ -18,7 +18,7 @@ _BACKGROUND, _GROUND, _INK, _FAINT, _LINE = (18, 20, 24), (30, 34, 40), (236, 23
 
 @dataclass(frozen=True)
 class Tracks:
-    """K numbers at each of a film's T frames; each has a scale of its own, from its least to its largest, and 0."""
+    """K numbers at each of a film's T frames; each has a scale of its own, from its least to its largest."""
 
     names: Sequence[str]
     values: NDArray[np.float64]
@@ -54,11 +54,10 @@ class Tracks:
         draw, across = ImageDraw.Draw(image), self._across(width)
         for k, name in enumerate(self.names):
             top, bottom = _EDGE + _ROW * k + 4, _EDGE + _ROW * (k + 1) - 4
-            low, high = min(0.0, float(self.values[:, k].min())), max(0.0, float(self.values[:, k].max()))
-            y = bottom - (self.values[:, k] - low) / max(high - low, 1e-12) * (bottom - top)
+            values = self.values[:, k]
+            low, high = float(values.min()), float(values.max())
+            y = bottom - 2 - (values - low) / max(high - low, 1e-12) * (bottom - top - 4)
             draw.rectangle((_NAMES, top, width - _VALUES, bottom), _GROUND)
-            zero = bottom + low / max(high - low, 1e-12) * (bottom - top)
-            draw.line((_NAMES, zero, width - _VALUES, zero), (64, 70, 80))
             draw.line([*zip(across, y.tolist(), strict=True)], _LINE, 2)
             draw.text((_EDGE, (top + bottom) / 2), name, _FAINT, font_of(14), anchor="lm")
         return image

@@ -140,7 +140,7 @@ def film(
         ]
     )
     control = control[np.isfinite(control)]
-    panel = _panel(loaded, shots, method, explained, beside, critic, followed)
+    panel = _panel(loaded, shots, method, explained, beside, critic, tracks)
     with progress.bar("Drawing", len(shots), "frames") as update:
         _write(path, _Frames(loaded, shots, panel, explained), loaded.env.steps_per_second, update)
     strong = int(np.argsort([np.abs(each.maps[0]).mean() for each in shots])[int(0.9 * (len(shots) - 1))])
@@ -300,7 +300,7 @@ def _shot(
     target = mapping[0][0]
     return _Shot(
         replace(moment, screen=moment.screen[:0], obs=moment.obs[:0] if data is None else moment.obs, state=()),
-        zlib.compress(np.ascontiguousarray(moment.screen), 1), moment.screen.shape, maps,
+        zlib.compress(moment.screen.tobytes(), 1), moment.screen.shape, maps,
         [_now(loaded, moment, each) for each in tracks],
         _now(loaded, moment, target) if isinstance(target, Feature) else None,
     )  # fmt: skip
@@ -313,7 +313,7 @@ def _panel(
     target: Target,
     beside: Sequence[str],
     critic: Target | None,
-    tracks: Sequence[Target],
+    tracks: Sequence[str],
 ) -> Panel:
     columns = [*zip(*(each.maps for each in shots), strict=True)]
     _, bars = _bars(loaded, [each.moment.preferences for each in shots])
@@ -326,7 +326,7 @@ def _panel(
     return Panel(
         loaded.env.action_names, "policy and value" if critic else target.name, method, _scale(columns[0]), bars,
         is_signed(method, target), inputs, _scale(columns[-1]) if critic else None, further,
-        Tracks([each.name for each in tracks], values) if tracks else None,
+        Tracks(tracks, values) if tracks else None,
     )  # fmt: skip
 
 

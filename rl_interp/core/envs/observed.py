@@ -30,8 +30,7 @@ class Observed:
         turned = np.ascontiguousarray(np.rot90(values, self.turns), np.float32)
         x, y, outside = _places(self, turned.shape, size)
         found = cv2.remap(turned, x, y, interpolation=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        found[outside] = np.nan
-        return found
+        return np.where(outside, np.float32(np.nan), found)
 
     def box(self, top: float, left: float, bottom: float, right: float) -> tuple[float, float, float, float]:
         """Left, top, right and bottom, on the screen, of a part of the observation, given in shares of its height and
