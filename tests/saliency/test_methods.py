@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from captum.attr import IntegratedGradients as CaptumIntegratedGradients
 from captum.attr import LayerGradCam
 from captum.attr import Occlusion as CaptumOcclusion
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from rl_interp.saliency import (
     Gradient,
     GuidedBackprop,
     InputGradient,
+    IntegratedGradients,
     LogProbability,
     Occlusion,
     Preference,
@@ -171,3 +173,13 @@ class TestLRP:
         net.memory = nn.LSTM(2, 2)
         with pytest.raises(UserError, match="the agent's memory is a LSTM; use integrated-gradients"):
             LRP()(net, obs, Value())
+
+
+def test_integrated_gradients_are_captums(obs):
+    net = Net()
+    target = parse_target("q:B", ["A", "B", "C"])
+    ours = IntegratedGradients(tolerance=1e9).attributions(net, obs, target)
+    captum = CaptumIntegratedGradients(lambda x: net.step(x).preferences[:, 1])
+    pixels = obs.to(ours.dtype)
+    wanted = torch.cat([captum.attribute(each[None], n_steps=32) for each in pixels])
+    torch.testing.assert_close(ours, wanted.detach().to(ours.dtype))
