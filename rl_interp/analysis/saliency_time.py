@@ -16,6 +16,7 @@ from rl_interp.analysis.player import Moment
 from rl_interp.analysis.playing import follow
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.files import require_writable
 from rl_interp.core.pictures import font_of, write_png
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.saliency import is_signed, maps_through_time
@@ -57,6 +58,7 @@ def through_time(
     at_least_one(last=last)
     if path.suffix != ".png":
         raise UserError(f"{path} given for a sheet of maps; its name must end in .png.")
+    require_writable(path)
     if loaded.agent.initial_state(1) == ():
         raise UserError(
             f"{loaded.run.path} has no memory, so nothing but what it sees now matters; use `rl-interp saliency`."

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,9 +23,9 @@ from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.agent import evaluating
 from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.film import check_film, write_film
 from rl_interp.core.pictures import write_png
-from rl_interp.core.progress import SILENT, Progress, Update
-from rl_interp.core.video import check_video, write_gif, write_video
+from rl_interp.core.progress import SILENT, Progress
 from rl_interp.saliency import (
     Bars,
     Beside,
@@ -57,10 +56,6 @@ WHOLE = 20_000
 """Steps of an episode from which highlights are cut, at most."""
 DATA_STEPS = 1000
 """Steps of the episode, from its start, that say what a vector's entries are at other moments."""
-SHEET = 12
-"""Frames of a sheet, four a row."""
-_GIF_SHARE = 0.5
-"""Of a film's height and width, for what can't be compressed as well."""
 
 
 def film(
@@ -87,7 +82,7 @@ def film(
     weights shuffled. There may be none, and no mean, of a feature, which then fires seldom.
 
     Args:
-        path: its ending says what is written: .mp4, .gif (half as high and wide), or .png, a sheet of `SHEET` frames.
+        path: its ending says what is written: .mp4, .gif (half as high and wide), or .png, a sheet of 12 frames.
         steps: length of the film; it ends earlier if the episode does.
         skip: steps to play before it starts; None: those at the start in which no action makes a difference.
         sae: for targets and tracks `feature:N`; an autoencoder on this very agent.
@@ -105,7 +100,12 @@ def film(
             an episode that ends before the film starts.
     """
     at_least_one(steps=steps)
-    _check_output(path)
+    check_film(path)
+    if "entities" in (method, *beside):
+        raise UserError(
+            "entities asked for in a film, and their values need states to exchange things with; use `rl-interp "
+            "saliency evaluate --methods entities`."
+        )
     if cut_by not in ("spread", "change"):
         raise UserError(f"cut_by={cut_by!r} given; highlights are moments of the largest 'spread' or 'change'.")
     if sae is not None and not sae.agent.is_same_as(loaded):
@@ -141,11 +141,12 @@ def film(
     )
     control = control[np.isfinite(control)]
     panel = _panel(loaded, shots, method, explained, beside, critic, tracks)
+    frames = _Frames(loaded, shots, panel, explained)
     with progress.bar("Drawing", len(shots), "frames") as update:
-        _write(path, _Frames(loaded, shots, panel, explained), loaded.env.steps_per_second, update)
+        write_film(path, frames, loaded.env.steps_per_second, update)
     strong = int(np.argsort([np.abs(each.maps[0]).mean() for each in shots])[int(0.9 * (len(shots) - 1))])
     still = path.with_name(f"{path.stem}-strong.png") if path.suffix == ".png" else path.with_suffix(".png")
-    write_png(still, _Frames(loaded, shots, panel, explained)[strong])
+    write_png(still, frames[strong])
     return {
         "video": str(path),
         "still": str(still),
@@ -353,40 +354,3 @@ def _notes(shot: _Shot, target: Target) -> list[str]:
 
 def _batch_of_one(loaded: Loaded, moment: Moment) -> Tensor:
     return torch.from_numpy(moment.obs[None]).to(loaded.agent.device)
-
-
-def _check_output(path: Path) -> None:
-    if path.suffix == ".mp4":
-        check_video(path)
-    elif path.suffix not in (".gif", ".png"):
-        raise UserError(
-            f"{path} given for a film; its name must end in .mp4, .gif or .png (a sheet of {SHEET} of its frames)."
-        )
-
-
-def _write(path: Path, frames: _Frames, fps: float, update: Update) -> None:
-    def drawn() -> Iterator[NDArray[np.uint8]]:
-        for number in range(len(frames)):
-            yield frames[number]
-            update(number + 1)
-
-    if path.suffix == ".mp4":
-        write_video(path, drawn(), fps)
-    elif path.suffix == ".gif":
-        write_gif(path, map(_smaller, drawn()), fps)
-    else:
-        chosen = np.linspace(0, len(frames) - 1, min(SHEET, len(frames))).round().astype(int)
-        write_png(path, _sheet([_smaller(frames[int(number)]) for number in chosen]))
-
-
-def _sheet(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """Four a row, in order."""
-    across = min(4, len(pictures))
-    empty = np.zeros_like(pictures[0])
-    filled = [*pictures, *[empty] * (-len(pictures) % across)]
-    return np.concatenate([np.concatenate(filled[at : at + across], 1) for at in range(0, len(filled), across)])
-
-
-def _smaller(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    size = [round(side * _GIF_SHARE) for side in picture.shape[1::-1]]
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)

@@ -22,7 +22,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from rl_interp.core.errors import RunError
+from rl_interp.core.errors import RunError, UserError
 
 _MARK = ".rl-interp-tmp"
 _TEMPORARY = re.compile(rf"\.(.+)\.[a-z0-9_]{{8}}{re.escape(_MARK)}")
@@ -62,6 +62,19 @@ def atomic_path(target: Path | str, ours: Sequence[str] = ()) -> Iterator[Path]:
             else:
                 os.replace(temporary, target)
             _sync_entry(target.parent)
+
+
+def require_writable(path: Path | str) -> None:
+    """Raise a `UserError` where a file can't be written to `path`: better before what it will hold is made."""
+    path = Path(path)
+    folder = next(each for each in path.absolute().parents if each.exists())
+    why = "it is a folder" if path.is_dir() else None
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        why = str(error.strerror)
+    if why:
+        raise UserError(f"{path} can't be written ({why}); give a file in a folder that you may write to.")
 
 
 def require_ours(target: Path, ours: Sequence[str]) -> None:

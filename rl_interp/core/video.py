@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from rl_interp.core.errors import UserError
 from rl_interp.core.files import atomic_path
@@ -39,25 +38,6 @@ def write_video(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: floa
     _check_frame(first, 0, None)
     with atomic_path(path) as temporary:
         _encode(_checked(chain([first], frames), first.shape), first.shape[:2], fps, temporary, path)
-    return path
-
-
-def write_gif(path: Path | str, frames: Iterable[NDArray[np.uint8]], fps: float) -> Path:
-    """Write RGB frames to `path` (.gif), which repeats for ever. GIF's unit of time is 1/100 s, and its fastest 1/50 s.
-
-    Raises:
-        UserError: no frames, or ones that are no such arrays or differ in size.
-    """
-    path, frames = Path(path), iter(frames)
-    first = next(frames, None)
-    if first is None:
-        raise UserError(f"no frames were given for {path}, so there is no film to write.")
-    images = (Image.fromarray(each).quantize() for each in _checked(chain([first], frames), first.shape))
-    duration = 10 * max(2, round(100 / fps))
-    with atomic_path(path) as temporary:
-        next(images).save(
-            temporary, format="GIF", save_all=True, append_images=images, duration=duration, loop=0, optimize=False
-        )
     return path
 
 
