@@ -15,13 +15,15 @@ class View:
 
     step: int = 0
     tab: str = "decision"
-    """decision, layer, features, change, saliency or maze."""
+    """decision, layer, features, feature, clusters, change, saliency or maze."""
     point: str = ""
     changes: tuple[str, ...] = ()
     method: str = "perturbation"
     target: str = "advantage"
     maze: str = ""
     """The edited one."""
+    feature: int = 0
+    clusters: int = 8
 
 
 def reproduce(loaded: Loaded, sae: Path | None, recipe: Recipe, view: View) -> tuple[str, str]:
@@ -63,6 +65,19 @@ def _features(recipe: Recipe, view: View) -> Lines:
     return imports, [*lines, fired, "print({int(i): fired[i] for i in (-fired).argsort()[:20] if fired[i] > 0})"]
 
 
+def _feature(recipe: Recipe, view: View) -> Lines:
+    imports = {"from rl_interp.analysis.sae.feature import Catalogue"}
+    return imports, [f"print(Catalogue(sae).describe({view.feature}))"]
+
+
+def _clusters(recipe: Recipe, view: View) -> Lines:
+    imports, lines = _moment(recipe, view)
+    imports.add("from rl_interp.analysis.episodes import clustered, values")
+    moments = "moments = [recording.moment(step) for step in range(recording.steps + 1)]"
+    made = f"made = clustered(loaded, moments, {view.point!r}, {view.clusters})"
+    return imports, [*lines, moments, made, f"print(made.assign(values(loaded, [moment], {view.point!r})[0]))"]
+
+
 def _change(recipe: Recipe, view: View) -> Lines:
     imports, lines = _moment(recipe, view)
     imports.add("from rl_interp.analysis.episodes import effect, parse_changes")
@@ -102,8 +117,8 @@ def _maze(recipe: Recipe, view: View) -> Lines:
 
 
 _VIEWS = {
-    "decision": _decision, "layer": _layer, "features": _features, "change": _change, "saliency": _saliency,
-    "maze": _maze,
+    "decision": _decision, "layer": _layer, "features": _features, "feature": _feature, "clusters": _clusters,
+    "change": _change, "saliency": _saliency, "maze": _maze,
 }  # fmt: skip
 
 
@@ -123,7 +138,9 @@ def _moment(recipe: Recipe, view: View) -> Lines:
 
 def _part(part: Part) -> str:
     given = [f"steps={part.steps}"]
-    given += [f"{name}={value!r}" for name in ("changes", "control", "actions") if (value := getattr(part, name))]
+    given += [
+        f"{name}={value!r}" for name in ("changes", "control", "actions", "edits") if (value := getattr(part, name))
+    ]
     return f"Part({', '.join(given)})"
 
 
@@ -141,4 +158,4 @@ def _command(loaded: Loaded, sae: Path | None, recipe: Recipe, view: View) -> st
 
 
 def _is_plain(part: Part) -> bool:
-    return not (part.changes or part.actions)
+    return not (part.changes or part.actions or part.edits)

@@ -11,7 +11,8 @@ export async function runs(open) {
     ...(others.length ? [el("details", {}, el("summary", {}, `${others.length} other ${others.length === 1 ? "run" : "runs"}`), el("ul", {}, others.map(({name, problem}) => el("li", {}, `${name}: ${problem}`))))] : []));
 }
 function card({name, kind, env, dictionaries, steps}, open) {
-  const can = ["play", "layers", "change", "saliency", ...(dictionaries.length ? ["features"] : []), ...(env.startsWith("rl_interp/Maze") ? ["edit mazes"] : [])];
+  const can = ["play", "layers", "change", "saliency", ...(dictionaries.length ? ["features"] : []), ...(env.startsWith("rl_interp/Maze") ? ["edit mazes"] : []),
+    ...(/^(MiniGrid|Crafter|ALE\/MsPacman)/.test(env) ? ["edit states"] : []), ...(kind === "dreamerv3" ? ["imagination"] : [])];
   const node = el("button", {type: "button", class: "card"}, el("strong", {}, name), el("span", {}, `${kind} in ${env.replaceAll(",", ", ")}`), el("span", {class: "soft"}, can.join(" · ")),
     el("span", {class: "soft"}, `${steps.length === 1 ? "checkpoint" : steps.length + " checkpoints, newest"} ${steps.at(-1).toLocaleString("en")}`));
   node.onclick = () => open(name);
