@@ -1,6 +1,7 @@
 """What is looked at, changed and edited in the explorer, in a real browser; as `explorer.py`."""
 
 import os
+import re
 import subprocess
 import sys
 from itertools import product
@@ -123,6 +124,36 @@ def test_the_habit_of_going_to_the_corner_is_found_by_dragging_the_cheese(opened
     page.screenshot(path=TOUR / "corner.png")
     to_cheese, to_corner = choices(load_agent(home / "runs" / MAZE, device="cpu").agent, maze_from_text(moved))
     assert to_corner[0] > to_cheese[0]
+
+
+def test_a_feature_of_ms_pacman_is_found_by_clicking(opened):
+    page = opened(f"run={PACMAN}&seed=1&parts=400&sae=pacman-features&tab=features&whole=1")
+    expect(page.locator("#where")).to_contain_text("of 400 ·")
+    page.locator("#track").select_option("concept:power_pill_near")
+    while not page.evaluate("explorer.timeline.found.has('concept:power_pill_near')"):
+        page.wait_for_timeout(100)
+    near = page.evaluate(
+        "[...explorer.timeline.found.get('concept:power_pill_near')].flatMap((is, i) => is ? [i] : [])"
+    )
+    seen = set()
+    for step in near[::4]:
+        page.evaluate("step => explorer.stage.go(step)", step)
+        page.wait_for_function("step => explorer.active.found && explorer.stage.canvas.dataset.step == step", arg=step)
+        for row in page.locator(".list button.row").all():
+            if (name := row.locator(".name").text_content()) in seen:
+                continue
+            seen.add(name)
+            row.click()
+            page.locator(".feature .peak, .feature:has-text('in none of the recorded')").first.wait_for()
+            told = page.locator(".feature tr").nth(1)
+            if told.count() and re.search(r"power pill near(\d+)%", told.text_content()):
+                share = int(re.search(r"near(\d+)%", told.text_content())[1])
+                if share >= 70:
+                    page.get_by_role("button", name="Follow along the episode").click()
+                    page.wait_for_timeout(1000)
+                    page.screenshot(path=TOUR / "pill.png")
+                    return
+    raise AssertionError(f"none of {sorted(seen)} tells that a power pill is near")
 
 
 def test_a_feature_has_a_page_and_a_name_that_is_shown_everywhere(opened, home):

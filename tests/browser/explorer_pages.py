@@ -69,7 +69,8 @@ def settled(page, view: str):
     wanted = {
         "runs": ".card", "layers": ".tile", "features": ".list .row", "change": "#verdict.beyond, #verdict.within",
         "saliency": ".saliency img", "maze": "#maze[data-maze*='.']", "imagination": ".dreams img",
-        "take": "pre:not(:empty)", "feature": ".feature h3, .feature .note", "edit": ".tools input",
+        "take": "pre:not(:empty)",
+        "feature": ".feature .peak, .feature:has-text('in none of the recorded')", "edit": ".tools input",
         "clusters": ".clusters .controls",
     }[view]  # fmt: skip
     page.locator(wanted).first.wait_for()

@@ -27,7 +27,7 @@ def test_names_are_carried_to_features_that_match_and_have_none(runs):
     for feature, name in ((1, "corner"), (2, "cheese"), (3, "wall")):
         name_feature(runs[0], feature, Named(name))
     name_feature(runs[1], 20, Named("mine"))
-    assert carry_names(*runs, [(1, 10), (2, 20), (5, 50)]) == {10: 1}
+    assert carry_names(runs[0], runs[1], [(1, 10), (2, 20), (5, 50)]) == {10: 1}
     assert names_of(runs[1]) == {10: Named("corner"), 20: Named("mine")}
 
 

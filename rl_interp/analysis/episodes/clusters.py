@@ -31,7 +31,7 @@ class Clustered:
 
     def place(self, held: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[P, 2]`: where positions `[P, D]` lie on the plane."""
-        return (held - self.clusters.mean) * self.clusters.scale @ self.axes.T
+        return ((held - self.clusters.mean) * self.clusters.scale @ self.axes.T).astype(np.float32)
 
 
 def clustered(loaded: Loaded, moments: Sequence[Moment], at: str, count: int = 8, seed: int = 0) -> Clustered:

@@ -94,8 +94,8 @@ class Catalogue:
     @cached_property
     def _matches(self) -> list[list[ConceptMatch]]:
         known = labelled(self.fitted, self._progress) or unlabelled(self.fitted)
-        sides = [Features(self.fitted.encoded(side)) for side in (known.train, known.held_out)]
-        return sae_package.match_concepts(*sides, known.train_labels, known.held_out_labels, known.names)
+        train, held_out = (Features(self.fitted.encoded(side)) for side in (known.train, known.held_out))
+        return sae_package.match_concepts(train, held_out, known.train_labels, known.held_out_labels, known.names)
 
     @cached_property
     def _states(self) -> States | None:

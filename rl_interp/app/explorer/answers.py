@@ -279,7 +279,7 @@ def _clustered(loaded: Loaded, recording: Recording, at: str, count: int) -> tup
     held = values(loaded, moments, at)
     flat = held.reshape(-1, held.shape[-1])
     flat = flat[np.random.default_rng(0).permutation(len(flat))[:_OTHERS]]
-    return made, np.concatenate([made.place(flat), made.assign(flat)[:, None]], 1)
+    return made, np.concatenate([made.place(flat), made.assign(flat)[:, None]], 1, dtype=np.float64)
 
 
 def filmed(asked: Asked) -> Response:
