@@ -1,7 +1,8 @@
 """How long the explorer takes, through a real browser: `python -m benchmarks.explorer`, medians over 100 actions.
 
 Each figure is beside what the page is meant to keep to. An action is timed in the page, from its first line to the
-picture that answers it. Needs Chromium, and the reference runs.
+picture that answers it. Needs Chromium, and the reference runs. With a folder of runs, `python -m benchmarks.explorer
+FOLDER`, opening its dqn-mspacman is timed too, with the activation store that it has.
 """
 
 import json
@@ -52,9 +53,11 @@ async ([count, act, done]) => {
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
+    folder = sys.argv[1] if len(sys.argv) > 1 else None
     large = maze_text(Mazes.draw(MazeConfig(min_side=25, max_side=25), [0]))
     started = time.perf_counter()
     command = [sys.executable, "-m", "rl_interp.app.cli", "explore", "--no-browser", "--port", "0"]
+    command += [str(Path(folder) / PACMAN), str(ROOT / "runs")] if folder else []
     server = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     assert server.stderr is not None
     link = re.search(r"http://[\d.:]+/", server.stderr.readline())
@@ -93,6 +96,10 @@ def main() -> None:
             results["maze edit to field, 25 x 25 (ms)"] = timed("edit", "edited")
             opened(f"run={MAZE}&seed=7&step=4&tab=change", "#verdict")
             results["change to bars with 20 controls (ms)"] = timed("change", "changed")
+            if folder:
+                results["opening an agent with its store (s)"] = opened(f"run={PACMAN}", "#stage select:not([hidden])")
+                manifest = json.loads(next((Path(folder) / PACMAN).glob("activations/*/manifest.json")).read_text())
+                results["decisions in the store"] = manifest["rows"]
             opened(f"run={PACMAN}&seed=1&parts=3000~k{'.'.join('0' * 10)}~3000")
             page.locator("#where", has_not_text="so far").wait_for()
             results["recorded steps scrubbed over"] = page.evaluate("explorer.episode.steps")

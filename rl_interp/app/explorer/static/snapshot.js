@@ -11,8 +11,9 @@ export async function snapshot(python) {
   const pictures = [...document.querySelectorAll("canvas, img")].map(each => each instanceof HTMLCanvasElement ? each.toDataURL() : drawn(each));
   [...shown.querySelectorAll("canvas, img")].forEach((copy, i) => {
     const image = inert.createElement("img");
-    for (const name of ["id", "class", "style", "alt"]) if (copy.hasAttribute(name)) image.setAttribute(name, copy.getAttribute(name));
+    for (const name of ["id", "class", "alt"]) if (copy.hasAttribute(name)) image.setAttribute(name, copy.getAttribute(name));
     if (copy.hasAttribute("aria-label")) image.setAttribute("alt", copy.getAttribute("aria-label"));
+    image.style.cssText = copy.style.cssText;  // as an attribute the page's policy would refuse it
     image.setAttribute("src", pictures[i]);
     copy.replaceWith(image);
   });
