@@ -1,5 +1,6 @@
 """Runs made of checkpoints that other programs saved, to be evaluated and analysed like our own."""
 
+import tempfile
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -7,14 +8,17 @@ from typing import Any
 
 from torch import Tensor
 
-from rl_interp.agents.pretrained import cleanrl, drc, dreamerv3, maze, sb3
+from rl_interp.agents.pretrained import cleanrl, drc, dreamerv3, lm, maze, sb3
 from rl_interp.agents.pretrained.policy import Policy, PolicyConfig, make_agent
 from rl_interp.agents.pretrained.sb3_itself import difference
 from rl_interp.agents.pretrained.vec_normalize import normalised, read_statistics
+from rl_interp.agents.transformer import TransformerConfig
+from rl_interp.agents.transformer import make_agent as transformer_of
 from rl_interp.core.agent import Agent
-from rl_interp.core.envs import EnvConfig, SokobanConfig
+from rl_interp.core.envs import EnvConfig, SokobanConfig, TextConfig, make_labelled
+from rl_interp.core.envs.text.config import PREFIX
 from rl_interp.core.errors import RunError, ShapeError
-from rl_interp.core.files import sha256
+from rl_interp.core.files import sha256, write_text
 from rl_interp.core.run import Run
 from rl_interp.core.weights import Held, with_weights
 
@@ -67,6 +71,43 @@ def import_drc(folder: Path, env: SokobanConfig, path: Path) -> dict[str, Any]:
     run = _saved(agent, steps, path, "impala", config, [folder / "cfg.json", folder / "model"])
     sizes = {"layers": config.layers, "ticks": config.ticks, "channels": config.channels[0]}
     return {"run": str(run.path), "agent_steps": steps, **sizes, "parameters": _parameters(agent)}
+
+
+def import_lm(source: str, task: str, path: Path) -> dict[str, Any]:
+    """Make a run of a GPT-2-like or Llama-like language model.
+
+    Args:
+        source: a folder with config.json, safetensors and tokenizer.json, a .gguf file, or a name of `lm.PACKAGES`.
+        task: of the prompts that it is shown.
+        path: directory of the run.
+
+    Raises:
+        RunError: no such model, one of another architecture, or a directory that holds a run.
+        UserError: a package or memory is missing, or words of the task are no tokens of the model.
+    """
+    read = lm.read_model(source)
+    tokenizer = path.resolve() / "tokenizer.json"
+    shape = {name: value for name, value in vars(read.shape).items() if name != "vocabulary"}
+    with tempfile.TemporaryDirectory() as folder:  # what does not fit is said before a run is made
+        tried = Path(folder) / "tokenizer.json"
+        write_text(tried, read.tokenizer)
+        env = TextConfig(PREFIX + task, tokenizer=str(tried))
+        make_labelled(env).reset(seed=0)
+        vocabulary = len(env.action_names)
+    if vocabulary > read.shape.vocabulary:
+        raise RunError(
+            f"{source} has a tokenizer of {vocabulary} tokens and an embedding of {read.shape.vocabulary}; give those "
+            "that belong together."
+        )
+    config = TransformerConfig(
+        env=TextConfig(PREFIX + task, tokenizer=str(tokenizer)), agent_steps=1, words=read.shape.vocabulary, **shape
+    )
+    agent = with_weights(lambda: transformer_of(config), Held(read.weights, source), source).eval()
+    files = [{"checkpoint": str(file), "sha256": sha256(file)} for file in read.files]
+    run = Run.create(path, "transformer", config, 0, parent=files[0] | ({"with": files[1:]} if files[1:] else {}))
+    write_text(tokenizer, read.tokenizer)
+    run.save_checkpoint(0, agent.state_dict())
+    return {"run": str(run.path), "parameters": _parameters(agent), "vocabulary": read.shape.vocabulary, **shape}
 
 
 def import_sb3(model: Path, env: EnvConfig, path: Path, statistics: Path | None = None) -> dict[str, Any]:

@@ -72,15 +72,17 @@ class TransformerConfig(TrainConfig):
     """Everything a transformer's run depends on besides its seed. A step is a word that is predicted."""
 
     env: EnvConfig = field(default_factory=TextConfig)
-    agent_steps: int = 4_000_000
-    num_envs: int = 128
+    agent_steps: int = 1_000_000
+    num_envs: int = 32
     """Texts in an update."""
-    log_every: int = 200_000
-    checkpoint_every: int = 1_000_000
+    log_every: int = 50_000
+    checkpoint_every: int = 250_000
     eval_episodes: int = 500
 
     context: int | None = None
     """Most words of a text; None for as many as the texts have."""
+    words: int | None = None
+    """Words of the embedding, if some are none of the environment's; None for as many as that has."""
     layers: int = 2
     """Number of blocks, each attention and then an MLP."""
     width: int = 64
@@ -105,9 +107,9 @@ class TransformerConfig(TrainConfig):
     """Whether products have a bias."""
     tied: bool = False
     """Whether the unembedding is the embedding."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     """AdamW's step size after the warm-up; it falls along a half cosine to a tenth of that."""
-    warmup: int = 200_000
+    warmup: int = 20_000
     """Steps over which the step size rises."""
     weight_decay: float = 0.01
     """Of matrices, not of biases and norms."""
@@ -117,7 +119,7 @@ class TransformerConfig(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers(
-            self, at_least_1=("context",), at_least_0=("warmup", "weight_decay"),
+            self, at_least_1=("context", "words"), at_least_0=("warmup", "weight_decay"),
             positive=("learning_rate", "max_grad_norm"),
         )  # fmt: skip
         if self.env.observation_kind != "tokens":
@@ -132,7 +134,8 @@ class TransformerConfig(TrainConfig):
         """The network that it is of."""
         named = {each.name: getattr(self, each.name) for each in fields(Architecture) if hasattr(self, each.name)}
         context = self.context or self.env.observation_shape[0]
-        return Architecture(**{**named, "vocabulary": len(self.env.action_names), "context": context})
+        vocabulary = self.words or len(self.env.action_names)
+        return Architecture(**{**named, "vocabulary": vocabulary, "context": context})
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -140,7 +143,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "rl_interp/Text-ioi": dict(layers=3),
     "rl_interp/Text-docstring": dict(layers=3),
     "rl_interp/Text-greater-than": dict(layers=2),
-    "rl_interp/Text-stories": dict(layers=4, width=128, heads=4, hidden=512, agent_steps=6_000_000),
+    "rl_interp/Text-stories": dict(layers=4, width=128, heads=4, hidden=512, agent_steps=3_000_000, learning_rate=1e-3),
 }
 """What suits each task."""
 

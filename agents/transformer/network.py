@@ -81,14 +81,13 @@ class Turns(nn.Module):
 
     def __init__(self, shape: Architecture):
         super().__init__()
-        half = torch.arange(0, shape.head_width, 2) / shape.head_width
-        angles = torch.outer(torch.arange(shape.context), shape.rotary_base**-half)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        self.width, self.base = shape.head_width, shape.rotary_base
 
     def forward(self, x: Tensor) -> Tensor:
         """`[B, H, S, E]`, turned."""
-        cos, sin = (table[: x.shape[-2]] for table in (self.cos, self.sin))  # pyright: ignore[reportIndexIssue]
+        pairs = torch.arange(0, self.width, 2, device=x.device) / self.width
+        angles = torch.outer(torch.arange(x.shape[-2], device=x.device), self.base**-pairs)
+        cos, sin = angles.cos(), angles.sin()
         a, b = x.chunk(2, -1)
         return torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
 

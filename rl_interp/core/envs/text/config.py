@@ -1,18 +1,21 @@
 """Conventions of texts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.text.grammars import GRAMMARS, Grammar, Split
+from rl_interp.core.envs.text.tokens import tokens_of
 from rl_interp.core.errors import UserError, unknown
 
 PREFIX = "rl_interp/Text-"
 TASKS = tuple(GRAMMARS)
 NOTHING = -1
 """Where an observation has no word any more."""
+_MORE = 4
+"""Tokens that a text may have more than words."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class TextConfig(EnvConfig):
     split: Split = "training"
     """Which stories: those that are trained on, or those that are held out, by who is in them. Scores are of the
     latter."""
+    tokenizer: str = ""
+    """A tokenizer.json, of whose tokens texts then are; by default each word of the grammar is one."""
 
     def __post_init__(self) -> None:
         if self.split not in ("training", "held-out"):
@@ -43,11 +48,13 @@ class TextConfig(EnvConfig):
 
     @property
     def action_names(self) -> tuple[str, ...]:
-        return self.grammar.vocabulary
+        vocabulary = self.grammar.vocabulary  # an unknown task is refused first
+        return tokens_of(self.tokenizer) if self.tokenizer else vocabulary
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
-        return (self.grammar.length - 1,)
+        more = _MORE if self.tokenizer else -1
+        return (self.grammar.length + more,)
 
     @property
     def observation_kind(self) -> Literal["tokens"]:
@@ -59,4 +66,4 @@ class TextConfig(EnvConfig):
 
     @property
     def scored(self) -> "TextConfig":
-        return TextConfig(self.id, "held-out")
+        return replace(self, split="held-out")

@@ -11,6 +11,7 @@ from rl_interp.core.envs.games import GameVector, LabelledGame
 from rl_interp.core.envs.labelled import Cells, Concept
 from rl_interp.core.envs.text.config import NOTHING, TextConfig
 from rl_interp.core.envs.text.grammars import Prompt
+from rl_interp.core.envs.text.tokens import encoded, token_of
 from rl_interp.core.errors import UserError
 
 
@@ -23,15 +24,25 @@ class Reader:
         self._numbers = {word: number for number, word in enumerate(self.words)}
 
     def numbers(self, words: Sequence[str]) -> list[int]:
-        """The numbers of words in the vocabulary.
+        """The numbers of a text's words in the vocabulary.
 
         Raises:
             UserError: a word that is not in it.
         """
+        if self.config.tokenizer:
+            return encoded(self.config.tokenizer, tuple(words))
         for word in words:
             if word not in self._numbers:
                 raise UserError(f"{word!r} given, which is not among the {len(self.words)} words of {self.config.id}.")
         return [self._numbers[word] for word in words]
+
+    def number(self, word: str) -> int:
+        """The number of a word that goes on a text: the action that says it.
+
+        Raises:
+            UserError: it is not in the vocabulary.
+        """
+        return token_of(self.config.tokenizer, word) if self.config.tokenizer else self.numbers([word])[0]
 
     def observation(self, words: Sequence[str]) -> NDArray[np.int64]:
         """int64 `[S]`: a beginning as it is shown.
@@ -39,11 +50,11 @@ class Reader:
         Raises:
             UserError: more words than are shown, or one that is not in the vocabulary.
         """
-        shape = self.config.observation_shape
-        if not 1 <= len(words) <= shape[0]:
-            raise UserError(f"a prompt of {len(words)} words given; {self.config.id} shows 1 to {shape[0]}.")
+        shape, numbers = self.config.observation_shape, self.numbers(words)
+        if not 1 <= len(numbers) <= shape[0]:
+            raise UserError(f"a prompt of {len(numbers)} words given; {self.config.id} shows 1 to {shape[0]}.")
         obs = np.full(shape, NOTHING, np.int64)
-        obs[: len(words)] = self.numbers(words)
+        obs[: len(numbers)] = numbers
         return obs
 
 
@@ -59,7 +70,7 @@ class TextGame:
         self.prompt = self.config.grammar.prompt(np.random.default_rng(seed), self.config.split)
 
     def step(self, action: int) -> tuple[float, bool, bool]:
-        return float(self.reader.words[action] in self.prompt.right), True, False
+        return float(action in map(self.reader.number, self.prompt.right)), True, False
 
     def observe(self, out: NDArray[np.int64]) -> None:
         out[:] = self.reader.observation(self.prompt.words)
