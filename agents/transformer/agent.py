@@ -53,8 +53,11 @@ class Transformer(Agent):
         ends = self.ends(obs)
         if any(point.watched for point in self.terms.values()):  # pyright: ignore[reportAttributeAccessIssue]
             return PolicyOutput(logits=self._from_terms(self._read(obs), ends))
-        stream = self.stream(obs)
-        return PolicyOutput(logits=self.unembed(self.norm(_at(stream, ends))))
+        return PolicyOutput(logits=self.decide(self.stream(obs), ends))
+
+    def decide(self, stream: Tensor, ends: Tensor) -> Tensor:
+        """Logits `[B, V]`, from the stream `[B, S, D]` after the last block, where each text ends, int64 `[B]`."""
+        return self.unembed(self.norm(_at(stream, ends)))
 
     def along(self, tokens: Tensor) -> PolicyOutput:
         """Every decision on the way through texts `[B, S]`: logits `[S, B, V]`, those at time t after the first t + 1
@@ -89,7 +92,7 @@ class Transformer(Agent):
                 made = as_one(_thinking(block))(_sums(written, 1, biases))
                 written.append(self.terms[f"block{number}/mlp"](made))
         last = self.terms["last"](_sums(written, 1, biases))
-        return as_one(lambda read: self.unembed(self.norm(_at(read[:, 0], ends))))(last)
+        return as_one(lambda read: self.decide(read[:, 0], ends))(last)
 
 
 def make_agent(config: TransformerConfig) -> Transformer:

@@ -119,7 +119,10 @@ class Block(nn.Module):
         self.norm2, self.mlp = (norm(shape), MLP(shape)) if shape.hidden else (None, None)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.mid(x + self.attention(self.norm1(x)))
+        return self.think(self.mid(x + self.attention(self.norm1(x))))
+
+    def think(self, x: Tensor) -> Tensor:
+        """The stream after the MLP, from that before it, `[..., D]`."""
         return x if self.mlp is None or self.norm2 is None else x + self.mlp(self.norm2(x))
 
 
