@@ -56,6 +56,7 @@ WHOLE = 20_000
 """Steps of an episode from which highlights are cut, at most."""
 DATA_STEPS = 1000
 """Steps of the episode, from its start, that say what a vector's entries are at other moments."""
+_NOTHING = np.empty(0, np.uint8)
 
 
 def film(
@@ -300,7 +301,7 @@ def _shot(
     maps = [saliency_map(loaded.agent, obs, target, method, moment.state, data)[0] for target, method in mapping]
     target = mapping[0][0]
     return _Shot(
-        replace(moment, screen=moment.screen[:0], obs=moment.obs[:0] if data is None else moment.obs, state=()),
+        replace(moment, screen=_NOTHING, obs=_NOTHING if data is None else moment.obs, state=()),
         zlib.compress(moment.screen.tobytes(), 1), moment.screen.shape, maps,
         [_now(loaded, moment, each) for each in tracks],
         _now(loaded, moment, target) if isinstance(target, Feature) else None,
