@@ -112,7 +112,7 @@ class TransformerConfig(TrainConfig):
     warmup: int = 20_000
     """Steps over which the step size rises."""
     weight_decay: float = 0.01
-    """Of matrices, not of biases and norms."""
+    """How much matrices decay in an update, as a multiple of the step size; biases and norms do not."""
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
 

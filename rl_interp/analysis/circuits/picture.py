@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from rl_interp.circuits.graph import Graph
@@ -11,6 +13,8 @@ from rl_interp.core.pictures import new_figure, save_figure
 
 _MOST = 600
 """Edges that are drawn at most."""
+_BEND = 0.05
+"""How far a line is bent for each column that it passes, as a share of the height."""
 _LABELLED = 24
 """Units of a column that are numbered."""
 
@@ -28,9 +32,8 @@ def circuit_picture(mask: Mask, scores: Tensor, path: Path) -> Path:
     for link, to, source in shown.edges:
         found = graph.link(link)
         width = float(strength.values[link][(to, source) if found.dense else source])
-        x = [depth[found.source], depth[found.dest]]
-        y = [heights[found.source][source], heights[found.dest][to]]
-        axis.plot(x, y, color=_colour(0.25 + 0.7 * width), linewidth=0.3 + 2.7 * width, zorder=1 + width)
+        ends = (depth[found.source], heights[found.source][source]), (depth[found.dest], heights[found.dest][to])
+        axis.plot(*_line(*ends), color=_colour(0.25 + 0.7 * width), linewidth=0.3 + 2.7 * width, zorder=1 + width)
     for node, units in columns.items():
         x, y = depth[node], [heights[node][unit] for unit in units]
         axis.scatter([x] * len(y), y, s=14, color="white", edgecolors="black", linewidths=0.7, zorder=3)
@@ -64,6 +67,13 @@ def leading(mask: Mask, scores: Tensor, most: int) -> Mask:
         best = values.topk(min(share, int(values.isfinite().sum()))).indices
         shown.values[link.name].view(-1)[best] = 1.0
     return shown
+
+
+def _line(start: tuple[int, float], end: tuple[int, float]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """A straight line; one past other columns is bent, so that it does not lie upon those between them."""
+    along = np.linspace(0, 1, 2 if end[0] - start[0] <= 1 else 24)
+    bend = _BEND * (end[0] - start[0] - 1) * 4 * along * (1 - along)
+    return start[0] + along * (end[0] - start[0]), start[1] + along * (end[1] - start[1]) + bend
 
 
 def _colour(share: float) -> tuple[float, float, float]:
