@@ -50,6 +50,14 @@ async ([count, act, done]) => {
 """
 
 
+class Said(dict[str, float]):
+    """Results, each told as soon as it is known: a slow machine takes long for all."""
+
+    def __setitem__(self, name: str, value: float) -> None:
+        super().__setitem__(name, value)
+        print(f"{name}: {value:.3g}", file=sys.stderr, flush=True)
+
+
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
@@ -63,7 +71,7 @@ def main() -> None:
     link = re.search(r"http://[\d.:]+/", server.stderr.readline())
     assert link, "the explorer did not start"
     browser_at = shutil.which("chromium") or shutil.which("google-chrome")
-    results: dict[str, float] = {}
+    results = Said()
     try:
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=browser_at, args=["--no-sandbox"])

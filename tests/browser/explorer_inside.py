@@ -151,6 +151,7 @@ def test_a_feature_of_ms_pacman_is_found_by_clicking(opened):
                 share = int(re.search(r"near(\d+)%", told.text_content())[1])
                 if share >= 70:
                     page.get_by_role("button", name="Follow along the episode").click()
+                    told.scroll_into_view_if_needed()
                     page.wait_for_timeout(1000)
                     page.screenshot(path=TOUR / "pill.png")
                     return

@@ -39,7 +39,7 @@ from rl_interp.analysis.saliency_video import target_of
 from rl_interp.app.explorer.asked import Asked
 from rl_interp.app.explorer.library import MAX_STEPS, Asking
 from rl_interp.app.explorer.reproduce import View, reproduce
-from rl_interp.app.explorer.wire import answer, array, decision, places, png
+from rl_interp.app.explorer.wire import answer, array, decision, png
 from rl_interp.core.config import from_plain
 from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.errors import UserError, unknown
@@ -146,7 +146,7 @@ def layer(asked: Asked) -> Response:
     with found.agent(asked.wanted) as loaded:
         held = values(loaded, [moment], at, parse_changes(asked.changes(), loaded, found.sae))[0]
         effects = attributions(loaded, moment, at) if asked.body.get("effects") else np.zeros(0, np.float32)
-        where = places(loaded, moment, at)
+        where = found.places(loaded, moment, at)
     return answer({"values": array(held), "effects": array(effects), **where})
 
 
@@ -258,7 +258,7 @@ def clusters(asked: Asked) -> Response:
         key = recording.recipe, at, count
         made, others = found.tracks.get(key) or found.tracks.put(key, _clustered(loaded, recording, at, count))
         held = values(loaded, [moment], at)[0]
-        where = places(loaded, moment, at)
+        where = found.places(loaded, moment, at)
     return answer(
         {
             "assigned": made.assign(held).tolist(),

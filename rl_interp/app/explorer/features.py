@@ -7,7 +7,7 @@ from rl_interp.analysis.episodes import attributions, features, values
 from rl_interp.analysis.sae.feature import as_json
 from rl_interp.analysis.sae.names import Named, name_feature
 from rl_interp.app.explorer.asked import Asked
-from rl_interp.app.explorer.wire import answer, array, places, png
+from rl_interp.app.explorer.wire import answer, array, png
 from rl_interp.core.errors import UserError
 
 _LISTED = 60
@@ -22,7 +22,7 @@ def feature_list(asked: Asked) -> Response:
         fired = features(sae, values(loaded, [moment], sae.hook))[0]
         discrete = loaded.env.action_kind == "discrete"
         effects = attributions(loaded, moment, sae.hook, sae) if discrete else np.zeros(fired.shape[1])
-        where = places(loaded, moment, sae.hook)
+        where = found.places(loaded, moment, sae.hook)
     place = asked.body.get("place")
     there = fired.max(0) if place is None else fired[min(max(0, asked.number("place")), len(fired) - 1)]
     active = np.flatnonzero(there > 0)
@@ -47,7 +47,7 @@ def feature(asked: Asked) -> Response:
         raise UserError(f"feature {number} was asked for; {sae.run.path} has 0 to {sae.sae.d_sae - 1}.")
     with found.agent(asked.wanted) as loaded:
         fired = features(sae, values(loaded, [moment], sae.hook))[0, :, number]
-        where = places(loaded, moment, sae.hook)
+        where = found.places(loaded, moment, sae.hook)
     return answer({"values": array(fired), **where})
 
 

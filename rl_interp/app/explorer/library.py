@@ -12,10 +12,12 @@ from typing import Any, Generic, TypeVar
 
 from rl_interp.agents.load import AGENT_KINDS, Loaded, load_agent
 from rl_interp.analysis.episodes import Recipe, Recording, record
+from rl_interp.analysis.player import Moment
 from rl_interp.analysis.sae.feature import Catalogue
 from rl_interp.analysis.sae.runs import LoadedSAE, load_autoencoder
+from rl_interp.app.explorer.wire import places
 from rl_interp.core.agent import Agent
-from rl_interp.core.envs import make_labelled
+from rl_interp.core.envs import LabelledEnv, make_labelled
 from rl_interp.core.envs.editing import Editable
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import RunError, UserError, unknown
@@ -65,6 +67,7 @@ class Opened:
     recordings: Newest[Recipe, Recording] = field(default_factory=lambda: Newest(_RECORDINGS))
     tracks: Newest[Hashable, Any] = field(default_factory=lambda: Newest(_TRACKS))
     _idle: list[Agent] = field(default_factory=list)
+    _places: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def dictionary(self) -> LoadedSAE:
@@ -72,6 +75,12 @@ class Opened:
         if self.sae is None:
             raise UserError("no dictionary is open; choose one of this agent's, or fit one with rl-interp sae fit.")
         return self.sae
+
+    def places(self, loaded: Loaded, moment: Moment, at: str) -> dict[str, Any]:
+        """Where a hook point's positions look, which is the same in every moment."""
+        if at not in self._places:
+            self._places[at] = places(loaded, moment, at)
+        return self._places[at]
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -81,12 +90,17 @@ class Opened:
     @cached_property
     def editable(self) -> bool:
         """Whether states of the agent's environment can be edited."""
-        return isinstance(make_labelled(self.loaded.env), Editable)
+        return isinstance(self._env, Editable)
 
     @cached_property
     def concepts(self) -> Mapping[str, Concept]:
         """The ground truth that there is in the agent's environment."""
-        return make_labelled(self.loaded.env).concepts
+        return self._env.concepts
+
+    @cached_property
+    def _env(self) -> LabelledEnv:
+        """To be asked what it has, not to be played."""
+        return make_labelled(self.loaded.env)
 
     @contextmanager
     def agent(self, wanted: Callable[[], None]) -> Iterator[Loaded]:

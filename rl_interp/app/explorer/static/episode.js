@@ -56,12 +56,12 @@ export class Episode {
     if (this.ended) this.values[this.steps] = NaN;  // nothing is decided after the end
   }
 
-  // A frame, and a few after it, as these are likely to be wanted next.
+  // A frame, and, where one moves on step by step, a few after it.
   async frame(step) {
     if (!this.frames.has(step)) {
       if (!this.fetching.has(step)) {
-        const steps = [];
-        for (let i = step; i <= Math.min(this.steps, step + AHEAD) && !this.frames.has(i); i++) steps.push(i);
+        const steps = [], ahead = this.frames.has(step - 1) ? AHEAD : 0;
+        for (let i = step; i <= Math.min(this.steps, step + ahead) && !this.frames.has(i); i++) steps.push(i);
         const coming = pictures({...this.about(), steps}).then(found => found.forEach((each, i) => this.keep(steps[i], each)));
         steps.forEach(each => this.fetching.set(each, coming));
         coming.catch(() => {}).finally(() => steps.forEach(each => this.fetching.delete(each)));

@@ -2,6 +2,7 @@
 frames' maximum, greyscale, 84×84, a stack of 4 frames (zeros before the first), sticky actions."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from rl_interp.core.envs.config import EnvConfig
@@ -36,9 +37,7 @@ class AtariConfig(EnvConfig):
     @property
     def action_names(self) -> tuple[str, ...]:
         """Names of the game's minimal action set, in order, e.g. `("NOOP", "UP", ...)`."""
-        ale = emulator()
-        ale.loadROM(rom_path(self.id))
-        return tuple(action.name for action in ale.getMinimalActionSet())
+        return _minimal_actions(self.id)
 
     @property
     def frames_per_step(self) -> int:
@@ -60,6 +59,14 @@ class AtariConfig(EnvConfig):
     @property
     def scene_shape(self) -> tuple[int, ...]:
         return (84, 84)
+
+
+@lru_cache
+def _minimal_actions(env_id: str) -> tuple[str, ...]:
+    """Kept, as loading a ROM takes a tenth of a second."""
+    ale = emulator()
+    ale.loadROM(rom_path(env_id))
+    return tuple(action.name for action in ale.getMinimalActionSet())
 
 
 def rom_name(env_id: str) -> str:
