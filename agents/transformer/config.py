@@ -8,14 +8,10 @@ from rl_interp.core.envs import EnvConfig, TextConfig, env_config
 from rl_interp.core.errors import UserError, require_numbers
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """A decoder with norms before its blocks: GPT-2's and Llama's are settings of it."""
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """What a decoder with norms before its blocks is made of: GPT-2's and Llama's are settings of it."""
 
-    vocabulary: int
-    """Number of words."""
-    context: int
-    """Most words of a text."""
     layers: int = 2
     """Number of blocks, each attention and then an MLP."""
     width: int = 64
@@ -40,6 +36,16 @@ class Architecture:
     """Whether products have a bias."""
     tied: bool = False
     """Whether the unembedding is the embedding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Shape):
+    """A whole decoder."""
+
+    vocabulary: int
+    """Number of words."""
+    context: int
+    """Most words of a text."""
 
     def __post_init__(self) -> None:
         require_numbers(
@@ -68,7 +74,7 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class TransformerConfig(TrainConfig):
+class TransformerConfig(Shape, TrainConfig):
     """Everything a transformer's run depends on besides its seed. A step is a word that is predicted."""
 
     env: EnvConfig = field(default_factory=TextConfig)
@@ -83,30 +89,6 @@ class TransformerConfig(TrainConfig):
     """Most words of a text; None for as many as the texts have."""
     words: int | None = None
     """Words of the embedding, if some are none of the environment's; None for as many as that has."""
-    layers: int = 2
-    """Number of blocks, each attention and then an MLP."""
-    width: int = 64
-    """Numbers that the residual stream has at each position."""
-    heads: int = 4
-    """Attention heads of a block."""
-    kv_heads: int | None = None
-    """Keys and values of a block, each shared by as many heads; None for one a head."""
-    hidden: int = 256
-    """Neurons of an MLP; 0 for blocks of attention alone."""
-    positions: Literal["learned", "rotary"] = "learned"
-    """How positions are told: by learned vectors, added once, or by turning queries and keys."""
-    rotary_base: float = 10_000.0
-    """Wavelengths of rotary positions, as the base of their progression."""
-    norm: Literal["layer", "rms"] = "layer"
-    """LayerNorm, or division by the root mean square."""
-    norm_eps: float = 1e-5
-    """Added to the variance."""
-    mlp: Literal["gelu", "gated"] = "gelu"
-    """GPT-2's MLP, or Llama's, in which SiLU of one product scales another."""
-    bias: bool = True
-    """Whether products have a bias."""
-    tied: bool = False
-    """Whether the unembedding is the embedding."""
     learning_rate: float = 3e-3
     """AdamW's step size after the warm-up; it falls along a half cosine to a tenth of that."""
     warmup: int = 20_000
@@ -132,10 +114,9 @@ class TransformerConfig(TrainConfig):
     @property
     def architecture(self) -> Architecture:
         """The network that it is of."""
-        named = {each.name: getattr(self, each.name) for each in fields(Architecture) if hasattr(self, each.name)}
+        shape = {each.name: getattr(self, each.name) for each in fields(Shape)}
         context = self.context or self.env.observation_shape[0]
-        vocabulary = self.words or len(self.env.action_names)
-        return Architecture(**{**named, "vocabulary": vocabulary, "context": context})
+        return Architecture(**shape, vocabulary=self.words or len(self.env.action_names), context=context)
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
