@@ -121,6 +121,7 @@ TERMS = {
     "best_mean_by_chance": "the same after the other's samples are shifted in time",
     "alike": "share of features that have a match in the other dictionary",
     "alike_by_chance": "the same after the other's samples are shifted in time",
+    "carried_names": "number of the other's features that were given a name",
     "summary": "how many hypotheses passed, beside those of a random dictionary",
     "outcomes": "what became of each hypothesis on held-out states",
     "hypothesis": "feature, what it is set to, actions, and whether they should become more or less likely",

@@ -50,7 +50,7 @@ export class ClusterView {
     this.page.stage.draw();
   }
   row(i, count) {
-    const name = el("input", {type: "text", maxlength: 40, size: 11, value: this.nameOf(i), "aria-label": `name of cluster ${i}`, placeholder: `cluster ${i}`});
+    const name = el("input", {type: "text", maxlength: 40, size: 8, value: this.nameOf(i), "aria-label": `name of cluster ${i}`, placeholder: `cluster ${i}`});
     const colour = el("input", {type: "color", value: this.colourOf(i), "aria-label": `colour of cluster ${i}`});
     name.onchange = () => this.keep(i, name.value, this.colourOf(i));
     colour.oninput = () => this.keep(i, this.nameOf(i), colour.value);
