@@ -20,7 +20,8 @@ lives left, this one included."""
 MOST_LIVES = 4
 _CAVEAT = (
     "This is written into the console's RAM as many steps ago as the agent sees, and the same actions are played again "
-    "from there: ghosts have moved on since, and one that is put into a wall walks through walls until it finds a way. "
+    "from there: ghosts have moved on since, and one that is put into a wall goes straight on through walls, even off "
+    "the screen, until it meets a way. "
     "How long ghosts stay edible is up to the game. Such states may be ones that the game never comes to."
 )
 
