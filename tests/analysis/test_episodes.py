@@ -74,6 +74,7 @@ def test_a_recipe_of_a_seed_is_the_episode_that_is_watched(loaded):
         np.testing.assert_array_equal(recording.moment(step).preferences, watched[step].preferences)
 
 
+@pytest.mark.full
 def test_playing_on_from_a_beginning_is_playing_the_whole(loaded):
     for parts in (
         (Part(6), Part(5, actions=(0, 3, 3, 0, 4)), Part(8)),

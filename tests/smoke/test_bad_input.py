@@ -300,6 +300,7 @@ def test_a_finished_training_is_made_longer(run, place, agent):
     assert len(Run.open("longer").meta["extended"]) == 1
 
 
+@pytest.mark.full
 def test_a_training_that_failed_at_its_start_does_not_block_its_name(run, place, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr("rl_interp.agents.dqn.training.Training.advance", lambda self: 1 / 0)

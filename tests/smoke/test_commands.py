@@ -45,6 +45,7 @@ def test_training_gives_its_json_and_resumes_as_a_finished_run(run, place):
     assert all((before[name] == after[name]).all() for name in before)
 
 
+@pytest.mark.full
 def test_evaluating_tells_the_protocol(run):
     status, result, _ = run("evaluate tiny --episodes 2 --seed 7")
     assert status == 0

@@ -251,6 +251,7 @@ def deaths():
     return ale, actions, found
 
 
+@pytest.mark.full
 def test_once_dying_nothing_changes_and_while_it_dies_soon_the_player_can_be_saved(deaths):
     ale, actions, lives = deaths
     saved = []

@@ -158,6 +158,7 @@ def test_impossible_conventions_are_refused(values, sentence):
         SokobanConfig(**values)
 
 
+@pytest.mark.full
 def test_what_is_to_come_is_what_then_happens():
     """Read forwards, step by step, against what `future` tells of every step."""
     rng, levels = np.random.default_rng(0), load("unfiltered")[:4]
