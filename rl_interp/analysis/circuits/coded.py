@@ -8,6 +8,7 @@ from rl_interp.agents.load import Loaded
 from rl_interp.analysis.sae.runs import dictionary_of
 from rl_interp.circuits.latents import with_latents
 from rl_interp.core.errors import UserError
+from rl_interp.core.read import require
 from rl_interp.core.run import Run
 
 
@@ -39,10 +40,11 @@ def coded(loaded: Loaded, dictionary: Path | str | None) -> Loaded:
         return loaded
     run = Run.open(dictionary)
     sae = dictionary_of(run.path)
-    parent = run.meta["parent"]
+    parent = run.meta.get("parent") or {}
+    require(parent, f"the parent in {run.path}/meta.json", run=str, step=int, hook=str)
     if sae.transcodes:
         raise UserError(f"{run.path} is a transcoder; latents of an autoencoder can stand for a layer: give one.")
-    if parent["weights_sha256"] != loaded.weights_sha256:
+    if parent.get("weights_sha256", loaded.weights_sha256) != loaded.weights_sha256:  # earlier versions kept none
         raise UserError(
             f"{run.path} was fitted to step {parent['step']} of {parent['run']}, and step {loaded.step} of "
             f"{loaded.run.path} has other weights; give a dictionary of this agent."
