@@ -7,7 +7,7 @@ help:  ## this list
 
 install: .venv/installed  ## the suite and its development tools, with pinned versions, in .venv
 
-demo: .venv/installed  ## the main job end to end: score, SAE, saliency video, report (3 to 20 minutes, by the processor)
+demo: .venv/installed  ## the main job end to end: score, SAE, saliency video, report (some 6 minutes on two cores)
 	$(BIN)/rl-interp demo
 
 test: .venv/installed  ## the fast tests, on all processors
