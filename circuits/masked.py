@@ -175,11 +175,10 @@ class Circuit(Intervention):
 
     @contextmanager
     def _in_place_of(self, agent: Agent) -> Iterator[None]:
-        assert self.coded is not None
-        run = masked(self.coded, self.mask, self.reference)
-        # Within the block of `masked`, these are the ones under the mask.
-        methods = {name: partial(_call, self.coded, name) for name in ("step", "unroll")}
-        with run, replaced_methods(agent, **methods):
+        whole = self.coded
+        assert whole is not None
+        # `step` and `unroll` are looked up once the mask is on.
+        with masked(whole, self.mask, self.reference), replaced_methods(agent, step=whole.step, unroll=whole.unroll):
             yield
 
     def config(self) -> dict[str, Any]:
@@ -195,10 +194,6 @@ class _Part:
     masks: tuple[Tensor, ...]
     whole: bool = field(default=False)
     """Whether every edge is at 1, and no gradient asks for what would be otherwise."""
-
-
-def _call(agent: Agent, method: str, *args: Any, **named: Any) -> PolicyOutput:
-    return getattr(agent, method)(*args, **named)
 
 
 def _plan(mask: Mask) -> dict[int, dict[int, _Part]]:

@@ -74,7 +74,7 @@ def importance_run(
     picture = importance_picture(layers, path / "importance.png")
     write_json(path / "result.json", result)  # what was measured stays, whatever becomes of the play
     if config.episodes:
-        cut = {name: layers[name] for name in played(loaded, layers)}
+        cut = {name: layers[name] for name in _played(loaded, layers)}
         result |= play_without_half(loaded, cut, config.cut, config.episodes, config.seed, progress)
         write_json(path / "result.json", result)
     files = {"table": path / "table.md", "plot": picture, "result": path / "result.json"}
@@ -88,7 +88,7 @@ def _components(loaded: Coded, bank: States) -> tuple[Agent, str]:
     return with_latents(loaded.plain.agent, Components(values), loaded.at).eval(), f"{loaded.at}.{LATENTS}"
 
 
-def played(loaded: Loaded, layers: Iterable[str]) -> list[str]:
+def _played(loaded: Loaded, layers: Iterable[str]) -> list[str]:
     """The layers that are cut at play: all, but of one that is there in several ways, latents alone."""
     if not isinstance(loaded, Coded):
         return list(layers)

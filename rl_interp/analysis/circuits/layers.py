@@ -111,10 +111,11 @@ def measure_layer(agent: Agent, hook: str, states: States, bank: States, config:
     """Measure the units of one layer on `states`, with replacements made from the `bank`."""
     ablations = Ablations(agent, states, hook)
     _require_memory(hook, ablations, len(bank))
+    elsewhere = Ablations(agent, bank, hook)
     recorded, here = record(agent, bank, hook), record(agent, states, hook)
     distance, passes = Distance.of(agent, ablations.preferences, config.temperature), PartialPasses()
     if "optimal" in (*config.kinds, config.cut):
-        fitted = fit(Ablations(agent, bank, hook), distance, config.optimal)
+        fitted = fit(elsewhere, distance, config.optimal)
         recorded, passes = replace(recorded, optimal=fitted.constants), fitted.passes
     generator = torch.Generator().manual_seed(config.seed)
     new = {kind: replacement(kind)(here, recorded, generator) for kind in config.kinds}
@@ -125,9 +126,7 @@ def measure_layer(agent: Agent, hook: str, states: States, bank: States, config:
     for each in (*kinds.values(), *estimates.values()):
         passes += each.passes
     rankings = {name: each.kl.argsort(descending=True, stable=True) for name, each in (kinds | estimates).items()}
-    kept, cost = _kept(
-        ablations, next(iter(kinds.values())), Ablations(agent, bank, hook), recorded, rankings, distance, config
-    )
+    kept, cost = _kept(ablations, next(iter(kinds.values())), elsewhere, recorded, rankings, distance, config)
     return Layer(recorded, kinds, estimates, passes + cost, distance.temperature, kept)
 
 
