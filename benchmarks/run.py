@@ -57,7 +57,8 @@ def page() -> str:
         "docstring says what is measured. Ratios compare, figures of different machines do not.",
     ]
     files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
-    for results in sorted(files, key=len, reverse=True):
+    of_machines = [results for results in files if "machine" in results[0]]  # and not tables of another script
+    for results in sorted(of_machines, key=len, reverse=True):
         lines += ["", *_table(results)]
     return "\n".join([*lines, ""])
 
