@@ -24,6 +24,8 @@ NO_CLASS = -1
 _DECAY = 1e-4
 _ITERATIONS = 25
 """Of whitened features, in which the loss is as steep in every direction: it then changes by less than 1e-3."""
+_TOLERANCE = 1e-4
+"""The largest gradient of a fit that is done, scikit-learn's default."""
 _RESAMPLES = 1000
 
 
@@ -72,7 +74,8 @@ def fit(
     centre, whitening = rows.mean(0), _whitening(rows)
     rows = (rows - centre) @ whitening
     weight, bias = torch.zeros(whitening.shape[1], count, requires_grad=True), torch.zeros(count, requires_grad=True)
-    solver = torch.optim.LBFGS([weight, bias], max_iter=_ITERATIONS, history_size=10, line_search_fn="strong_wolfe")
+    steps = {"max_iter": _ITERATIONS, "tolerance_grad": _TOLERANCE, "history_size": 10}
+    solver = torch.optim.LBFGS([weight, bias], **steps, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
         solver.zero_grad()

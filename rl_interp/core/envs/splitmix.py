@@ -24,3 +24,9 @@ def below(state: NDArray[np.uint64], bound: int) -> int:
     """A random number from 0 to `bound` - 1; advances `state [1]`."""
     state[0] += _GOLDEN
     return np.int64(((mixed(state[0]) >> _32) * np.uint64(bound)) >> _32)  # pyright: ignore[reportReturnType]
+
+
+@compiled()
+def skip(state: NDArray[np.uint64], count: int) -> None:
+    """Advance `state [1]` as so many calls of `below` would."""
+    state[0] += np.uint64(count) * _GOLDEN
