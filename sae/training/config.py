@@ -49,6 +49,9 @@ class SAEConfig:
     # Whitening is folded into the weights afterwards; inf scales all dimensions by one factor.
     ridge: float = 0.3
     """Whitening adds this share of the mean variance to each component's: 0 evens all out, inf scales all alike."""
+    policy_weight: float = 0.0
+    """How much errors count that change what the agent decides, beside all others: 1 for as much. For dictionaries that
+    are fitted on an agent's run."""
     shuffle: bool = True
     """Shuffle samples across episodes."""
     held_out: float = 0.2
@@ -76,6 +79,7 @@ class SAEConfig:
         for name in ("aux_k", "aux_coefficient"):
             self._require(name, 0 <= getattr(self, name) < inf, "at least 0 and finite")
         self._require("ridge", self.ridge >= 0, "at least 0")
+        self._require("policy_weight", 0 <= self.policy_weight < inf, "at least 0 and finite")
         for name in ("warmup", "decay"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a share, from 0 to 1")
         self._require("held_out", 0 <= self.held_out < 1, "a share, at least 0 and below 1")

@@ -17,7 +17,7 @@ from rl_interp.sae.training.whiten import Whitened, Whitening
 
 _STATISTICS_ROWS = 65_536
 _IN_MEMORY_BYTES = 1 << 30
-_READING = ("batch_size", "epochs", "centre", "ridge", "shuffle", "data_seed")
+_READING = ("batch_size", "epochs", "centre", "ridge", "policy_weight", "shuffle", "data_seed")
 
 
 class Feed:
@@ -26,8 +26,13 @@ class Feed:
 
     Several fits may share one, if their configurations agree on how it is read; then they see the same batches.
 
+    Args:
+        policy: `[D, D]`, the metric of what an agent decides with respect to what is reconstructed, which
+            `config.policy_weight` weighs.
+
     Raises:
-        UserError: NaN or infinity in the activations, or all of them are the same, or the device is not there.
+        UserError: NaN or infinity in the activations, or all of them are the same, or the device is not there; or a
+            `policy_weight` without a metric.
     """
 
     def __init__(
@@ -37,7 +42,13 @@ class Feed:
         rows: NDArray[np.integer] | None = None,
         target: Activations | None = None,
         device: str = "cpu",
+        policy: Tensor | None = None,
     ):
+        if config.policy_weight and policy is None:
+            raise UserError(
+                f"policy_weight={config.policy_weight:g} given for activations alone, of no agent's; fit on an agent's "
+                "run, or give the metric of its policy."
+            )
         self.config, self.transcodes, self.split = config, target is not None, data.width
         self.device = pick_device(device)
         self.raw = data if target is None else Paired(data, target)
@@ -49,7 +60,13 @@ class Feed:
             check_finite(self.raw, self.rows)
         parts = (sample[:, : self.split], sample[:, self.split :])[: 1 + self.transcodes]
         self._epoch, self._done = 0, 0
-        self._whiten(tuple(Whitening.of(part, config.ridge, config.centre) for part in parts))
+        of_out = (None,) * (len(parts) - 1) + (policy,)
+        self._whiten(
+            tuple(
+                Whitening.of(part, config.ridge, config.centre, metric, config.policy_weight)
+                for part, metric in zip(parts, of_out, strict=True)
+            )
+        )
 
     @property
     def into(self) -> Whitening:

@@ -49,9 +49,19 @@ class Whitening:
     dimensions: float
 
     @classmethod
-    def of(cls, values: NDArray[np.float32], ridge: float, centre: bool = True) -> "Whitening":
+    def of(
+        cls,
+        values: NDArray[np.float32],
+        ridge: float,
+        centre: bool = True,
+        policy: Tensor | None = None,
+        policy_weight: float = 0.0,
+    ) -> "Whitening":
         """From samples `values [N, D]`: principal components divided by `sqrt(variance + ridge · mean variance)`. If
         they are not to be centred, components and variances are those about zero.
+
+        With `policy [D, D]`, the metric of what an agent decides, an error e counts `|e|² + policy_weight · eᵀ P e`. P
+        is scaled so that errors that are alike in all directions count as much in both terms.
 
         An agent's hidden layer often varies a hundred times more along one direction (how well the game
         goes) than along those that tell the actions apart. Unwhitened, all K latents of a sample go to that
@@ -74,12 +84,15 @@ class Whitening:
         variances, components = variances[kept][::-1], components[:, kept][:, ::-1]
         average = varies / values.shape[1]
         factor = (variances + ridge * average) ** -0.5 if np.isfinite(ridge) else np.full(len(variances), average**-0.5)
-        to = components * factor
-        of_z = variances * factor**2 - (0.0 if centre else np.square(mean @ to))
+        to, back = components * factor, (components / factor).T
+        if policy is not None and policy_weight:
+            to, back = _stretched(to, back, policy.double().numpy(), policy_weight)
+        # The spectrum of z's covariance, which is diagonal unless z was stretched.
+        of_z = np.linalg.eigvalsh(to.T @ (components * variances) @ components.T @ to - _outer(mean @ to, centre))
         return cls(
             _tensor(mean if centre else np.zeros_like(mean)),
             _tensor(to),
-            _tensor((components / factor).T),
+            _tensor(back),
             float(of_z.sum()),
             float(of_z.sum() / of_z.max()),
         )
@@ -115,6 +128,26 @@ class Whitened:
         parts = np.split(raw, ends[:-1], axis=1)
         whitened = [whitening.apply(part) for whitening, part in zip(self.whitenings, parts, strict=True)]
         return whitened[0] if len(whitened) == 1 else np.concatenate(whitened, axis=1)
+
+
+def _stretched(
+    to: NDArray[np.float64], back: NDArray[np.float64], policy: NDArray[np.float64], weight: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Both maps, with z stretched by the root of the metric 1 + weight · P."""
+    metric = back @ policy @ back.T
+    if not np.trace(metric) > 0:
+        raise UserError(
+            "what the agent decides does not depend on these activations, so policy_weight has nothing to weigh; leave "
+            "it at 0, or choose another hook point."
+        )
+    shares, directions = np.linalg.eigh(metric * len(metric) / np.trace(metric))
+    stretch = np.sqrt(1 + weight * shares.clip(0))
+    return to @ (directions * stretch) @ directions.T, (directions / stretch) @ directions.T @ back
+
+
+def _outer(mean: NDArray[np.float64], centre: bool) -> NDArray[np.float64] | float:
+    """What the mean adds to second moments that are not about it."""
+    return 0.0 if centre else np.outer(mean, mean)
 
 
 def _tensor(array: NDArray[np.float64]) -> Tensor:

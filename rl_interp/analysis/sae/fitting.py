@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 import rl_interp.sae as sae_package
 from rl_interp.agents.load import Loaded, new_run_path
 from rl_interp.analysis.playing import store_path
 from rl_interp.analysis.sae.evaluation import metrics_json, play_through
+from rl_interp.analysis.sae.policy import policy_metric
 from rl_interp.analysis.sae.runs import (
     DIGESTS,
     config_of,
@@ -161,7 +163,10 @@ def fit_runs(
         for path in configs:
             locks.enter_context(writing(path))
         begin = None if start is None else dictionary_of(start)
-        return _fit_groups(store, configs, rows, target, device, parent, metadata, begin, progress)
+        metric = None
+        if first.policy_weight:
+            metric = policy_metric(loaded, (target or store).hook, seed=first.data_seed, progress=progress)
+        return _fit_groups(store, configs, rows, target, device, parent, metadata, begin, metric, progress)
 
 
 def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int:
@@ -223,6 +228,7 @@ def _fit_groups(
     parent: dict[str, Any],
     metadata: dict[str, Any],
     begin: SAE | None,
+    policy: Tensor | None,
     progress: Progress,
 ) -> tuple[int, float]:
     """Those that are equally far go together."""
@@ -231,7 +237,7 @@ def _fit_groups(
     samples, now, seconds = 0, 0, 0.0
     for step in sorted(set(steps.values())):
         paths = [path for path in configs if steps[path] == step]
-        feed = Feed(store, first, rows, target, device)
+        feed = Feed(store, first, rows, target, device, policy)
         trainers = [Trainer(feed, configs[path], begin) for path in paths]
         runs = [_open_run(path, configs[path], parent, step) for path in paths]
         if step:
