@@ -119,7 +119,8 @@ def _call(module: nn.Module, *given: Any) -> Any:
 
 def _named(module: nn.Module, hook_points: Any) -> dict[str, HookPoint]:
     """The points by their names, with paths in the agent."""
-    if not isinstance(hook_points, Mapping):
+    pairs = hook_points.values() if isinstance(hook_points, Mapping) else [hook_points]
+    if not all(isinstance(each, HookPoint) or (isinstance(each, tuple | list) and len(each) == 2) for each in pairs):
         raise UserError(
             f"hook_points={hook_points!r} given; give a dict of names and (path, axes), such as "
             '{"hidden": ("fc1", "B D")}, or "auto" with obs=.'

@@ -119,6 +119,8 @@ def test_points_must_be_named_or_found():
         wrap(Net(), "auto")
     with pytest.raises(UserError, match=r"hook_points=\['body'\] given; give a dict"):
         wrap(Net(), ["body"])
+    with pytest.raises(UserError, match=r"hook_points=\{'body': 'B D'\} given; give a dict"):
+        wrap(Net(), {"body": "B D"})
     with pytest.raises(UserError, match="wrap was given a function"):
         wrap(lambda obs: obs, POINTS)
 

@@ -12,9 +12,10 @@ from torch import Tensor
 
 import rl_interp.sae as sae_package
 from rl_interp.agents.load import Loaded, new_run_path
+from rl_interp.analysis.circuits.states import play_states
 from rl_interp.analysis.playing import store_path
 from rl_interp.analysis.sae.evaluation import metrics_json, play_through
-from rl_interp.analysis.sae.policy import policy_metric
+from rl_interp.analysis.sae.policy import STATES, policy_metric
 from rl_interp.analysis.sae.runs import (
     DIGESTS,
     config_of,
@@ -165,7 +166,8 @@ def fit_runs(
         begin = None if start is None else dictionary_of(start)
         metric = None
         if first.policy_weight:
-            metric = policy_metric(loaded, (target or store).hook, seed=first.data_seed, progress=progress)
+            states = play_states(loaded, STATES, first.data_seed, progress=progress)
+            metric = policy_metric(loaded.agent, states, (target or store).hook)
         return _fit_groups(store, configs, rows, target, device, parent, metadata, begin, metric, progress)
 
 

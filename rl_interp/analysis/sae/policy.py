@@ -3,44 +3,40 @@
 import torch
 from torch import Tensor
 
-from rl_interp.agents.load import Loaded
-from rl_interp.analysis.circuits.states import play_states
 from rl_interp.circuits.distance import Distance
+from rl_interp.circuits.states import States
+from rl_interp.core.agent import Agent
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.partial_forward import PartialForward
-from rl_interp.core.progress import SILENT, Progress
 
 STATES = 512
+"""That a fit plays to measure the policy in."""
 _BATCH = 64
 
 
-def policy_metric(
-    loaded: Loaded, hook: str, states: int = STATES, seed: int = 0, progress: Progress = SILENT
-) -> Tensor:
+def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
     """`[D, D]`, with which an error e `[D]` at a hook point changes the policy by ½ eᵀ M e nats to second order: the
     Fisher information of the policy with respect to the activations, Σ_a π(a) ∇log π(a) ∇log π(a)ᵀ, averaged over
-    states that the agent plays and, where a layer has positions, summed over them.
+    states and, where a layer has positions, summed over them.
 
     Q-values are taken as a policy by their softmax at `Distance`'s temperature. What a change does to later steps
     through the agent's memory is left out.
 
     Raises:
-        UserError: continuous actions, or too few states in which actions matter.
+        UserError: continuous actions.
         HookError: a hook point that the agent can't be run again from.
     """
-    agent = loaded.agent
     if agent.preference_kind == "mean":
         raise UserError(
             f"{type(agent).__name__} has continuous actions, and policy_weight is of the probabilities of discrete "
             "ones; leave it at 0."
         )
     axis = hook_point(agent, hook).feature_axis
-    played = play_states(loaded, states, seed, progress=progress)
     with torch.no_grad():
-        distance = Distance.of(agent, agent.step(played.obs, played.memory).preferences)
+        distance = Distance.of(agent, agent.step(states.obs, states.memory).preferences)
     total = torch.zeros(())
-    for some in played.split(_BATCH):
+    for some in states.split(_BATCH):
         again = PartialForward(agent, some.obs, hook, some.memory)
         values = again.values.detach().requires_grad_()
         with torch.enable_grad():
@@ -51,4 +47,4 @@ def policy_metric(
             (gradient,) = torch.autograd.grad((p.sqrt() * chosen).sum(), values, retain_graph=True)
             rows = gradient.movedim(axis, -1).flatten(0, -2)
             total = total + rows.T @ rows
-    return total / states
+    return total / len(states)
