@@ -1,13 +1,26 @@
-"""Saliency of vectors: what each method must find in an agent that is a linear function, and how it is drawn."""
+"""Saliency of vectors: what each method must find in a linear agent and a smooth one, and how it is drawn."""
 
 import numpy as np
 import pytest
 import torch
+from map_agents import ANY, Vectors
 from torch import nn
 
 from rl_interp.core.errors import UserError
 from rl_interp.core.wrap import wrap
-from rl_interp.saliency import VECTOR_METHODS, Bars, Frame, Inputs, Panel, Preference, compose, is_signed, saliency_map
+from rl_interp.saliency import (
+    VECTOR_METHODS,
+    Ablation,
+    Bars,
+    Frame,
+    Inputs,
+    Panel,
+    Preference,
+    compose,
+    is_signed,
+    randomisation_check,
+    saliency_map,
+)
 from rl_interp.saliency.overlay import AGAINST, FOR
 from rl_interp.saliency.targets import Chosen
 
@@ -53,6 +66,30 @@ def test_an_unknown_method_of_vectors_names_the_known(agent):
     with pytest.raises(UserError, match="unknown saliency method 'resampel'.*Did you mean 'resample'"):
         mapped(agent, "resampel")
     assert {"perturbation", "resample", "gradient", "integrated-gradients"} <= VECTOR_METHODS.keys()
+
+
+def test_vectors_get_a_number_of_each_entry():
+    agent, obs = Vectors(), torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    maps = {method: saliency_map(agent, obs, Preference(1), method) for method in ANY}
+    assert {found.shape for found in maps.values()} == {(4, 8)}
+    differentiated = obs.clone().requires_grad_()
+    agent.step(differentiated).q_values[:, 1].sum().backward()
+    np.testing.assert_allclose(maps["gradient"], differentiated.grad.abs(), rtol=1e-5)
+    difference = agent.step(obs).q_values[:, 1] - agent.step(0 * obs).q_values[:, 1]
+    np.testing.assert_allclose(maps["integrated-gradients"].sum(1), difference.detach(), rtol=1e-2, atol=1e-4)
+    assert randomisation_check(agent, obs, Preference(1), "perturbation").shape == (4,)
+
+
+@pytest.mark.parametrize("baseline", [0.0, torch.linspace(-1, 1, 8)], ids=["zero", "vector"])
+def test_perturbing_vectors_is_captums_ablation(baseline):
+    from captum.attr import FeatureAblation
+
+    agent, obs = Vectors(), torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    ours = Ablation(baseline)(agent, obs, Preference(2))
+    base = torch.as_tensor(baseline).expand(1, 8)
+    with torch.no_grad():
+        theirs = FeatureAblation(lambda x: agent.step(x).q_values[:, 2]).attribute(obs, baselines=base)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
 def drawn(maps: np.ndarray, step: int) -> np.ndarray:
