@@ -9,7 +9,7 @@ import shutil
 import types
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from rl_interp.agents.pretrained.runs import policy_of
 from rl_interp.agents.pretrained.vec_normalize import normalised, read_statistics
 from rl_interp.analysis import study, study_results
 from rl_interp.analysis.sae import sweep
+from rl_interp.analysis.sae.names import Named, give_names, name_feature, names_of
 from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.core.envs import MazeConfig, MiniGridConfig, env_config
 from rl_interp.core.files import sha256, write_json
@@ -169,6 +170,19 @@ def _open_fitted(directory: Path) -> torch.Tensor:
     fitted = load_sae(directory / "sae")
     with torch.no_grad():
         return fitted.sae(torch.from_numpy(fitted.store.read(np.arange(2))))
+
+
+def _named(directory: Path) -> None:
+    run = Run.create(directory, "sae", sae.SAEConfig(latents=12, k=3), 0)
+    give_names(run, {3: Named("ghost to the left", "beside walls"), 7: Named("<b>pill</b>")})
+
+
+def _name_another(directory: Path) -> dict[int, list[int]]:
+    """All names, as numbers, once another feature has one."""
+    run = Run.open(directory)
+    name_feature(run, 5, Named("corner"))
+    json.dumps({feature: asdict(each) for feature, each in names_of(run).items()}, ensure_ascii=False).encode()
+    return {feature: [*f"{each.name}\n{each.note}".encode()] for feature, each in names_of(run).items()}
 
 
 def _policy(before_1_6: bool) -> Callable[[Path], None]:
@@ -352,6 +366,7 @@ TARGETS = {
     "dictionary-run-weights": Target(
         _fitted, "sae/checkpoints/5/model.safetensors", _open_fitted, _TENSORS, checksum="renewed"
     ),
+    "dictionary-names": Target(_named, "names.json", _name_another, _JSON),
     "maze-policy": Target(_policy(False), "it.pth", _import_maze, _TORCH),
     "old-maze-policy": Target(_policy(True), "it.pth", _import_maze, (*ANY, mutate.pickle_code)),
     "dreamerv3-checkpoint": Target(

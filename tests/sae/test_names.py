@@ -34,6 +34,11 @@ def test_names_are_carried_to_features_that_match_and_have_none(runs):
 def test_what_can_not_be_a_name_or_be_read_is_said(runs):
     with pytest.raises(UserError, match="at most 80"):
         Named("x" * (MAX_NAME + 1))
+    with pytest.raises(UserError, match="a note with .* given, a lone surrogate"):
+        Named("ghost", "\ud800")
     (runs[0].path / "names.json").write_text(json.dumps({"1": {"name": 5, "note": ""}}))
     with pytest.raises(RunError, match="feature 1 of"):
+        names_of(runs[0])
+    (runs[0].path / "names.json").write_text(json.dumps({"1": {"name": "x" * (MAX_NAME + 1), "note": ""}}))
+    with pytest.raises(RunError, match=r"feature 1 of .*names\.json: a name of 81 characters given"):
         names_of(runs[0])

@@ -28,6 +28,10 @@ class Named:
         for what, most in (("name", MAX_NAME), ("note", MAX_NOTE)):
             if len(given := getattr(self, what)) > most:
                 raise UserError(f"a {what} of {len(given)} characters given; at most {most} are kept.")
+            if half := [each for each in given if "\ud800" <= each <= "\udfff"]:
+                raise UserError(
+                    f"a {what} with {half[0]!r} given, a lone surrogate, which is no character; type it anew."
+                )
 
 
 def names_of(run: Run) -> dict[int, Named]:
@@ -45,7 +49,10 @@ def names_of(run: Run) -> dict[int, Named]:
         if not (feature.isdecimal() and len(feature) < 10 and isinstance(each, dict)):
             raise RunError(f"{path} has {feature[:40]!r} for a feature's number; {_REMEDY}.")
         require(each, f"feature {feature} of {path}", _REMEDY, name=str, note=str)
-        named[int(feature)] = Named(each["name"], each["note"])
+        try:
+            named[int(feature)] = Named(each["name"], each["note"])
+        except UserError as error:
+            raise RunError(f"feature {feature} of {path}: {str(error).rstrip('.')}; {_REMEDY}.") from None
     return named
 
 
