@@ -155,6 +155,7 @@ def test_runs_are_listed_with_what_they_are_or_why_they_can_not_be_opened(app):
 
 
 ASKED = {"run": "tiny", "recipe": {"seed": 1, "parts": [{"steps": 2}]}, "step": 1}
+CLUSTERS = ASKED | {"point": "conv1.post", "count": 3, "plane": "pca"}
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,10 @@ ASKED = {"run": "tiny", "recipe": {"seed": 1, "parts": [{"steps": 2}]}, "step": 
         ("layer", ASKED | {"point": "fc.post", "step": 9}, "recorded up to step 2"),
         ("features", ASKED, "no dictionary is open"),
         ("effect", ASKED | {"changes": ["clamp:fc.post:99=1"], "controls": 20}, "units 0 to 7"),
-        ("effect", ASKED | {"changes": "x", "controls": 20}, "list of changes"),
+        ("effect", ASKED | {"changes": "x", "controls": 20}, "'changes' is no list"),
+        ("clusters", CLUSTERS | {"beside": ["nowhere"]}, "unknown hook point"),
+        ("clusters", CLUSTERS | {"beside": ["conv2.post"] * 4}, "'beside' is no list of at most 3"),
+        ("clusters", CLUSTERS | {"plane": "tsne"}, "unknown plane"),
         ("saliency", ASKED | {"method": "magic", "target": "value"}, "unknown saliency method"),
         ("saliency", ASKED | {"method": "gradient", "target": "feature:3"}, "without an autoencoder"),
         ("track", ASKED | {"track": "concept:nothing"}, "no concept"),
@@ -228,6 +232,16 @@ def test_an_episode_is_recorded_looked_into_and_changed(app):
     assert page.post("/api/track", json=ASKED | {"track": "unit:fc.post:1"}).json()["values"]["shape"] == [3]
 
 
+def test_clusters_of_several_layers_are_told_with_their_places(app):
+    found = client(app).post("/api/clusters", json=CLUSTERS | {"beside": ["conv3.post"]}).json()
+    assert [(each["point"], each["grid"], len(each["assigned"])) for each in found["layers"]] == [
+        ("conv1.post", [20, 20], 400),
+        ("conv3.post", [7, 7], 49),
+    ]
+    assert (found["points"]["shape"], found["layers"][1]["alike"]["shape"]) == ([400, 2], [3])
+    assert 0 < found["share"] <= 1
+
+
 def test_a_map_is_tested_by_an_agent_with_its_weights_shuffled(app, folder):
     body = ASKED | {"step": 2, "method": "gradient", "target": "q:UP"}
     found = client(app).post("/api/saliency", json=body).json()
@@ -244,6 +258,7 @@ def test_a_map_is_tested_by_an_agent_with_its_weights_shuffled(app, folder):
     [
         {"tab": "decision", "step": 1},
         {"tab": "layer", "step": 1, "point": "fc.post"},
+        {"tab": "clusters", "step": 1, "point": "conv2.post", "clusters": 3, "beside": ["conv3.post"]},
         {"tab": "change", "step": 1, "changes": ["scale:fc.post:2=3"]},
         {"tab": "saliency", "step": 1, "method": "gradient", "target": "value"},
     ],

@@ -228,14 +228,14 @@ def test_crafter_and_ms_pacman_are_edited(opened):
 
 
 def test_a_cluster_is_lit_on_the_frame_and_on_the_plot_and_keeps_its_name(opened):
-    page = opened(VIEWS["clusters"])
+    page = opened(VIEWS["clusters"].partition("&beside")[0])
     settled(page, "clusters")
     box = page.locator("#frame").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     lit = page.evaluate("explorer.active.lit")
     assert lit is not None
     expect(page.locator(".clusters .lit")).to_have_count(1)
-    assert lit in page.evaluate("explorer.active.found.assigned")
+    assert lit in page.evaluate("explorer.active.found.layers[0].assigned")
     dark = page.evaluate("explorer.active.scatter.toDataURL()")
     page.mouse.move(5, 5)
     expect(page.locator(".clusters .lit")).to_have_count(0)
@@ -248,7 +248,31 @@ def test_a_cluster_is_lit_on_the_frame_and_on_the_plot_and_keeps_its_name(opened
     scatter = page.locator(".scatter").bounding_box()
     x, y = page.evaluate("explorer.active.place(...explorer.active.found.points.slice(0, 2))")
     page.mouse.move(scatter["x"] + x * scatter["width"] / 320, scatter["y"] + y * scatter["height"] / 320)
-    assert page.evaluate("explorer.active.lit") == page.evaluate("explorer.active.found.assigned[0]")
+    assert page.evaluate("explorer.active.lit") == page.evaluate("explorer.active.found.layers[0].assigned[0]")
+
+
+def test_a_cluster_is_lit_in_all_layers_that_are_shown(opened):
+    page = opened(VIEWS["clusters"].partition("&beside")[0])
+    settled(page, "clusters")
+    other = page.get_by_label("Another layer beside it")
+    for at in ("block1.res1.sum", "block3.res2.sum"):
+        other.select_option(at)
+        page.get_by_label(f"clusters of {at}").wait_for()
+    page.wait_for_url("**beside=block1.res1.sum&beside=block3.res2.sum**")
+    dark = [page.evaluate(f"{canvas}.toDataURL()") for canvas in SHOWN]
+    page.get_by_label("clusters of block1.res1.sum").hover()
+    page.locator(".clusters .lit").wait_for()
+    assert page.evaluate("explorer.active.found.layers[1].assigned.includes(explorer.active.lit)")
+    page.wait_for_timeout(300)
+    lit = [page.evaluate(f"{canvas}.toDataURL()") for canvas in SHOWN]
+    assert all(one != two for one, two in zip(dark, lit, strict=True))
+    expect(page.locator(".beside figcaption").first).to_contain_text("of places shared")
+    page.get_by_role("button", name="take block1.res1.sum away").click()
+    expect(page.locator(".beside figure")).to_have_count(1)
+
+
+SHOWN = ["explorer.stage.canvas", "document.querySelectorAll('.beside canvas')[0]"]
+SHOWN += ["document.querySelectorAll('.beside canvas')[1]", "explorer.active.scatter"]
 
 
 def test_a_layer_is_patched_from_another_step(opened):

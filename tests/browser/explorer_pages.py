@@ -24,7 +24,8 @@ VIEWS = {
     "imagination": "run=dreamerv3-crafter&seed=1&step=12&parts=60&tab=dream",
     "feature": f"run={PACMAN}&seed=1&step=80&sae=pacman-features&tab=features&feature=0&whole=1",
     "edit": f"run={UNLOCK}&seed=1&step=3&tab=edit",
-    "clusters": f"run={MAZE}&seed=7&step=4&tab=clusters&point=block2.res1.sum&clusters=6",
+    "clusters": f"run={MAZE}&seed=7&step=4&tab=clusters&point=block2.res1.sum&clusters=6"
+    "&beside=block1.res1.sum&beside=block3.res1.sum",
     "take": f"run={MAZE}&seed=7&step=4&tab=take",
 }
 LONG = 120_000

@@ -1,7 +1,7 @@
 """Episodes to look into: recorded from a recipe, changed anywhere, and played on beside what happened."""
 
 from rl_interp.analysis.episodes.changes import RandomControl, parse_changes
-from rl_interp.analysis.episodes.clusters import Clustered, clustered
+from rl_interp.analysis.episodes.clusters import Clustered, clustered, clustered_alike
 from rl_interp.analysis.episodes.effects import Effect, effect
 from rl_interp.analysis.episodes.film import film
 from rl_interp.analysis.episodes.looking import saliency_along
@@ -17,6 +17,7 @@ __all__ = [
     "Recording",
     "attributions",
     "clustered",
+    "clustered_alike",
     "editing",
     "effect",
     "features",

@@ -14,6 +14,7 @@ EXTRAS = {
     "explore": ("starlette", "rl-interp explore: agents in the browser"),
     "hub": ("huggingface_hub", "sae push and sae pull"),
     "lrp": ("zennit", "the saliency method lrp"),
+    "umap": ("umap", "the plane umap of clusters in rl-interp explore"),
     "lm": ("tokenizers", "import lm and runs of language models"),
     "bench": ("stable_baselines3", "make bench: measurements beside other libraries"),
     "docs": ("mkdocs", "make docs: the documentation as a site"),

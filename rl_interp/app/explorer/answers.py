@@ -4,10 +4,11 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Lock
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from rl_interp.analysis.episodes import (
     Recording,
     attributions,
     clustered,
+    clustered_alike,
     effect,
     film,
     parse_changes,
@@ -30,6 +32,7 @@ from rl_interp.analysis.episodes import (
 )
 from rl_interp.analysis.episodes import features as encoded
 from rl_interp.analysis.episodes.clusters import MOMENTS as CLUSTER_MOMENTS
+from rl_interp.analysis.episodes.clusters import PLANES, PlaneName, PrincipalAxes
 from rl_interp.analysis.episodes.values import AT_ONCE
 from rl_interp.analysis.imagination import dream
 from rl_interp.analysis.player import Moment
@@ -54,8 +57,8 @@ MOST_FRAMES = 64
 _SHARE = re.compile(r"[01](\.\d{1,3})?")
 _DRAWING = Lock()
 """Of PyTorch's random numbers, which all threads share."""
-_STORED, _OTHERS = 300, 1500
-"""Episodes of a store that are listed, and points of a scatter plot."""
+_STORED, _OTHERS, _BESIDE = 300, 1500, 3
+"""Episodes of a store that are listed, points of a scatter plot, and layers beside another whose clusters are shown."""
 
 
 def runs(asked: Asked) -> Response:
@@ -87,6 +90,7 @@ def opened(asked: Asked) -> Response:
             "observation": list(env.observation_shape),
             "maze": isinstance(env, MazeConfig),
             "editable": found.editable,
+            "planes": [each for each in PLANES if each != "umap" or find_spec("umap") is not None],
         }
     )
 
@@ -250,32 +254,54 @@ def imagined(asked: Asked) -> Response:
 
 
 def clusters(asked: Asked) -> Response:
-    """The clusters of a layer's positions over the episode, and where those of this moment and of others lie."""
+    """The clusters of a layer's positions over the episode, and where those of this moment and of others lie; and of
+    layers beside it, with clusters numbered alike."""
     found, recording, at = asked.opened(), asked.recording(), asked.text("point")
-    count = max(2, min(20, asked.number("count")))
+    count, plane, beside = max(2, min(20, asked.number("count"))), asked.text("plane"), asked.texts("beside", _BESIDE)
     moment = asked.moment()
     with found.agent(asked.wanted) as loaded:
-        key = recording.recipe, at, count
-        made, others = found.tracks.get(key) or found.tracks.put(key, _clustered(loaded, recording, at, count))
-        held = values(loaded, [moment], at)[0]
-        where = found.places(loaded, moment, at)
+        first, others = found.clusters(
+            (recording.recipe, at, count, plane), lambda: _clustered(loaded, recording, at, count, plane)
+        )
+        made = [first]
+        for other in beside:
+            asked.wanted()
+            key = recording.recipe, at, count, other
+            made.append(found.clusters(key, lambda at=other: clustered_alike(first, loaded, _spread(recording), at)))
+        held = [values(loaded, [moment], each.at)[0] for each in made]
+        layers = [
+            {
+                "point": each.at,
+                "assigned": each.assign(mine).tolist(),
+                "alike": array(each.alike),
+                **found.places(loaded, moment, each.at),
+            }
+            for each, mine in zip(made, held, strict=True)
+        ]
+    share = first.plane.share if isinstance(first.plane, PrincipalAxes) else None
     return answer(
         {
-            "assigned": made.assign(held).tolist(),
-            "points": array(made.place(held)),
+            "layers": layers,
+            "points": array(first.place(held[0])),
             "others": array(others[:, :2]),
             "of_others": others[:, 2].astype(int).tolist(),
-            "share": made.share,
-            **where,
+            "share": share,
         }
     )
 
 
-def _clustered(loaded: Loaded, recording: Recording, at: str, count: int) -> tuple[Clustered, NDArray[np.float64]]:
-    """The clusters, and at most `_OTHERS` positions of other moments `[N, 3]`: place on the plane, and cluster."""
+def _spread(recording: Recording) -> list[Moment]:
+    """Moments of the whole episode, as many as clusters are found in."""
     every = max(1, -(-(recording.steps + 1) // CLUSTER_MOMENTS))
-    moments = [recording.moment(step) for step in range(0, recording.steps + 1, every)]
-    made = clustered(loaded, moments, at, count)
+    return [recording.moment(step) for step in range(0, recording.steps + 1, every)]
+
+
+def _clustered(
+    loaded: Loaded, recording: Recording, at: str, count: int, plane: str
+) -> tuple[Clustered, NDArray[np.float64]]:
+    """The clusters, and at most `_OTHERS` positions of other moments `[N, 3]`: place on the plane, and cluster."""
+    moments = _spread(recording)
+    made = clustered(loaded, moments, at, count, plane=cast(PlaneName, plane))
     held = values(loaded, moments, at)
     flat = held.reshape(-1, held.shape[-1])
     flat = flat[np.random.default_rng(0).permutation(len(flat))[:_OTHERS]]

@@ -31,11 +31,15 @@ class Asked:
             raise UserError(f"the request has no whole number {name!r}.")
         return value
 
-    def changes(self) -> tuple[str, ...]:
-        value = self.body.get("changes", [])
-        if not isinstance(value, list) or len(value) > 50 or not all(isinstance(each, str) for each in value):
-            raise UserError("the request has no list of changes.")
+    def texts(self, name: str, most: int = 50) -> tuple[str, ...]:
+        """None where there is no such list."""
+        value = self.body.get(name, [])
+        if not isinstance(value, list) or len(value) > most or not all(isinstance(each, str) for each in value):
+            raise UserError(f"the request's {name!r} is no list of at most {most} texts.")
         return tuple(value)
+
+    def changes(self) -> tuple[str, ...]:
+        return self.texts("changes")
 
     def mapping(self, name: str) -> Mapping[str, Any]:
         value = self.body.get(name)

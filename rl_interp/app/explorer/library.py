@@ -66,6 +66,7 @@ class Opened:
     sae: LoadedSAE | None
     recordings: Newest[Recipe, Recording] = field(default_factory=lambda: Newest(_RECORDINGS))
     tracks: Newest[Hashable, Any] = field(default_factory=lambda: Newest(_TRACKS))
+    _clusters: Newest[Hashable, Any] = field(default_factory=lambda: Newest(_CLUSTERS))
     _idle: list[Agent] = field(default_factory=list)
     _places: dict[str, dict[str, Any]] = field(default_factory=dict)
 
@@ -75,6 +76,10 @@ class Opened:
         if self.sae is None:
             raise UserError("no dictionary is open; choose one of this agent's, or fit one with rl-interp sae fit.")
         return self.sae
+
+    def clusters(self, key: Hashable, find: Callable[[], V]) -> V:
+        """A layer's clusters as they were found before, or found now."""
+        return self._clusters.get(key) or self._clusters.put(key, find())
 
     def places(self, loaded: Loaded, moment: Moment, at: str) -> dict[str, Any]:
         """Where a hook point's positions look, which is the same in every moment."""
@@ -257,7 +262,7 @@ class Library:
 
 
 MAX_STEPS = 10_000
-_OPENED, _RECORDINGS, _TRACKS, _COPIES = 6, 12, 6, 2
+_OPENED, _RECORDINGS, _TRACKS, _CLUSTERS, _COPIES = 6, 12, 6, 12, 2
 
 
 def _holds_runs(path: Path) -> bool:

@@ -24,6 +24,9 @@ class View:
     """The edited one."""
     feature: int = 0
     clusters: int = 8
+    beside: tuple[str, ...] = ()
+    """Layers whose clusters are numbered as those of `point`."""
+    plane: str = "pca"
 
 
 def reproduce(loaded: Loaded, sae: Path | None, recipe: Recipe, view: View) -> tuple[str, str]:
@@ -73,9 +76,15 @@ def _feature(recipe: Recipe, view: View) -> Lines:
 def _clusters(recipe: Recipe, view: View) -> Lines:
     imports, lines = _moment(recipe, view)
     imports.add("from rl_interp.analysis.episodes import clustered, values")
-    moments = "moments = [recording.moment(step) for step in range(recording.steps + 1)]"
-    made = f"made = clustered(loaded, moments, {view.point!r}, {view.clusters})"
-    return imports, [*lines, moments, made, f"print(made.assign(values(loaded, [moment], {view.point!r})[0]))"]
+    lines.append("moments = [recording.moment(step) for step in range(recording.steps + 1)]")
+    plane = f", plane={view.plane!r}" if view.plane != "pca" else ""
+    lines.append(f"made = clustered(loaded, moments, {view.point!r}, {view.clusters}{plane})")
+    lines.append(f"print(made.assign(values(loaded, [moment], {view.point!r})[0]))")
+    for at in view.beside:
+        imports.add("from rl_interp.analysis.episodes import clustered_alike")
+        lines.append(f"beside = clustered_alike(made, loaded, moments, {at!r})")
+        lines.append(f"print(beside.assign(values(loaded, [moment], {at!r})[0]), beside.alike)")
+    return imports, lines
 
 
 def _change(recipe: Recipe, view: View) -> Lines:

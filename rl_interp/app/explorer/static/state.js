@@ -4,9 +4,9 @@ const FIRST = 600;
 const DEFAULTS = {
   run: "", checkpoint: null, sae: null, seed: 0, maze: "", parts: [{steps: FIRST, changes: [], control: 0, actions: [], edits: []}],
   step: 0, tab: "layer", point: "", unit: null, sort: "activation", feature: null, place: null, changes: [], tracks: [],
-  method: "", target: "", fork: null, edited: "", whole: null, clusters: 8, named: [],
+  method: "", target: "", fork: null, edited: "", whole: null, clusters: 8, named: [], beside: [], plane: "pca",
 };
-const NUMBERS = ["checkpoint", "seed", "step", "unit", "feature", "place", "fork", "whole", "clusters"], LISTS = ["changes", "tracks", "named"];
+const NUMBERS = ["checkpoint", "seed", "step", "unit", "feature", "place", "fork", "whole", "clusters"], LISTS = ["changes", "tracks", "named", "beside"];
 
 export const state = {...structuredClone(DEFAULTS)};
 const listeners = [];

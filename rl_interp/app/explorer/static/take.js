@@ -24,7 +24,7 @@ export class Take {
     const shows = {layer: "layer", features: "features", change: "change", saliency: "saliency", maze: "maze", clusters: "clusters"}[this.page.shown] ?? "decision";
     const tab = shows === "features" && state.whole && state.feature !== null && this.page.info.sae ? "feature" : shows === "features" && !this.page.info.sae || shows === "change" && !state.changes.length ? "decision" : shows;
     const view = {step: Math.min(state.step, episode.steps), tab, point: state.point, changes: state.changes, method: state.method || this.page.info.methods[0],
-      target: state.target || (this.page.info.discrete ? "advantage" : "value"), maze: state.edited, feature: state.feature ?? 0, clusters: state.clusters};
+      target: state.target || (this.page.info.discrete ? "advantage" : "value"), maze: state.edited, feature: state.feature ?? 0, clusters: state.clusters, beside: this.page.panels.get("clusters")?.others ?? [], plane: state.plane};
     const found = await trying(() => this.newest(signal => ask("lines", {...episode.about(), view}, signal)), "lines");
     if (!found) return;
     this.python.textContent = found.python;
