@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from rl_interp.circuits.behaviour import Behaviour
@@ -51,6 +50,8 @@ def match(one: Behaviour, other: Behaviour) -> Matching:
     Raises:
         UserError: agents of different architectures, or different numbers of states.
     """
+    from scipy.optimize import linear_sum_assignment
+
     require_alike(one.graph, other.graph)
     if len(one) != len(other):
         raise UserError(f"{len(one)} states of one agent and {len(other)} of the other given; give the same to both.")

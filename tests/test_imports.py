@@ -27,9 +27,16 @@ def package_of(module: str) -> str | None:
     return next((p for p in ALLOWED if module == p or module.startswith(p + ".")), None)
 
 
+IMPORT = (ast.Import, ast.ImportFrom)
+
+
 def imports(path: Path) -> set[str]:
+    return names(ast.parse(path.read_text()), path)
+
+
+def names(tree: ast.AST, path: Path | None = None) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -104,6 +111,16 @@ def test_importing_the_suite_loads_no_heavy_or_optional_package(program):
     }  # fmt: skip
     code = f"import torch, sys; before = set(sys.modules); import rl_interp; print({heavy} & set(sys.modules) - before)"
     assert program(code).stdout.strip() == "set()"
+
+
+def test_packages_that_take_long_to_import_are_imported_where_they_are_used():
+    """All commands would wait for them: with them the explorer took two seconds longer to start."""
+    slow = ("sklearn", "scipy.stats", "scipy.optimize", "matplotlib", "pandas", "umap", "zennit")
+    for package in ALLOWED:
+        for file in (ROOT / package.replace(".", "/")).rglob("*.py"):
+            top = ast.Module([each for each in ast.parse(file.read_text()).body if isinstance(each, IMPORT)], [])
+            found = {name for name in names(top) if name.startswith(slow)}
+            assert not found, f"{file} imports {found} at its top"
 
 
 @pytest.mark.parametrize("left", ["nothing", "text"])

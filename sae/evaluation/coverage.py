@@ -9,10 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, diags_array
-from sklearn.decomposition import NMF, PCA, FastICA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
 
 from rl_interp.core.errors import UserError
 from rl_interp.sae.data import sample_rows
@@ -65,6 +61,10 @@ def coordinates(
     """What to hold a dictionary against, one after the other: the raw neurons, and the components of PCA, ICA and,
     where no activation is negative, NMF, fitted on the training rows. Each component counts in both signs, as its sign
     means nothing."""
+    # Here, as scikit-learn takes as long to import as PyTorch.
+    from sklearn.decomposition import NMF, PCA, FastICA
+    from sklearn.exceptions import ConvergenceWarning
+
     rng = np.random.default_rng(seed)
     sample = train[np.sort(rng.choice(len(train), min(_FITTED_ROWS, len(train)), replace=False))]
     strengths = np.linalg.svd(sample[:2048] - sample.mean(0), compute_uv=False)
@@ -128,6 +128,9 @@ def _probe(
 ) -> NDArray[np.float64]:
     """By an L2-penalised logistic regression for each concept, on some of the training rows; each feature is scaled by
     its largest activation."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.metrics import roc_auc_score
+
     fitted = sample_rows(np.arange(train.samples), rows, np.random.default_rng(0))
     largest = train.largest()
     scale = diags_array(np.divide(1, largest, out=np.ones(len(largest)), where=largest > 0))

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 
 from rl_interp.core.errors import UserError
@@ -47,6 +46,8 @@ def match(first: Features, second: Features, positions: int = 1) -> Matching:
     Raises:
         UserError: the two have not the same number of samples, or not all positions of every moment.
     """
+    from scipy.optimize import linear_sum_assignment
+
     if first.samples != second.samples:
         raise UserError(f"{first.samples} and {second.samples} samples given; features are matched on the same ones.")
     moments, left = divmod(first.samples, positions)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 from torch import Tensor
 
 from rl_interp.core.agent import Agent, State
@@ -78,6 +77,8 @@ _ROUNDING = 1e-4
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Over the pixels that matter to either: those that matter to neither would all tie, and agree."""
+    from scipy.stats import spearmanr
+
     matters = (a > _ROUNDING * a.max()) | (b > _ROUNDING * b.max())
     a, b = a[matters], b[matters]
     return float(np.asarray(spearmanr(a, b))[0]) if len(a) and np.ptp(a) and np.ptp(b) else np.nan

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.coded import Coded
@@ -174,6 +173,8 @@ def _figures(kl: NDArray[np.float64], optimal: NDArray[np.float64] | None) -> di
 
 def _rank_correlation(layers: Mapping[str, Layer], a: str, b: str) -> float | None:
     """Spearman's, within each layer, averaged over those in which units differ by both."""
+    from scipy.stats import spearmanr
+
     found = [
         float(spearmanr(layer.kl(a), layer.kl(b))[0])  # pyright: ignore[reportArgumentType]
         for layer in layers.values()

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import RidgeCV
 
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import UserError
@@ -43,6 +42,8 @@ def probe(
     Raises:
         UserError: there are fewer than 4 episodes.
     """
+    from sklearn.linear_model import RidgeCV
+
     # Held out are whole episodes, since the rows of one are alike.
     rng = np.random.default_rng(seed)
     order = rng.permutation(np.unique(episodes))

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -55,6 +54,8 @@ def stability(fits: Sequence[LoadedSAE]) -> tuple[list[float], dict[str, float]]
 def matched_cosine(first: Tensor, second: Tensor) -> float:
     """The mean cosine of directions `first [F, D]` and `second [G, D]`, each paired with at most one of the other's so
     that the sum is largest (Kuhn 1955); 0 without any."""
+    from scipy.optimize import linear_sum_assignment
+
     if not len(first) or not len(second):
         return 0.0
     cosines = (normalize(first, dim=1) @ normalize(second, dim=1).T).numpy()
