@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from rl_interp.core.agent import Agent, PolicyOutput, State, tree_map
+from rl_interp.core.check_agent import alike
 from rl_interp.saliency.local.changed import Changed, NotLocalError
-from rl_interp.saliency.local.regions import Products
+from rl_interp.saliency.local.regions import Products, Regions
 
-__all__ = ["Answers", "answers", "is_local"]
+__all__ = ["Answers", "answers", "is_local", "outputs_near"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,27 @@ def answers(
     order = torch.arange(masks).view(len(columns), len(rows)).T.flatten()
     found = {name: _exact(leaf, before[name])[order] for name, leaf in known.items()}
     return Answers(PolicyOutput(**before), PolicyOutput(**found))
+
+
+@torch.no_grad()
+def outputs_near(agent: Agent, images: Tensor, base: Tensor, state: State = ()) -> PolicyOutput | None:
+    """What an agent returns for images that differ from one in small places; None where it takes floats for something
+    else than the bytes that they stand for, or does something for which pictures must be there as a whole.
+
+    Args:
+        images: `[N, C, H, W]` bytes.
+        base: `[1, C, H, W]`, which they are near to.
+        state: the agent's, with a batch of N.
+    """
+    near = base.float()
+    try:
+        out = agent.step(Changed(near, Regions.between(near, images.float()), tuple(images.shape)), state)
+    except NotLocalError:
+        return None
+    heads = {name: getattr(out, name) for name in ("logits", "q_values", "value", "mean", "std")}
+    found = PolicyOutput(**{n: leaf.whole() if isinstance(leaf, Changed) else leaf for n, leaf in heads.items()})
+    first = agent.step(images[:1], tree_map(lambda leaf: leaf[:1], state))
+    return found if alike(found.preferences[:1], first.preferences) else None
 
 
 def _exact(leaf: Tensor, before: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ def _sum(x: Any, other: Any, alpha: float = 1) -> Any:
 
 
 def _times(x: Any, factor: Any) -> Any:
-    if not isinstance(x, Changed) or not isinstance(factor, int | float) or not isinstance(x.change, Products):
+    if not isinstance(x, Changed) or not isinstance(factor, int | float) or isinstance(x.change, Tensor):
         return NotImplemented
     return Changed(x.base * factor, x.change.scaled(factor), x._shape)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,6 +103,17 @@ class Regions:
         starts = np.concatenate([[0], np.cumsum(_areas(boxes) * channels)])
         return Regions(np.empty(starts[-1], np.float32), boxes, starts, channels)
 
+    @staticmethod
+    def between(base: Tensor, images: Tensor) -> "Regions":
+        """What `images [N, C, H, W]` have otherwise than `base [1, C, H, W]`, both float32."""
+        change = (images - base).permute(0, 2, 3, 1)
+        there = (change != 0).any(3)
+        boxes = np.array([[*_reach(each.any(1).numpy()), *_reach(each.any(0).numpy())] for each in there], np.int64)
+        found = Regions.empty(boxes, images.shape[1])
+        for n, (top, bottom, left, right) in enumerate(boxes):
+            found.values[found.starts[n] : found.starts[n + 1]] = change[n, top:bottom, left:right].flatten().numpy()
+        return found
+
     def __len__(self) -> int:
         return len(self.boxes)
 
@@ -109,6 +121,9 @@ class Regions:
     def parts(self) -> NDArray[np.int64]:
         """Bounds of the masks that each thread works on."""
         return loops.parts_of(self.starts)
+
+    def scaled(self, factor: float) -> "Regions":
+        return replace(self, values=self.values * np.float32(factor))
 
     def convolved(self, filters: Filters, geometry: Geometry, shape: tuple[int, int]) -> "Regions":
         """See `Products.convolved`."""
@@ -146,8 +161,10 @@ class Regions:
         return out
 
     def vectors(self, width: int) -> Tensor:
-        """`[N, width]`, of regions that are one position each."""
-        return torch.from_numpy(self.values).view(len(self), self.channels)[:, :width]
+        """`[N, width]`, of regions that are one position each, or none."""
+        found = torch.zeros(len(self), width)
+        found[np.diff(self.starts) > 0] = torch.from_numpy(self.values).view(-1, self.channels)[:, :width]
+        return found
 
     def added_to(self, base: Tensor) -> Tensor:
         """`[N, C, H, W]`: all of the layer for each mask, `base [1, C, H, W]` with what changed."""
@@ -172,7 +189,7 @@ def _areas(boxes: NDArray[np.int64]) -> NDArray[np.int64]:
     return (boxes[:, 1] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 2])
 
 
-def _reach(profile: NDArray[np.float32]) -> tuple[int, int]:
+def _reach(profile: NDArray[Any]) -> tuple[int, int]:
     """Where it begins and ends to be anything but 0."""
     there = np.flatnonzero(profile)
     return (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)

@@ -11,7 +11,7 @@ from rl_interp.agents.dqn import DQN
 from rl_interp.agents.impala.agent import IMPALA
 from rl_interp.core.agent import Agent, PolicyOutput
 from rl_interp.saliency import GREYDANUS, Advantage, LogProbability, Occlusion, Perturbation, PolicyChange, Value
-from rl_interp.saliency.local import answers, is_local
+from rl_interp.saliency.local import answers, is_local, outputs_near
 from rl_interp.saliency.local.changed import _pair
 from rl_interp.saliency.local.regions import Filters, Regions
 from rl_interp.saliency.methods import perturbation
@@ -151,3 +151,33 @@ def test_what_has_no_rule_is_done_to_whole_tensors(at_pictures, screen, monkeypa
     assert (local is None) == at_pictures
     wanted = whole(Perturbation(), agent, screen, Advantage(), monkeypatch)
     assert np.abs(Perturbation()(agent, screen, Advantage()) - wanted).max() <= 1e-4 * np.abs(wanted).max()
+
+
+def near(screen: Tensor) -> Tensor:
+    """Pictures that each differ from a screen in a small place, the last in none."""
+    images = screen.repeat(5, 1, 1, 1)
+    for i, (y, x) in enumerate([(0, 0), (20, 30), (43, 51), (41, 2)]):
+        images[i, :, y : y + 3, x : x + 2] += 100
+    return images
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_pictures_that_differ_in_small_places_are_answered_as_whole_ones(name, screen):
+    torch.manual_seed(6)
+    agent, images = AGENTS[name]().eval(), near(screen)
+    state = tuple(torch.randn_like(leaf) for leaf in agent.initial_state(5))
+    found, wanted = outputs_near(agent, images, screen, state), agent.step(images, state)
+    for ours, whole in ((found.preferences, wanted.preferences), (found.state_value, wanted.state_value)):
+        changes = (whole - whole[-1]).detach()
+        torch.testing.assert_close(ours - whole[-1], changes, rtol=0, atol=2e-3 * float(changes.abs().max()))
+
+
+def test_an_agent_that_takes_floats_for_others_than_bytes_is_asked_for_whole_pictures(screen):
+    class Scales(Odd):
+        def step(self, obs, state=(), first=None):
+            return super().step(obs if obs.dtype == torch.uint8 else obs * 2)
+
+    agent = Scales(False).eval()
+    agent.step(screen)
+    assert outputs_near(agent, near(screen), screen) is None
+    assert outputs_near(Odd(True).eval(), near(screen), screen) is not None

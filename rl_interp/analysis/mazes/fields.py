@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.mazes.choices import activations, ask, maze_env, probabilities
 from rl_interp.analysis.mazes.steering import parse_vector
-from rl_interp.core.agent import Agent, PolicyOutput
-from rl_interp.core.envs.maze import MOVES, MazeConfig
+from rl_interp.core.agent import Agent, PolicyOutput, evaluating
+from rl_interp.core.envs.maze import ACTIONS, MOVES, MazeConfig
 from rl_interp.core.envs.maze.config import CELL, MARGIN, WORLD
 from rl_interp.core.envs.maze.draw import ENLARGED
 from rl_interp.core.envs.maze.layout import NOWHERE
@@ -28,6 +28,7 @@ from rl_interp.core.interventions import Intervention, parse_clamp
 from rl_interp.core.partial_forward import PartialForward
 from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.receptive_fields import receptive_fields
+from rl_interp.saliency.local import is_local, outputs_near
 
 STEPS = np.array(MOVES)
 """`[A, 2]`: where each action leads, as (rows down, columns right)."""
@@ -137,8 +138,22 @@ def vector_field(agent: Agent, maze: Mazes, interventions: Sequence[Intervention
     _require_one(maze)
     cells = np.argwhere(~maze.walls[0] & (maze.distances(maze.mouse)[0] != NOWHERE))
     cells = cells[(cells != maze.cheese[0]).any(1)]
-    out = ask(agent, _with_mice(maze, cells), interventions)
+    mice = _with_mice(maze, cells)
+    out = None if interventions else _asked_nearby(agent, mice)
+    out = ask(agent, mice, interventions) if out is None else out
     return Field(cells, probabilities(out), _values(out))
+
+
+def _asked_nearby(agent: Agent, mice: Mazes) -> PolicyOutput | None:
+    """What an agent decides in one maze, its mouse here or there, by computing only what a mouse changes; None where
+    that can't be told apart, or where others than a maze's actions are decided on."""
+    if len(mice) < 3 or not is_local(agent):
+        return None
+    obs = torch.from_numpy(mice.observations())
+    empty = torch.where(obs[0] == obs[1], obs[0], obs[2])  # of three mice at most one is at a pixel
+    with evaluating(agent):
+        out = outputs_near(agent, obs, empty[None], agent.initial_state(len(obs)))
+    return out if out is not None and out.preferences.shape[1] == len(ACTIONS) else None
 
 
 def _values(out: PolicyOutput) -> NDArray[np.float32]:
