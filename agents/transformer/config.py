@@ -125,6 +125,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "rl_interp/Text-docstring": dict(layers=3),
     "rl_interp/Text-greater-than": dict(layers=2),
     "rl_interp/Text-stories": dict(layers=4, width=128, heads=4, hidden=512, agent_steps=3_000_000, learning_rate=1e-3),
+    "rl_interp/Text-mixed": dict(layers=4, positions="rotary", agent_steps=3_000_000),
 }
 """What suits each task."""
 

@@ -164,7 +164,7 @@ def import_maze(
 
 def import_lm(
     model: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="FOLDER|FILE.gguf|smollm2")],
-    task: Literal["induction", "ioi", "docstring", "greater-than", "stories"] = "ioi",
+    task: Literal["induction", "ioi", "docstring", "greater-than", "stories", "mixed"] = "ioi",
     name: Name = "lm-imported",
 ) -> dict[str, Any]:
     """Turn a GPT-2-like or Llama-like language model into a run. Needs the extra lm; nothing is downloaded.

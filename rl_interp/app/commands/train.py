@@ -177,7 +177,7 @@ def train_dreamerv3(
 def train_transformer(
     config: Annotated[TransformerConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
     task: Annotated[
-        Literal["induction", "ioi", "docstring", "greater-than", "stories"] | None,
+        Literal["induction", "ioi", "docstring", "greater-than", "stories", "mixed"] | None,
         tyro.conf.arg(help_behavior_hint=""),
     ] = None,
     env: FromEnv = DEFAULT,

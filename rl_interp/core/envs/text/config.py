@@ -27,7 +27,7 @@ class TextConfig(EnvConfig):
     """
 
     id: str = f"{PREFIX}induction"
-    """rl_interp/Text- and the task: induction, ioi, docstring, greater-than or stories."""
+    """rl_interp/Text- and the task: induction, ioi, docstring, greater-than, stories or mixed."""
     split: Split = "training"
     """Which stories: those that are trained on, or those that are held out, by who is in them. Scores are of the
     latter."""

@@ -7,11 +7,12 @@ A prompt has a twin of the same length, in which one thing is changed so that wh
 - `docstring`: arguments of a function, named again in its docstring (Heimersheim & Janiak 2023).
 - `greater-than`: a year after another one (Hanna et al. 2023, arXiv 2305.00586).
 - `stories`: a few sentences on who does what where, of a vocabulary of some two hundred words.
+- `mixed`: a text of induction, ioi, docstring or greater-than, so that one model does all of them.
 """
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -177,6 +178,25 @@ def _next_word(rng: np.random.Generator, split: Split) -> Prompt:
     return Prompt(tuple(words), (right,), (), tuple(twin))
 
 
+def _one_of(tasks: Mapping[str, Grammar]) -> Grammar:
+    """Texts of several tasks, each as often; a prompt's labels say which it is of."""
+
+    def drawn(rng: np.random.Generator) -> str:
+        return list(tasks)[int(rng.integers(len(tasks)))]
+
+    def prompt(rng: np.random.Generator, split: Split) -> Prompt:
+        name = drawn(rng)
+        found = tasks[name].prompt(rng, split)
+        return replace(found, labels={each: float(each == name) for each in tasks})
+
+    def text(rng: np.random.Generator, split: Split) -> Sequence[str]:
+        return tasks[drawn(rng)].text(rng, split)
+
+    words = _vocabulary(*(grammar.vocabulary for grammar in tasks.values()))
+    concepts = {name: f"the text is of {name}" for name in tasks}
+    return Grammar(words, max(grammar.length for grammar in tasks.values()), prompt, text, concepts)
+
+
 def _completed(
     prompt: Callable[[np.random.Generator, Split], Prompt],
 ) -> Callable[[np.random.Generator, Split], Sequence[str]]:
@@ -225,3 +245,4 @@ GRAMMARS: dict[str, Grammar] = {
     ),
 }  # fmt: skip
 """By the task's name."""
+GRAMMARS["mixed"] = _one_of({name: GRAMMARS[name] for name in ("induction", "ioi", "docstring", "greater-than")})
