@@ -15,9 +15,11 @@ from torch.nn import functional as F
 
 from rl_interp.agents.transformer.config import Architecture, TransformerConfig
 from rl_interp.agents.transformer.network import Block, Embedding, Ends, Point, norm
+from rl_interp.agents.transformer.self_ablation import Scope, SelfAblation, Streams, ablating
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 from rl_interp.core.as_one import as_one
 from rl_interp.core.errors import UserError
+from rl_interp.core.hooks import hooked
 
 
 class Transformer(Agent):
@@ -25,7 +27,7 @@ class Transformer(Agent):
 
     observation = "tokens"
 
-    def __init__(self, shape: Architecture):
+    def __init__(self, shape: Architecture, self_ablation: int = 0, scope: Scope = "local"):
         super().__init__()
         self.shape = shape
         self.embed = Embedding(shape)
@@ -37,6 +39,8 @@ class Transformer(Agent):
         self._begin()
         if shape.tied:
             self.unembed.weight = self.embed.words.weight
+        # After the other weights, so that a transformer begins with the same ones with and without it.
+        self.self_ablation = SelfAblation(shape, self_ablation, scope) if self_ablation else None
         self.hook_points = _points(shape)
         self.graph_points = ("obs", *(f"terms.{name.replace('/', '.')}" for name in self.terms))
 
@@ -57,12 +61,27 @@ class Transformer(Agent):
 
     def decide(self, stream: Tensor, ends: Tensor) -> Tensor:
         """Logits `[B, V]`, from the stream `[B, S, D]` after the last block, where each text ends, int64 `[B]`."""
-        return self.unembed(self.norm(_at(stream, ends)))
+        return self.read_out(_at(stream, ends))
 
     def along(self, tokens: Tensor) -> PolicyOutput:
         """Every decision on the way through texts `[B, S]`: logits `[S, B, V]`, those at time t after the first t + 1
         words. What S steps give, in one pass."""
-        return PolicyOutput(logits=self.unembed(self.norm(self.stream(tokens))).transpose(0, 1))
+        return PolicyOutput(logits=self.read_out(self.stream(tokens)).transpose(0, 1))
+
+    def both_streams(self, tokens: Tensor) -> Streams:
+        """With self-ablation: the stream after the last block, and the ablated one's."""
+        if self.self_ablation is None:
+            raise UserError(
+                "this transformer was trained without self-ablation, so it has no ablated stream; train one with "
+                "`rl-interp train transformer --self-ablation 4`."
+            )
+        clean, masks = self.stream(tokens), {}
+        with hooked(self, ablating(self.self_ablation, self.norm(clean), masks)):
+            return Streams(clean, self.stream(tokens), masks)
+
+    def read_out(self, stream: Tensor) -> Tensor:
+        """Logits `[..., V]`, from the stream `[..., D]` after the last block."""
+        return self.unembed(self.norm(stream))
 
     def stream(self, tokens: Tensor) -> Tensor:
         """`[B, S, D]`: the residual stream after the last block."""
@@ -97,7 +116,7 @@ class Transformer(Agent):
 
 def make_agent(config: TransformerConfig) -> Transformer:
     """The untrained agent of a configuration."""
-    return Transformer(config.architecture)
+    return Transformer(config.architecture, config.self_ablation, config.ablation_scope)
 
 
 def _sums(written: list[Tensor], count: int, constant: Tensor | None) -> Tensor:

@@ -89,6 +89,12 @@ class TransformerConfig(Shape, TrainConfig):
     """Most words of a text; None for as many as the texts have."""
     words: int | None = None
     """Words of the embedding, if some are none of the environment's; None for as many as that has."""
+    self_ablation: int = 0
+    """Units of a block's attention, and of its MLP, that win in a second, ablated stream; 0 for none."""
+    ablation_scope: Literal["local", "global"] = "local"
+    """What units are scored from: what their block is given, or what the whole model comes to in a pass before."""
+    distance_cost: float = 0.1
+    """With self-ablation, weight of the distance between the two streams' last residuals in the loss."""
     learning_rate: float = 3e-3
     """AdamW's step size after the warm-up; it falls along a half cosine to a tenth of that."""
     warmup: int = 20_000
@@ -101,13 +107,20 @@ class TransformerConfig(Shape, TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers(
-            self, at_least_1=("context", "words"), at_least_0=("warmup", "weight_decay"),
-            positive=("learning_rate", "max_grad_norm"),
+            self, at_least_1=("context", "words"), positive=("learning_rate", "max_grad_norm"),
+            at_least_0=("warmup", "weight_decay", "self_ablation", "distance_cost"),
         )  # fmt: skip
         if self.env.observation_kind != "tokens":
             raise UserError(
                 f"{self.env.id} shows {self.env.observation_kind}; a transformer reads tokens: give --task, or "
                 "--env rl_interp/Text-TASK."
+            )
+        if self.ablation_scope not in ("local", "global"):
+            raise UserError(f"ablation_scope={self.ablation_scope!r} given; it is local or global.")
+        if self.self_ablation and not self.self_ablation < min(self.width, self.hidden or 0):
+            raise UserError(
+                f"self_ablation={self.self_ablation} given with width={self.width} and hidden={self.hidden}; fewer "
+                "units must win than there are."
             )
         _ = self.architecture
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rl_interp.agents.impala.self_ablation import ABLATED_COST
 from rl_interp.agents.loop import check_finite, score, train_run
 from rl_interp.agents.transformer.agent import Transformer, make_agent
 from rl_interp.agents.transformer.config import TransformerConfig
@@ -39,6 +40,7 @@ class Training:
         self.rng = np.random.default_rng(seed)
         self.agent_steps = self.updates = 0
         self._losses: list[Tensor] = []
+        self._ablated: list[Tensor] = []
 
     def advance(self) -> None:
         """One update."""
@@ -46,7 +48,7 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(self.agent_steps, config)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            loss = text_loss(self.agent, batch)
+            loss = self._loss(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.agent.parameters(), config.max_grad_norm)
@@ -55,13 +57,25 @@ class Training:
         self.updates += 1
         self.agent_steps += int((batch[:, 1:] != NOTHING).sum())
 
+    def _loss(self, texts: Tensor) -> Tensor:
+        if self.agent.self_ablation is None:
+            return text_loss(self.agent, texts)
+        streams = self.agent.both_streams(texts[:, :-1])
+        clean, ablated = (next_word_loss(self.agent.read_out(each), texts) for each in (streams.clean, streams.ablated))
+        self._ablated.append(ablated.detach())
+        return clean + ABLATED_COST * ablated + self.config.distance_cost * streams.distance
+
     def metrics(self) -> dict[str, float]:
-        """The mean loss, in nats a word, since the last call."""
+        """The mean loss, in nats a word, since the last call; with self-ablation, weighted with that of the ablated
+        stream, which is given too."""
         values: dict[str, float] = {"updates": self.updates}
         if self._losses:
             values["loss"] = float(torch.stack(self._losses).mean())
             check_finite(values["loss"], self.agent_steps)
             self._losses.clear()
+        if self._ablated:
+            values["ablated_loss"] = float(torch.stack(self._ablated).mean())
+            self._ablated.clear()
         return values
 
     def score(self) -> Episodes:
@@ -110,9 +124,12 @@ class Texts:
 
 def text_loss(agent: Transformer, texts: Tensor) -> Tensor:
     """Mean cross-entropy of each next word of texts `[B, S]`, in nats."""
-    logits = agent.along(texts[:, :-1]).logits
-    assert logits is not None
-    return F.cross_entropy(logits.transpose(0, 1).flatten(0, 1).float(), texts[:, 1:].flatten(), ignore_index=NOTHING)
+    return next_word_loss(agent.read_out(agent.stream(texts[:, :-1])), texts)
+
+
+def next_word_loss(logits: Tensor, texts: Tensor) -> Tensor:
+    """The same of logits `[B, S - 1, V]`."""
+    return F.cross_entropy(logits.flatten(0, 1).float(), texts[:, 1:].flatten(), ignore_index=NOTHING)
 
 
 def optimizer(agent: nn.Module, config: TransformerConfig) -> torch.optim.AdamW:

@@ -300,7 +300,7 @@ def _replace(value: Tensor, new: Tensor, units: Units, site: Site) -> Tensor:
     outside = [unit for unit in units if not 0 <= unit < width]
     if outside:
         raise HookError(f"units {outside} were given for {site.name!r}, which has units 0 to {width - 1}.")
-    index = torch.as_tensor(list(units), device=value.device)
+    index = torch.as_tensor(list(units), dtype=torch.int64, device=value.device)
     return value.index_copy(axis, index, new.index_select(axis, index))
 
 

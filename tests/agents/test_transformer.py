@@ -14,7 +14,7 @@ from rl_interp.agents.transformer.training import optimizer, text_loss
 from rl_interp.core.check_agent import check_agent
 from rl_interp.core.envs import make_vector
 from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import run_with_cache, run_with_hooks
+from rl_interp.core.hooks import hooked, run_with_cache, run_with_hooks
 from rl_interp.core.interventions import Zero
 from rl_interp.core.run import Run
 
@@ -164,3 +164,40 @@ def test_it_learns_that_years_grow():
     while training.agent_steps < training.config.agent_steps:
         training.advance()
     assert training.score().returns.mean() > 0.8 > before + 0.1
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+def test_the_ablated_stream_keeps_k_units_and_the_model_stays_as_it_is(scope):
+    torch.manual_seed(0)
+    shape = Architecture(vocabulary=77, context=20, **GPT)
+    agent, text = Transformer(shape, 3, scope).eval(), torch.randint(77, (2, 9))
+    torch.manual_seed(0)
+    plain = Transformer(shape).eval()
+    assert torch.equal(agent.along(text).logits, plain.along(text).logits)
+    streams = agent.both_streams(text)
+    assert torch.equal(streams.clean, agent.stream(text))
+    assert all(bool((mask.sum(-1) == 3).all()) for mask in streams.masks.values())
+    cut = {f"block{n}.mlp.post": lambda value, site: value * streams.masks[site.name] for n in (0, 1)}
+    for n in (0, 1):
+        each = streams.masks[f"block{n}.z"].unflatten(-1, (4, 4)).transpose(1, 2)
+        cut[f"block{n}.z"] = lambda value, site, each=each: value * each
+    with hooked(agent, cut):
+        assert torch.allclose(streams.ablated, agent.stream(text), atol=1e-6)
+    streams.ablated.square().sum().backward()
+    assert all(head.weight.grad.abs().sum() > 0 for head in agent.self_ablation.heads)
+
+
+def test_units_that_win_do_not_depend_on_later_words():
+    torch.manual_seed(0)
+    agent = Transformer(Architecture(vocabulary=77, context=20, **GPT), 3, "global").eval()
+    text = torch.randint(77, (1, 9))
+    other = text.clone()
+    other[:, 6:] = (other[:, 6:] + 1) % 77
+    one, two = (agent.both_streams(each).ablated for each in (text, other))
+    assert torch.allclose(one[:, :6], two[:, :6], atol=1e-6)
+    assert not torch.allclose(one[:, 6:], two[:, 6:], atol=1e-3)
+
+
+def test_more_winners_than_units_are_refused():
+    with pytest.raises(UserError, match="self_ablation=16 given with width=16 and hidden=24"):
+        default_config(IOI, **GPT, self_ablation=16)

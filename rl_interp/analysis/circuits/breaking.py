@@ -31,7 +31,7 @@ def break_run(
     as many random ones cut, with whole units cut, and with all weights trained on the same states.
 
     Args:
-        name: of a habit: `corner`, or `CONCEPT:ACTION`.
+        name: of a habit: `corner`, `CONCEPT:ACTION`, or of transformers `right` or `CONCEPT:right`.
         states: bad ones to learn from.
         replace: what is put in place of what cut edges carry; see `circuits.replacement`.
 

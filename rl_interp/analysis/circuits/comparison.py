@@ -174,12 +174,20 @@ def _seen_by_both(
 ) -> tuple[States, States]:
     """States that one agent plays, as each remembers them."""
     seen = states_of(replace(player, agent=_Watched(player.agent, watcher)), settings, seed, progress)
-    return replace(seen, memory=seen.memory[0]), replace(seen, memory=seen.memory[1])
+    return _remembered(seen, 0), _remembered(seen, 1)
+
+
+def _remembered(states: States, by: int) -> States:
+    """The states, and their counterfactuals, with the memory of one of the two."""
+    other = states.counterfactual
+    return replace(states, memory=states.memory[by], counterfactual=other and _remembered(other, by))
 
 
 def _both(a: States, b: States) -> States:
     steps = None if a.steps is None or b.steps is None else torch.cat([a.steps, b.steps])
-    return States(torch.cat([a.obs, b.obs]), joined([a.memory, b.memory]), steps)
+    one, two = a.counterfactual, b.counterfactual
+    other = None if one is None or two is None else _both(one, two)
+    return States(torch.cat([a.obs, b.obs]), joined([a.memory, b.memory]), steps, counterfactual=other)
 
 
 def _shifted(behaviour: Behaviour) -> Behaviour:

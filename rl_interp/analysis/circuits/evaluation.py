@@ -26,7 +26,7 @@ from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.replacement import Kind
 from rl_interp.circuits.states import States
 from rl_interp.core.config import from_plain
-from rl_interp.core.envs import make_vector
+from rl_interp.core.envs import TextConfig, make_vector
 from rl_interp.core.errors import UserError, require_numbers, unknown
 from rl_interp.core.files import write_json
 from rl_interp.core.interventions import Intervention
@@ -56,7 +56,7 @@ class EvaluateConfig:
     """Replacements with which it is looked for again."""
     episodes: int = 30
     """Number of whole episodes to play with the circuit alone, without it, with random circuits and as trained; 0 for
-    none."""
+    none. Counterfactual circuits of texts are judged by faithfulness alone."""
     seed: int = 1_000_000
     """Seed of the states, the random circuits and the episodes."""
 
@@ -93,12 +93,17 @@ def evaluate_circuit(
             result["stability"] = _stability(loaded, settings, stored, config)
             update(3)
     result |= {"forwards": cost.forwards, "seconds": cost.seconds}
-    if config.episodes:
+    if config.episodes and not _says_nothing_at_play(loaded, settings):
         result["returns"] = play(loaded, stored, config, progress)
     result = loaded.source | {"circuit": stored.name, "edges": stored.mask.kept} | result
     path = circuit_path(loaded, circuit)
     write_json(path.parent / f"{path.name}-evaluation.json", result)
     return result | {"result": str(path.parent / f"{path.name}-evaluation.json")}
+
+
+def _says_nothing_at_play(loaded: Loaded, settings: DiscoverConfig) -> bool:
+    """Whether cut edges would carry what they do in the twin of another prompt."""
+    return isinstance(loaded.env, TextConfig) and settings.replace == "counterfactual"
 
 
 def _on_states(plain: Behaviour, behaviour: Behaviour, stored: StoredCircuit, config: EvaluateConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import count as count_from
 from itertools import takewhile
 from typing import Protocol
 
@@ -14,9 +15,10 @@ from rl_interp.analysis.mazes.choices import ask, at_decision_square, choices_of
 from rl_interp.analysis.mazes.goals import play
 from rl_interp.circuits.states import States, joined
 from rl_interp.core.agent import Agent, evaluating
-from rl_interp.core.envs import make_labelled
+from rl_interp.core.envs import TextConfig, make_labelled
 from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.envs.maze.vector import MazeVector
+from rl_interp.core.envs.text.game import Reader, TextLabelled
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.interventions import Intervention, intervened
 from rl_interp.core.progress import SILENT, Progress
@@ -25,6 +27,8 @@ from rl_interp.core.stats import Estimate, bootstrap, mean, wilson
 
 CORNER = "corner"
 """The habit of maze agents: to walk past the cheese to the top right."""
+RIGHT = "right"
+"""The habit of transformers: to complete prompts rightly."""
 _GOOD = 300
 _SEARCHED = 1000
 _ENVS = 64
@@ -78,7 +82,8 @@ class Habit(Protocol):
 
 
 def habit(loaded: Loaded, name: str) -> Habit:
-    """The habit of that name: `corner` of maze agents, or `CONCEPT:ACTION`, or `CONCEPT:ACTION,ACTION`.
+    """The habit of that name: `corner` of maze agents, or `CONCEPT:ACTION`, or `CONCEPT:ACTION,ACTION`; of transformers
+    also `right`, or `CONCEPT:right`.
 
     Raises:
         UserError: the environment has no such concept or action, or is no maze.
@@ -88,13 +93,21 @@ def habit(loaded: Loaded, name: str) -> Habit:
             raise UserError(f"{CORNER!r} is a habit of maze agents, and {loaded.env.id} is none; give CONCEPT:ACTION.")
         return _Corner(loaded, loaded.env)
     concept, colon, actions = name.rpartition(":")
-    if not colon:
-        raise UserError(f"habit {name!r} given; it is {CORNER!r}, or CONCEPT:ACTION, such as ghost_near:left.")
+    completes = actions == RIGHT and isinstance(loaded.env, TextConfig)
+    if not colon and not completes:
+        raise UserError(
+            f"habit {name!r} given; it is {CORNER!r}, of transformers {RIGHT!r}, or CONCEPT:ACTION, such as "
+            "ghost_near:left."
+        )
     env = make_labelled(loaded.env)
+    if completes and not concept:
+        return _Completion(loaded)
     if concept not in env.concepts or env.concepts[concept].kind != "boolean":
         raise UserError(
             unknown("yes-or-no concept", concept, [k for k, c in env.concepts.items() if c.kind == "boolean"])
         )
+    if completes:
+        return _Completion(loaded, concept)
     numbers = {name.lower(): number for number, name in enumerate(env.action_names)}
     for action in actions.split(","):
         if action.lower() not in numbers:
@@ -205,6 +218,82 @@ class _ActionWhere:
 
     def _here(self, step: Step) -> bool:
         return bool(step.labels[self.concept])
+
+
+@dataclass(frozen=True)
+class _Completion:
+    """Prompts, or those of a concept, completed rightly; beside other prompts, and texts that break off elsewhere."""
+
+    loaded: Loaded
+    concept: str = ""
+    good_is: str = "loss on other text, nats"
+
+    @property
+    def bad_is(self) -> str:
+        return f"share of prompts{f' of {self.concept}' * bool(self.concept)} that it completes rightly"
+
+    def shown(self, count: int, seed: int, progress: Progress = SILENT) -> Shown:
+        prompts, others = self._texts(_PATIENCE * count // 10, seed)
+        probability = self._probabilities(self.loaded.agent, prompts.obs)
+        right = prompts.right.gather(1, probability.argmax(-1, keepdim=True))[:, 0]
+        clearest = torch.where(right, (probability * prompts.right).sum(-1), -1.0).argsort(descending=True)[:count]
+        if int(right.sum()) < count:
+            raise UserError(
+                f"of {len(right)} prompts the agent completes {int(right.sum())} rightly, and {count} are wanted; it "
+                "lacks this habit: give fewer states, or an agent that has it."
+            )
+        return Shown(States(prompts.obs[clearest]), prompts.right[clearest], States(others.obs[:_GOOD]))
+
+    def scored(
+        self, agent: Agent, episodes: int, seed: int, interventions: Sequence[Intervention] = (),
+        progress: Progress = SILENT,
+    ) -> Scored:  # fmt: skip
+        prompts, others = self._texts(episodes, seed)
+        with intervened(agent, interventions):
+            said = self._probabilities(agent, prompts.obs).argmax(-1, keepdim=True)
+            probability = (self._probabilities(agent, others.obs) * others.right).sum(-1)
+        losses = -probability.clamp(min=1e-30).log().numpy()
+        return Scored(wilson(prompts.right.gather(1, said)[:, 0].cpu().numpy()), bootstrap([losses], mean))
+
+    def _texts(self, count: int, seed: int) -> "tuple[_Texts, _Texts]":
+        """So many prompts with the habit's concept; and as many beginnings of texts, each broken off at random before
+        the word that the prompt asks for, with the prompts between them that lack the concept."""
+        assert isinstance(self.loaded.env, TextConfig)
+        env, rng = TextLabelled(self.loaded.env.scored), np.random.default_rng(seed)
+        reader, prompts, others = Reader(self.loaded.env), [], []
+        for episode in count_from(seed):
+            _, info = env.reset(seed=episode)
+            words, right = env.prompt.words, env.prompt.right
+            end = int(rng.integers(2, len(words)))
+            others.append((words[:end], words[end : end + 1]))
+            here = not self.concept or bool(info["labels"][self.concept])
+            (prompts if here else others).append((words, right))
+            if len(prompts) == count or episode - seed > _PATIENCE * count:
+                break
+        order = rng.permutation(len(others))[:count]
+        return self._as_numbers(reader, prompts), self._as_numbers(reader, [others[i] for i in order])
+
+    def _as_numbers(self, reader: Reader, texts: Sequence[tuple[Sequence[str], Sequence[str]]]) -> "_Texts":
+        device = self.loaded.agent.device
+        obs = torch.from_numpy(np.stack([reader.observation(words) for words, _ in texts])).to(device)
+        right = torch.zeros(len(texts), len(reader.words), dtype=torch.bool, device=device)
+        for row, (_, follows) in zip(right, texts, strict=True):
+            row[[reader.number(word) for word in follows]] = True
+        return _Texts(obs, right)
+
+    @torch.no_grad()
+    def _probabilities(self, agent: Agent, obs: torch.Tensor) -> torch.Tensor:
+        with evaluating(agent):
+            return torch.cat([agent.step(some).preferences.softmax(-1) for some in obs.split(_ENVS)])
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Beginnings of texts."""
+
+    obs: torch.Tensor
+    right: torch.Tensor
+    """bool `[N, A]`: words that may follow."""
 
 
 def _states(steps: Sequence[Step], loaded: Loaded) -> States:

@@ -98,14 +98,15 @@ def _played(loaded: Loaded, layers: Iterable[str]) -> list[str]:
 @torch.no_grad()
 def default_hooks(loaded: Loaded, states: States) -> list[str]:
     """Of the hook points after a nonlinearity and the memory, or of all in an agent that has none of such names, those
-    that a decision depends on in the first of the states. Of an agent with a dictionary's latents, these and the layer
-    that they stand in."""
+    that a decision depends on in the first of the states. Of an agent that names points for its graph, such as a
+    transformer's heads and MLPs, these; of one with a dictionary's latents, these and the layer that they stand in."""
     if isinstance(loaded, Coded):
         return [loaded.at, f"{loaded.at}.{LATENTS}"]
     agent = loaded.agent
     points, few, found = agent.hook_points, states[:4], []
     own = run_with_hooks(agent, few.obs, few.memory or None, hooks={}).preferences
-    for name in [name for name in points if name.endswith((".post", "lstm.h", "lstm.c"))] or points:
+    after = [name for name in points if name.endswith((".post", "lstm.h", "lstm.c"))]
+    for name in [name for name in agent.graph_points or () if name in points] or after or points:
         cut = run_with_hooks(agent, few.obs, few.memory or None, hooks={name: Zero(name)})
         if not torch.equal(own, cut.preferences):
             found.append(name)

@@ -25,6 +25,8 @@ NEGLIGIBLE = 1e-6
 """Nats; units that matter less, whatever takes their place, are left out of ratios."""
 EACH = "each state"
 """The ranking by what matters in each state, instead of what matters in all."""
+_ACTIONS = 32
+"""Actions above which nothing is estimated from gradients, which take a backward pass for each."""
 _RANDOM = 5
 """Random orders in which units are kept, for comparison."""
 _LIMIT = 2 << 30
@@ -72,7 +74,7 @@ class Layer:
     kinds: Mapping[str, Importance]
     """By each kind of replacement."""
     estimates: Mapping[str, Importance]
-    """By gradients, where there is an importance by the mean that they estimate."""
+    """By gradients, where there is an importance by the mean that they estimate, and actions are few."""
     passes: PartialPasses
     """What it cost, with the fit of constants."""
     temperature: float
@@ -120,8 +122,9 @@ def measure_layer(agent: Agent, hook: str, states: States, bank: States, config:
     generator = torch.Generator().manual_seed(config.seed)
     new = {kind: replacement(kind)(here, recorded, generator) for kind in config.kinds}
     kinds = {kind: importance(ablations, value, distance) for kind, value in new.items()}
+    estimated = "mean" in new and ablations.preferences.shape[-1] <= _ACTIONS
     estimates = {
-        name: attribution(ablations, new["mean"], distance, steps) for name, steps in GRADIENTS.items() if "mean" in new
+        name: attribution(ablations, new["mean"], distance, steps) for name, steps in GRADIENTS.items() if estimated
     }
     for each in (*kinds.values(), *estimates.values()):
         passes += each.passes

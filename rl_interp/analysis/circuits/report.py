@@ -162,7 +162,8 @@ def _states(loaded: Loaded, env: LabelledEnv, count: int, seed: int) -> Iterator
 
 @torch.no_grad()
 def _activations(loaded: Loaded, graph: Graph, nodes: Sequence[str], seen: Sequence[_Seen]) -> dict[str, Tensor]:
-    """Of each node that is a hook point, its value in each state: `[N, units]` or `[N, units, H, W]`."""
+    """Of each node that is a hook point, its value in each state: `[N, units]` or `[N, units, H, W]`; of units that are
+    vectors, such as heads, the lengths, position by position."""
     agent, points = loaded.agent, {}
     for node in nodes:
         # The first face has the node's units; the last is what others read. Where they differ, a channel is flattened.
@@ -184,7 +185,8 @@ def _activations(loaded: Loaded, graph: Graph, nodes: Sequence[str], seen: Seque
     for node, faces in points.items():
         fitting = [face for face in faces if stacked[face].shape[1] == graph.nodes[node].units]
         if fitting:
-            chosen[node] = stacked[fitting[-1]]
+            value = stacked[fitting[-1]]
+            chosen[node] = value.norm(dim=-1) if graph.nodes[node].width > 1 else value
     return chosen
 
 

@@ -126,7 +126,8 @@ def circuit_break(
 
     Args:
         agent: The agent whose habit is broken.
-        bad: The habit: corner, of maze agents, or CONCEPT:ACTION[,ACTION], such as blinky_near:up.
+        bad: The habit: corner, of maze agents; right or CONCEPT:right, of transformers; or CONCEPT:ACTION[,ACTION],
+            such as blinky_near:up.
         states: Number of states that show the habit to learn from.
         episodes: Number of held-out episodes to play in each condition.
         replace: What is put in place of what a cut edge carries: zero, mean, mean-position, or optimal constants, which

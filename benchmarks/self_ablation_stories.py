@@ -1,0 +1,204 @@
+"""Self-ablation of small transformers on stories (Ferrao et al. 2025, arXiv 2505.00509): loss on held-out stories,
+edges of circuits, dictionaries, and what masks tell of the next word, with and without it.
+
+    python -m benchmarks.self_ablation_stories train runs/stories      # some eight minutes of one core; resumes
+    python -m benchmarks.self_ablation_stories measure runs/stories
+    python -m benchmarks.self_ablation_stories report
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl_interp.agents.load import Loaded, load_agent
+from rl_interp.agents.transformer import Training, Transformer, TransformerConfig, default_config
+from rl_interp.agents.transformer.training import Texts, next_word_loss
+from rl_interp.analysis.circuits.states import play_states
+from rl_interp.analysis.self_ablation import Followed, leak, smallest
+from rl_interp.circuits.behaviour import Behaviour
+from rl_interp.circuits.discovery.acdc import acdc
+from rl_interp.circuits.discovery.attribution import attribute
+from rl_interp.core.envs import TextConfig
+from rl_interp.core.envs.text.config import NOTHING
+from rl_interp.core.files import write_json
+from rl_interp.core.hooks import run_with_cache
+from rl_interp.core.read import read_json
+from rl_interp.core.run import Run
+from rl_interp.core.tables import markdown
+
+OUT = Path(__file__).parent.parent / "docs" / "results" / "transformers" / "self-ablation.json"
+SHAPE: dict[str, Any] = dict(layers=2, width=64, hidden=256, agent_steps=400_000, learning_rate=3e-3)
+KS = (1, 2, 4, 8)
+CASES = [(0, "local", 0), *((k, scope, 0) for scope in ("local", "global") for k in KS)]
+SEEDS = (1, 2)
+FAITHFUL = 0.9
+
+
+def cases(again: Sequence[str]) -> list[tuple[int, str, int]]:
+    """k, scope and seed: one seed of each, and more of those in `again`, such as 4-local, and of none."""
+    more = [(int(k), scope) for k, scope in ((each.split("-")) for each in again)]
+    return [*CASES, *((k, scope, seed) for k, scope in ([(0, "local"), *more] if more else []) for seed in SEEDS)]
+
+
+def config_of(k: int, scope: str) -> TransformerConfig:
+    """A small model of stories."""
+    return default_config("rl_interp/Text-stories", **SHAPE, self_ablation=k, ablation_scope=scope)
+
+
+def train(folder: Path, again: Sequence[str]) -> None:
+    """Train all that are not there yet."""
+    for k, scope, seed in cases(again):
+        path = folder / f"{k}-{scope}-{seed}"
+        if path.exists():
+            continue
+        config, start = config_of(k, scope), time.process_time()
+        training = Training(config, seed, "cpu")
+        while training.agent_steps < config.agent_steps:
+            training.advance()
+        run = Run.create(path, "transformer", config, seed)
+        run.save_checkpoint(training.agent_steps, training.agent.state_dict(), training.state())
+        print(path.name, training.metrics(), f"{time.process_time() - start:.0f} s", flush=True)
+
+
+def measure(folder: Path) -> None:
+    """Write the figures of all that are trained, run by run."""
+    found = read_json(OUT) if OUT.exists() else {}
+    for path in sorted(folder.iterdir()):
+        if path.name not in found:
+            start = time.process_time()
+            found[path.name] = _measured(load_agent(path))
+            write_json(OUT, found)
+            print(path.name, found[path.name]["loss"], f"{time.process_time() - start:.0f} s", flush=True)
+
+
+def _measured(loaded: Loaded) -> dict[str, Any]:
+    agent = loaded.agent
+    assert isinstance(agent, Transformer)
+    assert isinstance(loaded.env, TextConfig)
+    texts = Texts(loaded.env.scored, agent.shape.context).draw(400, np.random.default_rng(9))
+    seen, losses = _follow(agent, texts)
+    return {
+        **losses,
+        "k": loaded.run.config["self_ablation"], "scope": loaded.run.config["ablation_scope"],
+        "active": {name: float((units > 0).mean()) for name, units in seen.units.items()},
+        "circuits": _circuits(loaded), "dictionary": _dictionary(seen.units["block1.mlp.post"]),
+        "leak": {name: each for name, each in leak(seen).items() if "mlp" not in name},
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def _follow(agent: Transformer, texts: Tensor) -> tuple[Followed, dict[str, float]]:
+    """Held-out stories, read by a model and by its ablated stream; what is decided is the next word."""
+    given, known = texts[:, :-1], (texts[:, 1:] != NOTHING).numpy()
+    blocks = range(agent.shape.layers)
+    points = [f"block{n}.mlp.post" for n in blocks]
+    _, cache = run_with_cache(agent, given.clamp(min=0), names=points)
+    clean = agent.read_out(agent.stream(given))
+    losses, masks = {"loss": float(next_word_loss(clean, texts))}, {}
+    if agent.self_ablation is not None:
+        streams = agent.both_streams(given)
+        losses["ablated_loss"] = float(next_word_loss(agent.read_out(streams.ablated), texts))
+        losses["distance"] = float(streams.distance)
+        masks = {name: mask.numpy()[known] > 0 for name, mask in streams.masks.items()}
+    units = {name: value.numpy()[known] for name, value in cache.items()}
+    episodes = np.broadcast_to(np.arange(len(texts))[:, None], known.shape)[known]
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(np.ones(len(episodes))))[:6000]
+    actions = clean.argmax(-1).numpy()[known]
+    # `leak` asks for a fully connected layer of its own: here the last block's neurons.
+    named = {("fc" if name == points[-1] else name): name for name in masks}
+    return Followed(
+        episodes[rows], actions[rows], {name: each[rows] for name, each in (units | {"fc": units[points[-1]]}).items()},
+        {new: masks[name][rows] for new, name in named.items()}, {},
+    ), losses  # fmt: skip
+
+
+def _circuits(loaded: Loaded) -> dict[str, Any]:
+    """Edges of the smallest circuit of the next word that is faithful enough, with means put in place."""
+    played = play_states(loaded, 96, 0)
+    here, others = (Behaviour.of(loaded.agent, each, bank=played[:48]) for each in (played[:48], played[48:]))
+    scored = attribute(here, 3)
+    alone = acdc(here[:24])
+    return {
+        "eap-ig": smallest(others, scored, FAITHFUL), "acdc": alone.circuit().kept,
+        "acdc_faithfulness": others.faithfulness(alone.circuit()), "candidates": here.graph.edges,
+        "kl_without_any": others.require(), "forwards": scored.cost.forwards + alone.cost.forwards,
+    }  # fmt: skip
+
+
+def _dictionary(units: np.ndarray) -> dict[str, float]:
+    """A dictionary of 256 latents with a penalty on their sum (Cunningham et al. 2023), on neurons that are scaled to a
+    mean square of 1: the latents that are active in a sample, and the variance that it leaves unexplained."""
+    torch.manual_seed(0)
+    x = torch.from_numpy(units)
+    x = (x - x.mean(0)) / (x - x.mean(0)).square().sum(1).mean().sqrt()
+    train, held_out = x[:5000], x[5000:]
+    encode, decode = torch.nn.Linear(x.shape[1], 256), torch.nn.Linear(256, x.shape[1])
+    optimizer = torch.optim.Adam([*encode.parameters(), *decode.parameters()], 2e-3)
+    for _ in range(600):
+        some = train[torch.randint(len(train), (256,))]
+        latents = encode(some).relu()
+        weights = decode.weight.norm(dim=0)
+        loss = (decode(latents) - some).square().sum(1).mean() + 0.05 * (latents * weights).sum(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        latents = encode(held_out).relu()
+        left = (decode(latents) - held_out).square().sum(1).mean() / held_out.square().sum(1).mean()
+    return {"l0": float((latents > 1e-3).float().sum(1).mean()), "fvu": float(left)}
+
+
+def report() -> None:
+    """Print the table: means over seeds."""
+    found, groups = read_json(OUT), {}
+    for each in found.values():
+        groups.setdefault((each["k"], each["scope"] if each["k"] else "none"), []).append(each)
+    rows = []
+    for (k, scope), runs in sorted(groups.items(), key=lambda item: (item[0][1] != "none", item[0][1], item[0][0])):
+        of = {
+            "loss": [r["loss"] for r in runs], "ablated": [r.get("ablated_loss") for r in runs],
+            "perplexity": [float(np.exp(r["loss"])) for r in runs],
+            "EAP-IG": [r["circuits"]["eap-ig"] for r in runs], "ACDC": [r["circuits"]["acdc"] for r in runs],
+            "L0": [r["dictionary"]["l0"] for r in runs], "FVU": [r["dictionary"]["fvu"] for r in runs],
+            "masks": [_told(r, "masks, all") for r in runs],
+            "units": [_told(r, "units at their medians, all") for r in runs],
+            "most": [r["leak"]["most frequent action"]["value"] for r in runs],
+        }  # fmt: skip
+        rows.append([scope, k or "", len(runs), *(_shown(values) for values in of.values())])
+    print(markdown(["scope", "k", "seeds", *of], rows))
+
+
+def _told(result: dict[str, Any], by: str) -> float | None:
+    return result["leak"].get(f"linear: {by}", {}).get("value")
+
+
+def _shown(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    form = ".0f" if all(isinstance(value, int) for value in known) else ".3f"
+    spread = f" [{min(known):{form}}, {max(known):{form}}]" if len(known) > 1 else ""
+    return f"{np.mean(known):{form}}{spread}"
+
+
+def main(arguments: list[str]) -> None:
+    """Train, measure, or report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["train", "measure", "report"])
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/stories"))
+    parser.add_argument("--again", nargs="*", default=[], help="cases to train with more seeds, such as 4-local")
+    asked = parser.parse_args(arguments)
+    {"train": lambda: train(asked.folder, asked.again), "measure": lambda: measure(asked.folder), "report": report}[
+        asked.what
+    ]()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
