@@ -20,6 +20,7 @@ AGENT_KINDS = {
     "impala-procgen": ("rl_interp.agents.pretrained.maze", "IMPALAConfig"),
     "dreamerv3": ("rl_interp.agents.dreamerv3", "DreamerV3Config"),
     "transformer": ("rl_interp.agents.transformer", "TransformerConfig"),
+    "beso": ("rl_interp.agents.beso", "BESOConfig"),
     "own": ("rl_interp.agents.own", "OwnConfig"),
     "sb3": ("rl_interp.agents.pretrained.policy", "PolicyConfig"),
     "cleanrl": ("rl_interp.agents.pretrained.policy", "PolicyConfig"),

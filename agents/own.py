@@ -140,7 +140,7 @@ def _playing(env: EnvConfig) -> Iterator[VectorEnv]:
 def _check_actions(agent: Agent, obs: Tensor, config: OwnConfig) -> None:
     """That the preferences are of the environment's actions."""
     env, kind = config.env, agent.preference_kind
-    if (kind == "mean") != (env.action_kind == "continuous"):
+    if agent.continuous != (env.action_kind == "continuous"):
         raise UserError(
             f"{config.code.reference} makes an agent of {kind}, and the actions of {env.id} are {env.action_kind}; "
             f"give an agent of {'mean and std' if env.action_kind == 'continuous' else 'logits or q_values'}."

@@ -41,7 +41,7 @@ class Distance:
             NotFiniteError: preferences that are NaN or infinite, but for -inf.
             UserError: continuous actions, or Q-values that are the same for all actions.
         """
-        if agent.preference_kind == "mean":
+        if agent.continuous:
             raise UserError(
                 f"{type(agent).__name__} has continuous actions; circuits are measured by the probabilities of "
                 "discrete ones."

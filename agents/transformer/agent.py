@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rl_interp.agents.transformer.config import Architecture, TransformerConfig
-from rl_interp.agents.transformer.network import Block, Embedding, Ends, Point, norm
+from rl_interp.agents.transformer.network import Block, Embedding, Ends, Point, block_points, norm
 from rl_interp.agents.transformer.self_ablation import Scope, SelfAblation, Streams, ablating
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 from rl_interp.core.as_one import as_one
@@ -154,25 +154,9 @@ def _terms(shape: Architecture) -> list[str]:
 
 
 def _points(shape: Architecture) -> Mapping[str, HookPoint]:
-    """Units of "B C S D" are the C heads; of "B S D" and "B D", the D numbers."""
     points = {"embed": HookPoint("embed", "B S D")}
     for number in range(shape.layers):
-        name, path = f"block{number}", f"blocks.{number}"
-        points |= {f"{name}.{each}": HookPoint(f"{path}.attention.{each}", "B C S D") for each in ("q", "k", "v")}
-        points |= {
-            f"{name}.pattern": HookPoint(f"{path}.attention.pattern", "B C S K"),
-            f"{name}.z": HookPoint(f"{path}.attention.z", "B C S D"),
-            f"{name}.attention": HookPoint(f"{path}.attention", "B S D"),
-            f"{name}.mid": HookPoint(f"{path}.mid", "B S D"),
-        }
-        if shape.hidden:
-            points |= {
-                f"{name}.mlp.in": HookPoint(f"{path}.norm2", "B S D"),
-                f"{name}.mlp.pre": HookPoint(f"{path}.mlp.pre", "B S D"),
-                f"{name}.mlp.post": HookPoint(f"{path}.mlp.post", "B S D"),
-                f"{name}.mlp": HookPoint(f"{path}.mlp", "B S D"),
-            }
-        points[f"{name}.sum"] = HookPoint(path, "B S D")
+        points |= block_points(f"block{number}", f"blocks.{number}", bool(shape.hidden))
     points |= {"final": HookPoint("norm", "B D", head="unembed"), "logits": HookPoint("unembed", "B D")}
     terms = {f"terms.{name.replace('/', '.')}": HookPoint(f"terms.{name}", "B C S D") for name in _terms(shape)}
     return points | terms

@@ -37,19 +37,20 @@ class Shape:
     tied: bool = False
     """Whether the unembedding is the embedding."""
 
+    @property
+    def groups(self) -> int:
+        """How many keys and values."""
+        return self.kv_heads or self.heads
 
-@dataclass(frozen=True, kw_only=True)
-class Architecture(Shape):
-    """A whole decoder."""
+    @property
+    def head_width(self) -> int:
+        """Numbers of a query."""
+        return self.width // self.heads
 
-    vocabulary: int
-    """Number of words."""
-    context: int
-    """Most words of a text."""
-
-    def __post_init__(self) -> None:
+    def require_whole_heads(self) -> None:
+        """Raise a `UserError` where sizes are below 1, or heads do not share the width evenly."""
         require_numbers(
-            self, at_least_1=("vocabulary", "context", "layers", "width", "heads", "kv_heads"), at_least_0=("hidden",),
+            self, at_least_1=("layers", "width", "heads", "kv_heads"), at_least_0=("hidden",),
             positive=("rotary_base", "norm_eps"),
         )  # fmt: skip
         if self.width % self.heads:
@@ -62,15 +63,19 @@ class Architecture(Shape):
                 "the width must be even."
             )
 
-    @property
-    def groups(self) -> int:
-        """How many keys and values."""
-        return self.kv_heads or self.heads
 
-    @property
-    def head_width(self) -> int:
-        """Numbers of a query."""
-        return self.width // self.heads
+@dataclass(frozen=True, kw_only=True)
+class Architecture(Shape):
+    """A whole decoder."""
+
+    vocabulary: int
+    """Number of words."""
+    context: int
+    """Most words of a text."""
+
+    def __post_init__(self) -> None:
+        require_numbers(self, at_least_1=("vocabulary", "context"))
+        self.require_whole_heads()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rl_interp.agents.transformer.config import Architecture
+from rl_interp.agents.transformer.config import Architecture, Shape
+from rl_interp.core.agent import HookPoint
 
 
 class Point(nn.Module):
@@ -37,7 +38,7 @@ class Embedding(nn.Module):
 class Attention(nn.Module):
     """Causal attention, with keys and values that heads may share."""
 
-    def __init__(self, shape: Architecture):
+    def __init__(self, shape: Shape):
         super().__init__()
         self.heads, self.groups, width = shape.heads, shape.groups, shape.head_width
         self.query = nn.Linear(shape.width, shape.heads * width, shape.bias)
@@ -79,7 +80,7 @@ class Turns(nn.Module):
     """Rotary positions (Su et al. 2021, arXiv 2104.09864): the first half of a head's numbers are turned with the
     second, pair by pair, by an angle that grows with the position."""
 
-    def __init__(self, shape: Architecture):
+    def __init__(self, shape: Shape):
         super().__init__()
         self.width, self.base = shape.head_width, shape.rotary_base
 
@@ -95,7 +96,7 @@ class Turns(nn.Module):
 class MLP(nn.Module):
     """`[..., D]` to `[..., D]`."""
 
-    def __init__(self, shape: Architecture):
+    def __init__(self, shape: Shape):
         super().__init__()
         self.gated = shape.mlp == "gated"
         self.up = nn.Linear(shape.width, shape.hidden, shape.bias)
@@ -112,7 +113,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention and an MLP, each on the norm of the stream, and added to it."""
 
-    def __init__(self, shape: Architecture):
+    def __init__(self, shape: Shape):
         super().__init__()
         self.norm1, self.attention = norm(shape), Attention(shape)
         self.mid = Point()
@@ -133,7 +134,26 @@ class Ends(nn.Module):
         return (tokens >= 0).sum(-1) - 1
 
 
-def norm(shape: Architecture) -> nn.Module:
+def block_points(name: str, path: str, mlp: bool = True) -> dict[str, HookPoint]:
+    """The hook points of a block, named after it. Units of "B C S D" are the C heads; of "B S D", the D numbers."""
+    points = {f"{name}.{each}": HookPoint(f"{path}.attention.{each}", "B C S D") for each in ("q", "k", "v")}
+    points |= {
+        f"{name}.pattern": HookPoint(f"{path}.attention.pattern", "B C S K"),
+        f"{name}.z": HookPoint(f"{path}.attention.z", "B C S D"),
+        f"{name}.attention": HookPoint(f"{path}.attention", "B S D"),
+        f"{name}.mid": HookPoint(f"{path}.mid", "B S D"),
+    }
+    if mlp:
+        points |= {
+            f"{name}.mlp.in": HookPoint(f"{path}.norm2", "B S D"),
+            f"{name}.mlp.pre": HookPoint(f"{path}.mlp.pre", "B S D"),
+            f"{name}.mlp.post": HookPoint(f"{path}.mlp.post", "B S D"),
+            f"{name}.mlp": HookPoint(f"{path}.mlp", "B S D"),
+        }
+    return points | {f"{name}.sum": HookPoint(path, "B S D")}
+
+
+def norm(shape: Shape) -> nn.Module:
     """Of the stream."""
     kind = nn.LayerNorm if shape.norm == "layer" else nn.RMSNorm
     return kind(shape.width, eps=shape.norm_eps)

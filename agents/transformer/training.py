@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,6 +24,25 @@ from rl_interp.core.run import Run, load_into
 
 _FINAL = 0.1
 """Of the step size, what is left of it in the end."""
+
+
+class Descent(Protocol):
+    """What of a configuration says how weights are fitted."""
+
+    @property
+    def agent_steps(self) -> int: ...
+
+    @property
+    def num_envs(self) -> int: ...
+
+    @property
+    def learning_rate(self) -> float: ...
+
+    @property
+    def warmup(self) -> int: ...
+
+    @property
+    def weight_decay(self) -> float: ...
 
 
 class Training:
@@ -132,7 +151,7 @@ def next_word_loss(logits: Tensor, texts: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1).float(), texts[:, 1:].flatten(), ignore_index=NOTHING)
 
 
-def optimizer(agent: nn.Module, config: TransformerConfig) -> torch.optim.AdamW:
+def optimizer(agent: nn.Module, config: Descent) -> torch.optim.AdamW:
     """AdamW, which lets matrices decay, and no biases and norms."""
     matrices = [weight for weight in agent.parameters() if weight.dim() > 1]
     others = [weight for weight in agent.parameters() if weight.dim() < 2]
@@ -140,7 +159,7 @@ def optimizer(agent: nn.Module, config: TransformerConfig) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, config.learning_rate, betas=(0.9, 0.95), fused=True)
 
 
-def schedule(step: int, config: TransformerConfig) -> float:
+def schedule(step: int, config: Descent) -> float:
     """Of the step size: a warm-up, then a half cosine."""
     if step < config.warmup:
         return (step + config.num_envs) / (config.warmup + config.num_envs)

@@ -72,7 +72,8 @@ class Player:
         self.loaded, self.env = loaded, env
         self._obs, info = env.reset(seed=seed, **({} if options is None else {"options": options}))
         self._labels: Mapping[str, float] = info.get("labels", {})
-        self._state, self._rng = loaded.agent.initial_state(1), np.random.default_rng(seed)
+        self._rng = np.random.default_rng(seed)
+        self._state = loaded.agent.reseeded(loaded.agent.initial_state(1), self._rng)
         self._total, self._step, self.ended = 0.0, 0, False
 
     @classmethod

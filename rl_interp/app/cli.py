@@ -44,6 +44,7 @@ COMMANDS: dict[str, Table] = {
             "impala": "train:train_impala",
             "dreamerv3": "train:train_dreamerv3",
             "transformer": "train:train_transformer",
+            "beso": "train:train_beso",
         },
         "evaluate": "evaluate:evaluate",
         "import": {

@@ -5,10 +5,11 @@ Shape letters: B batch, T time, A actions, C channels, H W image, D width, S pla
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ State = Any
 
 Kind = Literal["spatial", "vector", "categorical", "recurrent"]
 ObservationKind = Literal["pixels", "symbols", "vector", "tokens"]
-PreferenceKind = Literal["logits", "q_values", "mean"]
+PreferenceKind = Literal["logits", "q_values", "mean", "actions"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class HookPoint:
     Of a module that gives a tuple or a dict, `element` says which part is meant, by index or key, and `(1, 0)` is a
     part of a part; an index also picks along the first axis of a tensor. `nn.LSTM` gives `(output, (h, c))`, so that
     the cell state of its first layer is element `(1, 1, 0)`. Of a module that is called several times in a step, `call`
-    says which time, from 0; None is every time.
+    says which time, from 0; None is every time. So do `tick` and `phase`, where the point is of one tick (and then has
+    no N) or of one phase alone.
     """
 
     path: str
@@ -47,6 +49,8 @@ class HookPoint:
     head: str | None = None
     element: Element = None
     call: int | None = None
+    tick: int | None = None
+    phase: str | None = None
 
     @property
     def has_ticks(self) -> bool:
@@ -73,12 +77,35 @@ class HookPoint:
         return names.index("D") - len(names) if {"C", "D"} <= set(names) else None
 
 
+class TickedPoints(dict[str, HookPoint]):
+    """Hook points, of which those with ticks are also known tick by tick: `block0.sum@2` is `block0.sum` at tick 2."""
+
+    def __init__(self, points: Mapping[str, HookPoint], ticks: int):
+        super().__init__(points)
+        self.ticks = ticks
+
+    def __missing__(self, name: str) -> HookPoint:
+        base, _, tick = name.rpartition("@")
+        point = self.get(base)
+        if point is None or not point.has_ticks or not tick.isdecimal() or int(tick) >= self.ticks:
+            raise KeyError(name)
+        return replace(point, axes=point.axes.replace("N ", ""), tick=int(tick))
+
+    def __contains__(self, name: object) -> bool:
+        try:
+            return bool(self[name])  # pyright: ignore[reportArgumentType]
+        except (KeyError, AttributeError):
+            return False
+
+
 @dataclass(frozen=True)
 class PolicyOutput:
     """What an agent returns. Leaves are `[B, ...]` from `step` and `[T, B, ...]` from `unroll`.
 
     Of discrete actions, an agent has `logits` or `q_values`; of continuous ones the `mean` of a normal distribution,
-    in the environment's units, and its `std`, which a deterministic policy leaves out.
+    in the environment's units, and its `std`, which a deterministic policy leaves out. A policy that can be sampled
+    from and no more, such as a diffusion, gives a sample, `actions`: of the random numbers in its state (see
+    `Agent.reseeded`), so that what it decides follows from what it is given.
     """
 
     state: State = ()
@@ -87,15 +114,16 @@ class PolicyOutput:
     value: Tensor | None = None
     mean: Tensor | None = None
     std: Tensor | None = None
+    actions: Tensor | None = None
 
     @property
     def preferences(self) -> Tensor:
         """`[..., A]`: Q-values where the agent has them, else logits: the greedy action maximises them. Of continuous
-        actions the mean, `[..., D]`, which is the greedy action."""
-        for scores in (self.q_values, self.logits, self.mean):
+        actions the mean, `[..., D]`, which is the greedy action, or the sample that was drawn."""
+        for scores in (self.q_values, self.logits, self.mean, self.actions):
             if scores is not None:
                 return scores
-        raise UserError("the agent returned neither logits, q_values nor mean; it must return one of them.")
+        raise UserError("the agent returned neither logits, q_values, mean nor actions; it must return one of them.")
 
     @property
     def state_value(self) -> Tensor:
@@ -121,7 +149,8 @@ def tree_map(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
     return tree
 
 
-_HEADS = ("logits", "q_values", "value", "mean", "std")
+HEADS = ("logits", "q_values", "value", "mean", "std", "actions")
+"""What of a `PolicyOutput` is not its state."""
 
 
 class Agent(nn.Module):
@@ -141,14 +170,19 @@ class Agent(nn.Module):
     """What an observation is: intensities, which can be blurred, or categories, as bytes, a vector of floats, or a
     sequence of tokens, as int64."""
     preference_kind: PreferenceKind = "logits"
-    """What its preferences are: a policy's logits, Q-values, of which it takes the largest, or the mean of continuous
-    actions."""
+    """What its preferences are: a policy's logits, Q-values, of which it takes the largest, or the mean or a sample of
+    continuous actions."""
 
     @property
     def device(self) -> torch.device:
         """Where it computes: the device of its parameters and buffers, the CPU if it has none."""
         tensor = next(chain(self.parameters(), self.buffers()), None)
         return torch.device("cpu") if tensor is None else tensor.device
+
+    @property
+    def continuous(self) -> bool:
+        """Whether its actions are numbers rather than choices."""
+        return self.preference_kind in ("mean", "actions")
 
     def initial_state(self, batch: int) -> State:
         """The state before an episode's first step; feed-forward agents keep the default, `()`."""
@@ -159,12 +193,18 @@ class Agent(nn.Module):
         step; agents that do not look at their own actions keep the default, which changes nothing."""
         return state
 
+    def reseeded(self, state: State, rng: np.random.Generator) -> State:
+        """The state with new random numbers, for an agent that samples as it decides: those are part of its state, and
+        go on with each action. Whoever plays calls this at the start; others keep the default, which changes nothing.
+        """
+        return state
+
     def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
         """Decide once: `obs [B, ...]`, `first [B]`; leaves of the result are `[B, ...]`."""
         if type(self).unroll is Agent.unroll:
             raise NotImplementedError(f"{type(self).__name__} must implement `step` or `unroll`.")
         out = self.unroll(obs[None], state, None if first is None else first[None])
-        return PolicyOutput(out.state, *(tree_map(lambda leaf: leaf[0], getattr(out, head)) for head in _HEADS))
+        return PolicyOutput(out.state, *(tree_map(lambda leaf: leaf[0], getattr(out, head)) for head in HEADS))
 
     def unroll(
         self, obs: Tensor, state: State = (), first: Tensor | None = None, actions: Tensor | None = None
@@ -194,7 +234,7 @@ def step_by_step(
         state = outputs[-1].state
         if actions is not None:
             state = agent.after_action(state, actions[t])
-    columns = ([getattr(out, head) for out in outputs] for head in _HEADS)
+    columns = ([getattr(out, head) for out in outputs] for head in HEADS)
     return PolicyOutput(state, *(None if column[0] is None else torch.stack(column) for column in columns))
 
 

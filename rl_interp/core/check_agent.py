@@ -135,10 +135,11 @@ def _check_output(agent: Agent, out: PolicyOutput, batch: int) -> None:
         raise ContractError(
             f"step returned preferences {tuple(out.preferences.shape)} for {batch} observations; want [B, A]."
         )
-    finite = out.preferences.isfinite() if out.mean is not None else out.preferences.amax(-1).isfinite()
+    discrete = out.logits is not None or out.q_values is not None
+    finite = (out.preferences.amax(-1) if discrete else out.preferences).isfinite()
     if not finite.all():  # -inf may rule discrete actions out
         raise ContractError("step returned preferences that are NaN or infinite; look at the weights and inputs.")
-    kind = next(name for name in ("q_values", "logits", "mean") if getattr(out, name) is not None)
+    kind = next(name for name in ("q_values", "logits", "mean", "actions") if getattr(out, name) is not None)
     if kind != agent.preference_kind:
         raise ContractError(
             f"step returned {kind}, and the agent's preference_kind is {agent.preference_kind!r}; set it to {kind!r} "

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, evaluating
 from rl_interp.core.envs import EnvConfig, LabelledEnv, concepts_sha256, make_labelled
-from rl_interp.core.errors import NotFiniteError, UserError, at_least_one
+from rl_interp.core.errors import NotFiniteError, at_least_one
 from rl_interp.core.hooks import hook_point, run_with_cache
 from rl_interp.core.progress import Update
 from rl_interp.core.rollout import choose, require_end
-from rl_interp.core.store import LOOK, ActivationStore, StoreWriter, checksum
+from rl_interp.core.store import LOOK, ActivationStore, StoreWriter, action_columns, checksum
 
 
 class _Player:
@@ -38,14 +38,15 @@ class _Player:
         self.first = True
         self.ended = False
 
-    def act(self, action: int, value: NDArray[np.float32] | None, state_value: float) -> None:
+    def act(self, action: Any, value: NDArray[np.float32] | None, state_value: float) -> None:
         """Play a step, which is stored with its `value`; without one it only serves the labels of earlier steps."""
+        taken = action_columns(action, self.env.action_names)
         labels, look = self.info["labels"], checksum(self.obs)
         if value is not None:
             self.values.append(value)
-        self.obs, reward, terminated, truncated, self.info = self.env.step(action)
+        self.obs, reward, terminated, truncated, self.info = self.env.step(action if np.ndim(action) else int(action))
         scalars = {name: value for name, value in self.info.items() if isinstance(value, int | float)}
-        row = {"action": action, "value": state_value, "reward": float(reward), LOOK: look} | scalars | labels
+        row = taken | {"value": state_value, "reward": float(reward), LOOK: look} | scalars | labels
         for name, entry in row.items():
             self.rows.setdefault(name, []).append(entry)
         self.first, self.ended = False, terminated or truncated
@@ -96,11 +97,6 @@ def collect(
             episode that does not end.
     """
     hook_point(agent, hook)
-    if agent.preference_kind == "mean":
-        raise UserError(
-            f"{type(agent).__name__} has continuous actions, which a store does not hold; evaluate, hooks and saliency "
-            "maps take them."
-        )
     at_least_one(samples=samples, num_envs=num_envs)
     device = agent.device
     rng = np.random.default_rng(seed)
@@ -108,7 +104,7 @@ def collect(
     players = [_Player(make_labelled(config), next_seed) for _ in range(num_envs)]
     meanings = concepts_sha256(players[0].env.concepts)  # None without labels
     known = {"env": config, "concepts_sha256": meanings, "seed": seed, "epsilon": epsilon, **(provenance or {})}
-    active, state = np.ones(num_envs, bool), agent.initial_state(num_envs)
+    active, state = np.ones(num_envs, bool), agent.reseeded(agent.initial_state(num_envs), rng)
     left, episode = samples, 0
     with evaluating(agent), StoreWriter(path, hook, known, dtype) as writer:
         while active.any():
@@ -121,7 +117,7 @@ def collect(
             state = agent.after_action(out.state, torch.from_numpy(actions).to(device))
             for i in np.flatnonzero(active):
                 player = players[i]
-                player.act(int(actions[i]), values[i] if left else None, float(state_values[i]))
+                player.act(actions[i], values[i] if left else None, float(state_values[i]))
                 left = max(0, left - 1)
                 if player.values and (player.ended or not (left or meanings)):
                     writer.append(_finite(np.stack(player.values), hook), player.columns(episode))

@@ -33,7 +33,7 @@ def inside_hook() -> bool:
 @dataclass(frozen=True)
 class Site:
     """Where and when a hook fires: the point's name, its `HookPoint`, the time index within the call
-    and the phase (`act`, `observe`, `imagine`). `time` counts a point's calls within each phase.
+    and the phase (`act`, `observe`, `imagine`, `denoise`). `time` counts a point's calls within each phase.
 
     Where an agent computes a point several times in one time, as a DRC in its ticks or a diffusion in its denoising
     steps, `tick` says which of them it is, from 0, and `time` counts on once they are over.
@@ -287,6 +287,8 @@ class _Placed:
     def _apply_within(self, whole: Any) -> Any:
         """What a module gave, or was given, with the point's part of it under the hooks; None if nothing changes."""
         now = _PHASE.get()
+        if self.point.phase not in (None, now) or self.point.tick not in (None, _TICK.get()):
+            return None
         call = self.module_calls.get(now, 0)
         self.module_calls[now] = call + 1
         self.most_calls = max(self.most_calls, call + 1)

@@ -29,8 +29,8 @@ class Visit:
     """Its number in the store."""
     episode: int
     step: int
-    action: int
-    """The action taken in it."""
+    action: Any
+    """The action taken in it: a number, or of continuous ones float32 `[D]`."""
     obs: NDArray[Any]
     env: LabelledEnv
     """In this state until the next visit is asked for: `env.render()` is its screen, `env.cells()` its ground truth."""
@@ -38,10 +38,11 @@ class Visit:
 
 @dataclass(frozen=True)
 class Episode:
-    """A recorded episode: `obs [T, ...]` and the `actions [T]` taken after each."""
+    """A recorded episode: `obs [T, ...]` and the `actions [T]`, or float32 `[T, D]`, taken after each."""
 
     obs: NDArray[Any]
-    actions: NDArray[np.int64]
+    actions: NDArray[Any]
+    number: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class Recording:
     seed: int
     samples: NDArray[np.int64]
     """`[T]`: the store's numbers of its states, in the order in which they were played."""
-    actions: NDArray[np.int64]
-    """`[T]`: those taken in them."""
+    actions: NDArray[Any]
+    """`[T]`: those taken in them, or of continuous ones float32 `[T, D]`."""
     steps: list[int]
     """Those wanted, rising."""
     looks: NDArray[np.int64] | None
@@ -72,7 +73,7 @@ class Recording:
                     "environment has changed, or its episodes do not follow from their seeds and actions; "
                     "collect again, and if that does not help, let it draw all that is random from self.np_random."
                 )
-            yield Visit(int(self.samples[step]), self.episode, step, int(self.actions[step]), obs, env)
+            yield Visit(int(self.samples[step]), self.episode, step, self.actions[step], obs, env)
 
 
 def recordings(store: ActivationStore, samples: NDArray[np.integer] | None = None) -> list[Recording]:
@@ -81,7 +82,8 @@ def recordings(store: ActivationStore, samples: NDArray[np.integer] | None = Non
     Args:
         samples: numbers of the states that are wanted, each once, however often it is named; None for all.
     """
-    number, seeds, actions = (store.column(name) for name in ("episode", "episode_seed", "action"))
+    number, seeds = store.column("episode"), store.column("episode_seed")
+    actions = store.actions()
     looks = store.column(LOOK) if LOOK in store.columns() else None
     wanted = np.arange(store.samples) if samples is None else np.unique(samples)
     found = []
@@ -89,7 +91,7 @@ def recordings(store: ActivationStore, samples: NDArray[np.integer] | None = Non
         whole = np.flatnonzero(number == episode)
         steps = np.flatnonzero(np.isin(whole, wanted)).tolist()
         seen = None if looks is None else looks[whole]
-        found.append(Recording(episode, int(seeds[whole[0]]), whole, actions[whole].astype(np.int64), steps, seen))
+        found.append(Recording(episode, int(seeds[whole[0]]), whole, actions[whole], steps, seen))
     return found
 
 
@@ -107,9 +109,9 @@ def revisit(config: EnvConfig, store: ActivationStore, samples: NDArray[np.integ
 def replay(config: EnvConfig, store: ActivationStore, episodes: NDArray[np.integer] | None = None) -> Iterator[Episode]:
     """Play the episodes of a store again, all or those of the given numbers, in the order of their numbers."""
     samples = None if episodes is None else np.flatnonzero(np.isin(store.column("episode"), episodes))
-    for _, states in groupby(revisit(config, store, samples), key=lambda visit: visit.episode):
+    for number, states in groupby(revisit(config, store, samples), key=lambda visit: visit.episode):
         visits = list(states)
-        yield Episode(np.stack([each.obs for each in visits]), np.array([each.action for each in visits], np.int64))
+        yield Episode(np.stack([each.obs for each in visits]), np.stack([each.action for each in visits]), number)
 
 
 @torch.no_grad()
@@ -117,5 +119,6 @@ def activations(agent: Agent, episode: Episode, hooks: Sequence[str]) -> dict[st
     """`[T, D]` at each hook point, flattened, as the agent follows an episode, whoever played it."""
     device = agent.device
     obs, actions = torch.from_numpy(episode.obs)[:, None].to(device), torch.from_numpy(episode.actions)[:, None]
-    _, cache = run_with_cache(agent, obs, names=list(hooks), actions=actions.to(device), unroll=True)
+    state = agent.reseeded(agent.initial_state(1), np.random.default_rng(episode.number))
+    _, cache = run_with_cache(agent, obs, state, names=list(hooks), actions=actions.to(device), unroll=True)
     return {hook: cache[hook].float().reshape(len(obs), -1).cpu().numpy() for hook in hooks}

@@ -46,7 +46,7 @@ class Actor:
     def __init__(self, agent: Agent, num_envs: int, rng: np.random.Generator):
         self.agent, self.rng = agent, rng
         self.device = agent.device
-        self.state: State = agent.initial_state(num_envs)
+        self.state: State = agent.reseeded(agent.initial_state(num_envs), rng)
 
     @torch.no_grad()
     def act(self, obs: NDArray, first: NDArray[np.bool_], epsilon: float) -> Actions:
@@ -89,8 +89,8 @@ def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> Actio
     """Actions as the agent means them: the greedy one of Q-values, a sample of a policy's logits, `[N]`. Each is
     replaced by a uniform one, of those not ruled out, with probability `epsilon`.
 
-    Continuous actions `[N, D]` are a sample of the policy's normal distribution, or its mean where it has no `std`;
-    `epsilon` does not concern them.
+    Continuous actions `[N, D]` are a sample of the policy's normal distribution, its mean where it has no `std`, or the
+    sample that the agent drew; `epsilon` does not concern them.
 
     Raises:
         NotFiniteError: preferences that are NaN or infinite, but for -inf, which rules an action out.

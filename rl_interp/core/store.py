@@ -10,7 +10,7 @@ Written by streaming and read by memory map: neither collecting nor fitting need
 import mmap
 import os
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ from rl_interp.core.read import open_table, read_array, read_manifest, reading, 
 REMEDY = "collect the activations again"
 _FILES = ("manifest.json", "index.parquet", "shard-*.npy")
 """What a store consists of."""
+ACTION = "action"
+"""The column with the number of the action that was taken; of continuous ones, there is one for each of their numbers,
+`action.NAME`."""
 LOOK = "observation_crc32"
 """The column with the `checksum` of each sample's observation, by which an episode that is played again is known."""
 
@@ -187,6 +190,15 @@ class ActivationStore:
             return values
         return values[rows if self.positions == 1 else rows // self.positions]
 
+    def actions(self) -> NDArray[Any]:
+        """Those taken: int64 `[samples]`, or float32 `[samples, D]` where they are continuous."""
+        if ACTION in self.columns():
+            return self.column(ACTION).astype(np.int64)
+        parts = [name for name in self.columns() if name.startswith(f"{ACTION}.")]
+        if not parts:
+            raise UserError(unknown("index column", ACTION, self.columns()))
+        return np.stack([self.column(name) for name in parts], 1).astype(np.float32)
+
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """`[n, width]`: the given rows, in order."""
         samples, position = np.divmod(np.asarray(rows), self.positions)
@@ -205,6 +217,13 @@ class ActivationStore:
         shard = int(np.searchsorted(self._starts, sample, side="right") - 1)
         at = f", position {position}" if self.positions > 1 else ""
         return f"{self.path / self.manifest['shards'][shard]['file']}, row {sample - self._starts[shard]}{at},"
+
+
+def action_columns(action: Any, names: Sequence[str]) -> dict[str, Any]:
+    """What an index has of an action: its number, or, of a continuous one `[D]`, each of its numbers, by name."""
+    if not np.ndim(action):
+        return {ACTION: int(action)}
+    return {f"{ACTION}.{name}": value for name, value in zip(names, action, strict=True)}
 
 
 def checksum(obs: NDArray[Any]) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rl_interp.core.agent import Agent, PolicyOutput, State, tree_map
+from rl_interp.core.agent import HEADS, Agent, PolicyOutput, State, tree_map
 from rl_interp.core.check_agent import alike
 from rl_interp.saliency.local.changed import Changed, NotLocalError
 from rl_interp.saliency.local.regions import Products, Regions
@@ -60,7 +60,7 @@ def answers(
         after = agent.step(Changed(image, products, (masks, *image.shape[1:])), many)
     except NotLocalError:
         return None
-    heads = {name: getattr(after, name) for name in ("logits", "q_values", "value", "mean", "std")}
+    heads = {name: getattr(after, name) for name in HEADS}
     known = {name: leaf for name, leaf in heads.items() if leaf is not None}
     if all(isinstance(leaf, Changed) for leaf in known.values()):
         before = {name: leaf.base.double().reshape(1, *leaf.shape[1:]) for name, leaf in known.items()}

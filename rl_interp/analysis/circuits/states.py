@@ -51,7 +51,7 @@ def play_states(
     """
     at_least_one(states=count)
     agent, kept = loaded.agent, []
-    if agent.preference_kind == "mean":
+    if agent.continuous:
         raise UserError(f"{type(agent).__name__} has continuous actions; circuits are of agents with discrete ones.")
     if change not in (None, HISTORY, *CHANGES):
         raise UserError(unknown("change", change, (*CHANGES, HISTORY)))

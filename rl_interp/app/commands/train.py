@@ -1,11 +1,12 @@
-"""Train an agent: DQN, IMPALA, DreamerV3 or a transformer; the same command again resumes it."""
+"""Train an agent: DQN, IMPALA, DreamerV3, a transformer or BESO; the same command again resumes it."""
 
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from rl_interp.agents import dqn, dreamerv3, impala, transformer
+from rl_interp.agents import beso, dqn, dreamerv3, impala, transformer
+from rl_interp.agents.beso import BESOConfig
 from rl_interp.agents.cbet import CBETConfig, default_bonus
 from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.dreamerv3 import DreamerV3Config
@@ -25,7 +26,7 @@ from rl_interp.app.commands.flags import (
     optional,
 )
 from rl_interp.app.progress import TERMINAL
-from rl_interp.core.envs import EnvConfig, TextConfig, env_config
+from rl_interp.core.envs import EnvConfig, TextConfig, TwoWaysConfig, env_config
 from rl_interp.core.envs.text.config import PREFIX, TASKS
 from rl_interp.core.errors import UserError
 
@@ -89,6 +90,11 @@ def _transformer_config(arguments: list[str]) -> TransformerConfig:
         raise UserError(f"--task {asked.task} given with --env {asked.env.env}; give one of them.")
     env = TextConfig() if asked.task is None else env_config(PREFIX + asked.task)
     return transformer.default_config(asked.env.config(env))
+
+
+def _beso_config(arguments: list[str]) -> BESOConfig:
+    asked = _asked(arguments)
+    return beso.default_config(asked.env.config(TwoWaysConfig()))
 
 
 @config_from(_dqn_config)
@@ -199,3 +205,27 @@ def train_transformer(
         device: Device to learn on.
     """
     return train_agent("transformer", config, seed, name, device, TERMINAL)
+
+
+@config_from(_beso_config)
+def train_beso(
+    config: Annotated[BESOConfig, tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
+    env: FromEnv = DEFAULT,
+    seed: Seed = 0,
+    name: NewName = None,
+    device: Device = "auto",
+) -> dict[str, Any]:
+    """Train BESO, a goal-conditioned policy that samples its actions by denoising, from demonstrations.
+
+    Demonstrations are those of the environment's own controller, which the seed determines, or of a folder (--data).
+    With --objective mse or mixture the same transformer says the mean action, or a Gaussian mixture, for comparison.
+    The same command again resumes the run; with more --agent-steps it makes a finished one longer.
+
+    Args:
+        config: Settings of the training.
+        env: The environment, which has a goal among what it shows, as rl_interp/TwoWays-v0 or PointMaze_UMaze-v3.
+        seed: Seed of the demonstrations, the weights, the windows, the noise and the episodes of the evaluation.
+        name: Name of the new run, or a path; by default made of agent, environment and seed.
+        device: Device to learn on.
+    """
+    return train_agent("beso", config, seed, name, device, TERMINAL)

@@ -1,7 +1,7 @@
 """Environments behind one vector convention, with their conventions explicit in a config."""
 
 from rl_interp.core.envs.atari.config import AtariConfig
-from rl_interp.core.envs.config import EnvConfig
+from rl_interp.core.envs.config import EnvConfig, Goals
 from rl_interp.core.envs.crafter.config import CrafterConfig
 from rl_interp.core.envs.gym.config import GymConfig
 from rl_interp.core.envs.labelled import Cells, Concept, LabelledEnv, concepts_sha256
@@ -10,6 +10,7 @@ from rl_interp.core.envs.minigrid.config import MiniGridConfig
 from rl_interp.core.envs.registry import env_config, make_labelled, make_vector
 from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.text.config import TextConfig
+from rl_interp.core.envs.two_ways.config import TwoWaysConfig
 from rl_interp.core.envs.vector import Step, VectorEnv
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Concept",
     "CrafterConfig",
     "EnvConfig",
+    "Goals",
     "GymConfig",
     "LabelledEnv",
     "MazeConfig",
@@ -25,6 +27,7 @@ __all__ = [
     "SokobanConfig",
     "Step",
     "TextConfig",
+    "TwoWaysConfig",
     "VectorEnv",
     "concepts_sha256",
     "env_config",

@@ -15,6 +15,18 @@ from rl_interp.core.envs.observed import Observed
 
 
 @dataclass(frozen=True)
+class Goals:
+    """Which numbers of an observation, a vector, say what is asked for."""
+
+    state: tuple[int, ...]
+    """Those of the state that the environment is in."""
+    goal: tuple[int, ...]
+    """Those of the goal."""
+    achieved: tuple[int, ...]
+    """Of the state's numbers, as places among `state`, those that the goal's are the wanted values of, in order."""
+
+
+@dataclass(frozen=True)
 class EnvConfig(ABC):
     """An environment and its conventions. They are part of every result."""
 
@@ -40,6 +52,11 @@ class EnvConfig(ABC):
     def input_names(self) -> tuple[str, ...]:
         """Names of the D numbers of a vector; empty for other observations."""
         return ()
+
+    @property
+    def goals(self) -> Goals | None:
+        """Where an observation says which goal is to be reached; None in an environment without goals."""
+        return None
 
     @property
     def action_kind(self) -> Literal["discrete", "continuous"]:

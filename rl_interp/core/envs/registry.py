@@ -19,6 +19,7 @@ from rl_interp.core.envs.maze.config import MazeConfig
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
 from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.text.config import TextConfig
+from rl_interp.core.envs.two_ways.config import TwoWaysConfig
 from rl_interp.core.envs.vector import VectorEnv
 from rl_interp.core.errors import UserError, at_least_one
 
@@ -43,6 +44,7 @@ FAMILIES = [
     Family("Crafter", CrafterConfig, ".crafter.game:make_vector", ".crafter.labelled:CrafterLabelled"),
     Family("rl_interp/Maze", MazeConfig, ".maze.vector:MazeVector", ".maze.labelled:MazeLabelled"),
     Family("rl_interp/Sokoban", SokobanConfig, ".sokoban.vector:SokobanVector", ".sokoban.labelled:SokobanLabelled"),
+    Family("rl_interp/TwoWays", TwoWaysConfig, ".two_ways.game:make_vector", ".two_ways.game:TwoWaysLabelled"),
     Family("rl_interp/Text-", TextConfig, ".text.game:make_vector", ".text.game:TextLabelled"),
 ]
 
