@@ -19,12 +19,12 @@ class BESOConfig(TrainConfig):
     from."""
 
     env: EnvConfig = field(default_factory=TwoWaysConfig)
-    agent_steps: int = 1_000_000
-    num_envs: int = 128
+    agent_steps: int = 500_000
+    num_envs: int = 64
     """Windows of demonstrations in an update."""
     log_every: int = 25_000
     checkpoint_every: int = 250_000
-    eval_episodes: int = 300
+    eval_episodes: int = 200
 
     objective: Objective = "diffusion"
     """What is learned: a diffusion of actions, or, for comparison, their mean (mse) or a Gaussian mixture, each by the
@@ -37,11 +37,11 @@ class BESOConfig(TrainConfig):
     """Steps that are seen at once, the last of which is acted in."""
     layers: int = 3
     """Number of blocks, each attention and then an MLP."""
-    width: int = 64
+    width: int = 48
     """Numbers that the residual stream has at each place."""
     heads: int = 4
     """Attention heads of a block."""
-    hidden: int = 256
+    hidden: int = 192
     """Neurons of an MLP."""
     components: int = 8
     """Gaussians of a mixture."""
@@ -54,9 +54,9 @@ class BESOConfig(TrainConfig):
     """Share of goals that are the last state of their episode; the others are any state after the window."""
     sampling: Sampling = field(default_factory=Sampling)
     """How actions are sampled."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     """AdamW's step size after the warm-up; it falls along a half cosine to a tenth of that."""
-    warmup: int = 25_000
+    warmup: int = 20_000
     """Steps over which the step size rises."""
     weight_decay: float = 0.01
     """How much matrices decay in an update, as a multiple of the step size; biases and norms do not."""

@@ -95,6 +95,7 @@ COMMANDS: dict[str, Table] = {
         "saliency evaluate": "saliency:saliency_evaluate",
         "saliency time": "saliency:saliency_time",
         "imagine": "imagine:imagine",
+        "denoise": {"samplers": "denoise:denoise_samplers", "decide": "denoise:denoise_decide"},
         "maze": {
             "goals": "maze:maze_goals",
             "field": "maze:maze_field",

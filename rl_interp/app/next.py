@@ -8,6 +8,7 @@ from typing import Any
 NEXT = {
     "train": "rl-interp saliency {run}",
     "train dreamerv3": "rl-interp imagine {run}",
+    "train beso": "rl-interp denoise samplers {run}",
     "evaluate": "rl-interp saliency {run}",
     "import": "rl-interp evaluate {run}",
     "study": "rl-interp saliency {run}/training/RUN",
@@ -34,6 +35,8 @@ NEXT = {
     "saliency": "rl-interp saliency evaluate {run}",
     "saliency evaluate": "rl-interp saliency {run} --method {best}",
     "imagine": "rl-interp probe {run} --hooks deter stoch",
+    "denoise samplers": "rl-interp denoise decide {run}",
+    "denoise decide": "rl-interp saliency {run} --target q:dy",
     "maze goals": "rl-interp maze field RUN",
     "maze field": "rl-interp maze steer {run}",
     "maze retarget": "rl-interp maze steer {run}",

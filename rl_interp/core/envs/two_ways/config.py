@@ -16,7 +16,7 @@ POINTS = {"above": np.array([0.0, 0.75]), "below": np.array([0.0, -0.75]), "end"
 """Places that are asked for, by name."""
 ROUTES = {"above": ("above", "end"), "below": ("below", "end"), "end": ("end",)}
 """Places in the order in which an episode's goals are, by what is asked for."""
-POST, NEAR, REACH = 0.45, 0.12, 0.15
+POST, NEAR, REACH = 0.45, 0.15, 0.3
 """Radius of the post; how near a goal counts as reached; the longest step that can be taken."""
 
 
@@ -26,14 +26,14 @@ class TwoWaysConfig(EnvConfig):
     a place above or below the post and then the end. A goal reached in its order pays 1, and the last ends the episode.
 
     An observation is float32 `[4]`: x and y of the point and of its goal. An action is a step, in the same units, no
-    longer than 0.15; one that would end in the post is not taken.
+    longer than 0.3; one that would end in the post is not taken.
     """
 
     id: str = ID
     """rl_interp/TwoWays-v0."""
     asked: tuple[Literal["above", "below", "end"], ...] = ("above", "below", "end")
     """What is asked for in an episode, each as often."""
-    max_steps: int = 50
+    max_steps: int = 30
     """Steps after which an episode is truncated."""
     spread: float = 0.05
     """How far from its place the start may be, in x and y."""
@@ -71,7 +71,7 @@ class TwoWaysConfig(EnvConfig):
 
     @property
     def steps_per_second(self) -> int:
-        return 8
+        return 5
 
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Episodes whose goals were all reached; goals reached in order; where a way was asked for, how often it was

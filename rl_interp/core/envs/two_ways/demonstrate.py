@@ -9,8 +9,9 @@ from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.envs.two_ways.config import NEAR, POINTS, ROUTES, TwoWaysConfig
 from rl_interp.core.envs.two_ways.game import TwoWaysGame
 
-PACE, WAVER = 0.1, 0.02
-"""Mean length of a demonstrated step, and the standard deviation of its noise in x and in y."""
+PACE, WAVER = 0.2, 0.03
+"""Mean length of a demonstrated step, unless it is the last on the way, and the standard deviation of its noise in x
+and in y."""
 
 
 def demonstrate(
@@ -38,4 +39,4 @@ def heading(at: NDArray[np.floating], towards: str) -> NDArray[np.float64]:
     two such, of equal probability, unless the goal says which: their mixture of Gaussians is all that is known
     there."""
     way = POINTS[towards] - at
-    return PACE * way / np.hypot(*way)
+    return way * min(1.0, PACE / np.hypot(*way))
