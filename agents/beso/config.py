@@ -19,11 +19,11 @@ class BESOConfig(TrainConfig):
     from."""
 
     env: EnvConfig = field(default_factory=TwoWaysConfig)
-    agent_steps: int = 500_000
+    agent_steps: int = 250_000
     num_envs: int = 64
     """Windows of demonstrations in an update."""
-    log_every: int = 25_000
-    checkpoint_every: int = 250_000
+    log_every: int = 10_000
+    checkpoint_every: int = 0
     eval_episodes: int = 200
 
     objective: Objective = "diffusion"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_interp.core.code import Code
-from rl_interp.core.envs.config import EnvConfig
+from rl_interp.core.envs.config import EnvConfig, Goals
 from rl_interp.core.errors import UserError, require_numbers
 
 
@@ -93,6 +93,22 @@ class GymConfig(EnvConfig):
     @property
     def observation_kind(self) -> Literal["pixels", "symbols", "vector"]:
         return self.spaces.observation
+
+    @property
+    def goals(self) -> Goals | None:
+        """Of observations that are dicts with achieved_goal, desired_goal and observation, as those of goal-conditioned
+        environments are: the state is the first and the last of these, side by side."""
+        places, at = {}, 0
+        for part in self.spaces.parts:
+            size = int(np.prod(part.shape))
+            places[part.name] = tuple(range(at, at + size))
+            at += size
+        if not {"achieved_goal", "desired_goal", "observation"} <= places.keys():
+            return None
+        achieved, wanted = places["achieved_goal"], places["desired_goal"]
+        if len(achieved) != len(wanted):
+            return None
+        return Goals(state=achieved + places["observation"], goal=wanted, achieved=tuple(range(len(achieved))))
 
     @property
     def action_kind(self) -> Literal["discrete", "continuous"]:
