@@ -16,8 +16,8 @@ from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.errors import UserError
 
 _PULL, _BRAKE, _WAVER = 10.0, 2.0, 0.1
-"""Force for each unit of distance to the next place, force against each unit of speed, and the standard deviation of the
-noise of a force."""
+"""Force for each unit of distance to the next place, force against each unit of speed, and the standard deviation of
+the noise of a force."""
 _LONGEST = 2_000
 """Steps in which every goal of the published mazes is reached."""
 _NEAR = 0.3
