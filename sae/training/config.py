@@ -50,8 +50,8 @@ class SAEConfig:
     ridge: float = 0.3
     """Whitening adds this share of the mean variance to each component's: 0 evens all out, inf scales all alike."""
     policy_weight: float = 0.0
-    """How much errors count that change what the agent decides, beside all others: 1 for as much. For dictionaries that
-    are fitted on an agent's run."""
+    """How much what the agent decides counts beside the activations themselves: at 1 as much of the variance that is to
+    be explained is of either. For dictionaries that are fitted on an agent's run."""
     shuffle: bool = True
     """Shuffle samples across episodes."""
     held_out: float = 0.2

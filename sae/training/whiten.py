@@ -61,7 +61,7 @@ class Whitening:
         they are not to be centred, components and variances are those about zero.
 
         With `policy [D, D]`, the metric of what an agent decides, an error e counts `|e|² + policy_weight · eᵀ P e`. P
-        is scaled so that errors that are alike in all directions count as much in both terms.
+        is scaled so that what varies among the samples counts as much in both terms.
 
         An agent's hidden layer often varies a hundred times more along one direction (how well the game
         goes) than along those that tell the actions apart. Unwhitened, all K latents of a sample go to that
@@ -85,10 +85,15 @@ class Whitening:
         average = varies / values.shape[1]
         factor = (variances + ridge * average) ** -0.5 if np.isfinite(ridge) else np.full(len(variances), average**-0.5)
         to, back = components * factor, (components / factor).T
+
+        def moments(to: NDArray[np.float64]) -> NDArray[np.float64]:
+            """The covariance of z."""
+            about_mean = 0.0 if centre else np.outer(mean @ to, mean @ to)
+            return to.T @ (components * variances) @ components.T @ to - about_mean
+
         if policy is not None and policy_weight:
-            to, back = _stretched(to, back, policy.double().numpy(), policy_weight)
-        # The spectrum of z's covariance, which is diagonal unless z was stretched.
-        of_z = np.linalg.eigvalsh(to.T @ (components * variances) @ components.T @ to - _outer(mean @ to, centre))
+            to, back = _stretched(to, back, policy.double().numpy(), policy_weight, moments(to))
+        of_z = np.linalg.eigvalsh(moments(to))
         return cls(
             _tensor(mean if centre else np.zeros_like(mean)),
             _tensor(to),
@@ -131,23 +136,23 @@ class Whitened:
 
 
 def _stretched(
-    to: NDArray[np.float64], back: NDArray[np.float64], policy: NDArray[np.float64], weight: float
+    to: NDArray[np.float64],
+    back: NDArray[np.float64],
+    policy: NDArray[np.float64],
+    weight: float,
+    covariance: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both maps, with z stretched by the root of the metric 1 + weight · P."""
+    """Both maps, with z, of this covariance, stretched by the root of the metric 1 + weight · P."""
     metric = back @ policy @ back.T
-    if not np.trace(metric) > 0:
+    varies = np.sum(covariance * metric)
+    if not varies > 0:
         raise UserError(
             "what the agent decides does not depend on these activations, so policy_weight has nothing to weigh; leave "
             "it at 0, or choose another hook point."
         )
-    shares, directions = np.linalg.eigh(metric * len(metric) / np.trace(metric))
+    shares, directions = np.linalg.eigh(metric * np.trace(covariance) / varies)
     stretch = np.sqrt(1 + weight * shares.clip(0))
     return to @ (directions * stretch) @ directions.T, (directions / stretch) @ directions.T @ back
-
-
-def _outer(mean: NDArray[np.float64], centre: bool) -> NDArray[np.float64] | float:
-    """What the mean adds to second moments that are not about it."""
-    return 0.0 if centre else np.outer(mean, mean)
 
 
 def _tensor(array: NDArray[np.float64]) -> Tensor:
