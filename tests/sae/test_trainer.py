@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rl_interp.core.errors import UserError
 from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer, Whitening
 
 CONFIG = SAEConfig(latents=24, k=4, epochs=4, batch_size=64, held_out=0.0)
@@ -75,3 +76,39 @@ def test_data_that_are_whitened_already_are_not_whitened_again():
     fit.feed.load_state_dict(state)
     assert fit.feed.has(state)
     assert fit.feed._data is not whitened
+
+
+@pytest.mark.parametrize("ridge", [0.3, float("inf")])
+def test_with_a_policy_errors_count_by_what_they_change(ridge):
+    x, directions = data(), np.random.default_rng(1).normal(size=(2, 12))
+    policy = torch.from_numpy(directions.T @ directions)
+    plain, stretched = Whitening.of(x, ridge), Whitening.of(x, ridge, policy=policy, policy_weight=3.0)
+    np.testing.assert_allclose(stretched.apply(x) @ stretched.back.numpy() + x.mean(0), x, atol=1e-4)
+    errors = np.random.default_rng(2).normal(size=(50, 12)).astype(np.float32)
+    before, after = (np.square(errors @ each.to.numpy()).sum(1) for each in (plain, stretched))
+    changed = np.square(errors @ directions.T).sum(1)
+    scale = plain.variance / np.square((x - x.mean(0)) @ directions.T).sum(1).mean()  # both vary as much
+    np.testing.assert_allclose(after, before + 3.0 * scale * changed, rtol=1e-3)
+    assert stretched.variance == pytest.approx(stretched.apply(x).var(0).sum(), rel=1e-3)
+
+
+def test_a_weighed_policy_is_kept_where_it_would_be_lost():
+    x = data(2000)
+    x[:, 0] *= 0.05  # a faint direction, which alone decides
+    x = x @ np.linalg.qr(np.random.default_rng(3).normal(size=(12, 12)))[0].astype(np.float32)
+    faint = np.linalg.svd(x - x.mean(0))[2][-1]
+    policy = torch.from_numpy(np.outer(faint, faint))
+
+    def lost(weight):
+        """The share of the faint direction's variance that is not reconstructed."""
+        config = replace(CONFIG, policy_weight=weight)
+        fit = Trainer(Feed(ArrayActivations(x), config, policy=policy), config)
+        fit.run()
+        error = fit.sae()(torch.from_numpy(x)).detach().numpy() - x
+        return np.square(error @ faint).sum() / np.square((x - x.mean(0)) @ faint).sum()
+
+    assert lost(10.0) < 0.5 * lost(0.0)
+    with pytest.raises(UserError, match="policy_weight=1 given for activations alone"):
+        Feed(ArrayActivations(x), replace(CONFIG, policy_weight=1.0))
+    with pytest.raises(UserError, match="does not depend on these activations"):
+        Whitening.of(x, 0.3, policy=torch.zeros(12, 12), policy_weight=1.0)
