@@ -3,8 +3,12 @@
 Li & Janson 2024, "Optimal ablation for interpretability", arXiv 2409.09951, section 3.2 and appendix. An edge is in or
 out, and in a window of width w = p(1 - p) around its probability p partly in, where alone it has a gradient. Each
 edge's gradient is the mean over the draws in which it is in its window, so that edges near 0 and 1 learn as quickly.
+
+What an edge should cost differs a thousandfold between agents. So the price is found as well, unless it is given: it
+rises while the circuits that are drawn are more faithful than asked for, and falls while they are less.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -12,19 +16,23 @@ from torch import Tensor
 
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.discovery.constants import Constants, ConstantsConfig, fit_constants
-from rl_interp.circuits.discovery.discovery import Discovery, Report, measured
+from rl_interp.circuits.discovery.discovery import Discovery, Report, measured, top
 from rl_interp.circuits.graph import Graph
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.masked import count_passes
 from rl_interp.core.errors import UserError, require_numbers
+
+_FIRST_PRICE, _PRICE_RATE, _LEAST_ROOM = 1.0, 0.05, 0.01
+"""What an edge costs at first, how fast its logarithm changes at most, and the least that faithfulness may lack."""
 
 
 @dataclass(frozen=True)
 class UGSConfig:
     """Settings of uniform gradient sampling."""
 
-    sparsity: float = 20.0
-    """What an edge costs, as a multiple of the distance without any edge divided by the number of edges."""
+    sparsity: float | None = None
+    """What an edge costs, as a multiple of the distance without any edge divided by the number of edges; by default
+    what leaves the circuits that are drawn as faithful as is asked for."""
     degree: float = 0.0
     """What an edge more at a unit costs that has few, as a multiple of what an edge costs."""
     updates: int = 400
@@ -52,15 +60,24 @@ class UGSConfig:
         )  # fmt: skip
 
 
-def ugs(behaviour: Behaviour, config: UGSConfig = UGSConfig(), report: Report = lambda done: None) -> Discovery:
+def ugs(
+    behaviour: Behaviour,
+    config: UGSConfig = UGSConfig(),
+    report: Report = lambda done: None,
+    faithfulness: float = 0.9,
+) -> Discovery:
     """The edges whose logits end above the threshold, without dangling ones; scores are the logits.
+
+    Args:
+        faithfulness: that is enough, where edges have no price of their own.
 
     Raises:
         UserError: no behaviour; a price of edges at which none stays; constants that diverge.
     """
     with measured() as cost:
         graph, generator = behaviour.graph, torch.Generator().manual_seed(config.seed)
-        price = config.sparsity * behaviour.require() / graph.edges
+        nothing = behaviour.require()
+        sparsity = _FIRST_PRICE if config.sparsity is None else config.sparsity
         logits = torch.full((graph.edges,), config.start, requires_grad=True)
         constants = Constants(behaviour) if behaviour.replace == "optimal" else None
         groups = [{"params": [logits], "lr": config.rate}]
@@ -73,24 +90,44 @@ def ugs(behaviour: Behaviour, config: UGSConfig = UGSConfig(), report: Report = 
             with torch.enable_grad():
                 mask = connected(graph, draw(logits, uniform))
                 reference = None if constants is None else constants()
-                loss = some.distances(mask, reference).mean() + price * size(graph, logits.sigmoid(), config.degree)
+                distance = some.distances(mask, reference).mean()
+                cost_of_edges = size(graph, logits.sigmoid(), config.degree) * nothing / graph.edges
+                loss = distance + sparsity * cost_of_edges
             optimizer.zero_grad()
             loss.backward()
             count_passes(backward=config.masks * len(some))
             optimizer.step()
+            if config.sparsity is None:
+                room = 1 - distance.item() / max(1 - faithfulness, _LEAST_ROOM) / nothing
+                sparsity *= math.exp(_PRICE_RATE * min(1.0, max(-1.0, room)))
             report((step + 1) / config.updates)
         logits = logits.detach()
         mask = Mask.of_vector(graph, (logits > config.threshold).float()).without_dangling()
         if not mask.kept:
             raise UserError(
-                f"sparsity={config.sparsity:g} given, and no edge stays in the circuit; make it cheaper to keep them, "
-                "or train for more updates."
+                f"at a sparsity of {sparsity:.3g} no edge stays in the circuit; give a smaller one, so that it is "
+                "cheaper to keep them, or train for more updates."
             )
         reference = behaviour.reference
         if constants is not None:
+            with torch.no_grad():
+                reference = constants()
+        if config.sparsity is None:
+            mask = _faithful(behaviour.with_reference(reference), logits, mask, faithfulness)
+        if constants is not None:
             reference = fit_constants(behaviour, mask, config.constants, constants)
-    details = {"price": price, **{name: value for name, value in vars(config).items() if name != "constants"}}
+    details = {name: value for name, value in vars(config).items() if name != "constants"} | {"sparsity": sparsity}
     return Discovery("ugs", graph, logits, reference, mask, cost=cost, details=details)
+
+
+def _faithful(behaviour: Behaviour, logits: Tensor, mask: Mask, faithfulness: float) -> Mask:
+    """The circuit, with the next edges by their logits, a quarter more at a time, where it alone is not faithful
+    enough: those drawn have edges besides that are in or out by chance."""
+    graph, count = behaviour.graph, mask.kept
+    while count < graph.edges and behaviour.faithfulness(mask) < faithfulness:
+        count = min(math.ceil(1.25 * count), graph.edges)
+        mask = top(graph, logits, count).without_dangling()
+    return mask
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Methods of discovery: what they score is what cutting an edge does, and they find circuits that are known."""
 
+import dataclasses
 from functools import partial
 
 import pytest
@@ -100,5 +101,8 @@ def test_uniform_gradient_sampling_finds_a_planted_circuit_and_constants_that_ar
         fitted = behaviour.with_reference(found.reference).mean_distances(found.circuit())
         assert behaviour.faithfulness(found.circuit()) > 0.9
         assert float(fitted) <= float(behaviour.mean_distances(found.circuit()))
+        asked = ugs(behaviour, dataclasses.replace(config, sparsity=None), faithfulness=0.8).circuit()
+        assert 0.8 <= behaviour.faithfulness(asked) < 1
+        assert asked.kept <= len(planted.truth)
     with pytest.raises(UserError, match="no edge stays in the circuit"):
         ugs(behaviour, UGSConfig(sparsity=1e4, updates=60, rate=0.2))

@@ -139,7 +139,9 @@ METHODS: dict[str, Callable[[Behaviour, DiscoverConfig, Report], Discovery]] = {
     "acdc": lambda behaviour, config, report: acdc(behaviour, config.acdc, report),
     "eap": lambda behaviour, config, report: attribute(behaviour, 0, config.absolute, report),
     "eap-ig": lambda behaviour, config, report: attribute(behaviour, config.steps, config.absolute, report),
-    "ugs": lambda behaviour, config, report: ugs(behaviour, replace(config.ugs, seed=config.seed), report),
+    "ugs": lambda behaviour, config, report: ugs(
+        behaviour, replace(config.ugs, seed=config.seed), report, config.faithfulness
+    ),
     "rl": lambda behaviour, config, report: prune(behaviour, config.rl, config.faithfulness, config.seed, report),
 }
 """How each method is asked for."""
