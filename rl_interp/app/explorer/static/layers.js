@@ -7,7 +7,7 @@ const BARS = 60, TILE = 56;
 
 export class Layers {
   constructor(page) {
-    Object.assign(this, {page, newest: newest(), held: null});
+    Object.assign(this, {page, newest: newest(), held: null, tiles: new Map()});
     this.choice = pointChoice(page, () => set({point: this.choice.value, unit: null}));
     this.sort = sortChoice("sorted by", () => {});
     this.list = el("div", {class: "tiles"});
@@ -50,16 +50,30 @@ export class Layers {
     this.list.className = maps ? "tiles" : "list";
     const signed = order.some(unit => this.of(unit)[0] < 0);
     const listed = maps ? order : order.slice(0, BARS), top = maps ? 0 : Math.max(...order.map(unit => Math.abs(this.of(unit)[0])), 1e-9);
-    this.list.replaceChildren(...listed.map(unit => {
-      const chosen = state.unit === unit, values = this.of(unit);
-      const inside = maps ? [tile(values, grid ?? square(positions)), el("span", {}, unit)] : [el("span", {class: "name"}, `unit ${unit}`), bar(values[0], top, signed),
-        el("span", {class: "number"}, num(values[0], 3)), effects.length === units ? el("span", {class: "number soft"}, `effect ${num(effects[unit], 3)}`) : null];
-      const node = el("button", {type: "button", class: (maps ? "tile" : "row") + (chosen ? " chosen" : ""), "aria-pressed": chosen, "aria-label": `unit ${unit}`}, ...inside);
-      node.onclick = () => set({unit: chosen ? null : unit});
-      return node;
-    }), ...(units > listed.length ? [note(`${units - listed.length} more, which are smaller.`)] : []));
+    const nodes = listed.map(unit => maps ? this.tile(unit, grid ?? square(positions)) : this.row(unit, top, signed, effects));
+    if (units > listed.length) nodes.push(note(`${units - listed.length} more, which are smaller.`));
+    if (nodes.length !== this.list.children.length || nodes.some((each, i) => each !== this.list.children[i])) this.list.replaceChildren(...nodes);
     this.one.replaceChildren(...(state.unit === null || state.unit >= units ? [note(maps ? `${units} channels at ${positions} positions. Choose one to lay it over the frame.` : `${units} units. Choose one to follow it along the episode or to change it.`)]
       : about(this.page, `unit ${state.unit} of ${state.point}`, `unit:${state.point}:${state.unit}`, state.point, String(state.unit), `largest value here ${num(Math.max(...this.of(state.unit)), 3)}`)));
+  }
+  // A channel as a small map, on the canvas that it had in the frame before.
+  tile(unit, grid) {
+    const node = this.tiles.get(unit) ?? el("button", {type: "button", "aria-label": `unit ${unit}`}, el("canvas", {"aria-hidden": "true"}), el("span", {}, unit));
+    this.tiles.set(unit, this.button(node, unit, "tile"));
+    paint(node.firstChild, this.of(unit), grid);
+    return node;
+  }
+  row(unit, top, signed, effects) {
+    const value = this.of(unit)[0], all = effects.length === this.held.units;
+    return this.button(el("button", {type: "button", "aria-label": `unit ${unit}`}, el("span", {class: "name"}, `unit ${unit}`), bar(value, top, signed),
+      el("span", {class: "number"}, num(value, 3)), all ? el("span", {class: "number soft"}, `effect ${num(effects[unit], 3)}`) : null), unit, "row");
+  }
+  button(node, unit, kind) {
+    const chosen = state.unit === unit;
+    node.className = kind + (chosen ? " chosen" : "");
+    node.setAttribute("aria-pressed", chosen);
+    node.onclick = () => set({unit: chosen ? null : unit});
+    return node;
   }
   get lays() { return Boolean(this.held?.grid) && state.unit !== null && state.unit < this.held.units; }
   get overlay() {
@@ -99,16 +113,18 @@ export function bar(value, top, signed = true) {
   Object.assign(inner.style, {left: `${value < 0 ? zero - whole * share : zero}%`, width: `${whole * share}%`});
   return el("span", {class: "track"}, inner);
 }
-function tile(values, [rows, columns]) {
-  const canvas = el("canvas", {width: columns, height: rows, "aria-hidden": "true"}), context = canvas.getContext("2d");
-  const image = context.createImageData(columns, rows), top = values.reduce((most, each) => Math.max(most, Math.abs(each)), 1e-9);
+function paint(canvas, values, [rows, columns]) {
+  if (canvas.width !== columns || canvas.height !== rows) {
+    Object.assign(canvas, {width: columns, height: rows});
+    Object.assign(canvas.style, {width: `${TILE}px`, height: `${TILE * rows / columns}px`});
+  }
+  const context = canvas.getContext("2d"), image = context.createImageData(columns, rows);
+  const top = values.reduce((most, each) => Math.max(most, Math.abs(each)), 1e-9);
   for (let i = 0; i < rows * columns; i++) {
     const share = values[i] / top, colour = share >= 0 ? [255, 159, 28] : [86, 180, 255];
     colour.forEach((each, c) => { image.data[4 * i + c] = each * Math.abs(share); });
     image.data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
-  Object.assign(canvas.style, {width: `${TILE}px`, height: `${TILE * rows / columns}px`});
-  return canvas;
 }
 const square = positions => { const side = Math.round(Math.sqrt(positions)); return side * side === positions ? [side, side] : [1, positions]; };

@@ -93,7 +93,7 @@ class Page {
     if (this.active.lays) this.late = setTimeout(() => this.stage.draw(), SOON);
     else this.stage.draw();
     this.decision.draw();
-    this.timeline.draw();
+    this.timeline.point();
     this.refresh();
   }
   async look() {
@@ -108,7 +108,8 @@ class Page {
     const grown = first => {
       if (this.episode !== episode) return;
       this.stop.hidden = episode.whole;
-      if (first) this.moved(); else this.timeline.draw();
+      this.timeline.draw();
+      if (first) this.moved();
       this.stage.tell();
     };
     this.stop.hidden = false;
@@ -133,6 +134,7 @@ class Page {
     const until = parts.at(-1)?.actions.length && !anew ? Infinity : edits ? Math.max(step, other.steps + 1) : step;
     if (!await trying(() => other.reach(until).then(() => true), "recording")) return false;
     this.episode = other;
+    this.timeline.draw();
     set({parts, maze, step: Math.min(step, other.steps)});
     this.moved();
     this.grow();

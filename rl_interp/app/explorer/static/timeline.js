@@ -5,7 +5,7 @@ import {pointed} from "./places.js";
 import {ask, newest, numbers, trying} from "./server.js";
 import {set, state} from "./state.js";
 
-const ROW = 34, GAP = 6, LEFT = 150;
+const ROW = 34, GAP = 6, LEFT = 150, FONT = "12px system-ui, sans-serif";
 const COLOURS = ["--track-1", "--track-2", "--track-3", "--track-4", "--track-5"];
 
 export class Timeline {
@@ -56,44 +56,56 @@ export class Timeline {
       values: episode.preferences.map((each, step) => episode.ended && step === episode.steps ? NaN : spread(info.preferences, each))});
     return [...rows, ...state.tracks.map(track => ({name: named(track), values: this.found.get(track) ?? [], track}))];
   }
+  // All but what depends on the step, which is drawn anew when the episode, the tracks or the page's width change.
   draw() {
-    const {episode} = this.page, rows = this.rows(), ratio = devicePixelRatio, width = this.canvas.clientWidth;
+    const rows = this.rows(), ratio = devicePixelRatio, width = this.canvas.clientWidth;
     const height = rows.length * (ROW + GAP) + GAP, style = getComputedStyle(document.documentElement);
-    const colour = name => style.getPropertyValue(name).trim();
+    const colour = name => style.getPropertyValue(name).trim(), sizes = {width: Math.round(width * ratio), height: Math.round(height * ratio)};
     this.canvas.style.height = height + "px";
-    Object.assign(this.canvas, {width: Math.round(width * ratio), height: Math.round(height * ratio)});
-    Object.assign(this.scrub, {max: this.span, value: state.step});
-    this.scrub.setAttribute("aria-valuetext", `step ${state.step} of ${episode.steps}`);
-    const context = this.canvas.getContext("2d");
+    Object.assign(this.canvas, sizes);
+    const ground = el("canvas", sizes), context = ground.getContext("2d"), x = step => LEFT + step / this.span * (width - LEFT - 8);
     context.scale(ratio, ratio);
-    context.font = "12px system-ui, sans-serif";
-    const x = step => LEFT + step / this.span * (width - LEFT - 8);
-    rows.forEach((row, i) => this.row(context, row, GAP + i * (ROW + GAP), x, colour(COLOURS[i % COLOURS.length]), colour));
+    context.font = FONT;
+    const drawn = rows.map((row, i) => this.row(context, row, GAP + i * (ROW + GAP), x, width, colour(COLOURS[i % COLOURS.length]), colour));
     this.parts(context, x, height, colour("--soft"));
-    context.fillStyle = colour("--accent");
-    context.fillRect(x(state.step) - 1, 0, 2, height);
+    this.drawn = {ground, rows: drawn, x, height, soft: colour("--soft"), accent: colour("--accent")};
     this.tracks.replaceChildren(this.choice, ...state.tracks.map(track => Object.assign(
       el("button", {type: "button", class: "chip", "aria-label": `Remove the track ${named(track)}`}, named(track) + " ×"),
       {onclick: () => set({tracks: state.tracks.filter(each => each !== track)})})));
+    this.point();
   }
-  row(context, {name, values, bars}, top, x, ink, colour) {
+  // Where the page stands, and each track's value there.
+  point() {
+    const {ground, rows, x, height, soft, accent} = this.drawn, context = this.canvas.getContext("2d"), {episode} = this.page;
+    Object.assign(this.scrub, {max: this.span, value: state.step});
+    this.scrub.setAttribute("aria-valuetext", `step ${state.step} of ${episode.steps}`);
+    context.setTransform(1, 0, 0, 1, 0, 0);
+    context.clearRect(0, 0, ground.width, ground.height);
+    context.drawImage(ground, 0, 0);
+    context.scale(devicePixelRatio, devicePixelRatio);
+    Object.assign(context, {font: FONT, fillStyle: soft});
+    for (const {values, top, low, high, known} of rows) {
+      const now = values[state.step];
+      context.fillText(known ? `${Number.isFinite(now) ? short(now) : "–"}  (${short(low)} to ${short(high)})` : episode.whole ? "computing …" : "after recording", 4, top + 29);
+    }
+    context.fillStyle = accent;
+    context.fillRect(x(state.step) - 1, 0, 2, height);
+  }
+  row(context, {name, values, bars}, top, x, width, ink, colour) {
     const known = Array.from(values).filter(Number.isFinite), low = Math.min(0, ...known), high = Math.max(...known, low + 1e-9);
     const y = value => top + ROW - (value - low) / (high - low) * ROW;
     context.fillStyle = colour("--tint");
-    context.fillRect(LEFT, top, context.canvas.clientWidth - LEFT - 8, ROW);
+    context.fillRect(LEFT, top, width - LEFT - 8, ROW);
     context.fillStyle = colour("--ink");
     context.fillText(fitting(context, name, LEFT - 12), 4, top + 14);
-    context.fillStyle = colour("--soft");
-    const now = values[state.step];
-    context.fillText(known.length ? `${Number.isFinite(now) ? short(now) : "–"}  (${short(low)} to ${short(high)})` : this.page.episode.whole ? "computing …" : "after recording", 4, top + 29);
     Object.assign(context, {strokeStyle: ink, fillStyle: ink, lineWidth: 1.5});
-    if (bars) {
-      values.forEach((value, step) => { if (value) context.fillRect(x(step) - 1, Math.min(y(value), y(0)), 2.5, Math.abs(y(value) - y(0)) + 1); });
-      return;
+    if (bars) values.forEach((value, step) => { if (value) context.fillRect(x(step) - 1, Math.min(y(value), y(0)), 2.5, Math.abs(y(value) - y(0)) + 1); });
+    else {
+      context.beginPath();
+      for (let step = 0; step < values.length; step++) Number.isFinite(values[step]) && context.lineTo(x(step), y(values[step]));
+      context.stroke();
     }
-    context.beginPath();
-    for (let step = 0; step < values.length; step++) Number.isFinite(values[step]) && context.lineTo(x(step), y(values[step]));
-    context.stroke();
+    return {values, top, low, high, known: known.length > 0};
   }
   // Where somebody else begins to decide.
   parts(context, x, height, ink) {
