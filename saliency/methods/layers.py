@@ -157,10 +157,16 @@ def _composite(agent: Agent) -> Any:
     try:
         from zennit.composites import EpsilonPlusFlat  # pyright: ignore[reportMissingImports]
         from zennit.rules import Pass  # pyright: ignore[reportMissingImports]
-    except (ImportError, RuntimeError) as error:  # it imports torchvision, whose builds must fit PyTorch's
+    except ImportError as error:
         raise UserError(
             f"lrp asked for, and Zennit can't be imported ({first_line(error)}); pip install 'rl-interp[lrp]', or use "
             "integrated-gradients."
+        ) from None
+    except RuntimeError:  # "operator torchvision::nms does not exist": its library could not be loaded
+        raise UserError(
+            f"lrp asked for, and Zennit needs a torchvision that is built for the same device as PyTorch "
+            f"{torch.__version__}, which PyPI's is not beside a PyTorch for CPUs alone: pip install --force-reinstall "
+            "--no-deps torchvision --index-url https://download.pytorch.org/whl/cpu, or use integrated-gradients."
         ) from None
     scales = []
     for path, module in agent.named_modules():
