@@ -54,19 +54,20 @@ def overlay(
     place = whole.enlarged(size[0] / height, size[1] / width)
     picture = enlarge(_faded(screen), size)
     strength = place.laid(saliency / max(scale, 1e-12), size)
-    outside = np.isnan(strength)
-    picture[outside] = picture[outside] * np.float32(_UNSEEN / _DIM)
+    pixels, strength = picture.reshape(-1, 3), strength.ravel()  # by their numbers, which is faster than by a mask
+    outside = np.flatnonzero(np.isnan(strength))
+    pixels[outside] = pixels[outside] * np.float32(_UNSEEN / _DIM)
     if critic is None:
-        painted = np.abs(strength) >= FLOOR  # which few places are, so that only they are mixed
+        painted = np.flatnonzero(np.abs(strength) >= FLOOR)  # which few places are, so that only they are mixed
         colours, weights = shades(strength[painted], signed, FLOOR)
     else:
-        over = place.laid(critic, size)
-        painted = (np.abs(strength) >= FLOOR) | (np.abs(over) >= FLOOR)
+        over = place.laid(critic, size).ravel()
+        painted = np.flatnonzero((np.abs(strength) >= FLOOR) | (np.abs(over) >= FLOOR))
         colours, weights = shades(strength[painted], signed, FLOOR, ACTOR)
         others, second = shades(over[painted], False, FLOOR, CRITIC)
         colours = (colours * weights + others * second) / np.maximum(weights + second, 1e-6)
         weights = 1 - (1 - weights) * (1 - second)
-    picture[painted] = picture[painted] * (1 - weights) + colours * weights
+    pixels[painted] = pixels[painted] * (1 - weights) + colours * weights
     return picture
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -218,14 +219,19 @@ def _draw_legend(image: Image.Image, place: tuple[int, int, int], panel: Panel) 
     if panel.critic_scale is not None:
         _draw_two(image, place, panel.scale, panel.critic_scale)
         return
-    strength = np.linspace(-1 if panel.signed else 0, 1, right - left, dtype=np.float32)
-    colours, weights = shades(np.tile(strength, (12, 1)), panel.signed, 0.0 if panel.inputs else FLOOR)
-    ground = np.full((12, right - left, 3), 70.0)
-    image.paste(Image.fromarray((ground * (1 - weights) + colours * weights).astype(np.uint8)), (left, top))
+    image.paste(_all_shades(right - left, panel.signed, 0.0 if panel.inputs else FLOOR), (left, top))
     low, high = ("lowers it by", "raises it by") if panel.signed else ("does not matter", "matters:")
     amount = f"{panel.scale:.2g}"
     draw.text((left, top + 16), f"{low} {amount}" if panel.signed else low, _FAINT, font)
     draw.text((right, top + 16), f"{high} {amount}", _FAINT, font, anchor="ra")
+
+
+@lru_cache(maxsize=4)
+def _all_shades(width: int, signed: bool, floor: float) -> Image.Image:
+    """From the least to the most, over grey; the same in every frame."""
+    strength = np.linspace(-1 if signed else 0, 1, width, dtype=np.float32)
+    colours, weights = shades(np.tile(strength, (12, 1)), signed, floor)
+    return Image.fromarray((70.0 * (1 - weights) + colours * weights).astype(np.uint8))
 
 
 def _draw_two(image: Image.Image, place: tuple[int, int, int], policy: float, value: float) -> None:
