@@ -26,6 +26,7 @@ from rl_interp.circuits.discovery.discovery import Discovery, measured
 from rl_interp.circuits.discovery.ugs import UGSConfig, ugs
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.optimal import OptimalConfig
+from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json
 from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.read import read_json
@@ -36,7 +37,7 @@ KINDS = ("optimal", "mean", "counterfactual", "resample", "zero")
 METHODS = ("eap-ig", "acdc", "ugs")
 SIZES = (4, 8, 16, 32, 64, 128)
 THRESHOLDS = (0.1, 0.02, 0.004)
-PRICES = (10.0, 1.5)
+PRICES = (3.0, 0.7)
 """Of an edge, in UGS."""
 STATES, HELD_OUT = 64, 128
 CONSTANTS = ConstantsConfig(updates=60)
@@ -45,7 +46,8 @@ CONSTANTS = ConstantsConfig(updates=60)
 def measure(run: str) -> None:
     """Write `optimal.json`, kind by kind."""
     loaded, path = load_agent(run), OUT / "optimal.json"
-    found = read_json(path) if path.exists() else {"source": loaded.source, "circuits": {}, "parts": {}}
+    source = loaded.source | {"run": loaded.run.path.name}
+    found = read_json(path) if path.exists() else {"source": source, "circuits": {}, "parts": {}}
     if not found["parts"]:
         found["parts"] = _parts(loaded)
         write_json(path, found)
@@ -71,7 +73,11 @@ def _circuits(method: str, here: Behaviour, held_out: Behaviour) -> dict[str, An
     """Edges and distance of each circuit, and what it took to find it."""
     rows, nothing = [], held_out.require()
     for setting in {"eap-ig": (0,), "acdc": THRESHOLDS, "ugs": PRICES}[method]:
-        discovery = _found(method, here, setting)
+        try:
+            discovery = _found(method, here, setting)
+        except UserError as error:  # too high a price of edges
+            print(error, flush=True)
+            continue
         sizes = SIZES if discovery.mask is None else (None,)
         for size in sizes:
             mask = discovery.circuit(size)
@@ -89,7 +95,7 @@ def _found(method: str, here: Behaviour, setting: float) -> Discovery:
         return attribute(here, 5)
     if method == "acdc":
         return acdc(here[:32], ACDCConfig(threshold=setting, steps=2))
-    config = UGSConfig(sparsity=setting, updates=100, masks=5, start=1.0, rate=0.1, constants=CONSTANTS)
+    config = UGSConfig(sparsity=setting, updates=100, masks=5, rate=0.06, constants=CONSTANTS)
     return ugs(here, config)
 
 

@@ -127,7 +127,7 @@ def ablated(agent: Agent) -> list[Winners]:
     trained = getattr(agent, "self_ablation", None)
     if not isinstance(trained, SelfAblation):
         raise UserError(
-            f"this {type(agent).__name__} has no ablated stream that can play; train an agent that has one with "
+            f"{type(agent).__name__} was trained without self-ablation of a kind that can play; train an agent with "
             "`rl-interp train impala --self-ablation 32`."
         )
     return trained.interventions()

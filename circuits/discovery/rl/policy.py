@@ -10,9 +10,9 @@ class PruningPolicy(nn.Module):
     """Sees each action by its features, and all that are allowed by their mean and maximum (a deep set, Zaheer et al.
     2017, arXiv 1703.06114), so that the order of candidates does not matter and their number may vary."""
 
-    def __init__(self, hidden: int = 64):
+    def __init__(self, hidden: int = 64, features: int = len(FEATURES)):
         super().__init__()
-        self.each = nn.Sequential(nn.Linear(len(FEATURES), hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
+        self.each = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU())
         self.score = nn.Sequential(nn.Linear(3 * hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         self.value = nn.Sequential(nn.Linear(2 * hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         for last in (self.score[-1], self.value[-1]):

@@ -65,7 +65,7 @@ def train(
             for _ in range(config.epochs):
                 optimizer.zero_grad()
                 for batch in batches:
-                    _loss(policy, batch, config, left).backward()
+                    ppo_loss(policy, batch, config, left).backward()
                 torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
                 optimizer.step()
             report(1 - left + 1 / config.updates)
@@ -87,7 +87,7 @@ def follow(policy: PruningPolicy, ledger: Ledger, episodes: int = 1, generator: 
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """All steps of some episodes that were not over, S in number."""
 
     rows: Tensor
@@ -101,7 +101,7 @@ class _Batch:
 
 
 @torch.no_grad()
-def _play(policy: PruningPolicy, ledger: Ledger, config: RLConfig, generator: torch.Generator) -> _Batch:
+def _play(policy: PruningPolicy, ledger: Ledger, config: RLConfig, generator: torch.Generator) -> Batch:
     pruning = Pruning(ledger, config.episodes, config.keep_best)
     steps: list[tuple[Tensor, ...]] = []
     while not pruning.ended.all():
@@ -117,7 +117,7 @@ def _play(policy: PruningPolicy, ledger: Ledger, config: RLConfig, generator: to
     advantages = advantages[running]
     # Behaviours differ in how much potential there is to gain; each counts for as much.
     advantages = (advantages - advantages.mean()) / (advantages.std(correction=0) + 1e-6)
-    return _Batch(rows[running], allowed[running], actions[running], log_probs[running], advantages, returns)
+    return Batch(rows[running], allowed[running], actions[running], log_probs[running], advantages, returns)
 
 
 def _advantages(rewards: Tensor, values: Tensor, trace: float) -> Tensor:
@@ -130,7 +130,8 @@ def _advantages(rewards: Tensor, values: Tensor, trace: float) -> Tensor:
     return advantages
 
 
-def _loss(policy: PruningPolicy, batch: _Batch, config: RLConfig, left: float) -> Tensor:
+def ppo_loss(policy: PruningPolicy, batch: Batch, config: RLConfig, left: float) -> Tensor:
+    """Of one batch; `left` is the share of the training that is left, by which the entropy's weight falls."""
     logits, values = policy(batch.rows, batch.allowed)
     log_all = logits.log_softmax(-1)
     ratio = (log_all.gather(1, batch.actions[:, None])[:, 0] - batch.log_probs).exp()
