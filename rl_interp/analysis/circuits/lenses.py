@@ -1,8 +1,8 @@
 """What a transformer would say if it broke off after a block: two lenses on its residual stream.
 
 - The OCA lens (optimal constant attention; Li & Janson 2024, arXiv 2409.09951) puts a constant in the place of what
-  each later attention adds; later MLPs, the last norm and the unembedding compute as they do. So it says what the word's own
-  stream holds, without anything more being read of other words.
+  each later attention adds; later MLPs, the last norm and the unembedding compute as they do. So it says what the
+  word's own stream holds, without anything more being read of other words.
 - The tuned lens (Belrose et al. 2023, arXiv 2303.08112) adds an affine map of the stream to it, and reads that out.
 
 Both are fitted to what the transformer says in the end, KL(transformer ‖ lens).
