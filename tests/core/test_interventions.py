@@ -38,6 +38,7 @@ def test_zero_clamp_and_mean_touch_only_their_units(conv_agent, conv_obs, plain)
     changed = after(conv_agent, conv_obs, Mean("conv.post", mean=mean, units=[1]))
     torch.testing.assert_close(changed[:, 1], mean[1].expand(5, 6, 6))
     assert torch.equal(changed[:, [0, 2]], value[:, [0, 2]])
+    assert torch.equal(after(conv_agent, conv_obs, Mean("conv.post", mean=mean, units=[])), value)
 
 
 def test_a_clamp_is_read_from_its_point_unit_and_value():

@@ -15,10 +15,11 @@ def agent(home) -> str:
     """One whose weights are random, so that what it says depends on all that it reads."""
     shape = dict(layers=2, width=16, heads=2, hidden=16)
     config = default_config("rl_interp/Text-greater-than", **shape, precision="fp32")
-    torch.manual_seed(0)
+    torch.manual_seed(3)  # of these, it completes every other prompt rightly
     made = make_agent(config)
     for weight in made.parameters():
         nn.init.normal_(weight, 0.0 if weight.dim() > 1 else 0.5, 0.9)
+    made.unembed.weight.data *= 4  # so that a changed word changes what it says
     Run.create(home / "runs" / "years", "transformer", config, 0).save_checkpoint(1, made.state_dict())
     return "years"
 
@@ -38,12 +39,12 @@ def test_circuits_are_found_judged_compared_and_shown(run, agent, method):
     )
     assert status == 0, error
     assert 0 < found["edges"] <= found["candidates"]
-    if method not in ("eap", "eap-ig"):
+    if method != "eap":
         return
     judging = "--states 8 --random 2 --again 1 --left-out 2 --episodes 4 --kinds zero"
     status, judged, error = run(f"circuit evaluate {agent} {method} {judging}")
     assert status == 0, error
-    assert ("returns" in judged) == (method == "eap-ig")  # of another prompt's twin nothing would follow
+    assert "returns" not in judged  # while it plays, a cut edge would carry what it does in another prompt's twin
     status, beside, error = run(f"circuit compare {agent} {agent} {method} --states 8 --random 2")
     assert status == 0, error
     assert beside["by_place"]["jaccard"] == 1
@@ -55,8 +56,8 @@ def test_circuits_are_found_judged_compared_and_shown(run, agent, method):
 @pytest.mark.full
 def test_heads_and_mlps_are_measured(run, agent):
     status, found, error = run(
-        f"circuit importance {agent} --states 6 --episodes 2 --kinds zero mean counterfactual optimal "
-        "--change corrupted --optimal.updates 2"
+        f"circuit importance {agent} --states 6 --episodes 2 --kinds counterfactual optimal "
+        "--change corrupted --optimal.updates 2 --optimal.rate 0.001"
     )
     assert status == 0, error
     parts = [f"terms.block{block}.{part}" for block in (0, 1) for part in ("heads", "mlp")]

@@ -1,8 +1,8 @@
 """How many edges a transformer's circuit needs, by what takes the place of those that are cut, and by how it is found:
 distances of circuits of many sizes, on prompts that they were not found on; and what each head and MLP loses.
 
-    python -m benchmarks.optimal_circuits measure runs/names     # four minutes of one core; resumes
-    python -m benchmarks.optimal_circuits report                 # tables and the picture
+    python -m benchmarks.transformers.optimal_circuits measure runs/names     # four minutes of one core; resumes
+    python -m benchmarks.transformers.optimal_circuits report                 # tables and the picture
 
 Li & Janson 2024 (arXiv 2409.09951) have this of GPT-2, which is not here.
 """
@@ -32,7 +32,7 @@ from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.read import read_json
 from rl_interp.core.tables import markdown
 
-OUT = Path(__file__).parent.parent / "docs" / "results" / "transformers"
+OUT = Path(__file__).parents[2] / "docs" / "results" / "transformers"
 KINDS = ("optimal", "mean", "counterfactual", "resample", "zero")
 METHODS = ("eap-ig", "acdc", "ugs")
 SIZES = (4, 8, 16, 32, 64, 128)

@@ -1,9 +1,9 @@
 """Self-ablation of small transformers on stories (Ferrao et al. 2025, arXiv 2505.00509): loss on held-out stories,
 edges of circuits, dictionaries, and what masks tell of the next word, with and without it.
 
-    python -m benchmarks.self_ablation_stories train runs/stories      # some eight minutes of one core; resumes
-    python -m benchmarks.self_ablation_stories measure runs/stories
-    python -m benchmarks.self_ablation_stories report
+    python -m benchmarks.transformers.self_ablation train runs/stories      # some eight minutes of one core; resumes
+    python -m benchmarks.transformers.self_ablation measure runs/stories
+    python -m benchmarks.transformers.self_ablation report
 """
 
 import argparse
@@ -33,7 +33,7 @@ from rl_interp.core.read import read_json
 from rl_interp.core.run import Run
 from rl_interp.core.tables import markdown
 
-OUT = Path(__file__).parent.parent / "docs" / "results" / "transformers" / "self-ablation.json"
+OUT = Path(__file__).parents[2] / "docs" / "results" / "transformers" / "self-ablation.json"
 SHAPE: dict[str, Any] = dict(layers=2, width=64, hidden=256, agent_steps=400_000, learning_rate=3e-3)
 KS = (1, 2, 4, 8)
 CASES = [(0, "local", 0), *((k, scope, 0) for scope in ("local", "global") for k in KS)]

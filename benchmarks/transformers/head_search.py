@@ -1,8 +1,8 @@
 """Which single head a task needs most: a policy that learned it of induction and indirect objects, tried on docstrings,
 beside the best head, chance, any number of tries, attribution, and the best head of the other tasks.
 
-    python -m benchmarks.head_search tabulate runs/mixed      # every head cut alone, by task
-    python -m benchmarks.head_search search mixed             # five policies, on the table alone
+    python -m benchmarks.transformers.head_search tabulate runs/mixed      # every head cut alone, by task
+    python -m benchmarks.transformers.head_search search mixed             # five policies, on the table alone
 
 The first version of arXiv 2605.26343; its reward is the damage to the task less that to control text. Damages are falls
 of the log-probability of a right word, in nats, with a head at zero.
@@ -33,7 +33,7 @@ from rl_interp.core.hooks import Hook, run_with_hooks
 from rl_interp.core.read import read_json
 from rl_interp.core.tables import markdown
 
-OUT = Path(__file__).parent.parent / "docs" / "results" / "transformers"
+OUT = Path(__file__).parents[2] / "docs" / "results" / "transformers"
 SEEN, HELD_OUT = ("induction", "ioi"), "docstring"
 TASKS = (*SEEN, HELD_OUT)
 FEATURES = (

@@ -1,6 +1,6 @@
 """The OCA lens beside the tuned lens, on held-out stories: what a small transformer's stream holds before each block.
 
-python -m benchmarks.lenses       # trains the model too: a minute and a half of one core
+python -m benchmarks.transformers.lenses       # trains the model too: a minute and a half of one core
 """
 
 import time
@@ -21,7 +21,7 @@ from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.stats import bootstrap, mean
 from rl_interp.core.tables import markdown
 
-OUT = Path(__file__).parent.parent / "docs" / "results" / "transformers"
+OUT = Path(__file__).parents[2] / "docs" / "results" / "transformers"
 CONFIG = default_config(
     "rl_interp/Text-stories", layers=4, width=64, heads=4, hidden=256, agent_steps=400_000, learning_rate=3e-3
 )

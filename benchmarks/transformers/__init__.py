@@ -1,0 +1,1 @@
+"""Experiments on transformers: what `docs/results/transformers.md` reports."""
