@@ -45,6 +45,8 @@ PLACES = {"goal": GOAL, "state": GOAL + 1, "action": GOAL + 2}
 """Places of the sequence that the first decision reads, besides the noise level's."""
 _WAY = {"way": Concept("the first action leads above the post")}
 _SHUFFLES = 10
+_FEWEST = 40
+"""Decisions that must go each way, so that some are in what is fitted and in what is scored."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,12 @@ def _probed(
     """AUROC of the way that is taken, where the goal leaves it open, by what is read and denoising step."""
     obs = decisions.told("end")
     labels = {"way": (_height(agent, obs, decisions.state) > 0).numpy().astype(np.float64)}
+    fewer = min(labels["way"].sum(), len(obs) - labels["way"].sum())
+    if fewer < _FEWEST:
+        raise UserError(
+            f"{fewer:.0f} of {len(obs)} decisions go one of the two ways, and probes of it need {_FEWEST}; look at "
+            "more (--states), or at a checkpoint that keeps both ways."
+        )
     control = randomised(agent, seed)
     control.sampling = agent.sampling
     names, episodes, rows = ["noised", *layers], np.arange(len(obs)), []
