@@ -47,10 +47,10 @@ class Bars:
         return Bars("advantage: value less the actions' mean", -top, top)
 
     @staticmethod
-    def of_means(means: Sequence[NDArray[np.float32]]) -> "Bars":
-        """For the mean of continuous actions at some steps: symmetric, up to the largest."""
+    def of_means(means: Sequence[NDArray[np.float32]], sampled: bool = False) -> "Bars":
+        """For the mean of continuous actions at some steps, or samples: symmetric, up to the largest."""
         top = float(np.abs(np.concatenate(means)).max()) or 1.0
-        return Bars("mean of the action", -top, top)
+        return Bars("action, as sampled" if sampled else "mean of the action", -top, top)
 
     @staticmethod
     def of_probabilities() -> "Bars":

@@ -42,6 +42,8 @@ class Training:
         self.learner.scaling.fit(states, taken)
         self.agent = copy.deepcopy(self.learner).requires_grad_(False).eval()
         self.optimizer = optimizer(self.learner, config)
+        # Once, since to find a network's weights takes as long as to average them.
+        self._trained, self._averaged = ([*each.parameters()] for each in (self.learner, self.agent))
         self.rng = np.random.default_rng(seed)
         self.agent_steps = self.updates = 0
         self._losses: list[Tensor] = []
@@ -55,12 +57,12 @@ class Training:
         loss = loss_of(self.learner, Batch.of(self.learner, windows, self.rng))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.learner.parameters(), config.max_grad_norm)
+        nn.utils.clip_grad_norm_(self._trained, config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
         kept = min(config.averaging, (1 + self.updates) / (_SLOWEST + self.updates))
         with torch.no_grad():
-            for averaged, trained in zip(self.agent.parameters(), self.learner.parameters(), strict=True):
+            for averaged, trained in zip(self._averaged, self._trained, strict=True):
                 averaged.lerp_(trained, 1 - kept)
         self._losses.append(loss.detach())
         self.agent_steps += int(windows.there.sum())

@@ -335,7 +335,7 @@ def _panel(
 def _bars(loaded: Loaded, preferences: list[NDArray[np.float32]]) -> tuple[list[NDArray[np.float32]], Bars]:
     """What is shown of each action at each step, and what it stands for."""
     if loaded.env.action_kind == "continuous":
-        return preferences, Bars.of_means(preferences)
+        return preferences, Bars.of_means(preferences, loaded.agent.preference_kind == "actions")
     if loaded.has_q_values:
         shown = [advantages(each) for each in preferences]
         return shown, Bars.of_advantages(shown)
