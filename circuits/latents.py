@@ -43,19 +43,29 @@ class Dictionary(Protocol):
 
 class Components(nn.Module):
     """Principal components as a dictionary without an error: the control for one that was fitted. What is exact for
-    latents is exact for these, and they know no more than the variance of the values."""
+    latents is exact for these, and they know no more than the variance of the values, or that and what decides."""
 
-    def __init__(self, values: Tensor):
+    def __init__(self, values: Tensor, metric: Tensor | None = None):
         """
         Args:
             values: `[N, D]`.
+            metric: `[D, D]`, of what an agent decides with respect to the values; then components are those by
+                which decisions vary most, the first first, and still uncorrelated. What does not vary among the values
+                is in none of them.
         """
         super().__init__()
         centre = values.double().mean(0)
-        _, _, directions = torch.linalg.svd(values.double() - centre, full_matrices=True)
-        self.W_enc = nn.Parameter(directions.T.to(values), requires_grad=False)
-        self.b_enc = nn.Parameter(torch.zeros_like(values[0]), requires_grad=False)
-        self.W_dec = nn.Parameter(directions.to(values), requires_grad=False)
+        _, lengths, directions = torch.linalg.svd(values.double() - centre, full_matrices=True)
+        encoder, decoder = directions.T, directions
+        if metric is not None:
+            kept = lengths > 1e-6 * lengths[0]
+            spread = lengths[kept] / len(values) ** 0.5
+            to, back = directions[: len(lengths)][kept].T / spread, spread[:, None] * directions[: len(lengths)][kept]
+            turned = torch.linalg.eigh(back @ metric.double() @ back.T)[1].flip(1)
+            encoder, decoder = to @ turned, turned.T @ back
+        self.W_enc = nn.Parameter(encoder.to(values), requires_grad=False)
+        self.b_enc = nn.Parameter(values.new_zeros(encoder.shape[1]), requires_grad=False)
+        self.W_dec = nn.Parameter(decoder.to(values), requires_grad=False)
         self.b_dec = nn.Parameter(centre.to(values), requires_grad=False)
 
     def activate(self, z: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from circuit_agents import make
 
+from rl_interp.analysis.sae.policy import policy_metric
 from rl_interp.circuits.ablation import Ablations
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.discovery.attribution import attribute
@@ -129,6 +130,30 @@ def test_keeping_units_is_replacing_the_others():
     everywhere, _ = keeping(ablations, new, by_state.argsort(0, descending=True), [7], distance)
     alone = by_state.min(0).values.mean()
     torch.testing.assert_close(everywhere[0], alone.double())
+
+
+def test_components_by_policy_come_first_that_decide():
+    agent, _ = make("dqn")
+    torch.nn.init.normal_(agent.q.weight, std=0.1)
+    obs = torch.randint(0, 255, (60, 2, 36, 36), dtype=torch.uint8)
+    values = run_with_cache(agent, obs, names=["fc.post"])[1]["fc.post"].detach()
+    components = Components(values, policy_metric(agent, States(obs), "fc.post"))
+    coded = with_latents(agent, components, "fc.post")
+    out, cache = run_with_cache(coded, obs, names=["fc.post.latents", "fc.post.error"])
+    torch.testing.assert_close(out.preferences, agent.step(obs).preferences)
+    latents = cache["fc.post.latents"].double()
+    torch.testing.assert_close(
+        torch.cov(latents.T, correction=0), torch.eye(latents.shape[1]).double(), atol=1e-3, rtol=0
+    )
+    # Four Q-values have three differences, so three components say what is decided, and the rest nothing of it.
+    few = run_with_hooks(
+        coded, obs, hooks={"fc.post.latents": lambda value, site: value * (torch.arange(value.shape[1]) < 3)}
+    )
+
+    def advantages(q):
+        return q - q.mean(-1, keepdim=True)
+
+    torch.testing.assert_close(advantages(few.q_values), advantages(out.q_values), atol=1e-4, rtol=1e-3)
 
 
 def test_principal_components_are_uncorrelated_and_all_of_them_are_the_layer():

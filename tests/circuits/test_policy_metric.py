@@ -17,7 +17,10 @@ from rl_interp.core.wrap import wrap
 @pytest.mark.parametrize(("kind", "hook"), [("dqn", "fc.post"), ("dqn", "conv3.post"), ("lstm", "lstm.h")])
 def test_small_errors_change_the_policy_as_the_metric_says(kind, hook):
     agent, obs = make(kind)
-    point, metric = agent.hook_points[hook], policy_metric(agent, States(obs, agent.initial_state(len(obs))), hook)
+    point, metric = (
+        agent.hook_points[hook],
+        policy_metric(agent, States(obs, agent.initial_state(len(obs))), hook).float(),
+    )
     with torch.no_grad():
         out, cache = run_with_cache(agent, obs, names=[hook])
     plain, value = out.preferences, point.newest(cache[hook]).movedim(point.feature_axis, -1)

@@ -15,6 +15,7 @@ from rl_interp.analysis.circuits.coded import Coded
 from rl_interp.analysis.circuits.cutting import play_without_half
 from rl_interp.analysis.circuits.layers import EACH, NEGLIGIBLE, ImportanceConfig, Layer, measure_layer
 from rl_interp.analysis.circuits.states import play_states
+from rl_interp.analysis.sae.policy import policy_metric
 from rl_interp.circuits.ablation import PartialPasses
 from rl_interp.circuits.latents import LATENTS, Components, with_latents
 from rl_interp.circuits.replacement import record, replacement, while_playing
@@ -28,7 +29,7 @@ from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.tables import markdown
 
-COMPONENTS = "components"
+COMPONENTS, POLICY_COMPONENTS = ("components", "policy_components")
 """What a layer's principal components are called, beside its units and a dictionary's latents."""
 _BANK = 2
 """Times the measured states that replacements are made from, of other episodes."""
@@ -60,7 +61,7 @@ def importance_run(
     measured, bank = _states(loaded, config, progress)
     places = {hook: (loaded.agent, hook) for hook in hooks or default_hooks(loaded, measured)}
     if isinstance(loaded, Coded):
-        places[f"{loaded.at}.{COMPONENTS}"] = _components(loaded, bank)
+        places |= _components(loaded, bank)
     layers = {}
     with progress.bar("Measuring", len(places), "layers") as update:
         for done, (name, (agent, hook)) in enumerate(places.items(), 1):
@@ -80,11 +81,14 @@ def importance_run(
     return result | {name: str(file) for name, file in files.items()}
 
 
-def _components(loaded: Coded, bank: States) -> tuple[Agent, str]:
-    """The layer written in the principal components of its values, and the hook point that these are at."""
-    recorded = record(loaded.plain.agent, bank, loaded.at)
+def _components(loaded: Coded, bank: States) -> dict[str, tuple[Agent, str]]:
+    """The layer written in the principal components of its values, and in those by which the policy varies most, each
+    with the hook point that they are at."""
+    agent, at = loaded.plain.agent, loaded.at
+    recorded = record(agent, bank, at)
     values = recorded.values.movedim(recorded.feature_axis, -1).flatten(0, -2)
-    return with_latents(loaded.plain.agent, Components(values), loaded.at).eval(), f"{loaded.at}.{LATENTS}"
+    found = {COMPONENTS: Components(values), POLICY_COMPONENTS: Components(values, policy_metric(agent, bank, at))}
+    return {f"{at}.{name}": (with_latents(agent, each, at).eval(), f"{at}.{LATENTS}") for name, each in found.items()}
 
 
 def _played(loaded: Loaded, layers: Iterable[str]) -> list[str]:

@@ -16,8 +16,8 @@ _BATCH = 64
 
 
 def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
-    """`[D, D]`, with which an error e `[D]` at a hook point changes the policy by ½ eᵀ M e nats to second order: the
-    Fisher information of the policy with respect to the activations, Σ_a π(a) ∇log π(a) ∇log π(a)ᵀ, averaged over
+    """float64 `[D, D]`: an error e `[D]` at a hook point changes the policy by ½ eᵀ M e nats to second order. M is
+    the Fisher information of the policy with respect to the activations, Σ_a π(a) ∇log π(a) ∇log π(a)ᵀ, averaged over
     states and, where a layer has positions, summed over them.
 
     Q-values are taken as a policy by their softmax at `Distance`'s temperature. What a change does to later steps
@@ -35,7 +35,7 @@ def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
     axis = hook_point(agent, hook).feature_axis
     with torch.no_grad():
         distance = Distance.of(agent, agent.step(states.obs, states.memory).preferences)
-    total = torch.zeros(())
+    total = torch.zeros((), dtype=torch.float64)
     for some in states.split(_BATCH):
         again = PartialForward(agent, some.obs, hook, some.memory)
         values = again.values.detach().requires_grad_()
@@ -45,6 +45,6 @@ def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
             p = log_p[:, action].detach().exp()
             chosen = torch.where(p > 0, log_p[:, action], 0)  # a log-probability of -inf has no gradient
             (gradient,) = torch.autograd.grad((p.sqrt() * chosen).sum(), values, retain_graph=True)
-            rows = gradient.movedim(axis, -1).flatten(0, -2)
+            rows = gradient.movedim(axis, -1).flatten(0, -2).double()
             total = total + rows.T @ rows
     return total / len(states)
