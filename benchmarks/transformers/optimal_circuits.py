@@ -40,6 +40,7 @@ THRESHOLDS = (0.1, 0.02, 0.004)
 PRICES = (3.0, 0.7)
 """Of an edge, in UGS."""
 STATES, HELD_OUT = 64, 128
+_TICKS = (3, 5, 10, 20, 50, 100)
 CONSTANTS = ConstantsConfig(updates=60)
 
 
@@ -155,7 +156,7 @@ def _least(each: dict[str, Any], kl: float) -> str:
 
 
 def _picture(found: dict[str, Any]) -> None:
-    figure, axes = new_figure(1, len(METHODS), 12.5, 4.2, sharey=True)
+    figure, axes = new_figure(1, len(METHODS), 13.5, 4.2, sharex=True, sharey=True)
     for method, axis in zip(METHODS, axes.flat, strict=True):
         for i, kind in enumerate(KINDS):
             if (each := found["circuits"].get(kind, {}).get(method)) is None:
@@ -165,11 +166,14 @@ def _picture(found: dict[str, Any]) -> None:
             axis.plot([row["edges"] for row in rows], [max(row["kl"], 1e-4) for row in rows], ".-", label=kind, **look)
         axis.axhline(0.1, color="0.8", linewidth=0.8, zorder=0)
         axis.set_xscale("log")
+        axis.set_xticks(_TICKS, [str(tick) for tick in _TICKS])
+        axis.set_xticks([], minor=True)
         axis.set_yscale("log")
         axis.set_title(method)
         axis.set_xlabel("edges of the circuit, of 262")
     axes.flat[0].set_ylabel("KL on other prompts, nats")
-    axes.flat[0].legend(title="in the place of cut edges", fontsize=8)
+    handles = axes.flat[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside right center", title="in the place\nof cut edges", fontsize=8)
     save_figure(figure, OUT / "optimal.png")
 
 

@@ -87,8 +87,8 @@ def _measured(loaded: Loaded) -> dict[str, Any]:
     return {
         **losses,
         "k": loaded.run.config["self_ablation"], "scope": loaded.run.config["ablation_scope"],
-        "active": {name: float((units > 0).mean()) for name, units in seen.units.items()},
-        "circuits": _circuits(loaded), "dictionary": _dictionary(seen.units["block1.mlp.post"]),
+        "active": {name: float((abs(units) > 0.05).mean()) for name, units in seen.units.items()},
+        "circuits": _circuits(loaded), "dictionary": _dictionary(seen.units["fc"]),
         "leak": {name: each for name, each in leak(seen).items() if "mlp" not in name},
     }  # fmt: skip
 
@@ -97,9 +97,8 @@ def _measured(loaded: Loaded) -> dict[str, Any]:
 def _follow(agent: Transformer, texts: Tensor) -> tuple[Followed, dict[str, float]]:
     """Held-out stories, read by a model and by its ablated stream; what is decided is the next word."""
     given, known = texts[:, :-1], (texts[:, 1:] != NOTHING).numpy()
-    blocks = range(agent.shape.layers)
-    points = [f"block{n}.mlp.post" for n in blocks]
-    _, cache = run_with_cache(agent, given.clamp(min=0), names=points)
+    points = [f"block{n}.{part}" for n in range(agent.shape.layers) for part in ("z", "mlp.post")]
+    _, cache = run_with_cache(agent, given, names=points)
     clean = agent.read_out(agent.stream(given))
     losses, masks = {"loss": float(next_word_loss(clean, texts))}, {}
     if agent.self_ablation is not None:
@@ -107,16 +106,14 @@ def _follow(agent: Transformer, texts: Tensor) -> tuple[Followed, dict[str, floa
         losses["ablated_loss"] = float(next_word_loss(agent.read_out(streams.ablated), texts))
         losses["distance"] = float(streams.distance)
         masks = {name: mask.numpy()[known] > 0 for name, mask in streams.masks.items()}
-    units = {name: value.numpy()[known] for name, value in cache.items()}
+    units = {name: value.transpose(1, 2).flatten(2) if name.endswith("z") else value for name, value in cache.items()}
+    units = {name: value.numpy()[known] for name, value in units.items()}
     episodes = np.broadcast_to(np.arange(len(texts))[:, None], known.shape)[known]
-    rows = np.random.default_rng(0).permutation(np.flatnonzero(np.ones(len(episodes))))[:6000]
+    rows = np.random.default_rng(0).permutation(len(episodes))[:6000]
     actions = clean.argmax(-1).numpy()[known]
-    # `leak` asks for a fully connected layer of its own: here the last block's neurons.
-    named = {("fc" if name == points[-1] else name): name for name in masks}
-    return Followed(
-        episodes[rows], actions[rows], {name: each[rows] for name, each in (units | {"fc": units[points[-1]]}).items()},
-        {new: masks[name][rows] for new, name in named.items()}, {},
-    ), losses  # fmt: skip
+    renamed = {points[-1]: "fc"}  # `leak` looks at one layer of that name alone
+    units, masks = ({renamed.get(name, name): each[rows] for name, each in of.items()} for of in (units, masks))
+    return Followed(episodes[rows], actions[rows], units, masks, {}), losses
 
 
 def _circuits(loaded: Loaded) -> dict[str, Any]:
