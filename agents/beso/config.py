@@ -63,8 +63,8 @@ class BESOConfig(TrainConfig):
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm."""
     averaging: float = 0.999
-    """Of the agent's weights, which are averages of those that are trained: what is left of the last in an update, from
-    the thousandth update or so on."""
+    """Share that an update keeps of the agent's weights, which are averages of those that are trained; it rises to this
+    as (1 + n) / (10 + n) over n updates."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

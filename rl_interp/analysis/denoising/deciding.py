@@ -289,7 +289,7 @@ def deciding_picture(results: Sequence[dict[str, Any]], path: Any) -> Any:
     axes[0, 0].set(
         title="the other goal is told from here on", ylabel="share that goes the first goal's way", ylim=(-0.03, 1.03)
     )
-    for place, style in (("goal", "--"), ("action", "-")):
+    for place, style in (("goal", "--"), ("state", ":"), ("action", "-")):
         for number, layer in enumerate(layers):
             effect = np.mean(
                 [[r["effect"] for r in result["patched"] if (r["layer"], r["place"]) == (layer, place)] for result in
@@ -297,9 +297,9 @@ def deciding_picture(results: Sequence[dict[str, Any]], path: Any) -> Any:
             axes[0, 1].plot(sigmas, effect, style, color=f"C{number}", label=f"{layer}, {place}")
     controls = np.mean([[r["control"] for r in result["patched"] if r["place"] == "action" and r["layer"] == layers[-1]]
                         for result in results], 0)  # fmt: skip
-    axes[0, 1].plot(sigmas, controls, ":", color="black", label="control: same goal")
+    axes[0, 1].plot(sigmas, controls, "-.", color="black", label="control: same goal")
     axes[0, 1].set(title="patched from the other goal, in one step", ylabel="share of the way to the other action")
-    axes[0, 1].legend(fontsize=7)
+    axes[0, 1].legend(fontsize=6, ncol=2)
     for number, read in enumerate(["noised", *layers, "shuffled weights"]):
         score = np.mean([[r["auroc"] for r in result["probed"] if r["read"] == read] for result in results], 0)
         style = {"noised": ("k", ":"), "shuffled weights": ("0.6", "--")}.get(read, (f"C{number - 1}", "-"))
