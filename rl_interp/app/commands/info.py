@@ -15,6 +15,7 @@ EXTRAS = {
     "hub": ("huggingface_hub", "sae push and sae pull"),
     "lrp": ("zennit", "the saliency method lrp"),
     "umap": ("umap", "the plane umap of clusters in rl-interp explore"),
+    "robotics": ("gymnasium_robotics", "PointMaze with demonstrations (train beso), and data sets of Minari's"),
     "lm": ("tokenizers", "import lm and runs of language models"),
     "bench": ("stable_baselines3", "make bench: measurements beside other libraries"),
     "docs": ("mkdocs", "make docs: the documentation as a site"),
