@@ -15,7 +15,8 @@ _ROWS = 4096
 
 
 def random_dictionary(data: Activations, config: SAEConfig, rows: NDArray[np.integer]) -> SAE:
-    """A dictionary of the same variant and size behind the same whitening, as it starts from random directions."""
+    """A dictionary of the same variant and size behind the same whitening, as it starts from random directions: without
+    `policy_weight`, so that it knows nothing of what is decided."""
     rows = sample_rows(rows, max(_ROWS, config.latents), np.random.default_rng(config.data_seed))
-    random = replace(config, start="random")
+    random = replace(config, start="random", policy_weight=0.0)
     return Trainer(Feed(ArrayActivations(data.read(rows)), random), random).sae()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rl_interp.core.errors import UserError
-from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer, Whitening
+from rl_interp.sae import ArrayActivations, Feed, SAEConfig, Trainer, Whitening, random_dictionary
 
 CONFIG = SAEConfig(latents=24, k=4, epochs=4, batch_size=64, held_out=0.0)
 
@@ -108,7 +108,9 @@ def test_a_weighed_policy_is_kept_where_it_would_be_lost():
         return np.square(error @ faint).sum() / np.square((x - x.mean(0)) @ faint).sum()
 
     assert lost(10.0) < 0.5 * lost(0.0)
+    weighed = replace(CONFIG, policy_weight=1.0)
     with pytest.raises(UserError, match="policy_weight=1 given for activations alone"):
-        Feed(ArrayActivations(x), replace(CONFIG, policy_weight=1.0))
+        Feed(ArrayActivations(x), weighed)
+    assert random_dictionary(ArrayActivations(x), weighed, np.arange(2000)).d_sae == CONFIG.latents  # its control
     with pytest.raises(UserError, match="does not depend on these activations"):
         Whitening.of(x, 0.3, policy=torch.zeros(12, 12), policy_weight=1.0)

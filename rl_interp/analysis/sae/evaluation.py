@@ -1,7 +1,7 @@
 """Evaluating a dictionary on its agent: reconstruction, returns through it, and the concepts that it tells."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -261,7 +261,7 @@ def _compared(
             return ArrayActivations(follow(shuffled, layer.hook, layer.width, fitted, progress=progress))
 
         values, target = seen(store), seen(fitted.target) if fitted.sae.transcodes else None
-        of_shuffled = sae_package.fit(values, fitted.config, fitted.train_rows, target)
+        of_shuffled = sae_package.fit(values, replace(fitted.config, policy_weight=0.0), fitted.train_rows, target)
         yield "random network's dictionary", encoded(of_shuffled, values)
         del values, target
     yield from sae_package.coordinates(store.read(sides[0]), store.read(sides[1]))
