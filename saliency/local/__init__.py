@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from rl_interp.core.agent import HEADS, Agent, PolicyOutput, State, tree_map
 from rl_interp.core.check_agent import alike
 from rl_interp.saliency.local.changed import Changed, NotLocalError
-from rl_interp.saliency.local.regions import Products, Regions
+from rl_interp.saliency.local.regions import Products, Regions, Sums
 
-__all__ = ["Answers", "answers", "is_local", "outputs_near"]
+__all__ = ["Answers", "answers", "answers_to_sums", "is_local", "outputs_near"]
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,24 @@ def answers(
     """
     change = (towards - image)[0].permute(1, 2, 0).contiguous().numpy()
     products = Products(change, *(np.ascontiguousarray(each.numpy(), np.float32) for each in (rows, columns)))
-    masks = len(products)
+    order = torch.arange(len(products)).view(len(columns), len(rows)).T.flatten()
+    return _answers(agent, image, products, state, order)
+
+
+@torch.no_grad()
+def answers_to_sums(agent: Agent, image: Tensor, parts: Tensor, present: Tensor, state: State = ()) -> Answers | None:
+    """What an agent answers on an image with those of some `parts [J, C, H, W]` added for which `present [N, J]` is 1;
+    None where it does something for which pictures must be there as a whole. `image` and `state` as for `answers`."""
+    return _answers(agent, image, Sums(parts, present), state)
+
+
+def _answers(
+    agent: Agent, image: Tensor, change: Products | Sums, state: State, order: Tensor | None = None
+) -> Answers | None:
+    masks = len(change)
     many = tree_map(lambda leaf: leaf.expand(masks, *leaf.shape[1:]), state)
     try:
-        after = agent.step(Changed(image, products, (masks, *image.shape[1:])), many)
+        after = agent.step(Changed(image, change, (masks, *image.shape[1:])), many)
     except NotLocalError:
         return None
     heads = {name: getattr(after, name) for name in HEADS}
@@ -67,8 +81,9 @@ def answers(
     else:
         plain = agent.step(image, state)
         before = {name: getattr(plain, name).double() for name in known}
-    order = torch.arange(masks).view(len(columns), len(rows)).T.flatten()
-    found = {name: _exact(leaf, before[name])[order] for name, leaf in known.items()}
+    found = {name: _exact(leaf, before[name]) for name, leaf in known.items()}
+    if order is not None:
+        found = {name: leaf[order] for name, leaf in found.items()}
     return Answers(PolicyOutput(**before), PolicyOutput(**found))
 
 

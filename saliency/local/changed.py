@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rl_interp.saliency.local.regions import Filters, Geometry, Products, Regions
+from rl_interp.saliency.local.regions import Filters, Geometry, Products, Regions, Sums
 
 
 class NotLocalError(Exception):
@@ -24,17 +24,17 @@ class NotLocalError(Exception):
 class Changed(Tensor):
     """`[N, ...]`, or with further leading axes of one: for each of N masks `base [1, ...]` with `change`.
 
-    A change is in `Products` of an image, in `Regions` of a layer, or of vectors all there, `[N, D]`.
+    A change is in `Products` or `Sums` of an image, in `Regions` of a layer, or of vectors all there, `[N, D]`.
     """
 
     base: Tensor
-    change: Products | Regions | Tensor
+    change: Products | Sums | Regions | Tensor
 
     @staticmethod
-    def __new__(cls, base: Tensor, change: Products | Regions | Tensor, shape: tuple[int, ...]):  # pyright: ignore
+    def __new__(cls, base: Tensor, change: Products | Sums | Regions | Tensor, shape: tuple[int, ...]):  # pyright: ignore
         return Tensor._make_wrapper_subclass(cls, shape, dtype=base.dtype)  # pyright: ignore
 
-    def __init__(self, base: Tensor, change: Products | Regions | Tensor, shape: tuple[int, ...]):
+    def __init__(self, base: Tensor, change: Products | Sums | Regions | Tensor, shape: tuple[int, ...]):
         self.base, self.change = base, change
 
     def whole(self) -> Tensor:
@@ -43,7 +43,7 @@ class Changed(Tensor):
         Raises:
             NotLocalError: of an image, which is then better perturbed at once.
         """
-        if isinstance(self.change, Products):
+        if isinstance(self.change, Products | Sums):
             raise NotLocalError
         shape = self._shape
         if isinstance(self.change, Tensor):
@@ -87,13 +87,15 @@ def _convolution(
     if not _is_map(x) or isinstance(padding, str) or groups != 1 or {dilation} - {1, (1, 1)}:
         return NotImplemented
     base = F.conv2d(x.base, weight, bias, stride, padding)
+    if isinstance(x.change, Sums):
+        return base + x.change.convolved(weight, stride, padding)
     geometry = _geometry(weight.shape[2:], stride, padding)
     filters = Filters(weight, tuple(weight.shape))  # pyright: ignore[reportArgumentType]
     return _of_map(base, x.change.convolved(filters, geometry, tuple(base.shape[2:])))
 
 
 def _linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
-    if not isinstance(x, Changed) or x._shape[:-1] != (len(x.change),) or isinstance(x.change, Products):
+    if not isinstance(x, Changed) or x._shape[:-1] != (len(x.change),) or isinstance(x.change, Products | Sums):
         return NotImplemented
     base = F.linear(x.base.flatten(1), weight, bias)
     if isinstance(x.change, Tensor):
@@ -105,7 +107,7 @@ def _linear(x: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
 
 
 def _relu(x: Any, inplace: bool = False) -> Any:
-    if inplace or not isinstance(x, Changed) or isinstance(x.change, Products):
+    if inplace or not isinstance(x, Changed) or isinstance(x.change, Products | Sums):
         return NotImplemented
     if isinstance(x.change, Regions):
         return Changed(x.base.relu(), x.change.rectified(x.base), x._shape)

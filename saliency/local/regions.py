@@ -88,6 +88,27 @@ class Products:
 
 
 @dataclass(frozen=True)
+class Sums:
+    """Changes of an image, each the sum of some of a few parts: convolutions, being linear, are of the parts."""
+
+    parts: Tensor
+    """`[J, C, H, W]`."""
+    present: Tensor
+    """`[N, J]`: 1 where a change has a part, else 0."""
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def scaled(self, factor: float) -> "Sums":
+        return Sums(self.parts * factor, self.present)
+
+    def convolved(self, weight: Tensor, stride: Any, padding: Any) -> Tensor:
+        """`[N, ...]`: the change of a convolution."""
+        parts = F.conv2d(self.parts, weight, None, stride, padding)
+        return (self.present @ parts.flatten(1)).unflatten(1, parts.shape[1:])
+
+
+@dataclass(frozen=True)
 class Regions:
     """Changes of a layer, for each of N masks in a box of its own; see `loops`."""
 

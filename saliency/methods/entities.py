@@ -6,7 +6,7 @@ work together share what they do (Shapley 1953; Lundberg & Lee 2017, arXiv 1705.
 background).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import ClassVar
@@ -19,7 +19,7 @@ from torch import Tensor
 from rl_interp.core.agent import Agent, State, tree_map
 from rl_interp.core.errors import UserError
 from rl_interp.core.stats import Estimate
-from rl_interp.saliency.methods.perturbation import CHUNK, drops
+from rl_interp.saliency.methods.perturbation import Exchanged, drops
 from rl_interp.saliency.targets import Target
 
 EXACT = 10
@@ -81,20 +81,18 @@ class Entities:
         return maps
 
     def _game(self, agent: Agent, obs: Tensor, scene: Scene, other: Scene, target: Target, state: State) -> Game:
-        there = torch.from_numpy(np.asarray(other.obs)).to(obs)
+        there = torch.from_numpy(np.asarray(other.obs))[None].to(obs)
         nowhere = np.zeros(scene.obs.shape, bool)
         unions = [mask | other.masks.get(name, nowhere) for name, mask in scene.masks.items()]
-        where = torch.from_numpy(np.stack(unions)).to(obs.device) if unions else torch.zeros(0, *obs.shape[1:])
+        where = (
+            torch.from_numpy(np.stack(unions)).to(obs.device)
+            if unions
+            else torch.zeros(0, *obs.shape[1:], dtype=torch.bool)
+        )
         fed = obs if agent.observation == "symbols" or obs.is_floating_point() else obs.float()
 
         def worth(coalitions: NDArray[np.bool_]) -> NDArray[np.float64]:
-            absent = torch.from_numpy(~coalitions).to(obs.device)
-
-            def exchanged(image: Tensor) -> Iterator[Tensor]:
-                for some in absent.split(CHUNK):
-                    taken = (some.float() @ where.flatten(1).float() > 0).unflatten(1, where.shape[1:])
-                    yield torch.where(taken, there.to(image), image)
-
+            exchanged = Exchanged(there, where, torch.from_numpy(~coalitions).to(obs.device))
             return -drops(agent, obs, fed, target, state, exchanged)[0].double().numpy()
 
         return worth

@@ -20,13 +20,15 @@ from torch.nn import functional as F
 from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating, tree_map
 from rl_interp.core.check_agent import taking_floats
 from rl_interp.core.errors import UserError
-from rl_interp.saliency.local import answers, is_local
+from rl_interp.saliency.local import Answers, answers, answers_to_sums, is_local
 from rl_interp.saliency.targets import Score, Target, evaluate, prepare, require_same
 
 CHUNK = 64
 """Perturbed images per forward: more would leave the processor's cache."""
 _VECTORS = 1024
 """Perturbed vectors per forward."""
+_BITS = 62
+"""Of a number that says which things a pixel belongs to."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,41 @@ class Masked:
     def __call__(self, image: Tensor) -> Iterable[Tensor]:
         return self.whole(image)
 
+    def answered(self, agent: Agent, image: Tensor, state: State) -> Answers | None:
+        return answers(agent, image, self.other(image), self.rows, self.columns, state)
+
+
+@dataclass(frozen=True, eq=False)
+class Exchanged:
+    """An image with the pixels of another wherever one of some things is that is absent."""
+
+    other: Tensor
+    """`[1, C, H, W]`."""
+    where: Tensor
+    """`[E, C, H, W]` bool: where each thing is."""
+    absent: Tensor
+    """`[N, E]` bool."""
+
+    def __call__(self, image: Tensor) -> Iterator[Tensor]:
+        other = self.other.to(image)
+        for some in self.absent.split(CHUNK):
+            taken = (some.float() @ self.where.flatten(1).float() > 0).unflatten(1, self.where.shape[1:])
+            yield torch.where(taken, other, image)
+
+    def answered(self, agent: Agent, image: Tensor, state: State) -> Answers | None:
+        """A pixel is exchanged where anything that it belongs to is absent; those that belong to the same are a part.
+        None where the parts are too many for that to be quicker."""
+        things = torch.arange(len(self.where))
+        if len(things) > _BITS:
+            return None
+        owners = (self.where.flatten(1).long() << things[:, None]).sum(0)
+        kinds, part = owners.unique(return_inverse=True)
+        if 2 * len(kinds) > len(self.absent):
+            return None
+        parts = F.one_hot(part, len(kinds)).T * (self.other.to(image) - image).flatten()
+        present = self.absent.float() @ (kinds[:, None] >> things & 1).float().T > 0
+        return answers_to_sums(agent, image, parts.unflatten(1, image.shape[1:]), present.float(), state)
+
 
 def drops(
     agent: Agent,
@@ -191,7 +228,7 @@ def drops(
             # The target is fixed on the observation as it came; the base is scored in the form of the perturbed ones.
             score, decided = prepare(agent, obs[i : i + 1], one, target)
             image, found_here = fed[i : i + 1], None
-            if isinstance(perturbed, Masked) and target.at is None:
+            if isinstance(perturbed, Masked | Exchanged) and target.at is None:
                 found_here = _local_drops(agent, image, one, score, decided, perturbed)
             if found_here is None:
                 found_here = _whole_drops(agent, image, one, target, score, decided, perturbed)
@@ -200,13 +237,13 @@ def drops(
 
 
 def _local_drops(
-    agent: Agent, image: Tensor, state: State, score: Score, decided: PolicyOutput, masked: Masked
+    agent: Agent, image: Tensor, state: State, score: Score, decided: PolicyOutput, changed: Masked | Exchanged
 ) -> Tensor | None:
     """`[P]`; None where the agent needs whole images."""
     if not is_local(agent) or image.dtype != torch.float32:
         return None
     with taking_floats():
-        answered = answers(agent, image, masked.other(image), masked.rows, masked.columns, state)
+        answered = changed.answered(agent, image, state)
     if answered is None:
         return None
     require_same(answered.before, decided, image.dtype)

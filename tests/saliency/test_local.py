@@ -10,7 +10,17 @@ from torch.nn import functional as F
 from rl_interp.agents.dqn import DQN
 from rl_interp.agents.impala.agent import IMPALA
 from rl_interp.core.agent import Agent, PolicyOutput
-from rl_interp.saliency import GREYDANUS, Advantage, LogProbability, Occlusion, Perturbation, PolicyChange, Value
+from rl_interp.saliency import (
+    GREYDANUS,
+    Advantage,
+    Entities,
+    LogProbability,
+    Occlusion,
+    Perturbation,
+    PolicyChange,
+    Scene,
+    Value,
+)  # fmt: skip
 from rl_interp.saliency.local import answers, is_local, outputs_near
 from rl_interp.saliency.local.changed import _pair
 from rl_interp.saliency.local.regions import Filters, Regions
@@ -181,3 +191,25 @@ def test_an_agent_that_takes_floats_for_others_than_bytes_is_asked_for_whole_pic
     agent.step(screen)
     assert outputs_near(agent, near(screen), screen) is None
     assert outputs_near(Odd(True).eval(), near(screen), screen) is not None
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_things_that_are_exchanged_are_answered_as_in_whole_pictures(name, screen, monkeypatch):
+    torch.manual_seed(7)
+    agent, rng = AGENTS[name]().eval(), np.random.default_rng(0)
+
+    def scene(obs: np.ndarray) -> Scene:
+        masks = {each: np.zeros(obs.shape, bool) for each in "abcdef"}
+        for mask in masks.values():  # some of which overlap
+            top, left = rng.integers(0, 30, 2)
+            mask[:, top : top + 14, left : left + 20] = True
+        return Scene(obs, masks)
+
+    entities = Entities([scene(screen[0].numpy())], [scene(255 - screen[0].numpy())])
+    state = tuple(torch.randn_like(leaf) for leaf in agent.initial_state(1))
+    (ours,) = entities.values(agent, screen, Value(), state)
+    monkeypatch.setattr(perturbation, "is_local", lambda agent: False)
+    (wanted,) = entities.values(agent, screen, Value(), state)
+    wanted = {each: estimate.value for each, estimate in wanted.items()}
+    largest = max(map(abs, wanted.values()))
+    assert {each: estimate.value for each, estimate in ours.items()} == pytest.approx(wanted, abs=1e-3 * largest)
