@@ -184,7 +184,8 @@ class Regions:
     def vectors(self, width: int) -> Tensor:
         """`[N, width]`, of regions that are one position each, or none."""
         found = torch.zeros(len(self), width)
-        found[torch.from_numpy(np.diff(self.starts) > 0)] = torch.from_numpy(self.values).view(-1, self.channels)[:, :width]
+        there = torch.from_numpy(np.diff(self.starts) > 0)
+        found[there] = torch.from_numpy(self.values).view(-1, self.channels)[:, :width]
         return found
 
     def added_to(self, base: Tensor) -> Tensor:
