@@ -112,7 +112,8 @@ def _follow(agent: Transformer, texts: Tensor) -> tuple[Followed, dict[str, floa
     rows = np.random.default_rng(0).permutation(len(episodes))[:6000]
     actions = clean.argmax(-1).numpy()[known]
     renamed = {points[-1]: "fc"}  # `leak` looks at one layer of that name alone
-    units, masks = ({renamed.get(name, name): each[rows] for name, each in of.items()} for of in (units, masks))
+    units = {renamed.get(name, name): each[rows] for name, each in units.items()}
+    masks = {renamed.get(name, name): each[rows] for name, each in masks.items()}
     return Followed(episodes[rows], actions[rows], units, masks, {}), losses
 
 
