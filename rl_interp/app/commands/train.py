@@ -1,6 +1,7 @@
 """Train an agent: DQN, IMPALA, DreamerV3, a transformer or BESO; the same command again resumes it."""
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -57,7 +58,7 @@ class _Asked:
 
 def _asked(arguments: list[str]) -> _Asked:
     """What these arguments say of them; a setting of the bonus asks for it, too."""
-    for flag, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for flag, following in pairwise([*arguments, "--"]):
         if flag in _WANTED and following.startswith("--"):
             raise UserError(f"{flag} given without a value; give {_WANTED[flag]}.")
     asked, others = tyro.cli(_Asked, args=arguments, return_unknown_args=True, add_help=False)
