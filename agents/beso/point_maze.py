@@ -66,8 +66,8 @@ class _Driver:
     def __init__(self, maze: Any, shown: Mapping[str, NDArray[Any]], rng: np.random.Generator):
         self.maze, self.rng = maze, rng
         self.goal = np.array(shown["desired_goal"], np.float64)
-        cells = [tuple(map(int, maze.cell_xy_to_rowcol(shown[name]))) for name in ("achieved_goal", "desired_goal")]
-        self.route = [maze.cell_rowcol_to_xy(np.array(cell)) for cell in self._way(*cells)[1:-1]]
+        way = self._way(self._cell(shown["achieved_goal"]), self._cell(self.goal))
+        self.route = [maze.cell_rowcol_to_xy(np.array(cell)) for cell in way[1:-1]]
 
     def action(self, shown: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
         """float64 `[2]`, within -1 and 1."""
@@ -80,6 +80,10 @@ class _Driver:
 
     def arrived(self, shown: Mapping[str, NDArray[Any]]) -> bool:
         return float(np.hypot(*(shown["achieved_goal"] - self.goal))) < 0.45
+
+    def _cell(self, place: NDArray[Any]) -> tuple[int, int]:
+        row, column = self.maze.cell_xy_to_rowcol(place)
+        return int(row), int(column)
 
     def _way(self, start: tuple[int, int], end: tuple[int, int]) -> list[tuple[int, int]]:
         """Cells of a shortest way, with both ends."""

@@ -208,6 +208,7 @@ def _probed(
             "more (--states), or at a checkpoint that keeps both ways."
         )
     control = randomised(agent, seed)
+    assert isinstance(control, BESO)
     control.sampling = agent.sampling
     names, episodes, rows = ["noised", *layers], np.arange(len(obs)), []
     with torch.no_grad():
