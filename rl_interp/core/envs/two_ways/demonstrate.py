@@ -38,5 +38,5 @@ def heading(at: NDArray[np.floating], towards: str) -> NDArray[np.float64]:
     """The mean of the action that is demonstrated at a place, on the way to a point of `POINTS`. At the start there are
     two such, of equal probability, unless the goal says which: their mixture of Gaussians is all that is known
     there."""
-    way = POINTS[towards] - at
+    way = np.asarray(POINTS[towards] - at, np.float64)
     return way * min(1.0, PACE / np.hypot(*way))
