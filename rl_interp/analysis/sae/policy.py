@@ -27,7 +27,7 @@ def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
         UserError: continuous actions.
         HookError: a hook point that the agent can't be run again from.
     """
-    if agent.preference_kind == "mean":
+    if agent.continuous:
         raise UserError(
             f"{type(agent).__name__} has continuous actions, and policy_weight is of the probabilities of discrete "
             "ones; leave it at 0."
