@@ -105,7 +105,7 @@ def test_latents_are_measured_beside_neurons_and_principal_components(loaded, di
     found = importance_run(coded(loaded, dictionary.path), (), config)
     kept = found["kept"]
     assert {name: each["counts"][-1] for name, each in kept.items()} == {
-        "lstm.h": 6, "lstm.h.latents": 9, "lstm.h.components": 6
+        "lstm.h": 6, "lstm.h.latents": 9, "lstm.h.components": 6, "lstm.h.policy_components": 6
     }  # fmt: skip
     for each in kept.values():
         assert set(each["faithfulness_by_ranking"]) == {"mean", "gradient", "integrated", "random", "each state"}

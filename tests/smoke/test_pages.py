@@ -25,6 +25,8 @@ from rl_interp.core.stats import TOO_FEW
 from rl_interp.core.store import ActivationStore
 from rl_interp.sae import Features
 
+_OF_THESE_TESTS = "Canvas2D: Multiple readback operations"
+"""What Chromium may advise on canvases that tests read: the pages read none."""
 HOSTILE = (
     """</script><img src=x onerror="executed=1"></script><script>executed=2</script>--><svg onload='executed=3'>"""
     """&lt;b&gt;"><iframe srcdoc="<script>parent.executed=4</script>"></iframe>{{ 6*7 }}{% raw %}${executed=5}"""
@@ -58,7 +60,7 @@ def opened(chromium, tmp_path):
     def show(path):
         page = context.new_page()
         paths.append(path)
-        page.on("console", lambda message: wrong.append(message.text))
+        page.on("console", lambda message: message.text.startswith(_OF_THESE_TESTS) or wrong.append(message.text))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.on("dialog", lambda dialog: wrong.append(dialog.message))
         page.on("request", lambda request: asked.append(request.url))

@@ -16,7 +16,7 @@ class Played:
 
 
 IDS = ["ALE/Pong-v5", "MiniGrid-Empty-5x5-v0", "CrafterReward-v1", "rl_interp/Maze-v0", "rl_interp/Sokoban-v0",
-       "rl_interp/Text-ioi"]  # fmt: skip
+       "rl_interp/Text-ioi", "rl_interp/TwoWays-v0"]  # fmt: skip
 
 
 @pytest.mark.parametrize("env_id", IDS)
