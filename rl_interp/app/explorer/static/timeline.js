@@ -81,7 +81,7 @@ export class Timeline {
     this.scrub.setAttribute("aria-valuetext", `step ${state.step} of ${episode.steps}`);
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, ground.width, ground.height);
-    context.drawImage(ground, 0, 0);
+    if (ground.width) context.drawImage(ground, 0, 0);  // it has none while the list of runs is shown instead
     context.scale(devicePixelRatio, devicePixelRatio);
     Object.assign(context, {font: FONT, fillStyle: soft});
     for (const {values, top, low, high, known} of rows) {
