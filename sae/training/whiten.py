@@ -85,15 +85,10 @@ class Whitening:
         average = varies / values.shape[1]
         factor = (variances + ridge * average) ** -0.5 if np.isfinite(ridge) else np.full(len(variances), average**-0.5)
         to, back = components * factor, (components / factor).T
-
-        def moments(to: NDArray[np.float64]) -> NDArray[np.float64]:
-            """The covariance of z."""
-            about_mean = 0.0 if centre else np.outer(mean @ to, mean @ to)
-            return to.T @ (components * variances) @ components.T @ to - about_mean
-
+        of_z = variances * factor**2 - (0.0 if centre else np.square(mean @ to))
         if policy is not None and policy_weight:
-            to, back = _stretched(to, back, policy.double().numpy(), policy_weight, moments(to))
-        of_z = np.linalg.eigvalsh(moments(to))
+            covariance = np.diag(variances * factor**2) - (0.0 if centre else np.outer(mean @ to, mean @ to))
+            to, back, of_z = _stretched(to, back, policy.double().numpy(), policy_weight, covariance)
         return cls(
             _tensor(mean if centre else np.zeros_like(mean)),
             _tensor(to),
@@ -141,8 +136,9 @@ def _stretched(
     policy: NDArray[np.float64],
     weight: float,
     covariance: NDArray[np.float64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Both maps, with z, of this covariance, stretched by the root of the metric 1 + weight · P."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.floating]]:
+    """Both maps, with z, of this covariance, stretched by the root of the metric 1 + weight · P, and the spectrum of
+    its covariance then."""
     metric = back @ policy @ back.T
     varies = np.sum(covariance * metric)
     if not varies > 0:
@@ -152,7 +148,8 @@ def _stretched(
         )
     shares, directions = np.linalg.eigh(metric * np.trace(covariance) / varies)
     stretch = np.sqrt(1 + weight * shares.clip(0))
-    return to @ (directions * stretch) @ directions.T, (directions / stretch) @ directions.T @ back
+    longer, shorter = ((directions * scale) @ directions.T for scale in (stretch, 1 / stretch))
+    return to @ longer, shorter @ back, np.linalg.eigvalsh(longer @ covariance @ longer)
 
 
 def _tensor(array: NDArray[np.float64]) -> Tensor:
