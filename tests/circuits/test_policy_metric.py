@@ -6,6 +6,7 @@ import pytest
 import torch
 from circuit_agents import make
 
+from rl_interp.analysis.sae import policy
 from rl_interp.analysis.sae.policy import policy_metric
 from rl_interp.circuits.distance import Distance
 from rl_interp.circuits.states import States
@@ -44,3 +45,13 @@ def test_continuous_actions_are_refused():
     agent = wrap(torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 2)), {"0": ("0", "B D")}, output="mean")
     with pytest.raises(UserError, match=r"continuous actions, and policy_weight is of .* discrete"):
         policy_metric(agent, States(torch.randn(3, 4)), "0")
+
+
+def test_of_many_actions_some_are_drawn(monkeypatch):
+    agent, obs = make("dqn")
+    states = States(obs.repeat(60, 1, 1, 1))
+    exact = policy_metric(agent, states, "fc.post")
+    monkeypatch.setattr(policy, "_MOST", 3)  # of four
+    drawn = policy_metric(agent, states, "fc.post")
+    assert not torch.equal(drawn, exact)
+    torch.testing.assert_close(drawn.trace(), exact.trace(), rtol=0.25, atol=0)

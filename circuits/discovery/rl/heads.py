@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical
 
 from rl_interp.circuits.discovery.rl.policy import PruningPolicy
-from rl_interp.circuits.discovery.rl.training import Batch, RLConfig, ppo_loss
+from rl_interp.circuits.discovery.rl.training import Batch, RLConfig, improve
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,8 @@ def learn(tasks: Sequence[HeadTask], config: RLConfig, seed: int = 0) -> Learned
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         policy = PruningPolicy(config.hidden, tasks[0].features.shape[1])
-    optimizer = torch.optim.Adam(policy.parameters(), config.learning_rate, eps=1e-5)
     tried: set[tuple[str, int]] = set()
-    for update in range(config.updates):
-        left = 1 - update / config.updates
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * left
-        batches = [_tried(policy, task, config.episodes, generator, tried) for task in tasks]
-        for _ in range(config.epochs):
-            optimizer.zero_grad()
-            for batch in batches:
-                ppo_loss(policy, batch, config, left).backward()
-            torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
-            optimizer.step()
+    improve(policy, config, lambda: [_tried(policy, task, config.episodes, generator, tried) for task in tasks])
     return Learned(policy, len(tried))
 
 

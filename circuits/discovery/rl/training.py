@@ -55,20 +55,8 @@ def train(
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)
         policy = PruningPolicy(config.hidden)
-    optimizer = torch.optim.Adam(policy.parameters(), config.learning_rate, eps=1e-5)
     try:
-        for update in range(config.updates):
-            left = 1 - update / config.updates
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * left
-            batches = [_play(policy, ledger, config, generator) for ledger in ledgers]
-            for _ in range(config.epochs):
-                optimizer.zero_grad()
-                for batch in batches:
-                    ppo_loss(policy, batch, config, left).backward()
-                torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
-                optimizer.step()
-            report(1 - left + 1 / config.updates)
+        improve(policy, config, lambda: [_play(policy, ledger, config, generator) for ledger in ledgers], report)
     except BudgetSpent:
         report(1.0)
     return policy
@@ -128,6 +116,29 @@ def _advantages(rewards: Tensor, values: Tensor, trace: float) -> Tensor:
         last = rewards[t] + following[t] - values[t] + trace * last
         advantages[t] = last
     return advantages
+
+
+def improve(
+    policy: PruningPolicy,
+    config: RLConfig,
+    play: Callable[[], list[Batch]],
+    report: Callable[[float], None] = lambda done: None,
+) -> None:
+    """PPO (Schulman et al. 2017, arXiv 1707.06347): `play` gives what each update learns from, a batch for each
+    task."""
+    optimizer = torch.optim.Adam(policy.parameters(), config.learning_rate, eps=1e-5)
+    for update in range(config.updates):
+        left = 1 - update / config.updates
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * left
+        batches = play()
+        for _ in range(config.epochs):
+            optimizer.zero_grad()
+            for batch in batches:
+                ppo_loss(policy, batch, config, left).backward()
+            torch.nn.utils.clip_grad_norm_(policy.parameters(), 0.5)
+            optimizer.step()
+        report(1 - left + 1 / config.updates)
 
 
 def ppo_loss(policy: PruningPolicy, batch: Batch, config: RLConfig, left: float) -> Tensor:

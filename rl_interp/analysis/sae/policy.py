@@ -12,7 +12,8 @@ from rl_interp.core.partial_forward import PartialForward
 
 STATES = 512
 """That a fit plays to measure the policy in."""
-_BATCH = 64
+_BATCH, _MOST = 64, 32
+"""States at once; and actions, of which each takes a backward pass: of more, such as words, so many are drawn."""
 
 
 def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
@@ -35,16 +36,21 @@ def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
     axis = hook_point(agent, hook).feature_axis
     with torch.no_grad():
         distance = Distance.of(agent, agent.step(states.obs, states.memory).preferences)
-    total = torch.zeros((), dtype=torch.float64)
+    total, generator = torch.zeros((), dtype=torch.float64), torch.Generator(agent.device).manual_seed(0)
     for some in states.split(_BATCH):
         again = PartialForward(agent, some.obs, hook, some.memory)
         values = again.values.detach().requires_grad_()
         with torch.enable_grad():
             log_p = (again(values).preferences / distance.temperature).log_softmax(-1)
-        for action in range(log_p.shape[-1]):
-            p = log_p[:, action].detach().exp()
-            chosen = torch.where(p > 0, log_p[:, action], 0)  # a log-probability of -inf has no gradient
-            (gradient,) = torch.autograd.grad((p.sqrt() * chosen).sum(), values, retain_graph=True)
+        p = log_p.detach().exp()
+        for action in range(min(p.shape[-1], _MOST)):
+            which, weight = torch.full((len(p), 1), action, device=p.device), p[:, action : action + 1].sqrt()
+            if p.shape[-1] > _MOST:
+                which = torch.multinomial(p, 1, generator=generator)
+                weight = torch.full_like(weight, _MOST**-0.5)
+            # A log-probability of -inf has no gradient.
+            chosen = torch.where(p.gather(-1, which) > 0, log_p.gather(-1, which), 0)
+            (gradient,) = torch.autograd.grad((weight * chosen).sum(), values, retain_graph=True)
             rows = gradient.movedim(axis, -1).flatten(0, -2).double()
             total = total + rows.T @ rows
     return total / len(states)
