@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from rl_interp.agents.impala.drc import DRC
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.episodes import Part, Recipe, Recording, parse_changes, record
 from rl_interp.analysis.probes.cells import NO_CLASS, CellProbe, confusions, f1, fit, macro_f1
 from rl_interp.analysis.sokoban.larger import Anywhere, zigzags
 from rl_interp.analysis.sokoban.pacing import Cycle, by_time, cycles_of, substituted
+from rl_interp.analysis.sokoban.plan import Arrow, arrows, arrows_of_what_came, board_in, cells_that_differ, plans_in
 from rl_interp.analysis.sokoban.play import Game, Play
-from rl_interp.analysis.sokoban.reading import Point, read_states
+from rl_interp.analysis.sokoban.reading import CONCEPTS, Point, read_states
 from rl_interp.analysis.sokoban.steering import Fork, random_vectors, steered
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.envs import SokobanConfig
@@ -22,6 +25,8 @@ from rl_interp.core.envs.sokoban.kinds import FLOOR, MOVES, PLAYER, WALL
 from rl_interp.core.envs.sokoban.levels import Levels
 from rl_interp.core.envs.sokoban.routes import routes
 from rl_interp.core.envs.sokoban.solve import solve
+from rl_interp.core.errors import UserError
+from rl_interp.core.run import Run
 
 UP, DOWN, LEFT, RIGHT, NEVER = range(5)
 TWO_WAYS = """
@@ -231,6 +236,70 @@ def test_states_hold_what_the_agent_then_did():
         assert [states.ahead["agent"][step][cell] for cell, _ in left] == list(range(6 - step))
     assert plan[0, DOWN, 4, 1] == 1
     assert (states.come["box"][0] == LEFT).sum() == 1
+
+
+@pytest.fixture
+def recorded(tmp_path):
+    """`recorded(agent, parts)`: its episode on the board with two ways."""
+    (tmp_path / "two-ways.txt").write_text(TWO_WAYS.strip("\n"))
+
+    def make(agent: Agent, *parts: Part) -> Recording:
+        env = replace(ENV, levels=str(tmp_path / "two-ways.txt"))
+        return record(Loaded(Run(tmp_path / "walker"), 0, agent, env, ""), Recipe(0, parts or (Part(40),)))
+
+    return make
+
+
+WRITTEN = CellProbe(20 * torch.eye(5)[:, :, None, None], torch.tensor([0.0, 0, 0, 0, 10]))
+"""Reads the class that a `Walker` has written, and elsewhere never."""
+PROBES = {(concept, Point("layer.c", 0)): WRITTEN for concept in CONCEPTS}
+
+
+def drawn(found: list[Arrow]) -> set[tuple[tuple[int, int], int]]:
+    return {((row, column), direction) for row, column, direction, _ in found}
+
+
+def test_arrows_are_the_way_that_is_written_and_what_came_is_the_rest_of_it(recorded):
+    recording = recorded(Walker([(50.0, way(SHORT))]))
+    assert "".join("UDLR"[action] for action in recording.actions) == SHORT
+    for step in (0, 2):
+        moment = recording.moment(step)
+        board = board_in(recording.loaded.env, moment)
+        read = plans_in(recording.loaded, moment, PROBES).probabilities["agent"]
+        assert read.shape == (1, 1, 1, 5, 8, 8)
+        assert drawn(arrows(board, read[0, 0, 0])) == set(way(SHORT))
+        came = arrows_of_what_came(recording, step)
+        assert drawn(came["agent"]) == set(way(SHORT)[step:])
+        assert drawn(came["box"]) == {((6, 2), LEFT)}
+    assert arrows_of_what_came(recording, 6) == {"agent": [], "box": []}
+
+
+def test_no_arrow_is_drawn_in_a_wall_or_where_never_is_likelier():
+    board = np.full((1, 3), 1, np.uint8)
+    board[0, 0] = WALL
+    plan = np.array([[0.9, 0, 0, 0, 0.1], [0, 0.6, 0, 0, 0.4], [0.3, 0.19, 0, 0, 0.51]], np.float32).T[:, None]
+    assert arrows(board, plan) == [(0, 1, DOWN, pytest.approx(0.6))]
+    plan[:, 0, 1] = [0.15, 0.15, 0.15, 0.15, 0.4]  # likelier than never together, and none of them likely
+    assert arrows(board, plan) == []
+
+
+def test_a_plan_is_read_under_changes_and_again_after_further_looks(recorded):
+    recording = recorded(Walker([(1.0, way(SHORT))], slow=2))
+    loaded, moment = recording.loaded, recording.moment(0)
+    board = board_in(loaded.env, moment)
+    before = plans_in(loaded, moment, PROBES, thinking=2)
+    changes = parse_changes(["ablate:layer.c:1", "ablate:layer.c:3"], loaded)
+    after = plans_in(loaded, moment, PROBES, changes, thinking=2)
+    assert drawn(arrows(board, after.probabilities["agent"][0, 2, 0])) == {
+        (cell, direction) for cell, direction in way(SHORT) if direction not in (DOWN, RIGHT)
+    }
+    assert cells_that_differ(board, before, after).tolist() == [[[5], [5], [5]]]
+    assert (
+        cells_that_differ(board, before, plans_in(loaded, moment, PROBES, (), 2, times=3)).tolist() == [[[0]] * 3] * 3
+    )
+    assert before.preferences[0].argmax(-1).tolist() == [RIGHT, RIGHT, DOWN]
+    with pytest.raises(UserError, match="from 0 to"):
+        plans_in(loaded, moment, PROBES, thinking=-1)
 
 
 def test_a_zigzag_can_be_solved_and_is_as_long_as_the_board():

@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.probes.cells import CellProbe
+from rl_interp.analysis.sokoban.plan import arrows
 from rl_interp.analysis.sokoban.play import Game, Play, sokoban_env
-from rl_interp.analysis.sokoban.reading import CONCEPTS, best_point, load_probes, read, ticks_of
+from rl_interp.analysis.sokoban.reading import CONCEPTS, PointProbes, best_point, probes_at, read, ticks_of
 from rl_interp.core.envs.sokoban.choice import Choice
 from rl_interp.core.envs.sokoban.draw import TILE, picture
-from rl_interp.core.envs.sokoban.kinds import MOVES, WALL
-from rl_interp.core.envs.sokoban.plans import NEVER
+from rl_interp.core.envs.sokoban.kinds import MOVES
 from rl_interp.core.errors import UserError, unknown
-from rl_interp.core.hooks import hook_point
 from rl_interp.core.pictures import font_of, write_png
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.video import check_video, write_video
@@ -31,8 +29,6 @@ _HEADER, _MARGIN = 72, 16
 _BACKGROUND, _INK, _FAINT = (18, 20, 24), (236, 238, 240), (140, 146, 154)
 _COLOURS = {"agent": (30, 110, 235), "box": (200, 40, 160)}
 _TITLES = {"agent": "the player will step", "box": "boxes will be pushed"}
-_SHOWN = 0.2
-"""Least probability of an arrow that is drawn."""
 
 
 class Reading(NamedTuple):
@@ -76,18 +72,7 @@ def film_plan(
         env = replace(env, levels=levels, held_out="", part="all")
     board, name = _level(Choice(env), level, seed)
     layer = layer or best_point(agent).layer
-    hook_point(agent, layer)
-    known = load_probes(loaded)
-    probes = {
-        (concept, at): probe for (concept, at, side), probe in known.items() if (at.layer, side) == (layer, kernel)
-    }
-    if not probes:
-        layers = sorted({key[1].layer for key in known})
-        if layer in layers:
-            raise UserError(f"kernel={kernel} given; probes see 1 x 1 or 3 x 3 cells.")
-        raise UserError(
-            f"{unknown('probed layer', layer, layers)} `rl-interp sokoban probe --hooks {layer}` probes it."
-        )
+    probes = probes_at(loaded, layer, kernel)
     readings, game = _read(loaded, env, board, layer, probes, thinking, progress)
     ticks = ticks_of(agent)
     with progress.bar("Writing video", len(readings), "frames") as update:
@@ -112,7 +97,7 @@ def _level(choice: Choice, level: str | None, seed: int) -> tuple[NDArray[np.uin
 
 
 def _read(
-    loaded: Loaded, env: Any, board: NDArray[np.uint8], layer: str, probes: Mapping[Any, CellProbe], thinking: int,
+    loaded: Loaded, env: Any, board: NDArray[np.uint8], layer: str, probes: PointProbes, thinking: int,
     progress: Progress,
 ) -> tuple[list[Reading], Game]:  # fmt: skip
     play = Play(loaded.agent, board, env, thinking=thinking, progress=progress)
@@ -152,15 +137,12 @@ def board_with_plan(board: NDArray[np.uint8], plan: NDArray[np.floating], colour
         plan: `[5, H, W]`, probabilities of the four directions and of never.
     """
     image = Image.fromarray(picture(board).repeat(_TIMES, 0).repeat(_TIMES, 1)).convert("RGBA")
-    arrows = Image.new("RGBA", image.size)
-    draw = ImageDraw.Draw(arrows)
+    layer = Image.new("RGBA", image.size)
+    draw = ImageDraw.Draw(layer)
     side = TILE * _TIMES
-    for row, column in np.argwhere((board != WALL) & (plan[NEVER] < 0.5)):
-        direction = int(plan[:NEVER, row, column].argmax())
-        sure = float(plan[direction, row, column])
-        if sure >= _SHOWN:
-            _arrow(draw, (column + 0.5) * side, (row + 0.5) * side, direction, side, (*colour, int(90 + 165 * sure)))
-    return Image.alpha_composite(image, arrows).convert("RGB")
+    for row, column, direction, sure in arrows(board, plan):
+        _arrow(draw, (column + 0.5) * side, (row + 0.5) * side, direction, side, (*colour, int(90 + 165 * sure)))
+    return Image.alpha_composite(image, layer).convert("RGB")
 
 
 def _arrow(

@@ -8,7 +8,7 @@ never. What is to come is what the agent then did. Walls are left out: nothing i
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +19,16 @@ from torch import Tensor
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.probes.cells import NO_CLASS, CellProbe
 from rl_interp.analysis.sokoban.play import Game, Play, rows_of
-from rl_interp.core.agent import Agent, State
+from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.sokoban.kinds import KINDS, WALL
 from rl_interp.core.envs.sokoban.plans import future
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.files import atomic_path
 from rl_interp.core.hooks import hook_point, run_with_cache
+from rl_interp.core.interventions import Intervention, as_hooks
 from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.read import read_json, reading
 from rl_interp.core.weights import Weights
 
 CONCEPTS = ("agent", "box")
@@ -135,10 +137,17 @@ def read_states(
     return States(seen, games, steps, read_maps, come, ahead), play.games
 
 
-@torch.no_grad()
 def read(agent: Agent, obs: Tensor, state: State, layers: Sequence[str]) -> dict[Point, Tensor]:
     """`[B, C, H, W]` at every tick of some layers, in one step of the agent."""
-    _, cache = run_with_cache(agent, obs, state, names=list(layers))
+    return look(agent, obs, state, layers)[1]
+
+
+@torch.no_grad()
+def look(
+    agent: Agent, obs: Tensor, state: State, layers: Sequence[str], changes: Sequence[Intervention] = ()
+) -> tuple[PolicyOutput, dict[Point, Tensor]]:
+    """One step of the agent under changes, and what it then held: `[B, C, H, W]` at every tick of some layers."""
+    out, cache = run_with_cache(agent, obs, state, names=list(layers), hooks=as_hooks(changes))
     found = {}
     for layer in layers:
         value, point = cache[layer], hook_point(agent, layer)
@@ -147,7 +156,7 @@ def read(agent: Agent, obs: Tensor, state: State, layers: Sequence[str]) -> dict
         found |= {Point(layer, tick): each for tick, each in enumerate(ticks)}
     if strange := [f"{p.layer} {tuple(v.shape[-2:])}" for p, v in found.items() if v.shape[-2:] != obs.shape[-2:]]:
         raise UserError(f"{strange[0]} has no place for each of the {tuple(obs.shape[-2:])} cells; name other layers.")
-    return found
+    return out, found
 
 
 def _to_come(
@@ -182,6 +191,8 @@ def split(level: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 
 Probes = Mapping[tuple[str, Point, int], CellProbe]
 """By concept, point and kernel."""
+PointProbes = Mapping[tuple[str, Point], CellProbe]
+"""Those of one kernel, by concept and point."""
 
 
 def folder_of(loaded: Loaded) -> Path:
@@ -223,6 +234,54 @@ def load_probes(loaded: Loaded) -> Probes:
             probe = CellProbe(weights[name], weights[name.removesuffix("weight") + "bias"])
             probes[concept, Point(layer, int(tick)), int(kernel)] = probe
     return probes
+
+
+def probes_at(loaded: Loaded, layer: str, kernel: int) -> PointProbes:
+    """Those of one layer's ticks.
+
+    Raises:
+        HookError: no such hook point.
+        UserError: there are none of this checkpoint, layer or kernel.
+    """
+    hook_point(loaded.agent, layer)
+    known = load_probes(loaded)
+    probes = {
+        (concept, at): probe for (concept, at, side), probe in known.items() if (at.layer, side) == (layer, kernel)
+    }
+    if not probes:
+        layers = sorted({key[1].layer for key in known})
+        if layer in layers:
+            raise UserError(f"kernel={kernel} given; probes see 1 x 1 or 3 x 3 cells.")
+        raise UserError(
+            f"{unknown('probed layer', layer, layers)} `rl-interp sokoban probe --hooks {layer}` probes it."
+        )
+    return probes
+
+
+def scores_at(loaded: Loaded, layer: str, kernel: int) -> dict[str, list[dict[str, Any]]]:
+    """How well those probes read, as `probe_plans` scored them: by concept, for each tick `f1`, its `interval` and
+    `controls`.
+
+    Raises:
+        UserError: the last scores that were written are of another checkpoint.
+        RunError: a file that is none, or was changed.
+    """
+    path, remedy = folder_of(loaded) / "probe.json", "run `rl-interp sokoban probe` again"
+    result = read_json(path, remedy)
+    with reading(path, remedy, "has no scores"):
+        if result["weights_sha256"] != loaded.weights_sha256:
+            raise UserError(
+                f"{path} has the scores of step {result['step']}; run `rl-interp sokoban probe {loaded.run.path} "
+                f"--checkpoint {loaded.step}` again, so that it is known how well the plan of this one is read."
+            )
+        return {
+            concept: [
+                {"tick": each["tick"], "f1": each["f1"], "interval": each["interval"], "controls": each["controls"]}
+                for each in result["concepts"][concept]
+                if (each["layer"], each["kernel"]) == (layer, kernel)
+            ]
+            for concept in CONCEPTS
+        }
 
 
 def best_point(agent: Agent) -> Point:

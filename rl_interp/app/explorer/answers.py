@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 import rl_interp.app.explorer.editors as editors
 import rl_interp.app.explorer.features as features
+import rl_interp.app.explorer.plans as plans
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.episodes import (
     Clustered,
@@ -44,6 +45,7 @@ from rl_interp.app.explorer.library import MAX_STEPS, Asking
 from rl_interp.app.explorer.reproduce import View, reproduce
 from rl_interp.app.explorer.wire import answer, array, decision, png
 from rl_interp.core.config import from_plain
+from rl_interp.core.envs import SokobanConfig
 from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import hook_point
@@ -89,6 +91,7 @@ def opened(asked: Asked) -> Response:
             "methods": list(VECTOR_METHODS if vector else METHODS),
             "observation": list(env.observation_shape),
             "maze": isinstance(env, MazeConfig),
+            "plan": isinstance(env, SokobanConfig),
             "editable": found.editable,
             "planes": [each for each in PLANES if each != "umap" or find_spec("umap") is not None],
         }
@@ -330,7 +333,7 @@ ANSWERS: dict[str, Callable[[Asked], Response]] = {
     "runs": runs, "open": opened, "episode": episode, "stored": stored, "frames": frames, "layer": layer,
     "features": features.feature_list, "feature": features.feature, "described": features.described,
     "named": features.named, "track": track, "effect": changed, "saliency": saliency, "imagined": imagined,
-    "clusters": clusters,
+    "clusters": clusters, "plan": plans.plan,
     "film": filmed, "editing": editors.state, "maze": editors.maze, "field": editors.field, "lines": lines,
 }  # fmt: skip
 """By the last word of their path."""

@@ -15,7 +15,7 @@ class View:
 
     step: int = 0
     tab: str = "decision"
-    """decision, layer, features, feature, clusters, change, saliency or maze."""
+    """decision, layer, features, feature, clusters, change, saliency, plan or maze."""
     point: str = ""
     changes: tuple[str, ...] = ()
     method: str = "perturbation"
@@ -27,6 +27,10 @@ class View:
     beside: tuple[str, ...] = ()
     """Layers whose clusters are numbered as those of `point`."""
     plane: str = "pca"
+    kernel: int = 3
+    """Side of the square of cells that the probes of a plan see."""
+    thinking: int = 0
+    """Further looks at the board."""
 
 
 def reproduce(loaded: Loaded, sae: Path | None, recipe: Recipe, view: View) -> tuple[str, str]:
@@ -111,6 +115,25 @@ def _saliency(recipe: Recipe, view: View) -> Lines:
     ]  # fmt: skip
 
 
+def _plan(recipe: Recipe, view: View) -> Lines:
+    imports, lines = _moment(recipe, view)
+    imports |= {
+        "from rl_interp.analysis.sokoban.plan import arrows, board_in, plans_in",
+        "from rl_interp.analysis.sokoban.reading import probes_at",
+    }
+    given = ["loaded", "moment", f"probes_at(loaded, {view.point!r}, {view.kernel})"]
+    if view.changes:
+        imports.add("from rl_interp.analysis.episodes import parse_changes")
+        given.append(f"parse_changes({list(view.changes)!r}, loaded, sae)")
+    if view.thinking:
+        given.append(f"thinking={view.thinking}")
+    return imports, [
+        *lines, f"plans = plans_in({', '.join(given)})",
+        "for concept, read in plans.probabilities.items():",
+        "    print(concept, [arrows(board_in(loaded.env, moment), tick) for tick in read[0, -1]])",
+    ]  # fmt: skip
+
+
 def _maze(recipe: Recipe, view: View) -> Lines:
     imports = {
         "from rl_interp.analysis.mazes.fields import vector_field",
@@ -127,7 +150,7 @@ def _maze(recipe: Recipe, view: View) -> Lines:
 
 _VIEWS = {
     "decision": _decision, "layer": _layer, "features": _features, "feature": _feature, "clusters": _clusters,
-    "change": _change, "saliency": _saliency, "maze": _maze,
+    "change": _change, "saliency": _saliency, "plan": _plan, "maze": _maze,
 }  # fmt: skip
 
 

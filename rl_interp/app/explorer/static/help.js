@@ -2,7 +2,7 @@
 const KEYS = [
   ["space", "play and stop"], ["← →", "one frame back, one on; ten with shift"], ["Home, End", "first frame, last one"],
   ["t", "take over: play yourself by arrow keys, space and Enter; t again hands back"], ["o", "let the agent play on from this frame, under the changes"],
-  ["1 to 9", "the tabs"], ["u", "in an editor, undo"], ["?", "this sheet"], ["Esc", "close it"],
+  ["1 to 9", "the tabs"], ["u", "in an editor, undo"], [", .", "in a plan, one tick back, one on"], ["?", "this sheet"], ["Esc", "close it"],
 ];
 const WORDS = [
   ["layer, unit, channel", "A layer is one place in the agent's network; a unit is one of its numbers, and a channel one that it has at every position of the frame."],
@@ -12,6 +12,7 @@ const WORDS = [
   ["random control", "The same change in a random direction. An effect that random controls have too says nothing of the unit."],
   ["cluster", "Positions of a layer that hold alike values."],
   ["patch", "To put in what a layer, or one unit of it, holds in another step."],
+  ["plan, tick", "What linear probes read of an agent's cells: where it will step, and which way it will push. A recurrent network computes its layers several times in one step; each time is a tick."],
   ["saliency", "How much each place of the frame matters to what the agent decides."],
 ];
 export function sheet() {

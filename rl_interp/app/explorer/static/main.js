@@ -10,6 +10,7 @@ import {sheet} from "./help.js";
 import {Layers} from "./layers.js";
 import {MazeEditor} from "./maze.js";
 import {take} from "./names.js";
+import {Plan} from "./plan.js";
 import {runs} from "./runs.js";
 import {Saliency} from "./saliency.js";
 import {ask, eager, say, trying} from "./server.js";
@@ -18,10 +19,10 @@ import {fresh, listen, read, set, silence, state, write} from "./state.js";
 import {Take} from "./take.js";
 import {Timeline} from "./timeline.js";
 
-const TABS = {layer: ["Layers", Layers], features: ["Features", Features], clusters: ["Clusters", ClusterView], change: ["Change", Changes], saliency: ["Saliency", Saliency], maze: ["Maze", MazeEditor], edit: ["Edit", Editor], dream: ["Imagination", Imagination], take: ["Take away", Take]};
+const TABS = {layer: ["Layers", Layers], features: ["Features", Features], clusters: ["Clusters", ClusterView], change: ["Change", Changes], saliency: ["Saliency", Saliency], plan: ["Plan", Plan], maze: ["Maze", MazeEditor], edit: ["Edit", Editor], dream: ["Imagination", Imagination], take: ["Take away", Take]};
 
 const SOON = 250;  // milliseconds
-const has = (info, tab) => ({maze: info.maze, edit: info.editable, clusters: Object.values(info.points).includes("spatial"), dream: info.kind === "dreamerv3"}[tab] ?? true);
+const has = (info, tab) => ({maze: info.maze, plan: info.plan, edit: info.editable, clusters: Object.values(info.points).includes("spatial"), dream: info.kind === "dreamerv3"}[tab] ?? true);
 
 class Page {
   constructor(info) {
@@ -195,6 +196,7 @@ addEventListener("keydown", event => {
   const tab = [...page.tabs.children][+event.key - 1];
   if (/^[1-9]$/.test(event.key) && tab) tab.click();
   else if (event.key === "u" && page.active.undo) page.active.undo();
+  else if ([",", "."].includes(event.key) && page.active.turn) page.active.turn(event.key === "," ? -1 : 1);
   else if ([" ", "Enter"].includes(event.key) && event.target.closest("button, summary, a") && !page.stage.own) return;
   else if (!page.stage.key(event)) return;
   event.preventDefault();

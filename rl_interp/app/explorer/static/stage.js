@@ -78,6 +78,7 @@ export class Stage {
   tick() {
     const {episode} = this.page;
     if (!this.canvas.isConnected) this.toggle(false);
+    else if (this.page.active.onward?.()) return;
     else if (state.step < episode.steps) this.go(state.step + 1);
     else if (episode.whole) this.toggle(false);
   }

@@ -5,8 +5,9 @@ const DEFAULTS = {
   run: "", checkpoint: null, sae: null, seed: 0, maze: "", parts: [{steps: FIRST, changes: [], control: 0, actions: [], edits: []}],
   step: 0, tab: "layer", point: "", unit: null, sort: "activation", feature: null, place: null, changes: [], tracks: [],
   method: "", target: "", fork: null, edited: "", whole: null, clusters: 8, named: [], beside: [], plane: "pca",
+  planned: "", kernel: 3, tick: null, unchanged: null, reads: "both", thinking: 0, slow: null,
 };
-const NUMBERS = ["checkpoint", "seed", "step", "unit", "feature", "place", "fork", "whole", "clusters"], LISTS = ["changes", "tracks", "named", "beside"];
+const NUMBERS = ["checkpoint", "seed", "step", "unit", "feature", "place", "fork", "whole", "clusters", "kernel", "tick", "unchanged", "thinking", "slow"], LISTS = ["changes", "tracks", "named", "beside"];
 
 export const state = {...structuredClone(DEFAULTS)};
 const listeners = [];
