@@ -3,14 +3,15 @@
 import shutil
 
 import pytest
-from explorer_pages import KEPT, LONG, MAZE, PACMAN, ROOT, Server, command, ours
+from explorer_pages import KEPT, LONG, MAZE, PACMAN, ROOT, SOKOBAN, Server, command, ours
 
 
 @pytest.fixture(scope="session")
 def home():
-    """A directory whose runs/ has the reference runs, and small dictionaries of two of them; made once."""
+    """A directory whose runs/ has the reference runs, small dictionaries of two of them, and probes of a third's plan;
+    made once."""
     home = KEPT / "home"
-    if not (home / "done").exists():
+    if not (home / "probed").exists():
         shutil.rmtree(home, ignore_errors=True)
         shutil.copytree(ROOT / "runs", home / "runs")
         for run, hook, samples, name in (
@@ -20,7 +21,8 @@ def home():
             command("collect", run, "--hook", hook, "--samples", samples, cwd=home)
             fit = ["--latents", "256", "--k", "8", "--epochs", "2", "--batch-size", "256", "--episodes", "0"]
             command("sae", "fit", run, "--hook", hook, "--name", name, *fit, cwd=home)
-        (home / "done").touch()
+        command("sokoban", "probe", SOKOBAN, "--episodes", "200", "--hooks", "layer1.c", "layer2.c", cwd=home)
+        (home / "probed").touch()
     return home
 
 

@@ -14,6 +14,7 @@ KEPT = ROOT / ".browser"
 TOUR = ROOT / "docs" / "explorer"
 AXE = KEPT / "package" / "axe.min.js"
 PACMAN, MAZE, UNLOCK, DREAM = "dqn-mspacman", "impala-maze-region5", "impala-unlock", "dreamerv3-empty"
+SOKOBAN = "impala-sokoban-7x7"
 VIEWS = {
     "runs": "",
     "layers": f"run={MAZE}&seed=7&step=4&point=block1.res1.sum&unit=6",
@@ -26,6 +27,7 @@ VIEWS = {
     "edit": f"run={UNLOCK}&seed=1&step=3&tab=edit",
     "clusters": f"run={MAZE}&seed=7&step=4&tab=clusters&point=block2.res1.sum&clusters=6"
     "&beside=block1.res1.sum&beside=block3.res1.sum",
+    "plan": f"run={SOKOBAN}&seed=3&step=1&tab=plan&changes=ablate%3Alayer2.c%3A3&thinking=1",
     "take": f"run={MAZE}&seed=7&step=4&tab=take",
 }
 LONG = 120_000
@@ -72,7 +74,7 @@ def settled(page, view: str):
         "saliency": ".saliency img", "maze": "#maze[data-maze*='.']", "imagination": ".dreams img",
         "take": "pre:not(:empty)",
         "feature": ".feature .peak, .feature:has-text('in none of the recorded')", "edit": ".tools input",
-        "clusters": ".clusters .controls",
+        "clusters": ".clusters .controls", "plan": ".plan table",
     }[view]  # fmt: skip
     page.locator(wanted).first.wait_for()
     page.wait_for_timeout(400)

@@ -97,8 +97,8 @@ def require_editable(env: LabelledEnv, config: EnvConfig) -> Editable:
     if isinstance(env, Editable):
         return env
     raise UserError(
-        f"the state of {config.id} can't be edited; that of MiniGrid, Crafter and Ms. Pac-Man can, and mazes are "
-        "edited where an episode starts."
+        f"the state of {config.id} can't be edited; that of MiniGrid, Crafter, Sokoban and Ms. Pac-Man can, and "
+        "mazes are edited where an episode starts."
     )
 
 

@@ -4,11 +4,20 @@ taken back."""
 import numpy as np
 import pytest
 
-from rl_interp.core.envs import AtariConfig, CrafterConfig, MazeConfig, MiniGridConfig, make_labelled
+from rl_interp.core.envs import (
+    AtariConfig,
+    CrafterConfig,
+    MazeConfig,
+    MiniGridConfig,
+    SokobanConfig,
+    make_labelled,
+)
 from rl_interp.core.envs.atari.edits import MsPacmanLabelled
 from rl_interp.core.envs.crafter.labelled import CrafterLabelled
 from rl_interp.core.envs.editing import require_editable
 from rl_interp.core.envs.minigrid.labelled import MiniGridLabelled
+from rl_interp.core.envs.sokoban.files import parse
+from rl_interp.core.envs.sokoban.labelled import SokobanLabelled
 from rl_interp.core.errors import UserError
 
 
@@ -136,3 +145,85 @@ def test_what_can_not_be_edited_is_said():
     for config in (MazeConfig(), AtariConfig("ALE/Breakout-v5")):
         with pytest.raises(UserError, match="can't be edited"):
             require_editable(make_labelled(config), config)
+
+
+SOKOBAN = """
+######
+#@$ .#
+#  $.#
+######
+"""
+
+
+def sokoban(text: str = SOKOBAN) -> SokobanLabelled:
+    env = SokobanLabelled(SokobanConfig(rows=4, columns=6, boxes=1, observation="symbols"))
+    env.reset(seed=0)
+    env.set_state(parse(text.strip("\n"), "test"), 3)
+    return env
+
+
+def text_of(board) -> list[str]:
+    return ["".join("# .*$@+"[kind] for kind in row) for row in board]
+
+
+@pytest.mark.parametrize(
+    ("edit", "rows"),
+    [
+        ("move:1,1:1,2", ["# $ .#", "#@ $.#"]),
+        ("move:1,1:4,1", ["# $ +#", "#  $.#"]),
+        ("move:2,1:4,1", ["#@  *#", "#  $.#"]),
+        ("move:4,1:3,2", ["#@$  #", "#  *.#"]),
+        ("move:4,1:1,1", ["#+$  #", "#  $.#"]),
+        ("wall:2,2", ["#@$ .#", "# #$.#"]),
+        ("move:4,1:4,1", ["#@$ .#", "#  $.#"]),
+    ],
+)
+def test_an_edited_board_is_what_it_is_said_to_be_and_is_seen_so(edit, rows):
+    env = sokoban()
+    obs, info = env.edit([edit])
+    assert text_of(env.board)[1:3] == rows
+    np.testing.assert_array_equal(obs[0], env.board)
+    assert info["steps"] == 3
+
+
+def test_what_is_moved_off_a_target_leaves_it_there():
+    env = sokoban("######\n#+$ *#\n#    #\n######")
+    env.edit(["move:4,1:4,2", "move:1,1:1,2"])
+    assert text_of(env.board)[1:3] == ["#.$ .#", "#@  $#"]
+    env.edit(["move:2,1:1,1"])
+    assert text_of(env.board)[1] == "#*  .#"
+
+
+@pytest.mark.parametrize(
+    ("edit", "want"),
+    [
+        ("move:1,1:0,0", "has a wall; choose a free cell"),
+        ("move:1,1:2,1", "has a box; choose a free cell"),
+        ("move:2,2:3,2", "there is floor at 2,2"),
+        ("move:4,1:4,2", "can't be put on a target"),
+        ("move:1,1:9,1", "9,1 given of a board of 6 x 4 cells"),
+        ("wall:2,1", "there is a box; choose free floor"),
+        ("floor:3,1", "there is floor; choose a wall"),
+        ("floor:0,1", "is not closed: the player can walk out at row 2, column 1"),
+        ("place:1,1:box", "one of the forms move:X,Y:X,Y"),
+    ],
+)
+def test_a_board_that_could_not_be_played_is_refused_and_the_old_one_stays(edit, want):
+    env, other = sokoban(), sokoban()
+    with pytest.raises(UserError, match=want):
+        env.edit(["move:3,2:1,2", edit])
+    for action in (3, 1, 3, 0):
+        one, two = env.step(action), other.step(action)
+        np.testing.assert_array_equal(one[0], two[0])
+        assert one[1:3] == two[1:3]
+
+
+def test_the_last_box_can_not_be_put_on_its_target_and_a_board_past_solving_is_said():
+    env = sokoban()
+    assert env.editing().caveat == ""
+    env.edit(["move:2,1:4,1"])
+    with pytest.raises(UserError, match="is solved as it begins"):
+        env.edit(["move:3,2:4,2"])
+    env.edit(["move:1,1:2,2", "move:3,2:1,1"])
+    assert "No play solves this board" in env.editing().caveat
+    assert [thing.name for thing in env.editing().things] == ["box", "box on target", "player", "target"]

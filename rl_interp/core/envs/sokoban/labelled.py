@@ -1,12 +1,13 @@
 """One board with its ground truth."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rl_interp.core.envs.games import LabelledGame
+import rl_interp.core.envs.sokoban.edits as edits
+from rl_interp.core.envs.editing import EditableGame, Editing
 from rl_interp.core.envs.labelled import Cells
 from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.sokoban.draw import picture
@@ -31,6 +32,16 @@ class SokobanGame:
         self._obs = self.vector.set_state(level, steps)
         self._info = self.vector.info()
 
+    def keep(self) -> Callable[[], None]:
+        """What brings back the state as it is now."""
+        state, obs, info = self.vector.state(), self._obs, self._info
+
+        def bring_back() -> None:
+            self.vector.restore(state)
+            self._obs, self._info = obs, info
+
+        return bring_back
+
     def step(self, action: int) -> tuple[float, bool, bool]:
         self.vector.send(np.array([action]))
         step = self.vector.recv()
@@ -47,7 +58,7 @@ class SokobanGame:
         return {name: values[0] for name, values in self._info.items()}
 
 
-class SokobanLabelled(LabelledGame):
+class SokobanLabelled(EditableGame):
     """One board, equal to its vector form in every observation; `gymnasium.make("rl_interp/Sokoban-v0")`."""
 
     concepts = CONCEPTS
@@ -80,6 +91,16 @@ class SokobanLabelled(LabelledGame):
         """Go on from a board, such as `env.level` changed, after so many steps."""
         self.game.set_state(level, steps)
         return self._observe(), self._info()
+
+    def editing(self) -> Editing:
+        return edits.editing(self.board)
+
+    def make(self, edit: str) -> None:
+        board = edits.edited(self.board, edit)
+        self.game.set_state(Levels(board[None], ("edited",)), int(self.game.info()["steps"]))
+
+    def keep(self) -> Callable[[], None]:
+        return self.game.keep()
 
     @property
     def board(self) -> NDArray[np.uint8]:
