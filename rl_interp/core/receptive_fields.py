@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from rl_interp.core.agent import Agent
+from rl_interp.core.agent import Agent, HookPoint
 from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import hook_point, run_with_cache
@@ -58,16 +58,19 @@ def check_spatial(agent: Agent, at: str) -> None:
 
 @torch.no_grad()
 def receptive_fields(agent: Agent, at: str, obs: Tensor) -> ReceptiveFields:
-    """The receptive fields of a spatial hook point, for observations like `obs [1, C, H, W]`.
+    """The receptive fields of a hook point with positions, for observations like `obs [1, C, H, W]`.
 
     Follows kernel sizes, strides, paddings and dilations of the convolutions and pools that run before the point
     (Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks"), the branches of residual blocks
-    being of stride 1 and padded to the same size.
+    being of stride 1 and padded to the same size. A recurrent layer sees all of the observation sooner or later; where
+    it is as large, as in a DRC, each of its positions is about the pixel that it is at.
 
     Raises:
         HookError: no such point, or one without positions.
         UserError: the layer's size is not what follows from them.
     """
+    if is_recurrent_map(hook_point(agent, at)):
+        return _recurrent(agent, at, obs)
     check_spatial(agent, at)
     passed: list[Any] = []
     handles = [
@@ -90,6 +93,24 @@ def receptive_fields(agent: Agent, at: str, obs: Tensor) -> ReceptiveFields:
         )
     (_, start_y, stride_y, height), (_, start_x, stride_x, width) = found
     return ReceptiveFields(shape, (start_y, start_x), (stride_y, stride_x), (height, width))
+
+
+def has_positions(point: HookPoint) -> bool:
+    """Whether its values lie at places of the observation."""
+    return point.kind == "spatial" or is_recurrent_map(point)
+
+
+def is_recurrent_map(point: HookPoint) -> bool:
+    """Whether they do, and are computed time after time."""
+    return point.kind == "recurrent" and point.axes.endswith("C H W")
+
+
+def _recurrent(agent: Agent, at: str, obs: Tensor) -> ReceptiveFields:
+    _, cache = run_with_cache(agent, obs, names=[at])
+    shape, seen = tuple(cache[at].shape[-2:]), (obs.shape[-2], obs.shape[-1])
+    if shape != seen:
+        raise UserError(f"{at!r} has {shape} positions for {seen} pixels: it can't be told what each of them is about.")
+    return ReceptiveFields(seen, (0.0, 0.0), (1.0, 1.0), seen)
 
 
 def _follow(modules: list[Any], axis: int, size: int) -> tuple[int, float, float, int]:

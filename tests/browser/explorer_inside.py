@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from explorer_pages import (
+    AXE,
     MAZE,
     PACMAN,
     SOKOBAN,
@@ -383,8 +384,8 @@ def test_a_plan_follows_play_further_looks_and_changes(opened):
     seen = page.evaluate("seen.filter(each => each.includes('.'))")
     assert [each for i, each in enumerate(seen) if each not in seen[:i]][-4:] == ["3.0", "3.1", "4.0", "4.1"]
     page.locator("#first").click()
-    page.get_by_label("thinking, further looks").fill("2")
-    page.get_by_label("thinking, further looks").press("Enter")
+    page.get_by_label("further looks").fill("2")
+    page.get_by_label("further looks").press("Enter")
     expect(page.locator(".plan button.tile")).to_have_count(6)
     expect(page.locator(".plan")).to_contain_text("After 2 further looks it would go")
     assert page.evaluate(shown) == [0, 5]
@@ -394,6 +395,8 @@ def test_a_plan_follows_play_further_looks_and_changes(opened):
     page.locator(".plan h3", has_text="as it is").locator("xpath=..").locator("button").first.click()
     page.wait_for_url("**unchanged=1**")
     assert page.evaluate("explorer.active.unchanged")
+    page.evaluate(AXE.read_text())
+    assert page.evaluate("axe.run(document.querySelector('.plan'))")["violations"] == []
 
 
 def test_a_plan_that_is_not_probed_yet_is_said_with_the_command(opened):

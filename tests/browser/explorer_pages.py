@@ -27,7 +27,7 @@ VIEWS = {
     "edit": f"run={UNLOCK}&seed=1&step=3&tab=edit",
     "clusters": f"run={MAZE}&seed=7&step=4&tab=clusters&point=block2.res1.sum&clusters=6"
     "&beside=block1.res1.sum&beside=block3.res1.sum",
-    "plan": f"run={SOKOBAN}&seed=3&step=1&tab=plan&changes=ablate%3Alayer2.c%3A3&thinking=1",
+    "plan": f"run={SOKOBAN}&seed=3&step=1&tab=plan",
     "take": f"run={MAZE}&seed=7&step=4&tab=take",
 }
 LONG = 120_000

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from rl_interp.agents.impala import IMPALA
-from rl_interp.core.envs import AtariConfig, CrafterConfig, MazeConfig, MiniGridConfig
+from rl_interp.agents.impala.drc import DRC
+from rl_interp.core.envs import AtariConfig, CrafterConfig, MazeConfig, MiniGridConfig, SokobanConfig
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.receptive_fields import receptive_fields, spatial_points
 from rl_interp.core.wrap import wrap
@@ -67,6 +68,17 @@ def test_the_nearest_position_of_a_cell_is_about_it():
     place = receptive_fields(agent, "block1.res2.sum", torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     cells = np.array([[0, 0], [3, 24], [24, 7]])
     np.testing.assert_array_equal(place.nearest(MazeConfig(), cells), cells + 3)
+
+
+def test_each_position_of_a_drcs_cells_is_about_its_own_cell_and_sees_the_whole_board():
+    agent = DRC(4, (1, 5, 6), categories=(7,), layers=2, ticks=2, channels=4)
+    obs = torch.zeros(1, 1, 5, 6, dtype=torch.uint8)
+    place = receptive_fields(agent, "layer2.c", obs)
+    assert (place.shape, place.size) == ((5, 6), (5, 6))
+    rows, columns = place.cells(SokobanConfig(rows=5, columns=6, boxes=1))
+    assert (rows.tolist(), columns.tolist()) == (list(range(5)), list(range(6)))
+    with pytest.raises(HookError, match="'layer2.pooled' has no positions"):
+        receptive_fields(agent, "layer2.pooled", obs)
 
 
 def test_what_has_no_positions_is_refused():

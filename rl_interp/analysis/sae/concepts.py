@@ -15,7 +15,7 @@ from rl_interp.core.envs.labelled import Cells
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.receptive_fields import receptive_fields
+from rl_interp.core.receptive_fields import is_recurrent_map, receptive_fields
 from rl_interp.core.replay import revisit
 
 STATES = 300
@@ -127,13 +127,10 @@ def _place(fitted: LoadedSAE) -> tuple[NDArray[np.int64], NDArray[np.int64]] | N
     point, shape = hook_point(agent, fitted.hook), env.observation_shape
     if env.cell_pixels is None or not point.axes.endswith("C H W"):
         return None
-    if point.kind == "spatial":
-        blank = torch.zeros(1, *shape, dtype=torch.uint8, device=fitted.sae.W_dec.device)
-        return receptive_fields(agent, fitted.hook, blank).cells(env)
-    # A recurrent layer sees the whole board sooner or later; each of its positions is about the cell that it is at.
-    if fitted.store.positions != shape[-2] * shape[-1] or env.cell_pixels != (1, 0):
+    if is_recurrent_map(point) and fitted.store.positions != shape[-2] * shape[-1]:
         return None
-    return np.arange(shape[-2]), np.arange(shape[-1])
+    blank = torch.zeros(1, *shape, dtype=torch.uint8, device=fitted.sae.W_dec.device)
+    return receptive_fields(agent, fitted.hook, blank).cells(env)
 
 
 def _seen(fitted: LoadedSAE, samples: NDArray[np.integer], progress: Progress) -> Iterator[tuple[int, Cells]]:

@@ -23,7 +23,7 @@ from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.processes import processes
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.receptive_fields import receptive_fields
+from rl_interp.core.receptive_fields import has_positions, receptive_fields
 from rl_interp.core.replay import Recording, recordings, revisit
 from rl_interp.sae import Features
 from rl_interp.saliency import Feature, randomisation_check, saliency_map
@@ -139,7 +139,7 @@ def boxes(fitted: LoadedSAE, screen: tuple[int, int]) -> dict[str, Any]:
     it is about, and `reach`, width and height of all that it sees, in pixels of the screen; `sees`, the same in words.
     Empty for a layer whose rows are about all of the screen."""
     shape, count = fitted.agent.env.observation_shape, fitted.store.positions
-    if count == 1 or hook_point(fitted.agent.agent, fitted.hook).kind != "spatial":
+    if count == 1 or not has_positions(hook_point(fitted.agent.agent, fitted.hook)):
         return {"boxes": {}, "reach": None, "sees": None}
     blank = torch.zeros(1, *shape, dtype=torch.uint8, device=fitted.agent.agent.device)
     place, observed = receptive_fields(fitted.agent.agent, fitted.hook, blank), fitted.agent.env.observed(*screen)

@@ -49,6 +49,7 @@ from rl_interp.core.envs import SokobanConfig
 from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.hooks import hook_point
+from rl_interp.core.receptive_fields import has_positions
 from rl_interp.core.replay import recordings
 from rl_interp.core.store import ActivationStore
 from rl_interp.saliency import METHODS, VECTOR_METHODS, is_signed, randomisation_check, saliency_map
@@ -84,7 +85,10 @@ def opened(asked: Asked) -> Response:
             "discrete": env.action_kind == "discrete",
             "preferences": loaded.agent.preference_kind,
             "pace": env.steps_per_second,
-            "points": {name: point.kind for name, point in loaded.agent.hook_points.items()},
+            "points": {
+                name: "spatial" if has_positions(point) else point.kind
+                for name, point in loaded.agent.hook_points.items()
+            },
             "concepts": {name: concept.meaning for name, concept in found.concepts.items()},
             "dictionaries": mine,
             "sae": None if found.sae is None else _about_dictionary(found.sae),

@@ -14,7 +14,7 @@ from rl_interp.analysis.episodes.effects import Decision
 from rl_interp.analysis.player import Moment
 from rl_interp.core.errors import HookError, RunError, UserError
 from rl_interp.core.hooks import hook_point
-from rl_interp.core.receptive_fields import receptive_fields
+from rl_interp.core.receptive_fields import has_positions, receptive_fields
 
 
 def answer(content: dict[str, Any]) -> Response:
@@ -37,7 +37,7 @@ def decision(decision: Decision) -> dict[str, Any]:
 
 def places(loaded: Loaded, moment: Moment, at: str) -> dict[str, Any]:
     """The grid of a point's positions, and where on the observation each looks, in shares of its height and width."""
-    if hook_point(loaded.agent, at).kind != "spatial":
+    if not has_positions(hook_point(loaded.agent, at)):
         return {"grid": None}
     try:
         found = receptive_fields(loaded.agent, at, torch.from_numpy(moment.obs[None]))

@@ -161,7 +161,7 @@ function common(one, two) {
 }
 const firstPoint = points => {
   const names = Object.keys(points), spatial = names.filter(name => points[name] === "spatial");
-  return spatial.find(name => name.endsWith(".post")) ?? spatial[0] ?? names[0] ?? "";
+  return spatial.find(name => name.endsWith(".post")) ?? spatial.findLast(name => name.endsWith(".c")) ?? spatial[0] ?? names[0] ?? "";
 };
 
 let page = null;

@@ -20,14 +20,14 @@ export class Plan {
     };
     this.layer = el("select", {"aria-label": "Layer that is read"});
     this.layer.onchange = () => set({planned: this.layer.value});
-    this.reads = select("Arrows", [["both", "steps and pushes"], ...Object.entries(READ).map(([name, each]) => [name, each.name])], "reads");
-    this.kernel = select("Cells that a probe sees", [[1, "a cell (1 × 1)"], [3, "and its neighbours (3 × 3)"]], "kernel", Number);
+    this.reads = select("Arrows", [["both", "both"], ["agent", "steps"], ["box", "pushes"]], "reads");
+    this.kernel = select("Cells that a probe sees", [[1, "a cell"], [3, "3 × 3 cells"]], "kernel", Number);
     this.thinking = el("input", {type: "number", min: 0, max: MOST, value: state.thinking});
     this.thinking.onchange = () => set({thinking: Math.max(0, Math.min(MOST, Math.round(+this.thinking.value) || 0)), tick: null});
     this.slow = el("input", {type: "checkbox", ...(state.slow ? {checked: ""} : {})});
     this.slow.onchange = () => set({slow: this.slow.checked ? 1 : null});
     this.forms = el("div", {class: "controls"}, el("label", {}, "read at ", this.layer), el("label", {}, "arrows ", this.reads), el("label", {}, "probes of ", this.kernel),
-      el("label", {title: "How often the agent looks at this board again before it acts"}, "thinking, further looks ", this.thinking), el("label", {title: "Play shows every tick of a frame before the next one"}, this.slow, " play tick by tick"));
+      el("label", {title: "Thinking: how often the agent sees this board again before it acts"}, "further looks ", this.thinking), el("label", {title: "Play shows every tick of a frame before the next one"}, this.slow, " play tick by tick"));
     this.sheet = el("div", {});
     this.text = el("div", {});
     this.node = el("div", {class: "plan"}, this.forms, this.sheet, this.text);
@@ -119,14 +119,14 @@ export class Plan {
   said() {
     const ticks = this.found.looks[0].length, look = Math.floor(this.at / ticks);
     const legend = this.read.map(name => [Object.assign(el("span", {class: "swatch", "aria-hidden": "true"}), {style: `background:rgb(${READ[name].colour})`}), `${READ[name].what}. `]);
-    return el("p", {}, `Over the frame, as read after ${look ? `look ${look + 1}, ` : ""}tick ${this.at % ticks + 1} of ${ticks}: ${counted(this.arrows(this.at), this.read)}. The surer, the more opaque. `, legend.flat());
+    return el("p", {}, `After ${look ? `look ${look + 1}, ` : ""}tick ${this.at % ticks + 1} of ${ticks}: ${counted(this.arrows(this.at), this.read)}, the surer the more opaque. `, legend.flat());
   }
   // Of how many cells the plan differs under the changes, beside random changes.
   effect() {
     if (!this.found.changed) return null;
     const differ = this.found.differ.flat()[this.at], controls = this.found.controls.map(each => each.flat()[this.at]), beyond = controls.every(each => each < differ);
     return el("p", {class: beyond ? "beyond" : "within"}, `The changes give ${differ} ${differ === 1 ? "cell" : "cells"} another class at this tick; ${controls.length} random changes of the same size ${Math.min(...controls)} to ${Math.max(...controls)}. ` +
-      (beyond ? "The plan changes more than under every random change." : "That lies within the random changes: no evidence that the plan is held here."));
+      (beyond ? "The plan changes more than under every random change." : "That lies within the random changes: no evidence that the plan depends on what is changed."));
   }
   // What further looks do to the decision.
   thought() {
@@ -145,7 +145,7 @@ export class Plan {
       return [READ[name].name, `${num(f1, 2)}${interval ? ` [${num(interval[0], 2)}, ${num(interval[1], 2)}]` : ""}`, ...Object.keys(CONTROLS).map(each => num(controls[each], 2))];
     });
     const sentence = [better.length ? `More of ${better.join(" and of ")} is read from the agent than from any control.` : "", worse.length ? `Of ${worse.join(" and of ")} it is not clearly more: those arrows may say no more than the board does.` : ""].join(" ");
-    return [el("h3", {}, "How well it is read"), el("p", {class: "soft"}, "Macro-F1 over up, down, left, right and never, on levels that the probes were not fitted on, with its 95% interval; and of the same probes of what has no plan. " + sentence),
+    return [el("h3", {}, "How well it is read"), el("p", {class: "soft"}, "Macro-F1 on levels that the probes were not fitted on, with its 95% interval, beside the same probes of what has no plan. " + sentence),
       table(["", "of this layer and tick", ...Object.values(CONTROLS)], rows, 0)];
   }
 }
