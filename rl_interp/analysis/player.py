@@ -110,6 +110,16 @@ class Player:
         self._labels = info.get("labels", {})
 
     @torch.no_grad()
+    def think(self, times: int, interventions: Sequence[Intervention] = ()) -> None:
+        """Have the agent see what it sees so often without acting: its state advances, and the environment stands
+        still (Guez et al. 2019, "An investigation of model-free planning", §4.3)."""
+        device = self.loaded.agent.device
+        obs, first = torch.from_numpy(self._obs[None]).to(device), torch.tensor([False], device=device)
+        with evaluating(self.loaded.agent), intervened(self.loaded.agent, interventions if times else ()):
+            for _ in range(times):
+                self._state = self.loaded.agent.step(obs, tree_map(torch.clone, self._state), first).state
+
+    @torch.no_grad()
     def act(self, action: Action) -> float:
         """Do it, after a look; returns the reward."""
         taken = torch.from_numpy(np.asarray(action)[None]).to(self.loaded.agent.device)

@@ -110,7 +110,8 @@ def _recurrent(agent: Agent, at: str, obs: Tensor) -> ReceptiveFields:
     shape, seen = tuple(cache[at].shape[-2:]), (obs.shape[-2], obs.shape[-1])
     if shape != seen:
         raise UserError(f"{at!r} has {shape} positions for {seen} pixels: it can't be told what each of them is about.")
-    return ReceptiveFields(seen, (0.0, 0.0), (1.0, 1.0), seen)
+    # Around whichever cell, a field of this size has all of them.
+    return ReceptiveFields(seen, (0.0, 0.0), (1.0, 1.0), (2 * seen[0] - 1, 2 * seen[1] - 1))
 
 
 def _follow(modules: list[Any], axis: int, size: int) -> tuple[int, float, float, int]:

@@ -274,6 +274,31 @@ def test_arrows_are_the_way_that_is_written_and_what_came_is_the_rest_of_it(reco
     assert arrows_of_what_came(recording, 6) == {"agent": [], "box": []}
 
 
+def test_an_agent_that_thinks_first_plays_on_as_it_then_would(recorded):
+    slow = Walker([(50.0, way(SHORT))], slow=2)
+    whole = recorded(slow, Part(1), Part(9, thinking=2))
+    assert whole.actions.tolist() == [RIGHT] + ["UDLR".index(letter) for letter in SHORT]
+    assert recorded(slow, Part(10)).actions.tolist()[:4] == [RIGHT, RIGHT, DOWN, DOWN]
+    moments = whole.light()
+    assert [float(moment.state[0, 0]) for moment in moments[:3]] == [0, 3, 4]
+    for beginning in (recorded(slow, Part(10)), whole, recorded(slow, Part(1), Part(9, thinking=1))):
+        for parts in ((Part(1), Part(9, thinking=2)), (Part(1),), (Part(3),), (Part(2), Part(5, thinking=1))):
+            recipe = Recipe(0, parts)
+            again = record(whole.loaded, recipe, beginning=beginning)
+            fresh = record(whole.loaded, recipe)
+            assert again.actions.tolist() == fresh.actions.tolist()
+            states = [[float(moment.state[0, 0]) for moment in each.light()] for each in (again, fresh)]
+            assert states[0] == states[1]
+    with pytest.raises(UserError, match="at most 100"):
+        Part(3, thinking=101)
+
+
+def test_what_came_of_an_edited_board_is_not_taken_for_what_came_of_this_one(recorded):
+    recording = recorded(Walker([(50.0, way(SHORT))]), Part(2), Part(9, edits=("wall:3,6",)))
+    assert drawn(arrows_of_what_came(recording, 0)["agent"]) == set(way("DD"))
+    assert len(arrows_of_what_came(recording, 2)["agent"]) > 0
+
+
 def test_no_arrow_is_drawn_in_a_wall_or_where_never_is_likelier():
     board = np.full((1, 3), 1, np.uint8)
     board[0, 0] = WALL

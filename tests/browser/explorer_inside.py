@@ -18,6 +18,7 @@ from explorer_pages import (
     UNLOCK,
     VIEWS,
     answered,
+    at_step,
     cell_on_screen,
     maze_of,
     place_on_screen,
@@ -389,8 +390,16 @@ def test_a_plan_follows_play_further_looks_and_changes(opened):
     expect(page.locator(".plan button.tile")).to_have_count(6)
     expect(page.locator(".plan")).to_contain_text("After 2 further looks it would go")
     assert page.evaluate(shown) == [0, 5]
+    page.get_by_role("button", name="Think, then play on").click()
+    page.wait_for_url("**300%3B2**")
+    expect(page.locator(".plan")).to_contain_text("The episode has ended")
+    page.locator("#first").click()
+    expect(page.locator("#where")).to_contain_text("agent, after 2 further looks: ")
+    expect(page.get_by_label("further looks")).to_have_value("0")
+    page.get_by_label("further looks").fill("1")
+    page.get_by_label("further looks").press("Enter")
     page.evaluate("import('/static/state.js').then(m => m.set({changes: ['ablate:layer2.c:3']}))")
-    expect(page.locator(".plan button.tile")).to_have_count(12)
+    expect(page.locator(".plan button.tile")).to_have_count(8)
     expect(page.locator(".plan")).to_contain_text("20 random changes of the same size")
     page.locator(".plan h3", has_text="as it is").locator("xpath=..").locator("button").first.click()
     page.wait_for_url("**unchanged=1**")
@@ -427,7 +436,13 @@ def test_a_board_of_sokoban_is_edited_and_the_plan_follows(opened):
     expect(page.locator("#panel")).to_contain_text("No play solves this board")
     page.get_by_role("tab", name="Plan").click()
     settled(page, "plan")
-    assert "wall%253A4%252C3" in page.url
+    page.wait_for_url("**wall%253A4%252C3**")
+    page.keyboard.press("t")
+    page.keyboard.press("ArrowLeft")
+    at_step(page, 1)
+    page.wait_for_url("**k2**wall%253A4%252C3**")  # the edit stays when somebody plays on from its frame
+    page.locator("#first").click()
+    at_step(page, 0)
     page.get_by_role("tab", name="Edit").click()
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("#panel")).not_to_contain_text("No play solves this board")

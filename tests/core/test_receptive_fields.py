@@ -74,7 +74,7 @@ def test_each_position_of_a_drcs_cells_is_about_its_own_cell_and_sees_the_whole_
     agent = DRC(4, (1, 5, 6), categories=(7,), layers=2, ticks=2, channels=4)
     obs = torch.zeros(1, 1, 5, 6, dtype=torch.uint8)
     place = receptive_fields(agent, "layer2.c", obs)
-    assert (place.shape, place.size) == ((5, 6), (5, 6))
+    assert (place.shape, place.size) == ((5, 6), (9, 11))
     rows, columns = place.cells(SokobanConfig(rows=5, columns=6, boxes=1))
     assert (rows.tolist(), columns.tolist()) == (list(range(5)), list(range(6)))
     with pytest.raises(HookError, match="'layer2.pooled' has no positions"):

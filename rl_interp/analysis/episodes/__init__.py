@@ -5,10 +5,11 @@ from rl_interp.analysis.episodes.clusters import Clustered, clustered, clustered
 from rl_interp.analysis.episodes.effects import Effect, effect
 from rl_interp.analysis.episodes.film import film
 from rl_interp.analysis.episodes.looking import saliency_along
-from rl_interp.analysis.episodes.recording import Part, Recipe, Recording, editing, record
+from rl_interp.analysis.episodes.recording import MOST_THINKING, Part, Recipe, Recording, editing, record
 from rl_interp.analysis.episodes.values import attributions, features, values
 
 __all__ = [
+    "MOST_THINKING",
     "Clustered",
     "Effect",
     "Part",

@@ -25,6 +25,8 @@ from rl_interp.core.errors import UserError, require_numbers
 from rl_interp.core.interventions import Intervention
 from rl_interp.core.progress import SILENT, Progress
 
+MOST_THINKING = 100
+
 
 @dataclass(frozen=True)
 class Part:
@@ -40,9 +42,13 @@ class Part:
     """Done instead of what the agent chooses, one a step; none: it is the agent's turn."""
     edits: tuple[str, ...] = ()
     """Of the environment's state, made before the first step, as `Editable.edit` takes them."""
+    thinking: int = 0
+    """How often the agent sees what is then before it without acting, `MOST_THINKING` times at most."""
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least_0=("steps", "control"))
+        require_numbers(self, at_least_0=("steps", "control", "thinking"))
+        if self.thinking > MOST_THINKING:
+            raise UserError(f"thinking={self.thinking} given; it is at most {MOST_THINKING}.")
         if self.actions and len(self.actions) != self.steps:
             raise UserError(f"{len(self.actions)} actions given for {self.steps} steps; give one for each, or none.")
 
@@ -64,12 +70,12 @@ class Recipe:
         return sum(part.steps for part in self.parts)
 
     def by_step(self) -> list[tuple[Part, int | None]]:
-        """What holds at each step: its part, without the length, and with the edits at the first step alone, and the
-        action that is done in it if not the agent's."""
+        """What holds at each step: its part, without the length, and with edits and thinking at the first step alone;
+        and the action that is done in it if not the agent's."""
         found: list[tuple[Part, int | None]] = []
         for part in self.parts:
             first = replace(part, steps=0, actions=())
-            later = replace(first, edits=())
+            later = _plain(first)
             found += [(later if i else first, part.actions[i] if part.actions else None) for i in range(part.steps)]
         return found
 
@@ -181,8 +187,8 @@ def record(
     same = 0 if beginning is None else min(recipe.same_for(beginning.recipe), beginning.steps)
     if beginning is not None and same and _has_all(beginning, plan, same):
         return _first(beginning, recipe, same)
-    if beginning is not None and 0 < same < beginning.steps and beginning.recipe.by_step()[same][0].edits:
-        same -= 1  # what was seen there was edited
+    if beginning is not None and 0 < same < beginning.steps and _is_prepared(beginning.recipe.by_step()[same][0]):
+        same -= 1  # what was seen there was edited, or by an agent that had thought
     player, kept = _begun(loaded, recipe, beginning, same)
     rewards = [] if beginning is None else beginning.rewards[:same].tolist()
     actions: list[Action] = [] if beginning is None else list(beginning.actions[:same])
@@ -194,6 +200,7 @@ def record(
             how, given = plan[step]
             if how.edits:
                 player.edit(how.edits)
+            player.think(how.thinking, made(how))
             moment = player.look(made(how))
             action = moment.action if given is None else given
             kept.append(_Kept.of(moment))
@@ -211,7 +218,7 @@ def _has_all(beginning: Recording, plan: list[tuple[Part, int | None]], same: in
     theirs = beginning.recipe.by_step()
     if same == beginning.steps:
         return beginning.ended or same == len(plan)
-    return same == len(plan) and theirs[same][0] == replace(plan[-1][0], edits=())
+    return same == len(plan) and theirs[same][0] == _plain(plan[-1][0])
 
 
 def _first(beginning: Recording, recipe: Recipe, steps: int) -> Recording:
@@ -274,13 +281,23 @@ def _options(loaded: Loaded, recipe: Recipe) -> dict[str, Any] | None:
     return {"maze": maze_from_text(recipe.maze)}
 
 
+def _is_prepared(part: Part) -> bool:
+    """Whether something is done before its first step."""
+    return bool(part.edits or part.thinking)
+
+
+def _plain(part: Part) -> Part:
+    """The part without that."""
+    return replace(part, edits=(), thinking=0)
+
+
 def _changes(loaded: Loaded, recipe: Recipe, sae: LoadedSAE | None) -> Any:
     """The interventions of a part, each made once."""
 
     @cache
     def made(part: Part) -> Sequence[Intervention]:
-        if part.edits:
-            return made(replace(part, edits=()))
+        if _is_prepared(part):
+            return made(_plain(part))
         found = parse_changes(part.changes, loaded, sae, recipe.maze, recipe.seed)
         return controlled(found, part.control) if part.control else found
 

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.episodes import Recording
+from rl_interp.analysis.episodes import MOST_THINKING, Recording
 from rl_interp.analysis.player import Moment
 from rl_interp.analysis.sokoban.play import sokoban_env
 from rl_interp.analysis.sokoban.reading import CONCEPTS, PointProbes, look
@@ -26,7 +26,6 @@ from rl_interp.core.envs.sokoban.plans import NEVER, future
 from rl_interp.core.errors import UserError
 from rl_interp.core.interventions import Intervention
 
-MOST_LOOKS = 64
 SHOWN = 0.2
 """Least probability of an arrow that is drawn."""
 
@@ -73,8 +72,8 @@ def plans_in(
         UserError: not an agent of Sokoban, or `thinking` out of range.
     """
     sokoban_env(loaded)
-    if not 0 <= thinking <= MOST_LOOKS:
-        raise UserError(f"thinking={thinking} given; it is a number from 0 to {MOST_LOOKS}.")
+    if not 0 <= thinking <= MOST_THINKING:
+        raise UserError(f"thinking={thinking} given; it is a number from 0 to {MOST_THINKING}.")
     (layer,) = {point.layer for _, point in probes}
     obs = torch.from_numpy(moment.obs[None]).to(loaded.agent.device).expand(times, *moment.obs.shape)
     state = tree_map(lambda leaf: leaf.expand(times, *leaf.shape[1:]).clone(), moment.state)

@@ -171,7 +171,9 @@ def _moment(recipe: Recipe, view: View) -> Lines:
 def _part(part: Part) -> str:
     given = [f"steps={part.steps}"]
     given += [
-        f"{name}={value!r}" for name in ("changes", "control", "actions", "edits") if (value := getattr(part, name))
+        f"{name}={value!r}"
+        for name in ("changes", "control", "actions", "edits", "thinking")
+        if (value := getattr(part, name))
     ]
     return f"Part({', '.join(given)})"
 
@@ -190,4 +192,4 @@ def _command(loaded: Loaded, sae: Path | None, recipe: Recipe, view: View) -> st
 
 
 def _is_plain(part: Part) -> bool:
-    return not (part.changes or part.actions or part.edits)
+    return not (part.changes or part.actions or part.edits or part.thinking)

@@ -80,7 +80,7 @@ export class Changes {
     this.both.textContent = fork === null ? "Show both futures from this frame" : "Close the futures";
     this.futures = fork === null || !changes.length || episode.steps < fork ? [] : [
       ["as it is", agentPart(AHEAD)], ["changed", agentPart(AHEAD, [...changes])], ["random control", agentPart(AHEAD, [...changes], 1)],
-    ].map(([name, part]) => ({name, episode: episode.fork(fork, part), canvas: el("canvas", {role: "img", "aria-label": `future ${name}`, width: 1, height: 1}), text: el("figcaption", {}, name)}));
+    ].map(([name, part]) => ({name, episode: episode.fork(fork, {...part, ...episode.prepared(fork)}), canvas: el("canvas", {role: "img", "aria-label": `future ${name}`, width: 1, height: 1}), text: el("figcaption", {}, name)}));
     this.at = el("input", {type: "range", min: 0, max: AHEAD, value: 0, "aria-label": "Steps after the frame"});
     this.at.oninput = () => this.drawing();
     this.side.replaceChildren(...(this.futures.length ? [el("label", {}, `steps after step ${fork} `, this.at), this.futures.map(({canvas, text}) => el("figure", {}, canvas, text))].flat() : []));

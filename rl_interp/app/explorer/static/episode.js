@@ -27,6 +27,12 @@ export class Episode {
     return {...this.base, recipe: this.recipe(Math.max(0, this.steps)), ...(step === null ? {} : {step})};
   }
   recipe(steps) { return {seed: this.seed, maze: this.maze, parts: cut(this.parts, steps)}; }
+  // What was done before a step is taken: edits of its state, and how often the agent has thought there.
+  prepared(step) {
+    let at = 0;
+    for (const {steps, edits, thinking} of this.parts) { if (at === step && steps) return {edits, thinking}; at += steps; }
+    return {edits: [], thinking: 0};
+  }
   get wanted() { return total(this.parts); }
   get whole() { return this.ended || this.steps >= this.wanted; }
 
@@ -90,8 +96,8 @@ export class Episode {
   }
 }
 
-export const agentPart = (steps, changes = [], control = 0) => ({steps, changes, control, actions: [], edits: []});
-export const ownPart = actions => ({steps: actions.length, changes: [], control: 0, actions, edits: []});
+export const agentPart = (steps, changes = [], control = 0) => ({steps, changes, control, actions: [], edits: [], thinking: 0});
+export const ownPart = actions => ({steps: actions.length, changes: [], control: 0, actions, edits: [], thinking: 0});
 
 // What is shown of each action: the probabilities of a policy, the advantages of Q-values, or means.
 export function shown(kind, preferences) {

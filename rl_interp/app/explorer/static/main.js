@@ -130,7 +130,7 @@ class Page {
     const same = maze === this.episode.maze && state.seed === this.episode.seed && !anew ? common(parts, this.episode.parts) : 0;
     const other = same ? this.episode.fork(Math.min(same, this.episode.steps)) : new Episode(this.episode.base, {seed: state.seed, maze, parts});
     Object.assign(other, {parts, seed: state.seed, maze});
-    const edits = [...parts, ...this.episode.parts].some(part => part.edits.length);
+    const edits = [...parts, ...this.episode.parts].some(part => part.edits.length || part.thinking);
     if (edits) other.frames.delete(other.steps);  // it may look otherwise now
     const until = parts.at(-1)?.actions.length && !anew ? Infinity : edits ? Math.max(step, other.steps + 1) : step;
     if (!await trying(() => other.reach(until).then(() => true), "recording")) return false;
@@ -155,7 +155,7 @@ class Page {
 
 // How many steps two lists of parts have in common.
 function common(one, two) {
-  const flat = parts => parts.flatMap(({steps, changes, control, actions, edits}) => Array.from({length: steps}, (_, i) => JSON.stringify([changes, control, actions[i] ?? null, i ? [] : edits])));
+  const flat = parts => parts.flatMap(({steps, changes, control, actions, edits, thinking}) => Array.from({length: steps}, (_, i) => JSON.stringify([changes, control, actions[i] ?? null, ...i ? [[], 0] : [edits, thinking]])));
   const [a, b] = [flat(one), flat(two)], differ = a.findIndex((each, i) => each !== b[i]);
   return differ < 0 ? a.length : differ;
 }

@@ -5,10 +5,10 @@ import {listen, set, state} from "./state.js";
 
 const MOVES = [[-1, 0], [1, 0], [0, -1], [0, 1]], MOST = 16;
 const READ = {  // as in the films: colour, and half the width of an arrow's shaft and of its head in cells
-  box: {name: "pushes of boxes", counted: count => `${count} ${count === 1 ? "push" : "pushes"}`, what: "which way a box is pushed off a cell", colour: "200, 40, 160", shaft: .13, head: .3},
-  agent: {name: "the player's steps", counted: count => `${count} ${count === 1 ? "step" : "steps"} of the player`, what: "from which side the player steps onto a cell", colour: "30, 110, 235", shaft: .05, head: .16},
+  box: {name: "pushes of boxes", counted: count => `${count} ${count === 1 ? "push" : "pushes"}`, what: "pushes of a box off a cell", colour: "200, 40, 160", shaft: .13, head: .3},
+  agent: {name: "the player's steps", counted: count => `${count} ${count === 1 ? "step" : "steps"} of the player`, what: "the player's steps onto a cell", colour: "30, 110, 235", shaft: .05, head: .16},
 };
-const CONTROLS = {observation: "of the board alone", shuffled_weights: "of shuffled weights", shuffled_labels: "shuffled labels"};
+const CONTROLS = {observation: "the board alone", shuffled_weights: "shuffled weights", shuffled_labels: "shuffled labels"};
 
 export class Plan {
   constructor(page) {
@@ -24,10 +24,11 @@ export class Plan {
     this.kernel = select("Cells that a probe sees", [[1, "a cell"], [3, "3 × 3 cells"]], "kernel", Number);
     this.thinking = el("input", {type: "number", min: 0, max: MOST, value: state.thinking});
     this.thinking.onchange = () => set({thinking: Math.max(0, Math.min(MOST, Math.round(+this.thinking.value) || 0)), tick: null});
+    this.on = Object.assign(el("button", {type: "button", title: "The agent goes on from here after these further looks"}, "Think, then play on"), {onclick: () => this.go()});
     this.slow = el("input", {type: "checkbox", ...(state.slow ? {checked: ""} : {})});
     this.slow.onchange = () => set({slow: this.slow.checked ? 1 : null});
     this.forms = el("div", {class: "controls"}, el("label", {}, "read at ", this.layer), el("label", {}, "arrows ", this.reads), el("label", {}, "probes of ", this.kernel),
-      el("label", {title: "Thinking: how often the agent sees this board again before it acts"}, "further looks ", this.thinking), el("label", {title: "Play shows every tick of a frame before the next one"}, this.slow, " play tick by tick"));
+      el("label", {title: "Thinking: how often the agent sees this board again before it acts"}, "further looks ", this.thinking), this.on, el("label", {title: "Play shows every tick of a frame before the next one"}, this.slow, " play tick by tick"));
     this.sheet = el("div", {});
     this.text = el("div", {});
     this.node = el("div", {class: "plan"}, this.forms, this.sheet, this.text);
@@ -50,6 +51,11 @@ export class Plan {
     this.page.stage.draw();
   }
 
+  async go() {
+    const looks = state.thinking;
+    set({thinking: 0, tick: null});
+    await this.page.stage.think(looks);
+  }
   get lays() { return Boolean(this.found?.looks) && !this.found.ended; }
   get count() { return this.found.looks.length * this.found.looks[0].length; }
   // Ticks are counted on through the looks; the one chosen, by default the last.
@@ -83,7 +89,8 @@ export class Plan {
 
   show() {
     const {found} = this;
-    this.thinking.value = state.thinking;
+    if (document.activeElement !== this.thinking) this.thinking.value = state.thinking;  // not while it is typed in
+    this.on.disabled = !state.thinking || !this.lays;
     if (!found) return;
     this.sheet.hidden = Boolean(found.missing || found.ended);
     if (found.missing) return this.text.replaceChildren(note("Linear probes read the plan, and they are fitted by a command: " + found.missing + " Then step on here."));
@@ -118,7 +125,7 @@ export class Plan {
   }
   said() {
     const ticks = this.found.looks[0].length, look = Math.floor(this.at / ticks);
-    const legend = this.read.map(name => [Object.assign(el("span", {class: "swatch", "aria-hidden": "true"}), {style: `background:rgb(${READ[name].colour})`}), `${READ[name].what}. `]);
+    const legend = this.read.map((name, i) => [Object.assign(el("span", {class: "swatch", "aria-hidden": "true"}), {style: `background:rgb(${READ[name].colour})`}), READ[name].what + (i < this.read.length - 1 ? ", " : ".")]);
     return el("p", {}, `After ${look ? `look ${look + 1}, ` : ""}tick ${this.at % ticks + 1} of ${ticks}: ${counted(this.arrows(this.at), this.read)}, the surer the more opaque. `, legend.flat());
   }
   // Of how many cells the plan differs under the changes, beside random changes.
@@ -145,8 +152,8 @@ export class Plan {
       return [READ[name].name, `${num(f1, 2)}${interval ? ` [${num(interval[0], 2)}, ${num(interval[1], 2)}]` : ""}`, ...Object.keys(CONTROLS).map(each => num(controls[each], 2))];
     });
     const sentence = [better.length ? `More of ${better.join(" and of ")} is read from the agent than from any control.` : "", worse.length ? `Of ${worse.join(" and of ")} it is not clearly more: those arrows may say no more than the board does.` : ""].join(" ");
-    return [el("h3", {}, "How well it is read"), el("p", {class: "soft"}, "Macro-F1 on levels that the probes were not fitted on, with its 95% interval, beside the same probes of what has no plan. " + sentence),
-      table(["", "of this layer and tick", ...Object.values(CONTROLS)], rows, 0)];
+    return [el("h3", {}, "How well it is read"), table(["what", "this tick", ...Object.values(CONTROLS)], rows, 0),
+      el("p", {class: "soft"}, "Macro-F1 on levels that the probes were not fitted on, with its 95% interval, beside the same probes of what has no plan. " + sentence)];
   }
 }
 

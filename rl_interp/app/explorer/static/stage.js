@@ -51,8 +51,9 @@ export class Stage {
   }
   tell() {
     const {episode, info} = this.page, step = state.step, done = episode.actions[step], part = this.partAt(step);
-    const who = part?.edits.length && part.actions.length ? "as before the edit" : part?.actions.length ? "you" : part?.control ? "agent under a random control" : part?.changes.length ? "agent under changes" : "agent";
-    const what = step < episode.steps && done != null ? `${who}: ${info.actions[done]}` : episode.ended && step === episode.steps ? "the episode has ended" : "";
+    const early = info.env.startsWith("ALE/") && part?.edits.length && part.actions.length;  // a console's state is edited some steps before
+    const who = early ? "as before the edit" : part?.actions.length ? "you" : part?.control ? "agent under a random control" : part?.changes.length ? "agent under changes" : "agent", {thinking} = episode.prepared(step);
+    const what = step < episode.steps && done != null ? `${who}${thinking ? `, after ${thinking} further ${thinking === 1 ? "look" : "looks"}` : ""}: ${info.actions[done]}` : episode.ended && step === episode.steps ? "the episode has ended" : "";
     this.where.textContent = `step ${step} of ${episode.steps}${episode.whole ? "" : " so far"} · return ${num(episode.returns[step] ?? 0, 2)}${what ? " · " + what : ""}`;
     this.take.textContent = this.own ? "Hand back" : "Take over";
     this.take.setAttribute("aria-pressed", this.own);
@@ -85,7 +86,12 @@ export class Stage {
 
   async playOn() {
     this.own = false;
-    if (await this.page.replay([...cut(this.page.episode.parts, state.step), agentPart(ON, [...state.changes])], state.step)) this.toggle(true);
+    await this.think(0);
+  }
+  // The agent decides anew from this frame, after it has looked at it so many more times.
+  async think(looks) {
+    const {episode} = this.page, {edits, thinking} = episode.prepared(state.step);
+    if (await this.page.replay([...cut(episode.parts, state.step), {...agentPart(ON, [...state.changes]), edits, thinking: thinking + looks}], state.step)) this.toggle(true);
   }
   takeOver() {
     if (this.own) { this.own = false; this.playOn(); return; }
@@ -102,8 +108,9 @@ export class Stage {
   async done(action) {
     const {episode} = this.page;
     if (!this.own || !this.page.info.discrete || (episode.ended && state.step === episode.steps)) return;
-    const parts = cut(episode.parts, state.step), last = parts.at(-1);
-    if (last?.actions.length) parts[parts.length - 1] = ownPart([...last.actions, action]);
+    const parts = cut(episode.parts, state.step), last = parts.at(-1), prepared = episode.prepared(state.step);
+    if (prepared.edits.length || prepared.thinking) parts.push({...ownPart([action]), ...prepared});
+    else if (last?.actions.length && !last.edits.length) parts[parts.length - 1] = {...ownPart([...last.actions, action]), thinking: last.thinking};
     else parts.push(ownPart([action]));
     await this.page.replay(parts, state.step + 1);
   }

@@ -2,7 +2,7 @@
 // link, a reload or a server that was started again shows the same.
 const FIRST = 600;
 const DEFAULTS = {
-  run: "", checkpoint: null, sae: null, seed: 0, maze: "", parts: [{steps: FIRST, changes: [], control: 0, actions: [], edits: []}],
+  run: "", checkpoint: null, sae: null, seed: 0, maze: "", parts: [{steps: FIRST, changes: [], control: 0, actions: [], edits: [], thinking: 0}],
   step: 0, tab: "layer", point: "", unit: null, sort: "activation", feature: null, place: null, changes: [], tracks: [],
   method: "", target: "", fork: null, edited: "", whole: null, clusters: 8, named: [], beside: [], plane: "pca",
   planned: "", kernel: 3, tick: null, unchanged: null, reads: "both", thinking: 0, slow: null,
@@ -57,17 +57,18 @@ function remember() {  // browsers refuse an address that is written too often
 }
 
 // A part of an episode: "200" is the agent's for 200 steps, "200*CHANGE*CHANGE" under changes, "200!3*CHANGE" under their
-// third random control, "k0.3.3" what a person did; "@EDIT" are edits of the state before its first step.
+// third random control, "k0.3.3" what a person did; "@EDIT" are edits of the state before its first step, and
+// "200;4" is what the agent does after it has looked four more times.
 const textWithout = ({steps, changes, control, actions}) => actions.length ? "k" + actions.join(".")
   : steps + (control ? "!" + control : "") + changes.map(each => "*" + encodeURIComponent(each)).join("");
-const textOf = part => textWithout(part) + part.edits.map(each => "@" + encodeURIComponent(each)).join("");
+const textOf = part => textWithout(part) + (part.thinking ? ";" + part.thinking : "") + part.edits.map(each => "@" + encodeURIComponent(each)).join("");
 const plain = text => { try { return decodeURIComponent(text); } catch { return text; } };
 function partOf(given) {
-  const [text, ...edited] = given.split("@"), edits = edited.map(plain);
+  const [said, ...edited] = given.split("@"), edits = edited.map(plain), [text, thought] = said.split(/;(\d{1,2})$/), thinking = +(thought ?? 0);
   if (/^k\d+(\.\d+)*$/.test(text)) {
     const actions = text.slice(1).split(".").map(Number);
-    return {steps: actions.length, changes: [], control: 0, actions, edits};
+    return {steps: actions.length, changes: [], control: 0, actions, edits, thinking};
   }
   const found = /^(\d{1,6})(?:!(\d{1,6}))?((?:\*[^*]*)*)$/.exec(text);
-  return found && {steps: +found[1], control: +(found[2] ?? 0), actions: [], edits, changes: found[3].split("*").slice(1).map(plain)};
+  return found && {steps: +found[1], control: +(found[2] ?? 0), actions: [], edits, thinking, changes: found[3].split("*").slice(1).map(plain)};
 }
