@@ -13,7 +13,8 @@ from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import hook_point, run_with_cache
 
-_MOVING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)
+_PADS = (nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d)
+_MOVING = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, *_PADS)
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def check_spatial(agent: Agent, at: str) -> None:
 def receptive_fields(agent: Agent, at: str, obs: Tensor) -> ReceptiveFields:
     """The receptive fields of a hook point with positions, for observations like `obs [1, C, H, W]`.
 
-    Follows kernel sizes, strides, paddings and dilations of the convolutions and pools that run before the point
+    Follows kernel sizes, strides, paddings and dilations of the convolutions, pools and pads that run before the point
     (Araujo et al. 2019, "Computing Receptive Fields of Convolutional Neural Networks"), the branches of residual blocks
     being of stride 1 and padded to the same size. A recurrent layer sees all of the observation sooner or later; where
     it is as large, as in a DRC, each of its positions is about the pixel that it is at.
@@ -122,6 +123,10 @@ def _follow(modules: list[Any], axis: int, size: int) -> tuple[int, float, float
             assert isinstance(module.output_size, tuple)
             part = size / (size := int(module.output_size[axis] or size))
             start, stride = start + (part - 1) / 2 * stride, stride * part
+            continue
+        if isinstance(module, _PADS):  # left, right, top, bottom
+            before, after = module.padding[2 - 2 * axis : 4 - 2 * axis]
+            size, start = size + before + after, start - before * stride
             continue
         kernel, step, padding, dilation = (
             _along(getattr(module, name, 1), axis) for name in ("kernel_size", "stride", "padding", "dilation")

@@ -14,9 +14,10 @@ from rl_interp.core.wrap import wrap
 
 
 def stack() -> nn.Sequential:
-    """Odd kernels, strides, paddings, a dilation and a pool, for observations of 41 x 50 pixels."""
+    """Odd kernels, strides, paddings, uneven ones too, a dilation and a pool, for observations of 41 x 50 pixels."""
     torch.manual_seed(0)
     return nn.Sequential(
+        nn.ZeroPad2d((3, 1, 0, 2)),
         nn.Conv2d(1, 2, (5, 3), stride=(2, 1), padding=(1, 0)), nn.AvgPool2d(2), nn.Conv2d(2, 2, 3, dilation=2),
         nn.Flatten(), nn.LazyLinear(3),
     )  # fmt: skip
@@ -26,8 +27,8 @@ def test_centres_are_those_of_the_pixels_that_move_a_position():
     module = stack()
     obs = torch.rand(1, 1, 41, 50)
     module(obs)
-    agent = wrap(module, {name: (name, "B C H W") for name in ("0", "1", "2")})
-    for name in ("0", "1", "2"):
+    agent = wrap(module, {name: (name, "B C H W") for name in ("1", "2", "3")})
+    for name in ("1", "2", "3"):
         place = receptive_fields(agent, name, obs)
         rows, columns = place.pixels()
         given = obs.clone().requires_grad_()
