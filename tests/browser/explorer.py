@@ -7,7 +7,7 @@ A and AA), at both widths, light and dark. Pictures of the tour go to docs/explo
 from itertools import product
 
 import pytest
-from explorer_pages import AXE, DREAM, KEPT, LONG, MAZE, PACMAN, ROOT, TOUR, UNLOCK, VIEWS, at_step, settled
+from explorer_pages import AXE, DREAM, KEPT, LONG, MAZE, PACMAN, ROOT, SOKOBAN, TOUR, UNLOCK, VIEWS, at_step, settled
 from playwright.sync_api import expect
 
 
@@ -36,7 +36,7 @@ def test_a_run_is_opened_by_a_click_and_the_list_is_gone_back_to(opened):
     expect(page.locator("#title")).to_have_text(UNLOCK)
 
 
-@pytest.mark.parametrize("run", [PACMAN, MAZE, UNLOCK, DREAM, "impala-crafter", "dreamerv3-crafter"])
+@pytest.mark.parametrize("run", [PACMAN, MAZE, UNLOCK, DREAM, SOKOBAN, "impala-crafter", "dreamerv3-crafter"])
 def test_every_agent_is_played_and_looked_into(opened, run):
     page = opened(f"run={run}&seed=2&parts=20")
     at_step(page, 0)

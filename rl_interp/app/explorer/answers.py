@@ -89,6 +89,7 @@ def opened(asked: Asked) -> Response:
                 name: "spatial" if has_positions(point) else point.kind
                 for name, point in loaded.agent.hook_points.items()
             },
+            "repeated": [name for name, point in loaded.agent.hook_points.items() if point.has_ticks],
             "concepts": {name: concept.meaning for name, concept in found.concepts.items()},
             "dictionaries": mine,
             "sae": None if found.sae is None else _about_dictionary(found.sae),

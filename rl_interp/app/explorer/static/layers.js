@@ -47,13 +47,14 @@ export class Layers {
   show() {
     if (!this.held) return;
     const {positions, units, grid, effects} = this.held, order = this.order(), maps = positions > 1;
+    const last = this.page.info.repeated.includes(state.point) ? " The layer is computed several times in a step; this is the last." : "";
     this.list.className = maps ? "tiles" : "list";
     const signed = order.some(unit => this.of(unit)[0] < 0);
     const listed = maps ? order : order.slice(0, BARS), top = maps ? 0 : Math.max(...order.map(unit => Math.abs(this.of(unit)[0])), 1e-9);
     const nodes = listed.map(unit => maps ? this.tile(unit, grid ?? square(positions)) : this.row(unit, top, signed, effects));
     if (units > listed.length) nodes.push(note(`${units - listed.length} more, which are smaller.`));
     if (nodes.length !== this.list.children.length || nodes.some((each, i) => each !== this.list.children[i])) this.list.replaceChildren(...nodes);
-    this.one.replaceChildren(...(state.unit === null || state.unit >= units ? [note(maps ? `${units} channels at ${positions} positions. Choose one to lay it over the frame.` : `${units} units. Choose one to follow it along the episode or to change it.`)]
+    this.one.replaceChildren(...(state.unit === null || state.unit >= units ? [note(maps ? `${units} channels at ${positions} positions. Choose one to lay it over the frame.${last}` : `${units} units. Choose one to follow it along the episode or to change it.${last}`)]
       : about(this.page, `unit ${state.unit} of ${state.point}`, `unit:${state.point}:${state.unit}`, state.point, String(state.unit), `largest value here ${num(Math.max(...this.of(state.unit)), 3)}`)));
   }
   // A channel as a small map, on the canvas that it had in the frame before.
