@@ -12,7 +12,7 @@ const CONTROLS = {observation: "the board alone", shuffled_weights: "shuffled we
 
 export class Plan {
   constructor(page) {
-    Object.assign(this, {page, newest: newest(), found: null, busy: null, tiles: new Map()});
+    Object.assign(this, {page, newest: newest(), found: null, busy: null, tiles: new Map(), rows: new Map()});
     const select = (label, pairs, name, plain = value => value) => {
       const choice = el("select", {"aria-label": label}, pairs.map(([value, text]) => el("option", {value}, text)));
       Object.assign(choice, {value: state[name], onchange: () => set({[name]: plain(choice.value)})});
@@ -92,13 +92,14 @@ export class Plan {
     if (document.activeElement !== this.thinking) this.thinking.value = state.thinking;  // not while it is typed in
     this.on.disabled = !state.thinking || !this.lays;
     if (!found) return;
+    this.forms.hidden = Boolean(found.missing);
     this.sheet.hidden = Boolean(found.missing || found.ended);
-    if (found.missing) return this.text.replaceChildren(note("Linear probes read the plan, and they are fitted by a command: " + found.missing + " Then step on here."));
-    this.layer.replaceChildren(...found.layers.map(layer => el("option", {value: layer}, layer)));
+    if (found.missing) return this.text.replaceChildren(note(`Linear probes read the plan, and a command fits them: ${found.missing} It is read here from the next frame on.`));
+    if (found.layers.join() !== [...this.layer.options].map(each => each.value).join()) this.layer.replaceChildren(...found.layers.map(layer => el("option", {value: layer}, layer)));
     this.layer.value = found.layer;
     if (found.ended) return this.text.replaceChildren(note("The episode has ended: nothing is planned."));
     const rows = found.changed ? [["under the changes", found.changed, null], ["as it is", found.looks, 1]] : [["", found.looks, null]];
-    this.sheet.replaceChildren(...rows.map(([title, looks, unchanged]) => this.row(title, looks, unchanged)));
+    put(this.sheet, rows.map(([title, looks, unchanged]) => this.row(title, looks, unchanged)));
     this.text.replaceChildren(...[this.said(), this.effect(), this.thought(), ...this.scored()].filter(each => each));
   }
   row(title, looks, unchanged) {
@@ -108,7 +109,10 @@ export class Plan {
       return this.tile(`${title} ${at}`, name, arrows, chosen && at === this.at, () => set({tick: at, unchanged}));
     });
     if (unchanged !== null || !this.found.changed) tiles.push(this.tile("came", "what it then did", this.found.came, null));
-    return el("div", {}, title ? el("h3", {}, title) : "", el("div", {class: "tiles", role: "group", "aria-label": title || "ticks"}, tiles));
+    const row = this.rows.get(title) ?? el("div", {}, title ? el("h3", {}, title) : null, el("div", {class: "tiles", role: "group", "aria-label": title || "ticks"}));
+    this.rows.set(title, row);
+    put(row.lastChild, tiles);
+    return row;
   }
   // The board with the arrows of a tick, on the canvas that it had in the frame before; chosen by a click.
   tile(key, name, arrows, chosen, call) {
@@ -157,6 +161,10 @@ export class Plan {
   }
 }
 
+// Nodes that are there already stay where they are, and keep the focus.
+function put(parent, nodes) {
+  if (nodes.length !== parent.children.length || nodes.some((each, i) => each !== parent.children[i])) parent.replaceChildren(...nodes);
+}
 const counted = (arrows, names) => names.map(name => READ[name].counted(arrows[name].length)).reverse().join(" and ");
 function draw(context, x, y, side, direction, sure, {colour, shaft, head}) {
   const [down, right] = MOVES[direction], corners = [[-.36, shaft], [.04, shaft], [.04, head], [.38, 0], [.04, -head], [.04, -shaft], [-.36, -shaft]];
