@@ -1,5 +1,6 @@
 """Sparse autoencoders on an agent's activations: fit, measure, understand, splice in, export."""
 
+from rl_interp.sae.crosscoder import Crosscoder, fit_crosscoder, side_by_side
 from rl_interp.sae.data import Activations, ArrayActivations, Paired, split_by_episode
 from rl_interp.sae.encoding import Encoding, encode_rows
 from rl_interp.sae.evaluation.baselines import random_dictionary
@@ -44,6 +45,7 @@ __all__ = [
     "ClampFeature",
     "ConceptMatch",
     "Coverage",
+    "Crosscoder",
     "Diagnosis",
     "Encoding",
     "Features",
@@ -76,6 +78,7 @@ __all__ = [
     "evaluate_hypothesis",
     "fit",
     "fit_all",
+    "fit_crosscoder",
     "generality",
     "integrated_effects",
     "largest_cosines",
@@ -92,6 +95,7 @@ __all__ = [
     "rebuild",
     "return_recovered",
     "save",
+    "side_by_side",
     "splice",
     "split_by_episode",
 ]

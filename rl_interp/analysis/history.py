@@ -1,6 +1,6 @@
 """An agent as it learned: the checkpoints that were kept of its training, all following the same recorded episodes.
 
-<run>/analyses/history/<hook>/  result.json  table.md  curves.png
+<run>/analyses/history/<hook>/  result.json  table.md  curves.png  film.mp4
 """
 
 import tempfile
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded, load_agent
+from rl_interp.analysis.history_maps import agreement, can_map, film, map_states
 from rl_interp.analysis.playing import collect_store, score
 from rl_interp.analysis.probes.regression import probe
 from rl_interp.analysis.representations import cka, dormant, effective_rank
@@ -29,7 +30,7 @@ from rl_interp.core.replay import Episode, replay
 from rl_interp.core.stats import Estimate, bootstrap, mean, plain
 from rl_interp.core.store import ActivationStore
 from rl_interp.core.tables import markdown
-from rl_interp.sae import ArrayActivations, SAEConfig, split_by_episode
+from rl_interp.sae import ArrayActivations, SAEConfig, fit_crosscoder, side_by_side, split_by_episode
 from rl_interp.sae.encoding import encode_rows
 from rl_interp.sae.evaluation.features import Features
 from rl_interp.sae.evaluation.matching import match
@@ -50,8 +51,12 @@ class Settings:
     """Number of steps to play, by the agent as it is at the end, that all checkpoints follow."""
     episodes: int = 30
     """Number of whole episodes that each checkpoint plays itself."""
+    maps: int = 24
+    """Number of states whose saliency maps are compared, where what the agent sees has places; 0 for none."""
     latents: int = 0
     """Width of a dictionary that is fitted to each checkpoint; 0 for none."""
+    crosscoder: int = 0
+    """Width of one dictionary of all checkpoints together, with a decoder for each; 0 for none."""
     k: int = 16
     """Latents that are active in one sample."""
     epochs: float = 8.0
@@ -61,10 +66,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         require_numbers(
-            self, at_least_1=("samples", "k"), at_least_0=("episodes", "latents", "seed"), positive=("epochs",)
-        )
-        if 0 < self.latents <= self.k:
-            raise UserError(f"k={self.k} given for {self.latents} latents; fewer than all must be active: lower k.")
+            self, at_least_1=("samples", "k"), at_least_0=("episodes", "maps", "latents", "crosscoder", "seed"),
+            positive=("epochs",),
+        )  # fmt: skip
+        for width in (self.latents, self.crosscoder):
+            if 0 < width <= self.k:
+                raise UserError(f"k={self.k} given for {width} latents; fewer than all must be active: lower k.")
 
 
 @dataclass
@@ -83,7 +90,8 @@ def study_history(
     loaded: Loaded, hook: str | None = None, settings: Settings | None = None, progress: Progress = SILENT
 ) -> dict[str, Any]:
     """Follow a layer through training: return, what linear probes read of the ground truth, effective rank, dormant
-    units, likeness to the end and to the checkpoint before, actions in common with the end, and dictionaries.
+    units, likeness to the end and to the checkpoint before, actions in common with the end, saliency maps and how alike
+    they are to those at the end, and dictionaries: one of each, or one of all.
 
     The first checkpoint, that of step 0, is the control: whatever it has was not learned.
 
@@ -111,12 +119,19 @@ def study_history(
                 f"{size / 1e9:.1f} GB; give at most --samples {settings.samples * _MOST // size}."
             )
         checkpoints = _followed({step: each.agent for step, each in agents.items()}, loaded, hook, store, progress)
-        _measure(checkpoints, loaded, store, settings, progress)
+        crosscoder = _measure(checkpoints, loaded, store, settings, progress)
     for each in checkpoints:
         if settings.episodes:
             returns = score(agents[each.step], settings.episodes, settings.seed, 0.0, progress).returns
             each.figures["return"] = bootstrap([returns], mean)
-    return _written(checkpoints, loaded, hook, settings)
+    written: dict[str, Any] = {"crosscoder": crosscoder} if crosscoder else {}
+    count = settings.maps if can_map(loaded) else 0
+    if states := map_states(agents, loaded, count, settings.seed, progress):
+        for each in checkpoints:
+            value, by_chance = agreement(states, each.step, steps[-1])
+            each.figures["maps"] = {"like_the_end": value, "by_chance": by_chance}
+        written["film"] = str(film(loaded, states, _folder(loaded, hook) / "film.mp4", progress))
+    return _written(checkpoints, loaded, hook, settings, written)
 
 
 def _followed(
@@ -153,8 +168,8 @@ def _measure(
     store: ActivationStore,
     settings: Settings,
     progress: Progress,
-) -> None:
-    """Fill in what is measured on the states that all follow."""
+) -> dict[str, Any] | None:
+    """Fill in what is measured on the states that all follow; returns what is said of all checkpoints together."""
     concepts, episodes, last = make_labelled(loaded.env).concepts, store.column("episode"), checkpoints[-1]
     labels = {name: store.column(name) for name in concepts}
     with progress.bar("Measuring", len(checkpoints), "checkpoints") as update:
@@ -171,6 +186,46 @@ def _measure(
             update(number + 1)
     if settings.latents:
         _fit_dictionaries(checkpoints, episodes, settings, progress)
+    return _crosscode(checkpoints, episodes, settings, progress) if settings.crosscoder else None
+
+
+def _crosscode(
+    checkpoints: Sequence[Checkpoint], episodes: NDArray[np.int64], settings: Settings, progress: Progress
+) -> dict[str, Any] | None:
+    """One dictionary of all checkpoints: in which of them its features are, and from which on. The control is one of
+    the same checkpoints out of step with each other, in which no feature can be shared."""
+    varied = [each for each in checkpoints if np.ptp(each.values, 0).any()]
+    if len(varied) < FEWEST:
+        progress.warn("no crosscoder: the layer is silent in all checkpoints but one.")
+        return None
+    config = SAEConfig(latents=settings.crosscoder, k=settings.k, epochs=settings.epochs, seed=settings.seed)
+    fitted, held_out = split_by_episode(episodes, config.held_out, settings.seed)
+    with progress.bar("Fitting a crosscoder", 2, "fits") as update:
+        sources = [each.values for each in varied]
+        coder = fit_crosscoder(sources, config, fitted)
+        update(1)
+        turns = len(episodes) // len(varied)
+        apart = fit_crosscoder([np.roll(each, n * turns, 0) for n, each in enumerate(sources)], config, fitted)
+        update(2)
+    together = side_by_side(sources)
+    encoding = encode_rows(coder.sae, together, held_out)
+    living = encoding.density() > 0
+    parts = coder.split(coder.sae.decode_sparse(*encoding.padded()).detach())
+    present = coder.shares[:, living] >= 0.5 * coder.shares[:, living].max(0)
+    born = present.argmax(0)
+    for number, (each, part) in enumerate(zip(varied, parts, strict=True)):
+        truth = each.values[held_out]
+        error = np.square(truth - part.numpy()).sum(dtype=np.float64)
+        each.figures["crosscoder"] = {
+            "fvu": float(error / np.square(truth - truth.mean(0)).sum(dtype=np.float64)),
+            "present": float(present[number].mean()),
+            "born": float((born == number).mean()),
+            "stay": float(present[-1, born == number].mean()) if (born == number).any() else None,
+        }
+    return {
+        "latents": settings.crosscoder, "living": int(living.sum()), "l0": len(encoding.latents) / len(encoding),
+        "spread": float(np.median(coder.spread()[living])), "spread_by_chance": float(np.median(apart.spread())),
+    }  # fmt: skip
 
 
 def _fit_dictionaries(
@@ -222,21 +277,30 @@ ALIKE = 0.7
 # -- what is written -------------------------------------------------------------------------------
 
 
-def _written(checkpoints: Sequence[Checkpoint], loaded: Loaded, hook: str, settings: Settings) -> dict[str, Any]:
-    folder = loaded.run.outputs / "analyses" / "history" / hook
+def _folder(loaded: Loaded, hook: str) -> Path:
+    return loaded.run.outputs / "analyses" / "history" / hook
+
+
+def _written(
+    checkpoints: Sequence[Checkpoint], loaded: Loaded, hook: str, settings: Settings, more: Mapping[str, Any]
+) -> dict[str, Any]:
+    """`more` is said of all checkpoints together."""
+    folder = _folder(loaded, hook)
     rows = [{"step": each.step, **_plain(each.figures)} for each in checkpoints]
-    result = loaded.source | {"hook": hook, **to_plain(settings), "checkpoints": rows}
+    result = loaded.source | {"hook": hook, **to_plain(settings), "checkpoints": rows, **more}
     write_json(folder / "result.json", result)
     write_text(folder / "table.md", history_table(checkpoints))
     plot = draw(checkpoints, folder / "curves.png", f"{loaded.run.path.name}, {hook}")
     paths = {"table": folder / "table.md", "plot": plot, "result": folder / "result.json"}
-    return loaded.source | {"hook": hook, "checkpoints": rows} | {name: str(path) for name, path in paths.items()}
+    return loaded.source | {"hook": hook, "checkpoints": rows, **more} | {n: str(path) for n, path in paths.items()}
 
 
 def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(figures)
     if isinstance(score := figures.get("return"), Estimate):
         found |= {"return": score.value, "interval": plain(score)}
+    if (maps := figures.get("maps")) and maps["like_the_end"] is not None:
+        found["maps"] = {**maps, "like_the_end": maps["like_the_end"].value, "interval": plain(maps["like_the_end"])}
     return found | {"probes": {name: vars(each) for name, each in figures["probes"].items()}}
 
 
@@ -261,12 +325,17 @@ def _curves(checkpoints: Sequence[Checkpoint]) -> dict[str, dict[str, list[Any]]
         },
         "effective rank": {"directions": of("effective_rank")},
         "dormant units": {"share": of("dormant")},
+        "saliency maps": {"like those at the end": of("maps", "like_the_end"), "by chance": of("maps", "by_chance")},
         PROBES: {name: of("probes", name) for name in sorted(names)},
         "dictionary": {
             "FVU": of("dictionary", "fvu"), "dead": of("dictionary", "dead_fraction"),
             "found by another seed": of("dictionary", "found_by_seed", "value"),
             "found before": of("dictionary", "found_before", "value"),
             "found before, by chance": of("dictionary", "found_before", "by_chance"),
+        },
+        "crosscoder": {
+            "features that are here": of("crosscoder", "present"), "that begin here": of("crosscoder", "born"),
+            "of those, here at the end": of("crosscoder", "stay"), "FVU": of("crosscoder", "fvu"),
         },
     }  # fmt: skip
     kept = {

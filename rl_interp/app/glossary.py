@@ -93,6 +93,12 @@ TERMS = {
     "same_action": "share of states in which the greedy action is that at the end",
     "dictionary": "figures of a dictionary of this checkpoint: `found_before` and `found_by_seed` are shares of its "
     "features that correlate by 0.7 with one of the checkpoint before, and of another seed",
+    "maps": "saliency maps of the same states: `like_the_end` is their rank correlation with those at the end of "
+    "training, `by_chance` that with the end's map of another state",
+    "crosscoder": "one dictionary of all checkpoints, with a decoder for each: `present` is the share of its features "
+    "that are in a checkpoint, `born` of those that begin there, `stay` of these that are there at the end; `spread` "
+    "is the number of checkpoints that a feature is spread over, and by chance where they are out of step",
+    "film": "film of one state through training, a frame for each checkpoint",
     "effective_rank": "number of directions in which the layer varies, counted by variance",
     "width": "number of dimensions of the layer",
     "constant": "dimensions that never vary",

@@ -68,16 +68,18 @@ class PartialForward:
         )
 
     def _changed(self, plain: PolicyOutput) -> str | None:
-        """How the observations, run again with their own values, give something else than they gave; None if not."""
+        """How the observations, run again with their own values, give something else than they gave; None if not. In
+        another order and number, so that what can't be told apart by observations shows."""
+        rows = torch.arange(-1, len(self.values), device=self.values.device).flip(0).clamp(min=0)
         try:
-            again = self(self.values)
+            again = self(self.values[rows], rows)
         except (RuntimeError, IndexError, ValueError) as error:  # such as an index made of what is not kept
             return f"it ends in an error ({str(error).splitlines()[0]})"
         for what, got, want in (
             ("preferences", again.preferences, plain.preferences), ("values", again.value, plain.value),
         ):  # fmt: skip
-            if got is not None and want is not None and not alike(got, want):
-                return f"the {what} differ by {largest_difference(got, want):.3g}"
+            if got is not None and want is not None and not alike(got, want[rows]):
+                return f"the {what} differ by {largest_difference(got, want[rows]):.3g}"
         return None
 
     def _finished(self, at: str) -> tuple[PolicyOutput, dict[nn.Module, Tensor]]:
@@ -116,7 +118,8 @@ class PartialForward:
 
         def answer(given: Tensor, read: bool) -> Callable[[], Tensor]:
             if read:
-                return lambda: given[rows]
+                # One row for many observations is the same for all, such as what lies around a board.
+                return lambda: given if len(given) == 1 < len(self.obs) else given[rows]
             # What is not read is NaN, so that it shows if it is; one number for all, as to fill memory takes its time.
             unread = given.new_full((), torch.nan).expand(count, *given.shape[1:])
             return unread.clone if self._writable else lambda: unread

@@ -2,6 +2,7 @@
 
 import json
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from scipy.stats import special_ortho_group
@@ -54,7 +55,7 @@ def test_kept_checkpoints_are_followed_to_the_end_on_the_same_states(tmp_path):
     train(config, Run.create(tmp_path / "run", "impala", config, 0), 0, actors=0)
     loaded = load_agent(tmp_path / "run")
     assert loaded.run.history_steps() == [0, 80, 320]  # 1 and 14 steps are within the first update
-    settings = Settings(samples=400, episodes=4, latents=16, k=4, epochs=1)
+    settings = Settings(samples=400, episodes=4, maps=8, latents=16, crosscoder=24, k=4, epochs=1)
     result = study_history(loaded, settings=settings)
     assert json.loads((tmp_path / "run/analyses/history/fc.post/result.json").read_text())["hook"] == "fc.post"
     first, middle, last = result["checkpoints"]
@@ -63,6 +64,12 @@ def test_kept_checkpoints_are_followed_to_the_end_on_the_same_states(tmp_path):
     assert last["same_action"] == 1
     assert middle["likeness_to_previous"] > 0.9
     assert 0 <= last["dictionary"]["found_before"]["value"] <= 1
+    assert last["maps"]["like_the_end"] == pytest.approx(1)
+    assert last["maps"]["by_chance"] < 1
+    assert middle["maps"]["like_the_end"] > first["maps"]["like_the_end"]
+    assert sum(each["crosscoder"]["born"] for each in result["checkpoints"]) == pytest.approx(1)
+    assert 1 <= result["crosscoder"]["spread"] <= 3
+    assert imageio_ffmpeg.count_frames_and_secs(result["film"])[0] == 3
     assert first["probes"]["wall_ahead"]["value"] > 0.9  # an untrained network shows it too
     assert (tmp_path / "run/analyses/history/fc.post/curves.png").stat().st_size > 10_000
     weights = load_agent(tmp_path / "run", 0).agent.state_dict()

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from rl_interp.agents.impala import IMPALA
+from rl_interp.agents.impala.drc import DRC
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import run_with_cache, run_with_hooks
@@ -64,6 +65,34 @@ def test_every_point_of_an_agent_with_a_memory_can_be_run_again_from_where_it_ha
             wanted = run_with_hooks(agent, obs[rows], remembered, hooks={at: lambda value, site, new=new: new})
         torch.testing.assert_close(rerun(new, rows).logits, wanted.logits, msg=at)
         torch.testing.assert_close(rerun(new, rows).state, wanted.state, msg=at)
+
+
+def test_what_is_the_same_for_all_observations_is_kept_as_it_is():
+    """A DRC convolves the wall around the board once, for all."""
+    torch.manual_seed(0)
+    agent = DRC(4, (3, 6, 5), None, layers=2, ticks=2, channels=4, hidden=8).eval()
+    obs = torch.randint(256, (3, 3, 6, 5), dtype=torch.uint8)
+    rows = torch.tensor([2, 0, 0, 1])
+    rerun = PartialForward(agent, obs, "fc.post")
+    new = rerun.values[rows] + torch.randn(4, *rerun.values.shape[1:])
+    with torch.no_grad():
+        wanted = run_with_hooks(agent, obs[rows], hooks={"fc.post": lambda value, site: new})
+    torch.testing.assert_close(rerun(new, rows).logits, wanted.logits)
+
+
+def test_what_does_not_begin_with_the_observations_is_refused():
+    class TimeFirst(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.other, self.head = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, obs):
+            later = self.other(obs[None])
+            return self.head(self.first(obs) * later[0])
+
+    agent = wrap(TimeFirst(), {"first": HookPoint("first", "B D"), "other": HookPoint("other", "B D")})
+    with pytest.raises(HookError, match="'first' can't be run again from"):
+        PartialForward(agent, torch.randn(3, 4), "first")
 
 
 def test_a_sequence_of_times_can_not_be_run_again_from():

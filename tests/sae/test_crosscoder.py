@@ -1,0 +1,58 @@
+"""Crosscoders: which latents are in which of several layers."""
+
+import numpy as np
+import pytest
+import torch
+
+from rl_interp.core.errors import UserError
+from rl_interp.sae import SAEConfig, encode_rows, fit_crosscoder, side_by_side
+
+RNG = np.random.default_rng(0)
+CONFIG = SAEConfig(latents=24, k=3, epochs=40, batch_size=64, aux_k=0, ridge=0.0, held_out=0)
+
+
+def planted(samples: int = 3000) -> tuple[list[np.ndarray], np.ndarray]:
+    """Two layers of 16 and 24 units, of other scales, in which 12 sparse features are: four in both, four in the first
+    alone, and four in the second alone."""
+    active = RNG.random((samples, 12)) < 0.15
+    values = active * RNG.uniform(0.5, 1.5, (samples, 12))
+    first, second = (np.linalg.qr(RNG.normal(size=(width, 12)))[0].T for width in (16, 24))
+    first, second = first.copy(), second.copy()
+    first[8:], second[4:8] = 0, 0
+    return [(100 * values @ first + 7).astype(np.float32), (values @ second - 2).astype(np.float32)], values
+
+
+@pytest.mark.full
+def test_latents_are_in_the_layers_that_their_features_are_in():
+    sources, values = planted()
+    coder = fit_crosscoder(sources, CONFIG)
+    latents = encode_rows(coder.sae, side_by_side(sources), np.arange(len(values))).dense()
+    alike = np.corrcoef(values.T, latents.T + 1e-6 * RNG.normal(size=latents.T.shape))[:12, 12:]
+    assert alike.max(1).mean() > 0.9
+    shares = coder.shares[:, alike.argmax(1)]
+    assert shares.sum(0) == pytest.approx(1)
+    assert np.abs(shares[0, :4] - 0.5).max() < 0.25
+    assert shares[0, 4:8].min() > 0.9
+    assert shares[1, 8:].min() > 0.9
+    assert coder.spread()[alike.argmax(1)[:4]].min() > 1.5 > coder.spread()[alike.argmax(1)[4:]].max()
+
+
+def test_what_is_given_back_is_in_the_layers_own_units():
+    """However each is whitened and scaled inside."""
+    sources, _ = planted(600)
+    coder = fit_crosscoder(sources, SAEConfig(latents=32, k=12, epochs=20, batch_size=64, held_out=0))
+    with torch.no_grad():
+        parts = coder.split(coder.sae(torch.from_numpy(np.concatenate(sources, 1))))
+    assert [each.shape[1] for each in parts] == [16, 24]
+    for source, part in zip(sources, parts, strict=True):
+        unexplained = np.square(source - part.numpy()).sum() / np.square(source - source.mean(0)).sum()
+        assert unexplained < 0.1
+
+
+def test_sources_that_do_not_belong_together_are_refused():
+    with pytest.raises(UserError, match="sources of 5, 4 samples given; a crosscoder needs two or more"):
+        fit_crosscoder([np.ones((5, 2)), np.ones((4, 2))], CONFIG)
+    with pytest.raises(UserError, match="sources of 5 samples"):
+        fit_crosscoder([np.ones((5, 2))], CONFIG)
+    with pytest.raises(UserError, match="policy_weight=1 given for a crosscoder"):
+        fit_crosscoder([np.ones((5, 2))] * 2, SAEConfig(policy_weight=1))
