@@ -239,7 +239,10 @@ def _dictionaries(
     """By latents active in a sample: the figures of a dictionary of that many, on held-out episodes."""
     configs = {
         folder / "dictionaries" / f"{loaded.run.path.name}-{store.hook}-k{k}": SAEConfig(
-            latents=settings.latents, k=k, epochs=settings.epochs
+            latents=settings.latents,
+            k=k,
+            epochs=settings.epochs,
+            policy_weight=0.0,  # it is compared how well activations are explained, of agents with different policies
         )
         for k in settings.ks
     }

@@ -117,6 +117,7 @@ TERMS = {
     "scores": "a score for each concept or unit; see the name above it",
     "auroc": "how well a feature tells a concept: area under the ROC curve; 0.5 is chance, 1 perfect",
     "f1": "harmonic mean of precision and recall: of a feature above a threshold, or of a probe, mean over classes",
+    "few_f1": "F1 of a logistic regression on the 16 features that a concept moves most",
     "probe": "AUROC of a logistic regression on all features",
     "means": "means over concepts, for what was fitted and for the controls",
     # features

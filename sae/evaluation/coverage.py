@@ -1,5 +1,5 @@
 """How much of what is known about the game a set of features tells: concept by concept from the best single feature,
-and all concepts from all features by a probe."""
+from a few features, and from all of them by a probe."""
 
 import warnings
 from collections.abc import Iterator
@@ -17,6 +17,8 @@ from rl_interp.sae.evaluation.features import Features, best_per_concept
 _QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9)
 _COMPONENTS = 64
 _FITTED_ROWS = 20_000
+FEW = 16
+"""Features of a sparse probe."""
 _NEGLIGIBLE = 1e-3
 """Directions that vary less, relative to the first, are left to rounding."""
 
@@ -29,6 +31,11 @@ class Coverage:
     """`[C]`: of the feature that tells each best."""
     f1: NDArray[np.float64]
     """`[C]`: of the feature and threshold that detect each best."""
+    few_f1: NDArray[np.float64]
+    """`[C]`: of a logistic regression on the `FEW` features whose means, with the concept and without, lie farthest
+    apart in their own deviations, and the threshold that detects each best (sparse probing; Gurnee et al. 2023,
+    arXiv 2305.01610). A feature that fires in a hundredth of the samples can't detect a common concept alone, but a
+    few can together."""
     probe: NDArray[np.float64]
     """`[C]`: AUROC of a logistic regression on all features."""
 
@@ -48,10 +55,12 @@ def coverage(
     for labels in (train_labels, held_out_labels):
         if not (labels.any(0) & ~labels.all(0)).all():
             raise UserError("a concept that all or no samples of a split have can't be scored; leave it out.")
+    few_f1, probe = _probes(train, held_out, train_labels, held_out_labels, probe_rows)
     return Coverage(
         auroc=best_per_concept(train, held_out, train_labels, held_out_labels),
         f1=_best_f1(train, held_out, train_labels, held_out_labels),
-        probe=_probe(train, held_out, train_labels, held_out_labels, probe_rows),
+        few_f1=few_f1,
+        probe=probe,
     )
 
 
@@ -119,31 +128,60 @@ def _f1(features: Features, thresholds: NDArray[np.floating], labels: NDArray[np
     return found
 
 
-def _probe(
+def _probes(
     train: Features,
     held_out: Features,
     train_labels: NDArray[np.bool_],
     held_out_labels: NDArray[np.bool_],
     rows: int,
-) -> NDArray[np.float64]:
-    """By an L2-penalised logistic regression for each concept, on some of the training rows; each feature is scaled by
-    its largest activation."""
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The F1 of few features, scaled by their deviations, and the AUROC of all, by their largest activations: of an
+    L2-penalised logistic regression for each concept, on some of the training rows."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
 
     fitted = sample_rows(np.arange(train.samples), rows, np.random.default_rng(0))
+    x, held = train.at(fitted).astype(np.float64), held_out.at(np.arange(held_out.samples)).astype(np.float64)
+    deviation = np.sqrt(np.maximum(_mean(x.multiply(x)) - _mean(x) ** 2, 0))
     largest = train.largest()
-    scale = diags_array(np.divide(1, largest, out=np.ones(len(largest)), where=largest > 0))
-    x, held = (
-        csr_array(each.astype(np.float64) @ scale)
-        for each in (train.at(fitted), held_out.at(np.arange(held_out.samples)))
+    by_largest, by_deviation = (
+        diags_array(np.divide(1, size, out=np.zeros(len(size)), where=size > 0)) for size in (largest, deviation)
     )
-    scores = []
+
+    def scored(
+        scale: diags_array, features: NDArray[np.integer] | slice, labels: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How likely a concept is by a regression on some features, on the fitted and on the held-out rows."""
+        sides = [csr_array(each @ scale)[:, features] for each in (x, held)]
+        model = LogisticRegression(C=1.0, max_iter=200, tol=1e-3).fit(sides[0], labels)
+        fit, seen = (model.decision_function(side) for side in sides)
+        return fit, seen
+
+    few_f1, scores = [], []
     for concept in range(train_labels.shape[1]):
-        labels = train_labels[fitted, concept]
+        labels, truth = train_labels[fitted, concept], held_out_labels[:, concept]
         if labels.all() or not labels.any():
+            few_f1.append(_detection(np.zeros(len(labels)), labels, np.zeros(len(truth)), truth))
             scores.append(0.5)
             continue
-        model = LogisticRegression(C=1.0, max_iter=200, tol=1e-3).fit(x, labels)
-        scores.append(roc_auc_score(held_out_labels[:, concept], model.decision_function(held)))
-    return np.array(scores)
+        apart = np.abs(_mean(x[np.flatnonzero(labels)]) - _mean(x[np.flatnonzero(~labels)])) * by_deviation.diagonal()
+        few = np.argsort(-apart, kind="stable")[:FEW]
+        of_few, seen_few = scored(by_deviation, few, labels)
+        few_f1.append(_detection(of_few, labels, seen_few, truth))
+        scores.append(roc_auc_score(truth, scored(by_largest, slice(None), labels)[1]))
+    return np.array(few_f1), np.array(scores)
+
+
+def _mean(rows: csr_array) -> NDArray[np.float64]:
+    return np.asarray(rows.mean(0)).ravel()
+
+
+def _detection(
+    fitted: NDArray[np.float64], labels: NDArray[np.bool_], held_out: NDArray[np.float64], truth: NDArray[np.bool_]
+) -> float:
+    """F1 on held-out samples of "at or above the threshold" that has the highest on those it was fitted to."""
+    from sklearn.metrics import f1_score, precision_recall_curve
+
+    precision, recall, thresholds = precision_recall_curve(labels, fitted)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    return float(f1_score(truth, held_out >= thresholds[f1[:-1].argmax()], zero_division=0.0))

@@ -49,9 +49,9 @@ class SAEConfig:
     # Whitening is folded into the weights afterwards; inf scales all dimensions by one factor.
     ridge: float = 0.3
     """Whitening adds this share of the mean variance to each component's: 0 evens all out, inf scales all alike."""
-    policy_weight: float = 0.0
+    policy_weight: float | None = None
     """How much what the agent decides counts beside the activations themselves: at 1 as much of the variance that is to
-    be explained is of either. For dictionaries that are fitted on an agent's run."""
+    be explained is of either. By default 1 on an agent's run, where its decisions depend on the layer; 0 otherwise."""
     shuffle: bool = True
     """Shuffle samples across episodes."""
     held_out: float = 0.2
@@ -79,7 +79,9 @@ class SAEConfig:
         for name in ("aux_k", "aux_coefficient"):
             self._require(name, 0 <= getattr(self, name) < inf, "at least 0 and finite")
         self._require("ridge", self.ridge >= 0, "at least 0")
-        self._require("policy_weight", 0 <= self.policy_weight < inf, "at least 0 and finite")
+        self._require(
+            "policy_weight", self.policy_weight is None or 0 <= self.policy_weight < inf, "at least 0 and finite"
+        )
         for name in ("warmup", "decay"):
             self._require(name, 0 <= getattr(self, name) <= 1, "a share, from 0 to 1")
         self._require("held_out", 0 <= self.held_out < 1, "a share, at least 0 and below 1")

@@ -63,7 +63,7 @@ class Feed:
         of_out = (None,) * (len(parts) - 1) + (policy,)
         self._whiten(
             tuple(
-                Whitening.of(part, config.ridge, config.centre, metric, config.policy_weight)
+                Whitening.of(part, config.ridge, config.centre, metric, config.policy_weight or 0.0)
                 for part, metric in zip(parts, of_out, strict=True)
             )
         )

@@ -271,8 +271,10 @@ def test_coverage_is_that_of_the_best_feature_and_of_all_together():
     assert got.auroc[1] == pytest.approx(0.75, abs=0.03)  # it fires in half of the positives
     assert got.f1[1] == pytest.approx(2 / 3, abs=0.06)
     assert got.probe.min() > 0.99
+    assert got.few_f1 == pytest.approx(1, abs=0.01)  # two that share a concept detect it together
     shuffled = coverage(*features, *(rng.permuted(labels[rows], axis=0) for rows in split))
     assert np.abs(shuffled.probe - 0.5).max() < 0.1
+    assert shuffled.few_f1.max() < 0.55  # to name every sample has 2 * .3 / 1.3 = .46
     with pytest.raises(UserError, match="a concept that all or no samples"):
         coverage(*features, np.ones((2000, 2), bool), labels[2000:])
 

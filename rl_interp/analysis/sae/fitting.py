@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ from torch import Tensor
 
 import rl_interp.sae as sae_package
 from rl_interp.agents.load import Loaded, new_run_path
-from rl_interp.analysis.circuits.states import play_states
 from rl_interp.analysis.playing import store_path
 from rl_interp.analysis.sae.evaluation import metrics_json, play_through
-from rl_interp.analysis.sae.policy import STATES, policy_metric
+from rl_interp.analysis.sae.policy import metric_of
 from rl_interp.analysis.sae.runs import (
     DIGESTS,
     config_of,
@@ -164,11 +163,38 @@ def fit_runs(
         for path in configs:
             locks.enter_context(writing(path))
         begin = None if start is None else dictionary_of(start)
-        metric = None
-        if first.policy_weight:
-            states = play_states(loaded, STATES, first.data_seed, progress=progress)
-            metric = policy_metric(loaded.agent, states, (target or store).hook)
+        configs, metric = _weighed(loaded, (target or store).hook, configs, progress)
         return _fit_groups(store, configs, rows, target, device, parent, metadata, begin, metric, progress)
+
+
+def _weighed(
+    loaded: Loaded, hook: str, configs: Mapping[Path, SAEConfig], progress: Progress
+) -> tuple[dict[Path, SAEConfig], Tensor | None]:
+    """The configurations with their policy's weight, those of fits that are gone on with as they were begun, and the
+    metric that it weighs; None where none is asked for, or by default where there is none."""
+    found = {}
+    for path, config in configs.items():
+        if config.policy_weight is None and Run(path).checkpoint_steps():
+            config = replace(config, policy_weight=config_of(Run.open(path)).policy_weight or 0.0)
+        found[path] = config
+    by_default = any(config.policy_weight is None for config in found.values())
+    metric = None
+    if by_default or any(config.policy_weight for config in found.values()):
+        seed = next(iter(found.values())).data_seed
+        try:
+            metric = metric_of(loaded, hook, seed, progress)
+            if by_default and not metric.any():
+                raise UserError("the agent's decisions do not depend on it.")
+        except UserError as error:
+            if not by_default:
+                raise
+            metric = None
+            progress.note(f"{hook} is fitted for its activations alone, without a policy_weight: {error}")
+    weight = 1.0 if metric is not None else 0.0
+    return {
+        path: config if config.policy_weight is not None else replace(config, policy_weight=weight)
+        for path, config in found.items()
+    }, metric
 
 
 def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int:
@@ -188,9 +214,10 @@ def newest_step(path: Path, config: SAEConfig, parent: Mapping[str, Any]) -> int
         )
     if run.meta["kind"] != "sae":
         raise RunError(f"{path} already holds a run of kind {run.meta['kind']!r}; give another name with --name.")
-    recorded, given = (
-        {"parent": of} | to_plain(settings) for of, settings in ((theirs, config_of(run)), (known, config))
-    )
+    kept = config_of(run)
+    if config.policy_weight is None:  # whatever the fit was begun with
+        config = replace(config, policy_weight=kept.policy_weight)
+    recorded, given = ({"parent": of} | to_plain(settings) for of, settings in ((theirs, kept), (known, config)))
     if other := differences(recorded, given):
         raise RunError(f"{path} already holds a fit of which {other}; give that, or another name with --name.")
     return run.checkpoint_steps()[-1]

@@ -1,19 +1,41 @@
 """Which directions of a layer an agent's decisions depend on, for a dictionary to be exact in."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.circuits.states import play_states
 from rl_interp.circuits.distance import Distance
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent
 from rl_interp.core.errors import UserError
+from rl_interp.core.files import atomic_path
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.partial_forward import PartialForward
+from rl_interp.core.progress import SILENT, Progress
 
 STATES = 512
 """That a fit plays to measure the policy in."""
 _BATCH, _MOST = 64, 32
 """States at once; and actions, of which each takes a backward pass: of more, such as words, so many are drawn."""
+
+
+def metric_of(loaded: Loaded, hook: str, seed: int, progress: Progress = SILENT) -> Tensor:
+    """`policy_metric` in `STATES` states that an agent plays, kept with its run for the dictionaries to come.
+
+    Raises:
+        UserError: what `policy_metric` raises, or an environment that is not there.
+    """
+    played = f"{loaded.source['weights_sha256'][:16]}-{STATES}-seed{seed}"
+    path = loaded.run.outputs / "analyses" / "policy" / hook / f"{played}.npy"
+    if path.is_file():
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    states = play_states(loaded, STATES, seed, progress=progress)
+    metric = policy_metric(loaded.agent, states, hook)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, metric.numpy())
+    return metric
 
 
 def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:

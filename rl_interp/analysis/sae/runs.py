@@ -227,8 +227,9 @@ def split(store: ActivationStore, config: SAEConfig) -> tuple[np.ndarray, np.nda
 
 
 def config_of(run: Run) -> SAEConfig:
-    """Runs from before there was a choice kept every row."""
-    return from_plain(SAEConfig, {"uncontrollable": True, **run.config}, run.path / "config.yaml")
+    """Runs from before there was a choice kept every row, and did not weigh the policy."""
+    before = {"uncontrollable": True, "policy_weight": 0.0}
+    return from_plain(SAEConfig, before | run.config, run.path / "config.yaml")
 
 
 def parent_of(loaded: Loaded, store: ActivationStore, target: ActivationStore | None) -> dict[str, Any]:
