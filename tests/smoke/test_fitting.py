@@ -30,6 +30,29 @@ def fit(*names: str) -> tuple[int, float]:
     return fitting.fit_runs(load_agent("tiny"), ActivationStore(Path("runs/tiny/activations/fc.post")), configs)
 
 
+def test_what_the_agent_decides_counts_where_nothing_else_is_said(home, monkeypatch):
+    """And the states that it is measured in are played once for an agent and a layer."""
+    assert Run.open("tiny-sae").config["policy_weight"] == 1
+    monkeypatch.setattr("rl_interp.analysis.sae.policy.play_states", None)
+    fit("weighed0")
+    assert Run.open("weighed0").config["policy_weight"] == 1
+    monkeypatch.setattr("rl_interp.analysis.sae.policy.STATES", 8)  # other states, which can't be played
+    with pytest.raises(TypeError):
+        fit("unplayed0")
+
+
+def test_a_layer_that_decides_nothing_is_fitted_for_its_activations(home, monkeypatch):
+    said = []
+    monkeypatch.setattr(fitting, "metric_of", lambda *given: torch.zeros(512, 512))
+    store, config = ActivationStore(Path("runs/tiny/activations/fc.post")), replace(SMALL, epochs=1)
+    progress = SimpleNamespace(note=said.append)
+    weighed, metric = fitting._weighed(load_agent("tiny"), store.hook, {Path("runs/idle0"): config}, progress)
+    assert metric is None
+    assert weighed[Path("runs/idle0")].policy_weight == 0
+    (sentence,) = said
+    assert sentence.startswith("fc.post is fitted for its activations alone, without a policy_weight: the agent's ")
+
+
 def steps(name: str) -> list[int]:
     return [line["step"] for line in Run.open(name).metrics()]
 
