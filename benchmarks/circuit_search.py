@@ -221,13 +221,13 @@ def report() -> str:
     rows = [row for path in sorted((OUT / "searches").glob("*.json")) for row in read_json(path)["rows"]]
     unseen = [case.name for case in CASES if not case.seen]
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    parts = ["All behaviours: regret after equally many masks\n", _by_budget(rows, tasks, ALONE)]
-    parts += ["Behaviours that no policy was trained on\n", _by_budget(rows, unseen, (*ALONE, *OTHERS))]
+    parts = ["All behaviours: regret after equally many masks\n", budgets_of(rows, tasks, ALONE)]
+    parts += ["Behaviours that no policy was trained on\n", budgets_of(rows, unseen, (*ALONE, *OTHERS))]
     parts += ["Each behaviour\n", _by_task(rows, tasks)]
     return "\n".join(parts)
 
 
-def _by_budget(rows: list[dict], tasks: list[str], searches: Sequence[str]) -> str:
+def budgets_of(rows: list[dict], tasks: list[str], searches: Sequence[str]) -> str:
     """Mean regret over tasks, with its interval over tasks, and the best seed's mean."""
     body = []
     for search in searches:

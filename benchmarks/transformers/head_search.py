@@ -3,12 +3,15 @@ beside the best head, chance, any number of tries, attribution, and the best hea
 
     python -m benchmarks.transformers.head_search tabulate runs/mixed      # every head cut alone, by task
     python -m benchmarks.transformers.head_search search mixed             # five policies, on the table alone
+    python -m benchmarks.transformers.head_search show smollm2             # which heads a task needs, with intervals
 
 The first version of arXiv 2605.26343; its reward is the damage to the task less that to control text. Damages are falls
-of the log-probability of a right word, in nats, with a head at zero.
+of the log-probability of a right word, in nats, with a head at zero. A language model is asked as it reads: symbols are
+common words, said a third time, and docstrings are laid out as Python is.
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -27,6 +30,8 @@ from rl_interp.circuits.discovery.rl.training import RLConfig
 from rl_interp.core.envs import TextConfig, env_config
 from rl_interp.core.envs.text.config import NOTHING, PREFIX
 from rl_interp.core.envs.text.game import Reader
+from rl_interp.core.envs.text.tokens import tokenizer_of
+from rl_interp.core.envs.text.words import DESCRIPTIONS
 from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json
 from rl_interp.core.hooks import Hook, run_with_hooks
@@ -41,61 +46,102 @@ FEATURES = (
     "to what followed the same word", "to a right word, from the last",
 )  # fmt: skip
 SEEDS = 5
+LEAST = 0.5
+"""Share of the prompts in which a right word must be the likeliest, or the model lacks the task."""
 CONFIG = RLConfig(updates=60, episodes=16, entropy=0.02)
 
 
-def tabulate(run: str, prompts: int, control: str) -> None:
-    """Write `heads-RUN.json`: by task, damages and features of all heads."""
+def tabulate(run: str, tasks: Sequence[str], prompts: int, control: str) -> None:
+    """Write `heads-RUN.json`: by task, damages and features of all heads. Tasks that it has from so many prompts of the
+    same weights are left as they are."""
     loaded, start = load_agent(run), time.process_time()
-    agent = loaded.agent
+    agent, path = loaded.agent, OUT / f"heads-{loaded.run.path.name}.json"
     assert isinstance(agent, Transformer)
-    found: dict[str, Any] = {
-        "source": loaded.source | {"run": loaded.run.path.name},
-        "prompts": prompts,
-        "control": control,
-        "tasks": {},
-    }
-    for task in (*TASKS, control):
-        obs, right = _prompts(loaded, task, prompts)
+    source = loaded.source | {"run": loaded.run.path.name}
+    found: dict[str, Any] = read_json(path) if path.exists() else {}
+    if (found.get("source"), found.get("control")) != (source, control):
+        found = {"source": source, "control": control, "tasks": {}}
+    for task in tasks or (*TASKS, control):
+        if found["tasks"].get(task, {}).get("prompts") != prompts:
+            found["tasks"][task] = _tabulated(loaded, agent, task, prompts, features=task != control)
+            found["seconds"] = found.get("seconds", 0.0) + time.process_time() - start
+            write_json(path, found)
+            start = time.process_time()
+        print(task, {each: found["tasks"][task][each] for each in ("prompts", "own", "likeliest")}, flush=True)
 
-        def score(logits: Tensor, right: Tensor = right) -> Tensor:
-            return logits.log_softmax(-1).masked_fill(~right, -torch.inf).logsumexp(-1)
 
-        with torch.no_grad():
-            own = score(agent.step(obs).logits)  # pyright: ignore[reportArgumentType]
-        damages = (own - without_each_head(agent, obs, score)).mean(-1)
-        found["tasks"][task] = {
-            "own": float(own.mean()), "right": float((own.exp() > 0.5).double().mean()), "damages": damages.tolist(),
-            "features": _features(agent, obs, right, score).tolist() if task != control else None,
+def _tabulated(loaded: Loaded, agent: Transformer, task: str, prompts: int, features: bool) -> dict[str, Any]:
+    obs, right, wrong = prompts_of(loaded, task, prompts)
+
+    def score(logits: Tensor) -> Tensor:
+        return logits.log_softmax(-1).masked_fill(~right, -torch.inf).logsumexp(-1)
+
+    def both(logits: Tensor) -> Tensor:
+        """`[N, 2]`, or `[N, 1]`: with the logit difference where one word is right and one is wrong."""
+        difference = (logits * right).sum(-1) - (logits * wrong).sum(-1)
+        return torch.stack([score(logits), difference] if task == "ioi" else [score(logits)], -1)
+
+    with torch.no_grad():
+        logits = agent.step(obs).logits
+        assert logits is not None
+        own = both(logits)
+    falls = own - without_each_head(agent, obs, both)  # [L, H, N, 1 or 2]
+    mean, error = falls.mean(2), falls.std(2) / math.sqrt(prompts)
+    likeliest = right.gather(1, logits.argmax(-1, keepdim=True)).double().mean()
+    result = {
+        "prompts": prompts, "own": float(own[:, 0].mean()), "likeliest": float(likeliest),
+        "damages": mean[..., 0].tolist(), "errors": error[..., 0].tolist(),
+        "features": _features(agent, obs, right, score).tolist() if features else None,
+    }  # fmt: skip
+    if task == "ioi":
+        result["difference"] = {
+            "own": float(own[:, 1].mean()), "own_error": float(own[:, 1].std()) / math.sqrt(prompts),
+            "falls": mean[..., 1].tolist(), "errors": error[..., 1].tolist(),
         }  # fmt: skip
-        found["seconds"] = time.process_time() - start
-        write_json(OUT / f"heads-{loaded.run.path.name}.json", found)
-        print(task, found["tasks"][task]["own"], f"{found['seconds']:.0f} s", flush=True)
+    return result
 
 
-def _prompts(loaded: Loaded, task: str, count: int) -> tuple[Tensor, Tensor]:
-    """int64 `[N, S]`, and bool `[N, V]`, words that are right; of stories, beginnings that are as long as prompts."""
+def prompts_of(loaded: Loaded, task: str, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """int64 `[N, S]`, and bool `[N, V]`, words that are right, and that are wrong; of stories, beginnings that are as
+    long as prompts."""
     assert isinstance(loaded.env, TextConfig)
     grammar = env_config(PREFIX + task)
     assert isinstance(grammar, TextConfig)
     reader, rng = Reader(loaded.env), np.random.default_rng(0)
-    rows, right = [], []
+    rows, right, wrong = [], [], []
     while len(rows) < count:
         prompt = grammar.grammar.prompt(rng, "held-out")
         words = prompt.words[: int(rng.integers(8, 18))] if task == "stories" else prompt.words
         follows = prompt.words[len(words) : len(words) + 1] or prompt.right
         try:
             numbers = [reader.number(word) for word in follows]
+            others = [reader.number(word) for word in prompt.wrong] if task == "ioi" else []
         except UserError:  # a word of several tokens
             continue
-        rows.append(reader.numbers(words))
+        rows.append(_read(reader, task, words, rng))
         right.append(numbers)
+        wrong.append(others)
     obs = torch.full((count, max(map(len, rows))), NOTHING)
-    marked = torch.zeros(count, len(reader.words), dtype=torch.bool)
-    for i, (row, numbers) in enumerate(zip(rows, right, strict=True)):
+    marked = torch.zeros(2, count, len(reader.words), dtype=torch.bool)
+    for i, (row, numbers, others) in enumerate(zip(rows, right, wrong, strict=True)):
         obs[i, : len(row)] = torch.tensor(row)
-        marked[i, numbers] = True
-    return obs, marked
+        marked[0, i, numbers] = True
+        marked[1, i, others] = True
+    return obs, marked[0], marked[1]
+
+
+def _read(reader: Reader, task: str, words: Sequence[str], rng: np.random.Generator) -> list[int]:
+    """The numbers of a prompt, in the form in which the model does the task."""
+    path = reader.config.tokenizer
+    if path and task == "docstring":
+        names = words[6 : words.index(")") : 2]
+        said = rng.choice(DESCRIPTIONS, 4)
+        lines = "".join(f"    :param {name}: {what}\n" for name, what in zip(names, said, strict=False))
+        text = f'def {words[2]}(self, {", ".join(names)}):\n    """\n{lines}    :param'
+        return tokenizer_of(path).encode(text, add_special_tokens=False).ids
+    if path and task == "induction":
+        return reader.numbers([words[0], *dict.fromkeys(words[1:]), *words[1:]])
+    return reader.numbers(words)
 
 
 def _features(agent: Transformer, obs: Tensor, right: Tensor, score: Any) -> Tensor:
@@ -166,20 +212,44 @@ def search(name: str) -> None:
 
 def _task(found: dict[str, Any], task: str) -> HeadTask:
     """Its reward is the damage to it less that to control text, and less nothing where that gains."""
+    if not (share := found["tasks"][task]["likeliest"]) >= LEAST:
+        raise UserError(
+            f"the model says a right word in {share:.0%} of the prompts of {task}, so it has "
+            "no such behaviour to look for; choose another task or another model."
+        )
     damage, control = (torch.tensor(found["tasks"][each]["damages"]).double() for each in (task, found["control"]))
     features = torch.tensor(found["tasks"][task]["features"])
     return HeadTask(task, features, (damage - control.clamp(min=0)).flatten())
 
 
+def show(name: str) -> None:
+    """Print, by task, the heads without which it suffers most, with 95% intervals over prompts."""
+    found = read_json(OUT / f"heads-{name}.json")["tasks"]
+    tables = {task: (each["damages"], each["errors"]) for task, each in found.items()}
+    if "difference" in found.get("ioi", {}):
+        tables["ioi, logit difference"] = (found["ioi"]["difference"]["falls"], found["ioi"]["difference"]["errors"])
+    for task, (damages, errors) in tables.items():
+        fall, error = torch.tensor(damages), torch.tensor(errors)
+        order = fall.flatten().argsort(descending=True)
+        told = [f"{i // fall.shape[1]}.{i % fall.shape[1]} {fall.flatten()[i]:.2f} ± {1.96 * error.flatten()[i]:.2f}"
+                for i in (*order[:8].tolist(), *order[-3:].tolist())]  # fmt: skip
+        clear = int((fall.abs() > 1.96 * error).sum())
+        print(task, f"{clear} of {fall.numel()} heads differ from 0:", ", ".join(told))
+
+
 def main(arguments: Sequence[str]) -> None:
-    """Tabulate, or search."""
+    """Tabulate, search, or show."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["tabulate", "search"])
+    parser.add_argument("what", choices=["tabulate", "search", "show"])
     parser.add_argument("run")
     parser.add_argument("--prompts", type=int, default=64)
     parser.add_argument("--control", default="greater-than")
+    parser.add_argument("--tasks", nargs="*", default=[], help="those to tabulate; all by default")
     asked = parser.parse_args(arguments)
-    tabulate(asked.run, asked.prompts, asked.control) if asked.what == "tabulate" else search(asked.run)
+    if asked.what == "tabulate":
+        tabulate(asked.run, asked.tasks, asked.prompts, asked.control)
+    else:
+        {"search": search, "show": show}[asked.what](asked.run)
 
 
 if __name__ == "__main__":

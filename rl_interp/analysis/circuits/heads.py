@@ -19,13 +19,13 @@ def without_each_head(
     replacement: Callable[[Tensor], Tensor] = torch.zeros_like,
     update: Update = lambda done, note="": None,
 ) -> Tensor:
-    """`[L, H, N]`: a score of the decisions on texts `obs [N, S]` without each of the H heads of the L blocks.
+    """`[L, H, N, ...]`: a score of the decisions on texts `obs [N, S]` without each of the H heads of the L blocks.
 
     The stream before a block is computed once; from there, all heads of a block are cut side by side, and only the
     blocks after it are computed. Positions at which no text has a word any more are left out.
 
     Args:
-        score: from logits `[N, V]` to `[N]`.
+        score: from logits `[N, V]` to `[N]`, or to several of each, `[N, ...]`.
         replacement: from what the heads read, `z [N, H, S, E]`, to what takes its place, of the same shape.
     """
     found, ends = [], agent.ends(obs)
