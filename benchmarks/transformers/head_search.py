@@ -11,7 +11,6 @@ common words, said a third time, and docstrings are laid out as Python is.
 """
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -45,60 +44,66 @@ FEATURES = (
     "depth", "attribution", "attribution's rank", "to the first word", "to the word before", "to the same word",
     "to what followed the same word", "to a right word, from the last",
 )  # fmt: skip
-SEEDS = 5
+SEEDS, AT_ONCE = 5, 8
 LEAST = 0.5
 """Share of the prompts in which a right word must be the likeliest, or the model lacks the task."""
 CONFIG = RLConfig(updates=60, episodes=16, entropy=0.02)
 
 
 def tabulate(run: str, tasks: Sequence[str], prompts: int, control: str) -> None:
-    """Write `heads-RUN.json`: by task, damages and features of all heads. Tasks that it has from so many prompts of the
-    same weights are left as they are."""
+    """Write `heads-RUN.json`: by task, damages and features of all heads. Eight prompts at a time, each written when it
+    is done, so that a table can be ended early and gone on with."""
     loaded, start = load_agent(run), time.process_time()
     agent, path = loaded.agent, OUT / f"heads-{loaded.run.path.name}.json"
     assert isinstance(agent, Transformer)
     source = loaded.source | {"run": loaded.run.path.name}
     found: dict[str, Any] = read_json(path) if path.exists() else {}
     if (found.get("source"), found.get("control")) != (source, control):
-        found = {"source": source, "control": control, "tasks": {}}
+        found = {"source": source, "control": control, "seconds": 0.0, "tasks": {}}
     for task in tasks or (*TASKS, control):
-        if found["tasks"].get(task, {}).get("prompts") != prompts:
-            found["tasks"][task] = _tabulated(loaded, agent, task, prompts, features=task != control)
-            found["seconds"] = found.get("seconds", 0.0) + time.process_time() - start
+        asked, done = prompts_of(loaded, task, prompts), found["tasks"].get(task, {"prompts": 0})
+        while done["prompts"] < prompts:
+            some = tuple(each[done["prompts"] :][:AT_ONCE] for each in asked)
+            done = found["tasks"][task] = _more(agent, done, some, task)
+            found["seconds"], start = found["seconds"] + time.process_time() - start, time.process_time()
             write_json(path, found)
-            start = time.process_time()
-        print(task, {each: found["tasks"][task][each] for each in ("prompts", "own", "likeliest")}, flush=True)
+            print(task, {each: done[each] for each in ("prompts", "own", "likeliest")}, flush=True)
 
 
-def _tabulated(loaded: Loaded, agent: Transformer, task: str, prompts: int, features: bool) -> dict[str, Any]:
-    obs, right, wrong = prompts_of(loaded, task, prompts)
+def _more(agent: Transformer, done: dict[str, Any], some: tuple[Tensor, ...], task: str) -> dict[str, Any]:
+    """A task's table, with that of some more prompts: means over prompts, and their standard errors."""
+    obs, right, wrong = some
+    before, count = done["prompts"], done["prompts"] + len(obs)
 
     def score(logits: Tensor) -> Tensor:
         return logits.log_softmax(-1).masked_fill(~right, -torch.inf).logsumexp(-1)
 
     def both(logits: Tensor) -> Tensor:
-        """`[N, 2]`, or `[N, 1]`: with the logit difference where one word is right and one is wrong."""
-        difference = (logits * right).sum(-1) - (logits * wrong).sum(-1)
-        return torch.stack([score(logits), difference] if task == "ioi" else [score(logits)], -1)
+        """`[N, 2]`: also the logits of the words that are right, less those of the words that are wrong."""
+        return torch.stack([score(logits), (logits * right).sum(-1) - (logits * wrong).sum(-1)], -1)
 
     with torch.no_grad():
         logits = agent.step(obs).logits
         assert logits is not None
         own = both(logits)
-    falls = own - without_each_head(agent, obs, both)  # [L, H, N, 1 or 2]
-    mean, error = falls.mean(2), falls.std(2) / math.sqrt(prompts)
-    likeliest = right.gather(1, logits.argmax(-1, keepdim=True)).double().mean()
-    result = {
-        "prompts": prompts, "own": float(own[:, 0].mean()), "likeliest": float(likeliest),
-        "damages": mean[..., 0].tolist(), "errors": error[..., 0].tolist(),
-        "features": _features(agent, obs, right, score).tolist() if features else None,
+    falls = (own - without_each_head(agent, obs, both)).double()  # [L, H, N, 2]
+    sums, squares = falls.sum(2), falls.square().sum(2)
+    if before:
+        mean, error = (torch.tensor(done[of], dtype=torch.float64) for of in ("falls", "errors"))
+        sums = sums + before * mean
+        squares = squares + before * (before - 1) * error.square() + before * mean.square()
+    mean = sums / count
+    error = ((squares - count * mean.square()).clamp(min=0) / (count - 1) / count).sqrt()
+    likeliest = right.gather(1, logits.argmax(-1, keepdim=True)).double()
+    shares = {"own": own.mean(0)[0], "difference": own.mean(0)[1], "likeliest": likeliest.mean()}
+    return {
+        "prompts": count,
+        **{name: (before * done.get(name, 0.0) + len(obs) * float(each)) / count for name, each in shares.items()},
+        "measures": ["log-probability of a right word", "its logit less that of the subject, in ioi"],
+        "falls": mean.tolist(), "errors": error.tolist(),
+        # Of the first prompts, which is enough to see where a head attends.
+        "features": done.get("features") or _features(agent, obs, right, score).tolist(),
     }  # fmt: skip
-    if task == "ioi":
-        result["difference"] = {
-            "own": float(own[:, 1].mean()), "own_error": float(own[:, 1].std()) / math.sqrt(prompts),
-            "falls": mean[..., 1].tolist(), "errors": error[..., 1].tolist(),
-        }  # fmt: skip
-    return result
 
 
 def prompts_of(loaded: Loaded, task: str, count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -217,24 +222,25 @@ def _task(found: dict[str, Any], task: str) -> HeadTask:
             f"the model says a right word in {share:.0%} of the prompts of {task}, so it has "
             "no such behaviour to look for; choose another task or another model."
         )
-    damage, control = (torch.tensor(found["tasks"][each]["damages"]).double() for each in (task, found["control"]))
+    damage, control = (
+        torch.tensor(found["tasks"][each]["falls"])[..., 0].double() for each in (task, found["control"])
+    )
     features = torch.tensor(found["tasks"][task]["features"])
     return HeadTask(task, features, (damage - control.clamp(min=0)).flatten())
 
 
 def show(name: str) -> None:
-    """Print, by task, the heads without which it suffers most, with 95% intervals over prompts."""
-    found = read_json(OUT / f"heads-{name}.json")["tasks"]
-    tables = {task: (each["damages"], each["errors"]) for task, each in found.items()}
-    if "difference" in found.get("ioi", {}):
-        tables["ioi, logit difference"] = (found["ioi"]["difference"]["falls"], found["ioi"]["difference"]["errors"])
-    for task, (damages, errors) in tables.items():
-        fall, error = torch.tensor(damages), torch.tensor(errors)
-        order = fall.flatten().argsort(descending=True)
-        told = [f"{i // fall.shape[1]}.{i % fall.shape[1]} {fall.flatten()[i]:.2f} ± {1.96 * error.flatten()[i]:.2f}"
-                for i in (*order[:8].tolist(), *order[-3:].tolist())]  # fmt: skip
-        clear = int((fall.abs() > 1.96 * error).sum())
-        print(task, f"{clear} of {fall.numel()} heads differ from 0:", ", ".join(told))
+    """Print, by task, the heads without which it suffers most, and least, with 95% intervals over prompts."""
+    for task, each in read_json(OUT / f"heads-{name}.json")["tasks"].items():
+        print(f"{task}: {each['prompts']} prompts, likeliest is right {each['likeliest']:.3f}")
+        for at, measure in enumerate(each["measures"][: 2 if task == "ioi" else 1]):
+            fall, error = (torch.tensor(each[of])[..., at] for of in ("falls", "errors"))
+            order = fall.flatten().argsort(descending=True).tolist()
+            heads = fall.shape[1]
+            told = [f"{i // heads}.{i % heads} {fall.flatten()[i]:.2f} ± {1.96 * error.flatten()[i]:.2f}"
+                    for i in (*order[:8], *order[-3:])]  # fmt: skip
+            clear = int((fall.abs() > 1.96 * error).sum())
+            print(f"  {measure}: {clear} of {fall.numel()} heads differ from 0;", ", ".join(told))
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -1,15 +1,18 @@
-"""Self-ablation of small transformers on stories (Ferrao et al. 2025, arXiv 2505.00509): loss on held-out stories,
-edges of circuits, dictionaries, and what masks tell of the next word, with and without it.
+"""Self-ablation of small transformers on stories, or on another task (Ferrao et al. 2025, arXiv 2505.00509): loss on
+held-out texts, edges of circuits, dictionaries, and what masks tell of the next word, with and without it.
 
     python -m benchmarks.transformers.self_ablation train runs/stories      # some eight minutes of one core; resumes
     python -m benchmarks.transformers.self_ablation measure runs/stories
     python -m benchmarks.transformers.self_ablation report
+
+    python -m benchmarks.transformers.self_ablation train runs/ioi --task ioi --cases 0-local 1-global --seeds 0 1 2
 """
 
 import argparse
 import sys
 import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -26,39 +29,35 @@ from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.discovery.acdc import acdc
 from rl_interp.circuits.discovery.attribution import attribute
 from rl_interp.core.envs import TextConfig
-from rl_interp.core.envs.text.config import NOTHING
+from rl_interp.core.envs.text.config import NOTHING, PREFIX
+from rl_interp.core.envs.text.game import TextGame
 from rl_interp.core.files import write_json
 from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.read import read_json
 from rl_interp.core.run import Run
 from rl_interp.core.tables import markdown
 
-OUT = Path(__file__).parents[2] / "docs" / "results" / "transformers" / "self-ablation.json"
+OUT = Path(__file__).parents[2] / "docs" / "results" / "transformers"
 SHAPE: dict[str, Any] = dict(layers=2, width=64, hidden=256, agent_steps=400_000, learning_rate=3e-3)
 KS = (1, 2, 4, 8)
-CASES = [(0, "local", 0), *((k, scope, 0) for scope in ("local", "global") for k in KS)]
-SEEDS = (1, 2)
+CASES = ("0-local", *(f"{k}-{scope}" for scope in ("local", "global") for k in KS))
+"""k and scope; 0 for a model without self-ablation."""
 FAITHFUL = 0.9
 
 
-def cases(again: Sequence[str]) -> list[tuple[int, str, int]]:
-    """k, scope and seed: one seed of each, and more of those in `again`, such as 4-local, and of none."""
-    more = [(int(k), scope) for k, scope in ((each.split("-")) for each in again)]
-    return [*CASES, *((k, scope, seed) for k, scope in ([(0, "local"), *more] if more else []) for seed in SEEDS)]
+def config_of(task: str, case: str) -> TransformerConfig:
+    """A small model of a task's texts."""
+    k, scope = case.split("-")
+    return default_config(PREFIX + task, **SHAPE, self_ablation=int(k), ablation_scope=scope)
 
 
-def config_of(k: int, scope: str) -> TransformerConfig:
-    """A small model of stories."""
-    return default_config("rl_interp/Text-stories", **SHAPE, self_ablation=k, ablation_scope=scope)
-
-
-def train(folder: Path, again: Sequence[str]) -> None:
+def train(folder: Path, task: str, cases: Sequence[str], seeds: Sequence[int]) -> None:
     """Train all that are not there yet."""
-    for k, scope, seed in cases(again):
-        path = folder / f"{k}-{scope}-{seed}"
+    for case, seed in product(cases, seeds):
+        path = folder / f"{case}-{seed}"
         if path.exists():
             continue
-        config, start = config_of(k, scope), time.process_time()
+        config, start = config_of(task, case), time.process_time()
         training = Training(config, seed, "cpu")
         while training.agent_steps < config.agent_steps:
             training.advance()
@@ -67,30 +66,48 @@ def train(folder: Path, again: Sequence[str]) -> None:
         print(path.name, training.metrics(), f"{time.process_time() - start:.0f} s", flush=True)
 
 
-def measure(folder: Path) -> None:
+def measure(folder: Path, task: str) -> None:
     """Write the figures of all that are trained, run by run."""
-    found = read_json(OUT) if OUT.exists() else {}
+    found = read_json(_results(task)) if _results(task).exists() else {}
     for path in sorted(folder.iterdir()):
         if path.name not in found:
             start = time.process_time()
             found[path.name] = _measured(load_agent(path))
-            write_json(OUT, found)
+            write_json(_results(task), found)
             print(path.name, found[path.name]["loss"], f"{time.process_time() - start:.0f} s", flush=True)
+
+
+def _results(task: str) -> Path:
+    return OUT / f"self-ablation{'' if task == 'stories' else f'-{task}'}.json"
 
 
 def _measured(loaded: Loaded) -> dict[str, Any]:
     agent = loaded.agent
     assert isinstance(agent, Transformer)
     assert isinstance(loaded.env, TextConfig)
+    config = loaded.run.config
     texts = Texts(loaded.env.scored, agent.shape.context).draw(400, np.random.default_rng(9))
     seen, losses = _follow(agent, texts)
     return {
-        **losses,
-        "k": loaded.run.config["self_ablation"], "scope": loaded.run.config["ablation_scope"],
+        **losses, "k": config["self_ablation"], "scope": config["ablation_scope"], "right": _right(loaded),
         "active": {name: float((abs(units) > 0.05).mean()) for name, units in seen.units.items()},
         "circuits": _circuits(loaded), "dictionary": _dictionary(seen.units["fc"]),
         "leak": {name: each for name, each in leak(seen).items() if "mlp" not in name},
     }  # fmt: skip
+
+
+@torch.no_grad()
+def _right(loaded: Loaded) -> float:
+    """The share of 500 held-out prompts of which it says a right next word."""
+    assert isinstance(loaded.env, TextConfig)
+    game, agent = TextGame(loaded.env.scored), loaded.agent
+    shown, right = np.full((500, *loaded.env.observation_shape), NOTHING), []
+    for seed in range(500):
+        game.reset(1_000_000 + seed)
+        game.observe(shown[seed])
+        right.append([game.reader.number(word) for word in game.prompt.right])
+    said = agent.step(torch.from_numpy(shown)).preferences.argmax(-1).tolist()
+    return float(np.mean([word in words for word, words in zip(said, right, strict=True)]))
 
 
 @torch.no_grad()
@@ -153,15 +170,16 @@ def _dictionary(units: np.ndarray) -> dict[str, float]:
     return {"l0": float((latents > 1e-3).float().sum(1).mean()), "fvu": float(left)}
 
 
-def report() -> None:
-    """Print the table: means over seeds."""
-    found, groups = read_json(OUT), {}
+def report(task: str) -> None:
+    """Print the table: means over seeds, lowest and highest."""
+    found, groups = read_json(_results(task)), {}
     for each in found.values():
         groups.setdefault((each["k"], each["scope"] if each["k"] else "none"), []).append(each)
     rows = []
     for (k, scope), runs in sorted(groups.items(), key=lambda item: (item[0][1] != "none", item[0][1], item[0][0])):
         of = {
             "loss": [r["loss"] for r in runs], "ablated": [r.get("ablated_loss") for r in runs],
+            "right": [r.get("right") for r in runs],
             "perplexity": [float(np.exp(r["loss"])) for r in runs],
             "EAP-IG": [r["circuits"]["eap-ig"] for r in runs], "ACDC": [r["circuits"]["acdc"] for r in runs],
             "L0": [r["dictionary"]["l0"] for r in runs], "FVU": [r["dictionary"]["fvu"] for r in runs],
@@ -188,14 +206,19 @@ def _shown(values: Sequence[float | None]) -> str:
 
 def main(arguments: list[str]) -> None:
     """Train, measure, or report."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["train", "measure", "report"])
     parser.add_argument("folder", nargs="?", type=Path, default=Path("runs/stories"))
-    parser.add_argument("--again", nargs="*", default=[], help="cases to train with more seeds, such as 4-local")
+    parser.add_argument("--task", default="stories")
+    parser.add_argument("--cases", nargs="+", default=CASES, help="k and scope, such as 4-local; 0-local is without")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     asked = parser.parse_args(arguments)
-    {"train": lambda: train(asked.folder, asked.again), "measure": lambda: measure(asked.folder), "report": report}[
-        asked.what
-    ]()
+    if asked.what == "train":
+        train(asked.folder, asked.task, asked.cases, asked.seeds)
+    elif asked.what == "measure":
+        measure(asked.folder, asked.task)
+    else:
+        report(asked.task)
 
 
 if __name__ == "__main__":
