@@ -56,10 +56,9 @@ class Prompts:
     def __getitem__(self, rows: Tensor | slice) -> "Prompts":
         return Prompts(self.obs[rows], self.right[rows])
 
-    def loss(self, stream: Callable[[Tensor], Tensor], agent: Transformer) -> Tensor:
-        """`[N]`: −log P of the indirect object, in nats."""
-        ends = (self.obs >= 0).sum(1) - 1
-        return F.cross_entropy(agent.decide(stream(self.obs), ends), self.right, reduction="none")
+    def loss(self, stream: Tensor, agent: Transformer) -> Tensor:
+        """`[N]`: −log P of the indirect object, in nats, from the stream `[N, S, D]` after the last block."""
+        return F.cross_entropy(agent.decide(stream, agent.ends(self.obs)), self.right, reduction="none")
 
 
 def measure(run: str) -> None:
@@ -90,10 +89,9 @@ def measure(run: str) -> None:
         )
 
     keep("before", _scored(agent.stream, agent, held_out, others))
-    slope = _slope(edges, bad)
-    candidates = slope.argsort(descending=True)[:CANDIDATES]
-    vector, told = _learned(edges, candidates, bad, good)
-    cut = (vector < 0.5).nonzero()[:, 0]
+    slopes = _slopes(edges, bad)
+    candidates = slopes.argsort(descending=True)[:CANDIDATES]
+    cut, told = _learned(edges, candidates, bad, good)
     keep("after", _masked(edges, cut, held_out, others) | told | {
         "cut": [edges.name(int(edge)) for edge in cut], "place in the order": _places(candidates, cut),
     })  # fmt: skip
@@ -105,7 +103,7 @@ def measure(run: str) -> None:
         drawn = candidates[torch.randperm(len(candidates), generator=generator)[: len(cut)]]
         keep(f"random candidates {draw}", _masked(edges, drawn, held_out, others))
     reached = told["bad, in the end"]
-    units = _units(edges, slope, bad, reached)
+    units = _units(edges, slopes, bad, reached)
     keep("units", _masked(edges, _out_of(edges, units), held_out, others)
          | {"cut": [edges.sources[unit] for unit in units], "edges cut": len(_out_of(edges, units))})  # fmt: skip
     tuned, steps = _tuned(agent, bad, good, reached)
@@ -134,17 +132,15 @@ def _padded(texts: Tensor, length: int) -> Tensor:
     return F.pad(texts, (0, length - texts.shape[1]), value=NOTHING) if texts.shape[1] < length else texts[:, :length]
 
 
-def _slope(edges: Edges, bad: Prompts) -> Tensor:
+def _slopes(edges: Edges, bad: Prompts) -> Tensor:
     """`[E]`: by how much the loss of the habit rises where an edge is cut, to first order."""
-    kept, total = torch.ones(len(edges), requires_grad=True), torch.zeros(len(edges))
-    for i in range(0, len(bad.obs), AT_ONCE):
-        loss = bad[i : i + AT_ONCE].loss(lambda obs: edges.stream(obs, kept), edges.agent).sum() / len(bad.obs)
-        total -= torch.autograd.grad(loss, kept)[0]
-    return total
+    parts = [bad[i : i + AT_ONCE] for i in range(0, len(bad.obs), AT_ONCE)]
+    found = [edges.slopes(some.obs, lambda stream, some=some: some.loss(stream, edges.agent).sum()) for some in parts]
+    return torch.stack(found).sum(0) / len(bad.obs)
 
 
 def _learned(edges: Edges, candidates: Tensor, bad: Prompts, good: Tensor) -> tuple[Tensor, dict[str, Any]]:
-    """A mask `[E]` of zeros and ones, and how it came about."""
+    """The edges to cut, int64 `[C]`, and how they were found."""
     agent, generator = edges.agent, torch.Generator().manual_seed(0)
     own = torch.cat([agent.read_out(agent.stream(some)).log_softmax(-1) for some in good.split(8)])
     values = torch.ones(len(candidates), requires_grad=True)
@@ -153,10 +149,10 @@ def _learned(edges: Edges, candidates: Tensor, bad: Prompts, good: Tensor) -> tu
     for step in range(STEPS):
         rows = torch.randperm(len(bad.obs), generator=generator)[:BAD_BATCH]
         some = torch.randperm(len(good), generator=generator)[:GOOD_BATCH]
-        kept = torch.ones(len(edges)).index_put((candidates,), values)
-        of_bad = bad[rows].loss(lambda obs, kept=kept: edges.stream(obs, kept), agent).clamp(max=ENOUGH).mean()
+        stream = edges.stream(bad[rows].obs, candidates, values)
+        of_bad = bad[rows].loss(stream, agent).clamp(max=ENOUGH).mean()
         read = good[some] >= 0
-        said = agent.read_out(edges.stream(good[some], kept)).log_softmax(-1)
+        said = agent.read_out(edges.stream(good[some], candidates, values)).log_softmax(-1)
         of_good = (own[some].exp() * (own[some] - said)).sum(-1)[read].mean()
         price = PRICE * max(0, step - PRICED_FROM) / (STEPS - PRICED_FROM)
         loss = of_good - BAD_WEIGHT * of_bad + price * (1 - values).sum()
@@ -168,14 +164,18 @@ def _learned(edges: Edges, candidates: Tensor, bad: Prompts, good: Tensor) -> tu
             if step + 1 in (STEPS // 2, 3 * STEPS // 4, STEPS):
                 values.copy_((values >= 0.5).to(values))
         for name, value in (("bad", of_bad), ("good", of_good), ("cut by step", (values < 0.5).sum())):
-            told[name].append(round(float(value), 4))
+            told[name].append(round(float(value.detach()), 4))
         print(step, told["bad"][-1], told["good"][-1], told["cut by step"][-1], flush=True)
-    vector = torch.ones(len(edges)).index_put((candidates,), values.detach())
-    with torch.no_grad():
-        ended = torch.cat([bad[i : i + AT_ONCE].loss(lambda obs: edges.stream(obs, vector), agent)
-                           for i in range(0, len(bad.obs), AT_ONCE)])  # fmt: skip
+    cut = candidates[values.detach() < 0.5]
+    ended = _loss_without(edges, cut, bad)
     passes = STEPS * (BAD_BATCH + GOOD_BATCH)
-    return vector, told | {"bad, in the end": float(ended.mean()), "passes": passes + 2 * len(bad.obs)}
+    return cut, told | {"bad, in the end": ended, "passes": passes + len(bad.obs)}
+
+
+@torch.no_grad()
+def _loss_without(edges: Edges, cut: Tensor, bad: Prompts) -> float:
+    parts = [bad[i : i + AT_ONCE] for i in range(0, len(bad.obs), AT_ONCE)]
+    return float(torch.cat([some.loss(edges.stream(some.obs, cut), edges.agent) for some in parts]).mean())
 
 
 def _places(candidates: Tensor, cut: Tensor) -> list[int]:
@@ -187,15 +187,14 @@ def _out_of(edges: Edges, units: Sequence[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _units(edges: Edges, slope: Tensor, bad: Prompts, at_least: float) -> list[int]:
+def _units(edges: Edges, slopes: Tensor, bad: Prompts, at_least: float) -> list[int]:
     """Whole heads and MLPs, by the first-order rise of the habit's loss, until it is `at_least` so many nats on ten of
     the prompts; twelve at most."""
-    rise = torch.zeros(len(edges.sources)).index_add(0, edges.source_of, slope)
+    rise = torch.zeros(len(edges.sources)).index_add(0, edges.source_of, slopes)
     rise[0] = -torch.inf  # the embedding is all that there is to read
     order = rise.argsort(descending=True).tolist()
     for count in (1, 2, 3, 4, 6, 8, 10, 12):
-        kept = torch.ones(len(edges)).index_fill(0, _out_of(edges, order[:count]), 0.0)
-        if float(bad[:10].loss(lambda obs, kept=kept: edges.stream(obs, kept), edges.agent).mean()) >= at_least:
+        if _loss_without(edges, _out_of(edges, order[:count]), bad[:10]) >= at_least:
             break
     return order[:count]
 
@@ -207,8 +206,8 @@ def _tuned(agent: Transformer, bad: Prompts, good: Tensor, at_least: float) -> t
     for step in range(STEPS // 2):
         rows = torch.randperm(len(bad.obs), generator=generator)[:BAD_BATCH]
         some = good[torch.randperm(len(good), generator=generator)[:GOOD_BATCH]]
-        of_bad = bad[rows].loss(tuned.stream, tuned).mean()
-        if float(of_bad) >= at_least:
+        of_bad = bad[rows].loss(tuned.stream(bad[rows].obs), tuned).mean()
+        if float(of_bad.detach()) >= at_least:
             return tuned, step
         with torch.no_grad():
             own = agent.read_out(agent.stream(some)).log_softmax(-1)
@@ -221,8 +220,7 @@ def _tuned(agent: Transformer, bad: Prompts, good: Tensor, at_least: float) -> t
 
 
 def _masked(edges: Edges, cut: Tensor, prompts: Prompts, others: dict[str, Tensor]) -> dict[str, Any]:
-    kept = torch.ones(len(edges)).index_fill(0, cut, 0.0)
-    return _scored(lambda obs: edges.stream(obs, kept), edges.agent, prompts, others)
+    return _scored(lambda obs: edges.stream(obs, cut), edges.agent, prompts, others)
 
 
 @torch.no_grad()
@@ -234,7 +232,7 @@ def _scored(
     losses: list[float] = []
     for i in range(0, len(prompts.obs), AT_ONCE):
         some = prompts[i : i + AT_ONCE]
-        logits = agent.decide(stream(some.obs), (some.obs >= 0).sum(1) - 1)
+        logits = agent.decide(stream(some.obs), agent.ends(some.obs))
         said += (logits.argmax(-1) == some.right).tolist()
         losses += F.cross_entropy(logits, some.right, reduction="none").tolist()
     found: dict[str, Any] = {

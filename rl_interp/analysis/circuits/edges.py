@@ -1,16 +1,16 @@
-"""All edges of a transformer under one mask, for models too large for `circuits.behaviour.Behaviour`.
+"""Edges of a transformer cut, for models too large for `circuits.behaviour.Behaviour`.
 
-That keeps what every reader reads in every state: of SmolLM2, 750 MB a prompt. Here what a source adds to the stream is
-kept once, whoever reads it, and what takes its place is the same for all its readers: its mean over other texts.
+That keeps what every reader reads in every state: of SmolLM2, 750 MB a prompt. Here all readers share one stream, and
+only those that an edge is cut of get one of their own. What takes the place of what a source adds is the same for all
+its readers: its mean over other texts.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from rl_interp.agents.transformer import Transformer
 from rl_interp.agents.transformer.network import Block
@@ -47,11 +47,16 @@ class Edges:
             raise UserError("edges of a transformer with MLPs and without biases can be cut; this one is not such.")
         edges = cls(agent, torch.zeros(1 + len(blocks) * (agent.shape.heads + 1), 2, agent.shape.width))
         read = (texts >= 0)[:, None, :, None]
-        sums, counts = torch.zeros_like(edges.means), read[:, 0, 1:].sum()
-        for some, there in zip(texts.split(4), read.split(4), strict=True):
-            terms = edges._run(some, None)[1] * there
-            sums += torch.stack([terms[:, :, 0].sum(0), terms[:, :, 1:].sum((0, 2))], 1)
-        return cls(agent, sums / torch.stack([torch.tensor(len(texts)), counts])[:, None])
+        sums = torch.zeros_like(edges.means)
+        for some, there in zip(texts.split(_AT_ONCE), read.split(_AT_ONCE), strict=True):
+            first = 0
+            for terms in edges._run(some).sources:
+                seen = terms * there
+                sums[first : first + terms.shape[1]] += torch.stack(
+                    [seen[:, :, 0].sum(0), seen[:, :, 1:].sum((0, 2))], 1
+                )
+                first += terms.shape[1]
+        return cls(agent, sums / torch.stack([read[:, 0, :1].sum(), read[:, 0, 1:].sum()])[:, None])
 
     @cached_property
     def shapes(self) -> list[tuple[str, int, int]]:
@@ -87,48 +92,87 @@ class Edges:
             edge -= readers * sources
         raise IndexError(edge)
 
-    def stream(self, tokens: Tensor, kept: Tensor) -> Tensor:
-        """`[B, S, D]`: what the unembedding reads of texts int64 `[B, S]`, where an edge is kept as far as `kept [E]`
-        says, from 0 to 1. Differentiable in that."""
+    def stream(self, tokens: Tensor, cut: Tensor, kept: Tensor | None = None) -> Tensor:
+        """`[B, S, D]`: what the unembedding reads of texts int64 `[B, S]`, without the edges `cut`, int64 `[C]`, or
+        with these kept as far as `kept [C]` says, from 0 to 1. Differentiable in that."""
         with evaluating(self.agent):
-            return self._run(tokens, kept)[0]
+            return self._run(tokens, cut, torch.zeros(len(cut)) if kept is None else kept).streams[-1][:, 0]
 
-    def _run(self, tokens: Tensor, kept: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the unembedding reads, and what all sources add, `[B, W, S, D]`, less their means."""
-        masks = self._masks(kept)
-        away = self._less_means(self.agent.embed(tokens.clamp(min=0))[:, None], 0)
-        put = torch.stack([self.means[:, min(s, 1)].cumsum(0) for s in range(tokens.shape[1])], 1)  # [W, S, D]
+    def slopes(self, tokens: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+        """`[E]`: by how much a loss rises where an edge is cut, to first order (EAP, Syed et al. 2023, arXiv
+        2310.10348).
+
+        Args:
+            loss: of the stream `[B, S, D]` that the unembedding reads, a scalar.
+        """
+        with evaluating(self.agent), torch.enable_grad():
+            run = self._run(tokens, apart=True)
+            slopes = torch.autograd.grad(loss(run.streams[-1][:, 0]), run.streams)
+        away = torch.cat([each.detach() for each in run.sources], 1).transpose(0, 1).flatten(1)  # [W, B * S * D]
+        found = []
+        for slope, (_, _, sources) in zip(slopes, self.shapes, strict=True):
+            found.append((-slope.transpose(0, 1).flatten(1) @ away[:sources].mT).flatten())
+        return torch.cat(found)
+
+    def _run(
+        self, tokens: Tensor, cut: Tensor | None = None, kept: Tensor | None = None, apart: bool = False
+    ) -> "_Run":
+        """A pass through the blocks; `apart` gives every reader a stream of its own, though all are alike."""
+        cut = torch.zeros(0, dtype=torch.int64) if cut is None else cut
+        kept = torch.zeros(len(cut)) if kept is None else kept
+        run, first, shapes = _Run([], []), 0, iter(self.shapes)
+
+        def read(x: Tensor) -> Tensor:
+            """`[B, R, S, D]`: what the next readers read, of the stream `[B, S, D]`; R is 1 if all read the same."""
+            nonlocal first
+            _, readers, sources = next(shapes)
+            rows = ((cut >= first) & (cut < first + readers * sources)).nonzero()[:, 0]
+            reader, source = (cut[rows] - first).div(sources, rounding_mode="floor"), (cut[rows] - first) % sources
+            first += readers * sources
+            stream = x[:, None]
+            if apart or len(rows):
+                stream = stream.expand(-1, readers, -1, -1)
+            if len(rows):
+                gone = torch.stack([run.source(int(each)) for each in source], 1) * (1 - kept[rows])[:, None, None]
+                stream = stream.index_add(1, reader, -gone)
+            run.streams.append(stream)
+            return stream
+
+        def write(x: Tensor, terms: Tensor) -> Tensor:
+            """The stream with what sources add to it, `[B, n, S, D]`."""
+            at = sum(each.shape[1] for each in run.sources)
+            means = self.means[at : at + terms.shape[1]]
+            run.sources.append(terms - torch.cat([means[:, :1], means[:, 1:].expand(-1, terms.shape[2] - 1, -1)], 1))
+            return x + terms.sum(1)
+
+        words = self.agent.embed(tokens.clamp(min=0)).detach().requires_grad_(apart)
+        x = write(torch.zeros_like(words), words[:, None])
         for block in self.agent.blocks:
             assert isinstance(block, Block)
             assert block.mlp is not None
             assert block.norm2 is not None
-            q, k, v = (_read(next(masks), away, put) for _ in range(3))
-            heads = block.attention.by_head(block.norm1(q), block.norm1(k), block.norm1(v))
-            away = torch.cat([away, self._less_means(heads, away.shape[1])], 1)
-            thought = block.mlp(block.norm2(_read(next(masks), away, put)))
-            away = torch.cat([away, self._less_means(thought, away.shape[1])], 1)
-        return _read(next(masks), away, put)[:, 0], away
-
-    def _masks(self, kept: Tensor | None) -> Iterator[Tensor]:
-        if kept is None:
-            return (self.means.new_ones(readers, sources) for _, readers, sources in self.shapes)
-        sizes = [readers * sources for _, readers, sources in self.shapes]
-        parts: Sequence[Tensor] = kept.split(sizes)
-        return (part.unflatten(0, shape[1:]) for part, shape in zip(parts, self.shapes, strict=True))
-
-    def _less_means(self, terms: Tensor, first: int) -> Tensor:
-        """`[B, n, S, D]`, of the sources from the `first` on."""
-        means = self.means[first : first + terms.shape[1]]
-        return terms - torch.cat([means[:, :1], means[:, 1:].expand(-1, terms.shape[2] - 1, -1)], 1)
+            q, k, v = (block.norm1(read(x)) for _ in range(3))
+            x = write(x, block.attention.by_head(q, k, v))
+            x = write(x, block.mlp(block.norm2(read(x))))
+        read(x)
+        return run
 
 
-def next_word_losses(edges: Edges, tokens: Tensor, kept: Tensor) -> Tensor:
-    """`[B, S - 1]`: of each word after the first of texts `[B, S]`, in nats; 0 after their end."""
-    logits = edges.agent.read_out(edges.stream(tokens[:, :-1], kept))
-    return F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:], ignore_index=-1, reduction="none")
+_AT_ONCE = 4
+"""Texts of which all terms are kept at once."""
 
 
-def _read(mask: Tensor, away: Tensor, put: Tensor) -> Tensor:
-    """`[B, R, S, D]`: what R readers read, by masks `[R, W]`: means, and so much of how far sources are `away` from
-    them, `[B, W, S, D]`."""
-    return (mask @ away.flatten(2)).unflatten(2, away.shape[2:]) + put[mask.shape[1] - 1]
+@dataclass(frozen=True)
+class _Run:
+    streams: list[Tensor]
+    """`[B, R, S, D]`: what readers read, kind by kind."""
+    sources: list[Tensor]
+    """`[B, n, S, D]`: what sources add, less their means."""
+
+    def source(self, number: int) -> Tensor:
+        """`[B, S, D]`, of one of them."""
+        for each in self.sources:
+            if number < each.shape[1]:
+                return each[:, number]
+            number -= each.shape[1]
+        raise IndexError(number)
