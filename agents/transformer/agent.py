@@ -27,7 +27,9 @@ class Transformer(Agent):
 
     observation = "tokens"
 
-    def __init__(self, shape: Architecture, self_ablation: int = 0, scope: Scope = "local"):
+    def __init__(
+        self, shape: Architecture, self_ablation: int = 0, scope: Scope = "local", init_std: float = 0.02
+    ):  # fmt: skip
         super().__init__()
         self.shape = shape
         self.embed = Embedding(shape)
@@ -36,7 +38,7 @@ class Transformer(Agent):
         self.norm = norm(shape)
         self.unembed = nn.Linear(shape.width, shape.vocabulary, bias=False)
         self.terms = nn.ModuleDict({name: Point() for name in _terms(shape)})
-        self._begin()
+        self._begin(init_std)
         if shape.tied:
             self.unembed.weight = self.embed.words.weight
         # After the other weights, so that a transformer begins with the same ones with and without it.
@@ -44,12 +46,12 @@ class Transformer(Agent):
         self.hook_points = _points(shape)
         self.graph_points = ("obs", *(f"terms.{name.replace('/', '.')}" for name in self.terms))
 
-    def _begin(self) -> None:
+    def _begin(self, std: float) -> None:
         """Weights as GPT-2's began, those that write into the stream smaller the more there are of them."""
         for name, weight in self.named_parameters():
             if weight.dim() > 1:
                 writes = name.endswith(("output.weight", "down.weight"))
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * self.shape.layers) if writes else 0.02)
+                nn.init.normal_(weight, std=std / math.sqrt(2 * self.shape.layers) if writes else std)
             elif name.endswith("bias"):
                 nn.init.zeros_(weight)
 
@@ -116,7 +118,7 @@ class Transformer(Agent):
 
 def make_agent(config: TransformerConfig) -> Transformer:
     """The untrained agent of a configuration."""
-    return Transformer(config.architecture, config.self_ablation, config.ablation_scope)
+    return Transformer(config.architecture, config.self_ablation, config.ablation_scope, config.init_std)
 
 
 def _sums(written: list[Tensor], count: int, constant: Tensor | None) -> Tensor:

@@ -100,6 +100,9 @@ class TransformerConfig(Shape, TrainConfig):
     """What units are scored from: what their block is given, or what the whole model comes to in a pass before."""
     distance_cost: float = 0.1
     """With self-ablation, weight of the distance between the two streams' last residuals in the loss."""
+    init_std: float = 0.02
+    """Standard deviation of matrices before training. GPT-2's by default, which is small for narrow streams: all words
+    are then attended to alike for long."""
     learning_rate: float = 3e-3
     """AdamW's step size after the warm-up; it falls along a half cosine to a tenth of that."""
     warmup: int = 20_000
@@ -112,7 +115,7 @@ class TransformerConfig(Shape, TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_numbers(
-            self, at_least_1=("context", "words"), positive=("learning_rate", "max_grad_norm"),
+            self, at_least_1=("context", "words"), positive=("init_std", "learning_rate", "max_grad_norm"),
             at_least_0=("warmup", "weight_decay", "self_ablation", "distance_cost"),
         )  # fmt: skip
         if self.env.observation_kind != "tokens":
@@ -138,7 +141,9 @@ class TransformerConfig(Shape, TrainConfig):
 
 
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "rl_interp/Text-induction": dict(layers=2, hidden=0),
+    "rl_interp/Text-induction": dict(
+        layers=2, hidden=0, positions="rotary", init_std=0.1, num_envs=16, agent_steps=600_000
+    ),
     "rl_interp/Text-ioi": dict(layers=3),
     "rl_interp/Text-docstring": dict(layers=3),
     "rl_interp/Text-greater-than": dict(layers=2),

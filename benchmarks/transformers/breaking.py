@@ -36,9 +36,9 @@ from rl_interp.core.stats import bootstrap, mean, wilson
 OUT = Path(__file__).parents[2] / "docs" / "results" / "transformers" / "breaking-smollm2.json"
 BAD, HELD_OUT = 30, 32
 CANDIDATES = 200
-STEPS, BAD_BATCH, GOOD_BATCH = 36, 5, 3
-LEARNING_RATE, BAD_WEIGHT, ENOUGH = 0.15, 0.2, 6.0
-PRICE, PRICED_FROM = 0.02, 6
+STEPS, BAD_BATCH, GOOD_BATCH = 24, 5, 3
+LEARNING_RATE, BAD_WEIGHT, ENOUGH = 0.2, 0.2, 6.0
+PRICE, PRICED_FROM = 0.02, 4
 """Of a cut edge in the end, in nats, and the step from which the price rises."""
 KINDS = ("stories", "docstring", "induction")
 """Of text that is to be spared; docstrings are never learned from."""

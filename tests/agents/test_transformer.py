@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from rl_interp.agents.load import load_agent
-from rl_interp.agents.transformer import Architecture, Training, Transformer, default_config, train
+from rl_interp.agents.transformer import Architecture, Training, Transformer, default_config, make_agent, train
 from rl_interp.agents.transformer.training import optimizer, text_loss
 from rl_interp.core.check_agent import check_agent
 from rl_interp.core.envs import make_vector
@@ -164,6 +164,21 @@ def test_it_learns_that_years_grow():
     while training.agent_steps < training.config.agent_steps:
         training.advance()
     assert training.score().returns.mean() > 0.8 > before + 0.1
+
+
+def test_matrices_begin_as_wide_as_asked_and_those_that_write_into_the_stream_narrower():
+    torch.manual_seed(0)
+    agent = make_agent(default_config(IOI, layers=2, init_std=0.3))
+    assert float(agent.blocks[1].attention.query.weight.detach().std()) == pytest.approx(0.3, rel=0.05)
+    assert float(agent.blocks[1].mlp.down.weight.detach().std()) == pytest.approx(0.3 / 2, rel=0.05)
+
+
+@pytest.mark.slow
+def test_two_blocks_of_attention_learn_induction_by_their_defaults():
+    training = Training(default_config("rl_interp/Text-induction"), 0, "cpu")
+    while training.agent_steps < training.config.agent_steps:
+        training.advance()
+    assert training.score().returns.mean() > 0.9
 
 
 @pytest.mark.parametrize("scope", ["local", "global"])
