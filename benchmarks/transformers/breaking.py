@@ -31,6 +31,7 @@ from rl_interp.core.envs import TextConfig, env_config
 from rl_interp.core.envs.text.config import NOTHING, PREFIX
 from rl_interp.core.envs.text.game import Reader
 from rl_interp.core.files import write_json
+from rl_interp.core.read import read_json
 from rl_interp.core.stats import bootstrap, mean, wilson
 
 OUT = Path(__file__).parents[2] / "docs" / "results" / "transformers" / "breaking-smollm2.json"
@@ -62,52 +63,69 @@ class Prompts:
 
 
 def measure(run: str) -> None:
-    """Write `breaking-smollm2.json`, condition by condition."""
+    """Write `breaking-smollm2.json`, condition by condition; those that are there already are left as they are."""
     loaded, start = load_agent(run), time.process_time()
-    agent = loaded.agent
+    agent, source = loaded.agent, loaded.source | {"run": loaded.run.path.name}
     assert isinstance(agent, Transformer)
     agent.requires_grad_(False)
     bad, held_out = _habit(loaded)
     good = torch.cat([_padded(_texts(loaded, kind, 16, 1, 24), 24) for kind in SPARED])
     others = {kind: _texts(loaded, kind, 10, 0, 46) for kind in KINDS}
     edges = Edges.of(agent, torch.cat([good, _padded(bad.obs, 24)]))
-    result: dict[str, Any] = {"edges": len(edges), "source": loaded.source | {"run": loaded.run.path.name}}
-
-    def keep(name: str, scored: dict[str, Any]) -> None:
-        own = result.get("before", scored)["losses"]
-        rises = {kind: np.subtract(scored["losses"][kind], own[kind]) for kind in KINDS}
-        result[name] = {
-            "rise of the loss": {kind: bootstrap([rise], mean).shown(".3f") for kind, rise in rises.items()}
-        }
-        result[name] |= scored | {"seconds": time.process_time() - start}
+    result: dict[str, Any] = read_json(OUT) if OUT.exists() else {}
+    if result.get("source") != source:
+        result = {"source": source, "edges": len(edges)}
+    if "search" not in result:
+        slopes = _slopes(edges, bad)
+        candidates = slopes.argsort(descending=True)[:CANDIDATES]
+        cut, told = _learned(edges, candidates, bad, good)
+        rise = torch.zeros(len(edges.sources)).index_add(0, edges.source_of, slopes)
+        result["search"] = told | {
+            "cut": cut.tolist(), "candidates": candidates.tolist(), "rise by source": rise.tolist(),
+            "cut edges": [edges.name(int(edge)) for edge in cut], "seconds": time.process_time() - start,
+        }  # fmt: skip
         write_json(OUT, result)
-        print(
-            name,
-            {k: v for k, v in result[name].items() if k != "losses"},
-            f"{time.process_time() - start:.0f} s",
-            flush=True,
-        )
-
-    keep("before", _scored(agent.stream, agent, held_out, others))
-    slopes = _slopes(edges, bad)
-    candidates = slopes.argsort(descending=True)[:CANDIDATES]
-    cut, told = _learned(edges, candidates, bad, good)
-    keep("after", _masked(edges, cut, held_out, others) | told | {
-        "cut": [edges.name(int(edge)) for edge in cut], "place in the order": _places(candidates, cut),
-    })  # fmt: skip
-    keep("first by attribution", _masked(edges, candidates[: len(cut)], held_out, others))
+    found = result["search"]
+    cut, candidates = torch.tensor(found["cut"]), torch.tensor(found["candidates"])
     generator = torch.Generator().manual_seed(0)
-    for draw in range(2):
-        drawn = torch.randperm(len(edges), generator=generator)[: len(cut)]
-        keep(f"random {draw}", _masked(edges, drawn, held_out, others))
-        drawn = candidates[torch.randperm(len(candidates), generator=generator)[: len(cut)]]
-        keep(f"random candidates {draw}", _masked(edges, drawn, held_out, others))
-    reached = told["bad, in the end"]
-    units = _units(edges, slopes, bad, reached)
-    keep("units", _masked(edges, _out_of(edges, units), held_out, others)
-         | {"cut": [edges.sources[unit] for unit in units], "edges cut": len(_out_of(edges, units))})  # fmt: skip
-    tuned, steps = _tuned(agent, bad, good, reached)
-    keep("fine-tuned", _scored(tuned.stream, tuned, held_out, others) | {"steps": steps})
+    draws = [torch.randperm(len(edges), generator=generator)[: len(cut)] for _ in range(3)]
+    near = [candidates[torch.randperm(len(candidates), generator=generator)[: len(cut)]] for _ in range(2)]
+
+    def masked(cut: Tensor) -> dict[str, Any]:
+        return _scored(lambda obs: edges.stream(obs, cut), agent, held_out, others)
+
+    def units() -> dict[str, Any]:
+        chosen = _units(edges, torch.tensor(found["rise by source"]), bad, found["bad, in the end"])
+        out_of = _out_of(edges, chosen)
+        return masked(out_of) | {"cut": [edges.sources[unit] for unit in chosen], "edges cut": len(out_of)}
+
+    def tuned() -> dict[str, Any]:
+        other, steps = _tuned(agent, bad, good, found["bad, in the end"])
+        return _scored(other.stream, other, held_out, others) | {"steps": steps}
+
+    conditions: dict[str, Callable[[], dict[str, Any]]] = {
+        "before": lambda: _scored(agent.stream, agent, held_out, others),
+        "after": lambda: masked(cut),
+        "random 0": lambda: masked(draws[0]),
+        "units": units,
+        "fine-tuned": tuned,
+        "first by attribution": lambda: masked(candidates[: len(cut)]),
+        "random candidates 0": lambda: masked(near[0]),
+        "random 1": lambda: masked(draws[1]),
+        "random candidates 1": lambda: masked(near[1]),
+        "random 2": lambda: masked(draws[2]),
+    }
+    for name, make in conditions.items():
+        if name in result:
+            continue
+        scored = make()
+        own = result.get("before", scored)["losses"]
+        result[name] = scored | {"rise of the loss": {
+            kind: bootstrap([np.subtract(scored["losses"][kind], own[kind])], mean).shown(".3f") for kind in KINDS
+        }}  # fmt: skip
+        write_json(OUT, result)
+        print(name, {each: value for each, value in result[name].items() if each != "losses"}, flush=True)
+        print(f"{time.process_time() - start:.0f} s", flush=True)
 
 
 def _habit(loaded: Loaded) -> tuple[Prompts, Prompts]:
@@ -178,19 +196,14 @@ def _loss_without(edges: Edges, cut: Tensor, bad: Prompts) -> float:
     return float(torch.cat([some.loss(edges.stream(some.obs, cut), edges.agent) for some in parts]).mean())
 
 
-def _places(candidates: Tensor, cut: Tensor) -> list[int]:
-    return sorted(int((candidates == edge).nonzero()[0, 0]) for edge in cut)
-
-
 def _out_of(edges: Edges, units: Sequence[int]) -> Tensor:
     return torch.isin(edges.source_of, torch.tensor(units)).nonzero()[:, 0]
 
 
 @torch.no_grad()
-def _units(edges: Edges, slopes: Tensor, bad: Prompts, at_least: float) -> list[int]:
-    """Whole heads and MLPs, by the first-order rise of the habit's loss, until it is `at_least` so many nats on ten of
-    the prompts; twelve at most."""
-    rise = torch.zeros(len(edges.sources)).index_add(0, edges.source_of, slopes)
+def _units(edges: Edges, rise: Tensor, bad: Prompts, at_least: float) -> list[int]:
+    """Whole heads and MLPs, by the first-order `rise [W]` of the habit's loss, until it is `at_least` so many nats on
+    ten of the prompts; twelve at most."""
     rise[0] = -torch.inf  # the embedding is all that there is to read
     order = rise.argsort(descending=True).tolist()
     for count in (1, 2, 3, 4, 6, 8, 10, 12):
@@ -217,10 +230,6 @@ def _tuned(agent: Transformer, bad: Prompts, good: Tensor, at_least: float) -> t
         (of_good - BAD_WEIGHT * of_bad).backward()
         optimizer.step()
     return tuned, STEPS // 2
-
-
-def _masked(edges: Edges, cut: Tensor, prompts: Prompts, others: dict[str, Tensor]) -> dict[str, Any]:
-    return _scored(lambda obs: edges.stream(obs, cut), edges.agent, prompts, others)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded, load_agent
@@ -237,9 +238,10 @@ def show(name: str) -> None:
             fall, error = (torch.tensor(each[of])[..., at] for of in ("falls", "errors"))
             order = fall.flatten().argsort(descending=True).tolist()
             heads = fall.shape[1]
-            told = [f"{i // heads}.{i % heads} {fall.flatten()[i]:.2f} ± {1.96 * error.flatten()[i]:.2f}"
+            width = float(t.ppf(0.975, each["prompts"] - 1)) * error
+            told = [f"{i // heads}.{i % heads} {fall.flatten()[i]:.2f} ± {width.flatten()[i]:.2f}"
                     for i in (*order[:8], *order[-3:])]  # fmt: skip
-            clear = int((fall.abs() > 1.96 * error).sum())
+            clear = int((fall.abs() > width).sum())
             print(f"  {measure}: {clear} of {fall.numel()} heads differ from 0;", ", ".join(told))
 
 
