@@ -1,6 +1,6 @@
 """One habit of a language model ended by few of its edges: that it names the indirect object.
 
-    python -m benchmarks.transformers.breaking runs/smollm2      # some fifteen minutes of one core
+    python -m benchmarks.transformers.breaking runs/smollm2      # some ten minutes of one core; goes on where it ended
 
 After "Circuit Breaking" (Li, Davies & Nadeau 2023, arXiv 2309.05973): a mask is learned on 30 prompts that show the
 habit and on texts that are to stay as they are. A model of 123,211 edges leaves no time to try all in each step, so the
@@ -36,9 +36,12 @@ from rl_interp.core.stats import bootstrap, mean, wilson
 
 OUT = Path(__file__).parents[2] / "docs" / "results" / "transformers" / "breaking-smollm2.json"
 BAD, HELD_OUT = 30, 32
+"""Prompts that show the habit: to learn from, and to judge on."""
 CANDIDATES = 200
+"""Edges that the mask is learned on."""
 STEPS, BAD_BATCH, GOOD_BATCH = 24, 5, 3
 LEARNING_RATE, BAD_WEIGHT, ENOUGH = 0.2, 0.2, 6.0
+"""Of the mask; of the habit's loss beside that of other text; and nats of it beyond which nothing more is gained."""
 PRICE, PRICED_FROM = 0.02, 4
 """Of a cut edge in the end, in nats, and the step from which the price rises."""
 KINDS = ("stories", "docstring", "induction")
