@@ -65,23 +65,26 @@ def tabulate(run: str, tasks: Sequence[str], prompts: int, control: str) -> None
         asked, done = prompts_of(loaded, task, prompts), found["tasks"].get(task, {"prompts": 0})
         while done["prompts"] < prompts:
             some = tuple(each[done["prompts"] :][:AT_ONCE] for each in asked)
-            done = found["tasks"][task] = _more(agent, done, some, task)
+            done = found["tasks"][task] = _more(agent, done, some, task, asked)
             found["seconds"], start = found["seconds"] + time.process_time() - start, time.process_time()
             write_json(path, found)
             print(task, {each: done[each] for each in ("prompts", "own", "likeliest")}, flush=True)
 
 
-def _more(agent: Transformer, done: dict[str, Any], some: tuple[Tensor, ...], task: str) -> dict[str, Any]:
-    """A task's table, with that of some more prompts: means over prompts, and their standard errors."""
+def _more(
+    agent: Transformer, done: dict[str, Any], some: tuple[Tensor, ...], task: str, all_of_them: tuple[Tensor, ...]
+) -> dict[str, Any]:  # fmt: skip
+    """A task's table, with that of some more prompts: means over prompts, and their standard errors; features are of
+    all of them."""
     obs, right, wrong = some
     before, count = done["prompts"], done["prompts"] + len(obs)
 
-    def score(logits: Tensor) -> Tensor:
+    def score(logits: Tensor, right: Tensor) -> Tensor:
         return logits.log_softmax(-1).masked_fill(~right, -torch.inf).logsumexp(-1)
 
     def both(logits: Tensor) -> Tensor:
         """`[N, 2]`: also the logits of the words that are right, less those of the words that are wrong."""
-        return torch.stack([score(logits), (logits * right).sum(-1) - (logits * wrong).sum(-1)], -1)
+        return torch.stack([score(logits, right), (logits * right).sum(-1) - (logits * wrong).sum(-1)], -1)
 
     with torch.no_grad():
         logits = agent.step(obs).logits
@@ -102,8 +105,8 @@ def _more(agent: Transformer, done: dict[str, Any], some: tuple[Tensor, ...], ta
         **{name: (before * done.get(name, 0.0) + len(obs) * float(each)) / count for name, each in shares.items()},
         "measures": ["log-probability of a right word", "its logit less that of the subject, in ioi"],
         "falls": mean.tolist(), "errors": error.tolist(),
-        # Of the first prompts, which is enough to see where a head attends.
-        "features": done.get("features") or _features(agent, obs, right, score).tolist(),
+        "features": done.get("features")
+        or _features(agent, all_of_them[0], all_of_them[1], lambda logits: score(logits, all_of_them[1])).tolist(),
     }  # fmt: skip
 
 
