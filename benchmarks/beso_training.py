@@ -15,7 +15,7 @@ from benchmarks.measure import Result, main
 from rl_interp.agents.beso import BESO, Training, default_config
 from rl_interp.agents.transformer.training import optimizer
 
-ROUNDS = 60
+ROUNDS = 200
 
 
 def measure() -> Result:

@@ -8,6 +8,7 @@ the data given x, and (D(x; σ) − x)/σ² is the score. Sampling follows dx/d�
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import Literal
 
@@ -98,9 +99,18 @@ def preconditioning(sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def training_sigmas(share: Tensor, sigma_min: float, sigma_max: float) -> Tensor:
     """Noise levels for training from uniform numbers in [0, 1]: log-logistic, with the median of the untruncated at
     the data's standard deviation, truncated to the given range (Reuss et al. 2023, §4)."""
-    centre = math.log(SIGMA_DATA)
-    low, high = (torch.sigmoid(torch.tensor((math.log(end) - centre) / _SPREAD)) for end in (sigma_min, sigma_max))
-    return (centre + _SPREAD * torch.logit(low + share * (high - low))).exp().clamp(sigma_min, sigma_max)
+    low, width = _quantiles(sigma_min, sigma_max)
+    drawn = math.log(SIGMA_DATA) + _SPREAD * torch.logit(low + share * width)
+    return drawn.exp().clamp(sigma_min, sigma_max)
+
+
+@cache
+def _quantiles(sigma_min: float, sigma_max: float) -> tuple[float, float]:
+    """Of the untruncated distribution at the lower end, and how much of it lies between both, in float32."""
+    low, high = (
+        torch.sigmoid(torch.tensor((math.log(end) - math.log(SIGMA_DATA)) / _SPREAD)) for end in (sigma_min, sigma_max)
+    )
+    return float(low), float(high - low)
 
 
 def _euler(denoise: Denoise, x: Tensor, sigmas: Sequence[float], noise: Noise, churn: float) -> Tensor:

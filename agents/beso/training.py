@@ -37,9 +37,13 @@ class Training:
         torch.manual_seed(seed)
         self.config, self.seed, self.device = config, seed, pick_device(device)
         self.demonstrations = demonstrations_of(config, seed)
-        self.learner = make_agent(config).to(self.device)
-        states, taken = (torch.from_numpy(each).to(self.device) for each in _all(self.demonstrations))
-        self.learner.scaling.fit(states, taken)
+        learner, found = make_agent(config), self.demonstrations
+        states, actions, taken = (torch.from_numpy(each) for each in (found.states, found.actions, found.taken))
+        learner.scaling.fit(states, taken)
+        # Once, since scaling what is drawn would be noticed in an update of so small a network.
+        scaled = learner.scaling.states(states).numpy(), learner.scaling.scaled(actions).numpy()
+        self._scaled = Demonstrations(*scaled, found.starts)
+        self.learner = learner.to(self.device)
         self.agent = copy.deepcopy(self.learner).requires_grad_(False).eval()
         self.optimizer = optimizer(self.learner, config)
         # Once, since to find a network's weights takes as long as to average them.
@@ -51,13 +55,13 @@ class Training:
     def advance(self) -> None:
         """One update."""
         config = self.config
-        windows = self.demonstrations.draw(config.num_envs, config.window, config.last_goals, self.rng)
+        windows = self._scaled.draw(config.num_envs, config.window, config.last_goals, self.rng)
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule(self.agent_steps, config)
         loss = loss_of(self.learner, Batch.of(self.learner, windows, self.rng))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self._trained, config.max_grad_norm)
+        _clip([weight.grad for weight in self._trained], config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
         kept = min(config.averaging, (1 + self.updates) / (_SLOWEST + self.updates))
@@ -111,7 +115,7 @@ class Training:
 
 
 class Batch:
-    """Windows as the network is given them, with the random numbers of an update."""
+    """Windows with the random numbers of an update."""
 
     def __init__(self, states: Tensor, actions: Tensor, goal: Tensor, there: Tensor, sigma: Tensor, noise: Tensor):
         self.states, self.actions, self.goal, self.there = states, actions, goal, there
@@ -119,25 +123,25 @@ class Batch:
 
     @staticmethod
     def of(agent: GoalPolicy, windows: Windows, rng: np.random.Generator) -> "Batch":
-        """On the agent's device, with some goals left out."""
-        config, scaling = agent.config, agent.scaling
-        states, actions, reached, there = (
+        """On the agent's device, with some goals left out; the windows are as the network is given them."""
+        config, places = agent.config, list(agent.goals.achieved)
+        size = (len(windows.goals), 1 if config.goal_drop_by == "whole" else len(places))
+        asked = np.zeros_like(windows.goals)
+        asked[:, places] = windows.goals[:, places] * (rng.random(size, np.float32) >= config.goal_drop)
+        share = rng.random(len(asked), np.float32)
+        noise = rng.standard_normal(windows.actions.shape, np.float32)
+        states, actions, goal, there, drawn, added = (
             torch.from_numpy(each).to(agent.device)
-            for each in (windows.states, windows.actions, windows.goals, windows.there)
+            for each in (windows.states, windows.actions, asked, windows.there, share, noise)
         )
-        goal = agent.goal_states(reached[:, list(agent.goals.achieved)])
-        size = (len(goal), 1) if config.goal_drop_by == "whole" else tuple(goal.shape)
-        goal = goal * torch.from_numpy(rng.random(size, np.float32) >= config.goal_drop).to(goal)
-        share = torch.from_numpy(rng.random(len(goal), np.float32)).to(goal)
-        noise = torch.from_numpy(rng.standard_normal(actions.shape, np.float32)).to(goal)
-        sigma = training_sigmas(share, config.sampling.sigma_min, config.sampling.sigma_max)
-        return Batch(scaling.states(states), scaling.scaled(actions), goal, there, sigma, noise)
+        sigma = training_sigmas(drawn, config.sampling.sigma_min, config.sampling.sigma_max)
+        return Batch(states, actions, goal, there, sigma, added)
 
 
 def loss_of(agent: GoalPolicy, batch: Batch) -> Tensor:
     """The mean over actions of what each kind of policy minimises."""
     kind = next(kind for kind in _LOSSES if isinstance(agent, kind))
-    return _LOSSES[kind](agent, batch)[batch.there].mean()
+    return (_LOSSES[kind](agent, batch) * batch.there).sum() / batch.there.sum()
 
 
 def _denoising_loss(agent: BESO, batch: Batch) -> Tensor:
@@ -162,8 +166,12 @@ def _mixture_loss(agent: ClonedMixture, batch: Batch) -> Tensor:
 _LOSSES: Mapping[type[GoalPolicy], Any] = {BESO: _denoising_loss, ClonedMean: _mean_loss, ClonedMixture: _mixture_loss}
 
 
-def _all(demonstrations: Demonstrations) -> tuple[np.ndarray, np.ndarray]:
-    return demonstrations.states, demonstrations.taken
+def _clip(gradients: list[Any], most: float) -> None:
+    """As `nn.utils.clip_grad_norm_` does, in half its time: many small tensors are put together faster than they are
+    measured one by one."""
+    norm = torch.cat([each.flatten() for each in gradients]).norm()
+    if norm > most:
+        torch._foreach_mul_(gradients, most / norm)
 
 
 def train(config: BESOConfig, run: Run, seed: int, device: str = "auto", progress: Progress = SILENT) -> Episodes:
