@@ -11,13 +11,13 @@ from rl_interp.core.envs.config import EnvConfig, Goals
 from rl_interp.core.errors import UserError, require_numbers, unknown
 
 ID = "rl_interp/TwoWays-v0"
-START, END = np.array([-1.0, 0.0]), np.array([1.0, 0.0])
+END = np.array([1.0, 0.0])
 POINTS = {"above": np.array([0.0, 0.75]), "below": np.array([0.0, -0.75]), "end": END}
 """Places that are asked for, by name."""
 ROUTES = {"above": ("above", "end"), "below": ("below", "end"), "end": ("end",)}
 """Places in the order in which an episode's goals are, by what is asked for."""
-POST, NEAR, REACH = 0.45, 0.15, 0.3
-"""Radius of the post; how near a goal counts as reached; the longest step that can be taken."""
+POST, NEAR, REACH, BOUND = 0.45, 0.15, 0.3, 1.5
+"""Radius of the post; how near a goal counts as reached; the longest step that can be taken; the largest x and y."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,19 @@ class TwoWaysConfig(EnvConfig):
     """What is asked for in an episode, each as often."""
     max_steps: int = 30
     """Steps after which an episode is truncated."""
+    start: float = -1.0
+    """x of the start's place; its y is 0."""
     spread: float = 0.05
-    """How far from its place the start may be, in x and y."""
+    """How far from its place the start may be, in x and y. With 0 nothing tells a way from the other at the start but
+    the goal."""
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least_1=("max_steps",), at_least_0=("spread",))
+        if not -BOUND <= self.start - self.spread <= self.start + self.spread < -POST:
+            raise UserError(
+                f"start={self.start} given with spread={self.spread}; all starts must lie left of the post, between "
+                f"-{BOUND} and -{POST}."
+            )
         if not self.asked or set(self.asked) - set(ROUTES):
             raise UserError(f"asked={self.asked} given; name some of {', '.join(ROUTES)}.")
 

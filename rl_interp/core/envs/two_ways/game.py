@@ -8,11 +8,10 @@ from numpy.typing import NDArray
 
 from rl_interp.core.envs.games import GameVector, LabelledGame
 from rl_interp.core.envs.labelled import Cells, Concept
-from rl_interp.core.envs.two_ways.config import NEAR, POINTS, POST, REACH, ROUTES, START, TwoWaysConfig
+from rl_interp.core.envs.two_ways.config import BOUND, NEAR, POINTS, POST, REACH, ROUTES, TwoWaysConfig
 from rl_interp.core.envs.two_ways.draw import drawn
 
 _SIGNS = {"above": 1, "below": -1, "end": 0}
-_BOUND = 1.5
 
 
 class TwoWaysGame:
@@ -24,7 +23,7 @@ class TwoWaysGame:
     def reset(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.asked = self.config.asked[rng.integers(len(self.config.asked))]
-        self.at = START + rng.uniform(-1, 1, 2) * self.config.spread
+        self.at = np.array([self.config.start, 0.0]) + rng.uniform(-1, 1, 2) * self.config.spread
         self.trail = [self.at]
         self.steps = self.reached = self.way = 0
 
@@ -36,7 +35,7 @@ class TwoWaysGame:
 
     def step(self, action: NDArray[np.floating]) -> tuple[float, bool, bool]:
         moved = np.asarray(action, np.float64)
-        after = np.clip(self.at + moved * min(1.0, REACH / max(1e-9, float(np.hypot(*moved)))), -_BOUND, _BOUND)
+        after = np.clip(self.at + moved * min(1.0, REACH / max(1e-9, float(np.hypot(*moved)))), -BOUND, BOUND)
         if float(np.hypot(*after)) > POST:
             if self.way == 0 and self.at[0] < 0 <= after[0]:
                 self.way = 1 if after[1] > 0 else -1
