@@ -8,7 +8,7 @@ import torch
 
 from rl_interp.agents import beso
 from rl_interp.agents.beso import Demonstrations, Sampling, load_demonstrations, save_demonstrations
-from rl_interp.agents.beso.training import Batch, loss_of
+from rl_interp.agents.beso.training import Batch, clip, loss_of
 from rl_interp.agents.load import load_agent
 from rl_interp.core.check_agent import check_agent
 from rl_interp.core.envs import TwoWaysConfig, make_vector
@@ -225,6 +225,18 @@ def test_its_average_follows_the_weights_that_are_trained():
     kept = min(0.5, 2 / 11)
     for old, (ours, trained) in zip(before, pairs, strict=True):
         assert torch.allclose(ours, kept * old + (1 - kept) * trained, atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [0.5, 1e3])
+def test_gradients_are_clipped_as_pytorch_does(most):
+    ours = [torch.randn(3, 4), torch.randn(5), torch.randn(1, 2, 2)]
+    theirs = [torch.nn.Parameter(torch.zeros_like(each)) for each in ours]
+    for weight, gradient in zip(theirs, ours, strict=True):
+        weight.grad = gradient.clone()
+    torch.nn.utils.clip_grad_norm_(theirs, most)
+    clip(ours, most)
+    for gradient, weight in zip(ours, theirs, strict=True):
+        assert torch.allclose(gradient, weight.grad, rtol=1e-5)
 
 
 def test_an_actor_draws_other_noise_for_another_seed():
