@@ -157,30 +157,31 @@ class BESO(GoalPolicy):
         self.hook_points = _points(self.config, sampling)
 
     def decide(self, states: Tensor, goal: Tensor, key: Tensor, at: Tensor) -> PolicyOutput:
-        actions = self.sample(states, goal, key)
+        actions = self.sample(states, goal, key, at)
         return PolicyOutput(actions=self.scaling.actions(actions[torch.arange(len(at), device=at.device), at]))
 
-    def sample(self, states: Tensor, goal: Tensor, key: Tensor) -> Tensor:
-        """Actions `[B, K, A]` of windows `[B, K, S]`, in the network's units, by the random numbers of keys `[B]`."""
+    def sample(self, states: Tensor, goal: Tensor, key: Tensor, at: Tensor | None = None) -> Tensor:
+        """Actions `[B, K, A]` of windows `[B, K, S]`, in the network's units, by the random numbers of keys `[B]`. `at`
+        is as in `decide`, for hooks."""
         shape = (self.window, len(self.config.env.action_names))
         ticks = count()
 
         def denoise(noised: Tensor, sigma: float) -> Tensor:
             with tick(next(ticks)):
-                return self.guided_by(noised, sigma, states, goal)
+                return self.guided_by(noised, sigma, states, goal, at)
 
         return self.sampling.sample(denoise, normals(key, 0, *shape), lambda step: normals(key, step + 1, *shape))
 
-    def guided_by(self, noised: Tensor, sigma: float, states: Tensor, goal: Tensor) -> Tensor:
+    def guided_by(self, noised: Tensor, sigma: float, states: Tensor, goal: Tensor, at: Tensor | None = None) -> Tensor:
         """D_u + λ (D_c − D_u), of which only what is needed is computed."""
         level, guidance = noised.new_full((len(noised),), sigma), self.sampling.guidance
         free = told = noised
         if guidance != 1:
             with phase(UNCONDITIONAL):
-                free = self.denoiser(noised, level, states, torch.zeros_like(goal))
+                free = self.denoiser(noised, level, states, torch.zeros_like(goal), at)
         with phase(CONDITIONAL):
             if guidance != 0:
-                told = self.denoiser(noised, level, states, goal)
+                told = self.denoiser(noised, level, states, goal, at)
             return self.guided(free if guidance == 0 else told if guidance == 1 else free + guidance * (told - free))
 
 

@@ -145,6 +145,31 @@ def test_hooks_see_each_denoising_step_with_and_without_the_goal():
     assert goal[1:].min() > 0
 
 
+def test_the_step_that_is_acted_in_has_points_of_its_own():
+    made, seen = agent(), obs()
+    state = made.step(seen).state
+    first = torch.tensor([True, False, True, False])  # so that these act in the first, second, first, second step
+    names = ["block0.sum", "block0.state", "block0.action@1", "unconditional.block0.action"]
+    _, cache = run_with_cache(made, seen, state, names=names, first=first)
+    at = torch.tensor([0, 1, 0, 1])
+    assert torch.equal(cache["block0.state"], cache["block0.sum"][:, :, range(4), 2 + 2 * at])
+    assert torch.equal(cache["block0.action@1"], cache["block0.sum"][:, 1, range(4), 3 + 2 * at])
+    assert cache["unconditional.block0.action"].shape == (1, 3, 4, 16)
+    whole, push = made.step(seen, state, first).actions, torch.arange(16.0)
+
+    def added(value, site):
+        return value + push
+
+    def added_there(value, site):
+        value[range(4), 3 + 2 * at] += push
+        return value
+
+    by_point = run_with_hooks(made, seen, state, first=first, hooks={"block0.action": added}).actions
+    by_place = run_with_hooks(made, seen, state, first=first, hooks={"block0.sum": added_there}).actions
+    assert torch.equal(by_point, by_place)
+    assert not torch.allclose(by_point, whole, atol=1e-3)
+
+
 def test_an_intervention_at_one_denoising_step_is_that_of_its_tick():
     made = agent()
     plain = made.step(obs()).actions

@@ -29,7 +29,7 @@ class Exact(nn.Module):
         self.trunk = nn.Module()
         self.trunk.embed, self.trunk.blocks = Point(), nn.ModuleList([Point()])
 
-    def forward(self, noised, sigma, states, goal):
+    def forward(self, noised, sigma, states, goal, acting=None):
         noised = self.noised(noised)
         tokens = noised.new_zeros(len(noised), 2 + 2 * noised.shape[1], 2)
         tokens[:, GOAL, 0] = 50 * torch.sign(goal[:, 1]) * (goal[:, 1].abs() > 0.5)
