@@ -21,6 +21,7 @@ from rl_interp.saliency.targets import (
     Target,
     Value,
     ValueChange,
+    default_target,
     parse_target,
 )
 from rl_interp.saliency.through_time import Later, maps_through_time
@@ -63,6 +64,7 @@ __all__ = [
     "Value",
     "ValueChange",
     "compose",
+    "default_target",
     "is_signed",
     "maps_through_time",
     "parse_target",

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.check_agent import ADVICE, alike, taking_floats
@@ -56,13 +57,16 @@ class Preference:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The Q-value (or logit) of the action that is greedy on the unperturbed observation."""
+    """The Q-value (or logit) of the action that is greedy on the unperturbed observation. Of continuous actions, how
+    far the action goes the same way as on the unperturbed observation, a · a₀ / ‖a₀‖, in the environment's units."""
 
     at: str | None = None
     name: str = "chosen action"
 
     def prepare(self, output: PolicyOutput) -> Score:
-        _require_discrete(self.name, output)
+        if _is_continuous(output):
+            way = F.normalize(output.preferences, dim=-1)
+            return lambda out, value: (out.preferences * way).sum(-1)
         chosen = output.preferences.argmax(-1, keepdim=True)
         return lambda out, value: out.preferences.gather(-1, chosen.expand(*out.preferences.shape[:-1], 1))[..., 0]
 
@@ -71,15 +75,17 @@ class Chosen:
 class Advantage:
     """The chosen action's Q-value (or logit) minus the mean over actions: what speaks for it, not for the state.
 
-    Actions that the unperturbed observation rules out, by -inf, are left out.
+    Actions that the unperturbed observation rules out, by -inf, are left out. Continuous actions have no mean over
+    actions, so of these it is what `Chosen` is.
     """
 
     at: str | None = None
     name: str = "advantage"
 
     def prepare(self, output: PolicyOutput) -> Score:
-        _require_discrete(self.name, output)
         score, possible = Chosen().prepare(output), output.preferences.isfinite()
+        if _is_continuous(output):
+            return score
         count = possible.sum(-1)
         return lambda out, value: score(out, value) - out.preferences.where(possible, 0).sum(-1) / count
 
@@ -176,6 +182,11 @@ class Feature:
         return score
 
 
+def default_target(continuous: bool) -> str:
+    """The name of what a map explains unless something else is asked for, of actions of this kind."""
+    return "chosen" if continuous else "advantage"
+
+
 def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] = ()) -> Target:
     """`chosen`, `advantage`, `log-probability`, `value`, `policy-change`, `value-change`, `q:ACTION` or `logp:ACTION`
     with an action's name, or `unit:HOOK:N`.
@@ -205,12 +216,8 @@ def parse_target(text: str, action_names: Sequence[str], others: Sequence[str] =
     return (Preference if kind == "q" else LogProbability)(list(action_names).index(rest), rest)
 
 
-def _require_discrete(name: str, output: PolicyOutput) -> None:
-    if output.q_values is None and output.logits is None:
-        raise UserError(
-            f"the {name} is to be explained, and the actions are continuous, so that none of several is chosen; give "
-            "q:NAME for one of the numbers that an action consists of, value, or policy-change with greydanus."
-        )
+def _is_continuous(output: PolicyOutput) -> bool:
+    return output.q_values is None and output.logits is None
 
 
 def prepare(agent: Agent, obs: Tensor, state: State, target: Target) -> tuple[Score, PolicyOutput]:

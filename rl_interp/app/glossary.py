@@ -82,6 +82,7 @@ TERMS = {
     "one_episode_fraction": "share of living latents that fire in a single held-out episode",
     "action_agreement": "share of states in which the agent prefers the same action through the dictionary",
     "q_nmse": "error of the Q-values through the dictionary, as a share of their variance",
+    "action_nmse": "error of continuous actions through the dictionary, as a share of their variance",
     "policy_kl": "KL divergence in nats from the policy to that through the dictionary, mean",
     "ablated": "the same with the layer at zero, at its mean, or at its value in a random other state",
     "diagnosis": "what the layer is like as data to fit",

@@ -162,8 +162,8 @@ def action_agreement(preferences: Tensor, spliced: Tensor) -> float:
 
 
 def q_nmse(q: Tensor, spliced: Tensor) -> float:
-    """Σ(q − q̂)² / Σ(q − mean(q))² of Q-values `[N, A]`, with means per action; where one is ruled out, by -inf, it is
-    left out."""
+    """Σ(q − q̂)² / Σ(q − mean(q))² of Q-values, or continuous actions, `[N, A]`, with means per action; where one is
+    ruled out, by -inf, it is left out."""
     counted = ~q.isneginf()
     mean = q.where(counted, 0).sum(0) / counted.sum(0)
     error, spread = ((q - other).where(counted, 0).square().sum() for other in (spliced, mean))

@@ -19,6 +19,7 @@ from rl_interp.saliency import (
     PolicyChange,
     Preference,
     Value,
+    default_target,
     parse_target,
     saliency_map,
 )
@@ -105,7 +106,7 @@ def test_integrated_gradients_from_where_an_action_is_ruled_out_are_refused(obs)
         IntegratedGradients().integrate(Dark(20, 30), obs[:1] | 1, Preference(0))
 
 
-def test_a_dimension_of_continuous_actions_is_mapped_and_there_is_no_chosen_one():
+def test_a_dimension_of_continuous_actions_is_mapped_and_how_far_they_go_their_way():
     weights = torch.tensor([[1.0, -2.0, 0.0], [0.0, 0.0, 3.0]])
 
     class Steering(Agent):
@@ -124,6 +125,10 @@ def test_a_dimension_of_continuous_actions_is_mapped_and_there_is_no_chosen_one(
     np.testing.assert_allclose(found, [[0, 0, 300]])
     wheel = saliency_map(Steering(), obs, parse_target("q:wheel", ["wheel", "gas"]), "gradient")
     np.testing.assert_allclose(wheel, [[1, 2, 0]])
-    for target in (Chosen(), Advantage()):
-        with pytest.raises(UserError, match=f"the {target.name} is to be explained, and the actions are continuous"):
-            saliency_map(Steering(), obs, target, "perturbation")
+    # At (1, 10, 100) the action is (-19, 300), of which each input has a part.
+    whole = np.array([-19.0, 300.0])
+    drops = [part @ whole / np.hypot(*whole) for part in np.array([[1.0, 0.0], [-20.0, 0.0], [0.0, 300.0]])]
+    for name in (default_target(continuous=True), "advantage"):
+        found = saliency_map(Steering(), obs, parse_target(name, ["wheel", "gas"]), "perturbation")
+        np.testing.assert_allclose(found, [drops], atol=1e-4)
+    assert default_target(continuous=False) == "advantage"

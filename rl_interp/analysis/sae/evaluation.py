@@ -93,10 +93,12 @@ def metrics_json(fitted: LoadedSAE, in_memory: bool = True) -> dict[str, Any]:
 def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
     """How far the splice changes preferences in held-out states. Where these follow from the stored values alone, the
     same with the layer at zero, at its mean and at a different state's value, under `ablated`; elsewhere the agent
-    follows the episodes."""
+    follows the episodes. Of continuous actions, the error of the action as a share of its variance."""
     target, rows, greedy = fitted.target, fitted.held_out_rows[:COMPARED], fitted.agent.has_q_values
 
     def error(original: Tensor, given: Tensor) -> dict[str, float | None]:
+        if fitted.agent.agent.continuous:
+            return {"action_nmse": sae_package.q_nmse(original, given)}
         agreement: dict[str, float | None] = {"action_agreement": sae_package.action_agreement(original, given)}
         if greedy:
             return agreement | {"q_nmse": sae_package.q_nmse(original, given)}

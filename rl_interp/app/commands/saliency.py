@@ -17,13 +17,16 @@ from rl_interp.app.commands.flags import (
     optional,
 )
 from rl_interp.app.progress import TERMINAL
+from rl_interp.saliency import default_target
+
+SaliencyTarget = Annotated[str | None, optional("TARGET")]
 
 
 def saliency(
     agent: FromAgent,
     output: Output = None,
     method: str = "perturbation",
-    target: str = "advantage",
+    target: SaliencyTarget = None,
     steps: Count = 450,
     skip: Annotated[CountOrZero | None, optional("INT")] = None,
     seed: Seed = 0,
@@ -41,9 +44,11 @@ def saliency(
         method: perturbation, greydanus (the published masks and blur), sarfa, occlusion, rise, gradient,
             input-gradient, smoothgrad, integrated-gradients, guided-backprop, grad-cam or lrp; of vectors also
             resample (how much the agent goes by each input, whatever it is now).
-        target: What the map explains: chosen, advantage, log-probability, value, policy-change or value-change
-            (published with greydanus), q:ACTION or logp:ACTION such as q:LEFT, unit:HOOK:N such as unit:fc.post:12,
-            feature:N of --sae, or actor-critic (policy and value at once, in two colours; with greydanus).
+        target: What the map explains: chosen (of continuous actions, how far the action goes the way that it goes,
+            which is their default), advantage (the default of others), log-probability, value, policy-change or
+            value-change (published with greydanus), q:ACTION or logp:ACTION such as q:LEFT, unit:HOOK:N such as
+            unit:fc.post:12, feature:N of --sae, or actor-critic (policy and value at once, in two colours; with
+            greydanus).
         steps: Length of the film in environment steps; it ends with the episode.
         skip: Number of steps to play before the film starts; by default it starts when the agent's actions begin to
             make a difference. A film of a feature or a unit starts where it fires.
@@ -57,6 +62,7 @@ def saliency(
             time.
     """
     loaded = agent.load()
+    target = target or default_target(loaded.agent.continuous)
     fitted = load_autoencoder(sae, agent.device, (loaded,), TERMINAL) if sae else None
     path = output or loaded.run.outputs / "videos" / f"{method}-{target.replace(':', '-')}-seed{seed}.mp4"
     return loaded.source | film(
@@ -67,7 +73,7 @@ def saliency(
 def saliency_evaluate(
     agent: FromAgent,
     methods: tuple[str, ...] = (),
-    target: str = "advantage",
+    target: SaliencyTarget = None,
     episodes: Count = 20,
     states: Count = 200,
     seed: Seed = 0,
@@ -83,7 +89,9 @@ def saliency_evaluate(
         states: Number of states in all, spread evenly over the episodes.
         seed: Seed of the first episode.
     """
-    return evaluate_saliency(agent.load(), methods, target, episodes, states, seed, TERMINAL)
+    loaded = agent.load()
+    target = target or default_target(loaded.agent.continuous)
+    return evaluate_saliency(loaded, methods, target, episodes, states, seed, TERMINAL)
 
 
 def saliency_time(
@@ -92,7 +100,7 @@ def saliency_time(
     step: OptionalCount = None,
     last: Count = 8,
     method: str = "perturbation",
-    target: str = "advantage",
+    target: SaliencyTarget = None,
     seed: Seed = 0,
 ) -> dict[str, Any]:
     """Show what in the last steps mattered to one decision of an agent with memory: a map of each of them.
@@ -110,5 +118,6 @@ def saliency_time(
         seed: Seed of the episode.
     """
     loaded = agent.load()
+    target = target or default_target(loaded.agent.continuous)
     path = output or loaded.run.outputs / "analyses" / f"saliency-time-{target.replace(':', '-')}-seed{seed}.png"
     return loaded.source | through_time(loaded, path, step, last, method, target, seed, TERMINAL)
