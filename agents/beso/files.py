@@ -1,6 +1,8 @@
 """Demonstrations in folders: the suite's own, Minari's, and the published ones of kitchen and block pushing. Nothing in
 one is run."""
 
+import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +19,7 @@ from rl_interp.core.read import RESTORE, first_line, open_file, read_manifest, r
 
 _ARRAYS = ("states", "actions", "starts")
 _OURS = tuple(f"{name}.npy" for name in _ARRAYS)
-_MINARI = Path("data", "main_data.hdf5")
+_MINARI, _MINARI_VERSION, _VERSIONED = Path("data", "main_data.hdf5"), "0.5.0", re.compile(r"-v\d+$")
 
 
 def load_demonstrations(folder: Path | str) -> Demonstrations:
@@ -51,7 +53,8 @@ def save_demonstrations(demonstrations: Demonstrations, folder: Path | str, mina
     """Write a folder that `load_demonstrations` reads.
 
     Args:
-        minari: write Minari's layout, HDF5 (needs h5py), instead of the suite's.
+        minari: write a data set of Minari's, HDF5 (needs h5py), instead of the suite's. `minari.load_dataset` finds it
+            by name where the folder is named as data sets are, NAME-vN, in $MINARI_DATASETS_PATH.
     """
     folder = Path(folder)
     if minari:
@@ -126,6 +129,29 @@ def _save_minari(demonstrations: Demonstrations, folder: Path) -> None:
                 group.create_dataset("rewards", data=ended.astype(np.float32))
                 group.create_dataset("terminations", data=ended)
                 group.create_dataset("truncations", data=np.zeros_like(ended))
+        size = round((temporary / _MINARI).stat().st_size / 1e6, 1)
+        write_json(temporary / _MINARI.with_name("metadata.json"), _described(demonstrations, folder.name) | {
+            "dataset_size": size,
+        })  # fmt: skip
+
+
+def _described(demonstrations: Demonstrations, name: str) -> dict[str, Any]:
+    """What Minari must be told of a data set, of which the spaces are strings of JSON."""
+    spaces = {
+        f"{what}_space": json.dumps({
+            "type": "Box", "dtype": "float32", "shape": [width], "low": [-np.inf] * width, "high": [np.inf] * width,
+        })
+        for what, width in (
+            ("observation", demonstrations.states.shape[1]), ("action", demonstrations.actions.shape[1])
+        )
+    }  # fmt: skip
+    return spaces | {
+        "dataset_id": name if _VERSIONED.search(name) else f"{name}-v0",
+        "minari_version": _MINARI_VERSION,
+        "data_format": "hdf5",
+        "total_episodes": len(demonstrations),
+        "total_steps": demonstrations.steps,
+    }
 
 
 def _h5py() -> Any:

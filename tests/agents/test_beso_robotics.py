@@ -1,5 +1,7 @@
 """PointMaze and data sets of Minari's, which need the extra robotics."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,26 @@ def test_a_controller_demonstrates_ways_to_the_goals_of_point_maze():
 def test_demonstrations_are_written_and_read_as_minari_keeps_them(tmp_path):
     pytest.importorskip("h5py", reason=WANTED)
     made = beso.demonstrate(TwoWaysConfig(), 3, 0)
-    save_demonstrations(made, tmp_path / "set", minari=True)
-    again = load_demonstrations(tmp_path / "set")
+    save_demonstrations(made, tmp_path / "ways-v1", minari=True)
+    again = load_demonstrations(tmp_path / "ways-v1")
     for name in ("states", "actions", "starts"):
         assert np.array_equal(getattr(again, name), getattr(made, name))
+    described = json.loads((tmp_path / "ways-v1" / "data" / "metadata.json").read_text())
+    assert (described["dataset_id"], described["total_steps"]) == ("ways-v1", made.steps)
+    assert json.loads(described["action_space"])["shape"] == [2]
+
+
+def test_minari_itself_reads_them_with_what_describes_them(tmp_path, monkeypatch):
+    minari = pytest.importorskip("minari", reason="needs minari: pip install 'minari[hdf5]'")
+    made = beso.demonstrate(TwoWaysConfig(), 3, 0)
+    save_demonstrations(made, tmp_path / "demonstrated" / "ways-v1", minari=True)
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    read = minari.load_dataset("demonstrated/ways-v1")
+    assert (read.total_episodes, read.total_steps) == (3, made.steps)
+    assert read.spec.dataset_name == "ways"
+    assert read.observation_space.shape == read.action_space.shape == (2,)
+    for number, episode in enumerate(read.iterate_episodes()):
+        states, actions = made.episode(number)
+        assert np.array_equal(episode.observations, states)
+        assert np.array_equal(episode.actions, actions)
+        assert episode.terminations.tolist() == [False] * (len(actions) - 1) + [True]
