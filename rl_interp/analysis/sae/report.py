@@ -15,6 +15,7 @@ from rl_interp.analysis.sae.names import Named, names_of
 from rl_interp.analysis.sae.pictures import Positions, boxes, clip, feature_saliency, screens
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.sae.states import states_of
+from rl_interp.core.errors import UserError
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.stats import TOO_FEW, bootstrap, iqm, plain
@@ -37,7 +38,15 @@ def build(
         clips: number of features, those whose clamping changes most actions, for which what happened around the
             strongest moment is shown too.
         maps: number of these for which what they look at there is shown.
+
+    Raises:
+        UserError: continuous actions.
     """
+    if fitted.agent.agent.continuous:
+        raise UserError(
+            f"{fitted.run.path} is of an agent with continuous actions, and a report says which action a feature leads "
+            "to; use `rl-interp sae evaluate`."
+        )
     store, known = fitted.store, labelled(fitted, progress) or unlabelled(fitted)
     rows, episode = fitted.rows, store.column("episode")
     everywhere = Features(fitted.encoding)
