@@ -36,6 +36,10 @@ def test_what_the_agent_decides_counts_where_nothing_else_is_said(home, monkeypa
     monkeypatch.setattr("rl_interp.analysis.sae.policy.play_states", None)
     fit("weighed0")
     assert Run.open("weighed0").config["policy_weight"] == 1
+    (kept,) = Path("runs/tiny/analyses/policy/fc.post").iterdir()
+    kept.write_bytes(kept.read_bytes()[:-8])
+    with pytest.raises(RunError, match=r"policy/fc.post/.*; remove it, to have it measured again"):
+        fit("damaged0")
     monkeypatch.setattr("rl_interp.analysis.sae.policy.STATES", 8)  # other states, which can't be played
     with pytest.raises(TypeError):
         fit("unplayed0")
@@ -46,7 +50,7 @@ def test_a_layer_that_decides_nothing_is_fitted_for_its_activations(home, monkey
     monkeypatch.setattr(fitting, "metric_of", lambda *given: torch.zeros(512, 512))
     store, config = ActivationStore(Path("runs/tiny/activations/fc.post")), replace(SMALL, epochs=1)
     progress = SimpleNamespace(note=said.append)
-    weighed, metric = fitting._weighed(load_agent("tiny"), store.hook, {Path("runs/idle0"): config}, progress)
+    weighed, metric = fitting._weighed(load_agent("tiny"), store, {Path("runs/idle0"): config}, progress)
     assert metric is None
     assert weighed[Path("runs/idle0")].policy_weight == 0
     (sentence,) = said

@@ -163,12 +163,12 @@ def fit_runs(
         for path in configs:
             locks.enter_context(writing(path))
         begin = None if start is None else dictionary_of(start)
-        configs, metric = _weighed(loaded, (target or store).hook, configs, progress)
+        configs, metric = _weighed(loaded, target or store, configs, progress)
         return _fit_groups(store, configs, rows, target, device, parent, metadata, begin, metric, progress)
 
 
 def _weighed(
-    loaded: Loaded, hook: str, configs: Mapping[Path, SAEConfig], progress: Progress
+    loaded: Loaded, layer: ActivationStore, configs: Mapping[Path, SAEConfig], progress: Progress
 ) -> tuple[dict[Path, SAEConfig], Tensor | None]:
     """The configurations with their policy's weight, those of fits that are gone on with as they were begun, and the
     metric that it weighs; None where none is asked for, or by default where there is none."""
@@ -182,14 +182,16 @@ def _weighed(
     if by_default or any(config.policy_weight for config in found.values()):
         seed = next(iter(found.values())).data_seed
         try:
-            metric = metric_of(loaded, hook, seed, progress)
+            metric = metric_of(loaded, layer.hook, layer.width, seed, progress)
             if by_default and not metric.any():
                 raise UserError("the agent's decisions do not depend on it.")
+        except RunError:
+            raise
         except UserError as error:
             if not by_default:
                 raise
             metric = None
-            progress.note(f"{hook} is fitted for its activations alone, without a policy_weight: {error}")
+            progress.note(f"{layer.hook} is fitted for its activations alone, without a policy_weight: {error}")
     weight = 1.0 if metric is not None else 0.0
     return {
         path: config if config.policy_weight is not None else replace(config, policy_weight=weight)

@@ -9,11 +9,12 @@ from rl_interp.analysis.circuits.states import play_states
 from rl_interp.circuits.distance import Distance
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import atomic_path
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.partial_forward import PartialForward
 from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.read import read_array
 
 STATES = 512
 """That a fit plays to measure the policy in."""
@@ -21,16 +22,20 @@ _BATCH, _MOST = 64, 32
 """States at once; and actions, of which each takes a backward pass: of more, such as words, so many are drawn."""
 
 
-def metric_of(loaded: Loaded, hook: str, seed: int, progress: Progress = SILENT) -> Tensor:
-    """`policy_metric` in `STATES` states that an agent plays, kept with its run for the dictionaries to come.
+def metric_of(loaded: Loaded, hook: str, width: int, seed: int, progress: Progress = SILENT) -> Tensor:
+    """`policy_metric` `[width, width]` in `STATES` states that an agent plays, kept with its run for further fits.
 
     Raises:
         UserError: what `policy_metric` raises, or an environment that is not there.
+        RunError: what was kept is damaged.
     """
     played = f"{loaded.source['weights_sha256'][:16]}-{STATES}-seed{seed}"
     path = loaded.run.outputs / "analyses" / "policy" / hook / f"{played}.npy"
     if path.is_file():
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        kept = np.array(read_array(path, (width, width), "<f8", "remove it, to have it measured again"))
+        if not np.isfinite(kept).all():
+            raise RunError(f"{path} holds NaN or infinity; remove it, to have it measured again.")
+        return torch.from_numpy(kept)
     states = play_states(loaded, STATES, seed, progress=progress)
     metric = policy_metric(loaded.agent, states, hook)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
