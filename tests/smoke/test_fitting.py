@@ -37,9 +37,11 @@ def test_what_the_agent_decides_counts_where_nothing_else_is_said(home, monkeypa
     fit("weighed0")
     assert Run.open("weighed0").config["policy_weight"] == 1
     (kept,) = Path("runs/tiny/analyses/policy/fc.post").iterdir()
-    kept.write_bytes(kept.read_bytes()[:-8])
+    whole = kept.read_bytes()
+    kept.write_bytes(whole[:-8])
     with pytest.raises(RunError, match=r"policy/fc.post/.*; remove it, to have it measured again"):
         fit("damaged0")
+    kept.write_bytes(whole)
     monkeypatch.setattr("rl_interp.analysis.sae.policy.STATES", 8)  # other states, which can't be played
     with pytest.raises(TypeError):
         fit("unplayed0")
