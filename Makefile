@@ -7,7 +7,7 @@ help:  ## this list
 
 install: .venv/installed  ## the suite and its development tools, with pinned versions, in .venv
 
-demo: .venv/installed  ## the main job end to end: score, SAE, saliency video, report (some 6 minutes on two cores)
+demo: .venv/installed  ## the main job end to end: score, SAE, saliency video, report (some 7 minutes on two cores)
 	$(BIN)/rl-interp demo
 
 test: .venv/installed  ## the fast tests, on all processors
@@ -26,7 +26,7 @@ test-slow: .venv/installed  ## the long ones: the whole demo, and longer trainin
 	$(BIN)/python -m pytest -m slow
 
 test-browser: .venv/installed .browser/package/axe.min.js  ## the explorer in Chromium (apt-get install chromium npm)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/explorer.py tests/browser/explorer_inside.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(addprefix tests/browser/,explorer.py explorer_inside.py explorer_sokoban.py)
 
 mutants: .venv/installed  ## make faults on purpose, and list those that no test notices
 	$(BIN)/python tests/mutants/run.py

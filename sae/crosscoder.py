@@ -47,12 +47,7 @@ def side_by_side(sources: Sequence[NDArray[np.floating]]) -> ArrayActivations:
     Raises:
         UserError: fewer than two sources, or other numbers of samples.
     """
-    lengths = [len(each) for each in sources]
-    if len(sources) < 2 or len(set(lengths)) > 1:
-        raise UserError(
-            f"sources of {', '.join(map(str, lengths)) or 'no'} samples given; a crosscoder needs two or more, of the "
-            "same samples."
-        )
+    _check(sources)
     return ArrayActivations(np.concatenate(sources, 1))
 
 
@@ -72,22 +67,22 @@ def fit_crosscoder(
     Raises:
         UserError: sources that do not belong together, one that does not vary, a policy's weight, or what `fit` raises.
     """
-    together = side_by_side(sources)
+    _check(sources)
     if config.policy_weight:
         raise UserError(
             f"policy_weight={config.policy_weight:g} given for a crosscoder, whose sources have a policy each; leave "
             "it at 0."
         )
-    widths = tuple(each.shape[1] for each in sources)
-    chosen = np.arange(len(together)) if rows is None else rows
-    maps = [Whitening.of(part, config.ridge, config.centre) for part in _parts(together.read(chosen), widths)]
+    layers = [ArrayActivations(each) for each in sources]
+    chosen = np.arange(len(sources[0])) if rows is None else rows
+    maps = [Whitening.of(each.read(chosen), config.ridge, config.centre) for each in layers]
     scales = [max(each.variance, torch.finfo(torch.float32).tiny) ** 0.5 for each in maps]
-    whitened = [
-        each.apply(part) / scale for each, part, scale in zip(maps, _parts(together.array, widths), scales, strict=True)
-    ]
+    inner = [each.to.shape[1] for each in maps]
+    whitened = np.empty((len(sources[0]), sum(inner)), np.float32)
+    for layer, each, scale, part in zip(layers, maps, scales, _parts(whitened, inner), strict=True):
+        part[:] = each.apply(layer.array) / scale
     with torch.enable_grad():
-        fitted = fit(ArrayActivations(np.concatenate(whitened, 1)), replace(config, ridge=inf), rows, device=device)
-    inner = [part.shape[1] for part in whitened]
+        fitted = fit(ArrayActivations(whitened), replace(config, ridge=inf), rows, device=device)
     decoders = fitted.W_dec.split(inner, dim=1)
     lengths = torch.stack([each.square().sum(1) for each in decoders])
     sae = copy.deepcopy(fitted)
@@ -101,7 +96,17 @@ def fit_crosscoder(
     )
     offsets = zip(maps, fitted.b_dec.split(inner), scales, strict=True)
     sae.b_dec = nn.Parameter(torch.cat([each.mean + scale * part @ each.back for each, part, scale in offsets]))
+    widths = tuple(each.width for each in layers)
     return Crosscoder(sae, widths, (lengths / lengths.sum(0).clamp(min=1e-30)).numpy())
+
+
+def _check(sources: Sequence[NDArray[np.floating]]) -> None:
+    lengths = [len(each) for each in sources]
+    if len(sources) < 2 or len(set(lengths)) > 1:
+        raise UserError(
+            f"sources of {', '.join(map(str, lengths)) or 'no'} samples given; a crosscoder needs two or more, of the "
+            "same samples."
+        )
 
 
 def _parts(values: NDArray[np.float32], widths: Sequence[int]) -> list[NDArray[np.float32]]:

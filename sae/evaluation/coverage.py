@@ -2,7 +2,7 @@
 from a few features, and from all of them by a probe."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,14 +145,12 @@ def _probes(
     deviation = np.sqrt(np.maximum(_mean(x.multiply(x)) - _mean(x) ** 2, 0))
     largest = train.largest()
     by_largest, by_deviation = (
-        diags_array(np.divide(1, size, out=np.zeros(len(size)), where=size > 0)) for size in (largest, deviation)
+        np.divide(1, size, out=np.zeros(len(size)), where=size > 0) for size in (largest, deviation)
     )
+    all_of_them = [csr_array(each @ diags_array(by_largest)) for each in (x, held)]
 
-    def scored(
-        scale: diags_array, features: NDArray[np.integer] | slice, labels: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """How likely a concept is by a regression on some features, on the fitted and on the held-out rows."""
-        sides = [csr_array(each @ scale)[:, features] for each in (x, held)]
+    def scored(sides: Sequence[Any], labels: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How likely a concept is by a regression, on the fitted and on the held-out rows."""
         model = LogisticRegression(C=1.0, max_iter=200, tol=1e-3).fit(sides[0], labels)
         fit, seen = (model.decision_function(side) for side in sides)
         return fit, seen
@@ -164,11 +162,11 @@ def _probes(
             few_f1.append(_detection(np.zeros(len(labels)), labels, np.zeros(len(truth)), truth))
             scores.append(0.5)
             continue
-        apart = np.abs(_mean(x[np.flatnonzero(labels)]) - _mean(x[np.flatnonzero(~labels)])) * by_deviation.diagonal()
+        apart = np.abs(_mean(x[np.flatnonzero(labels)]) - _mean(x[np.flatnonzero(~labels)])) * by_deviation
         few = np.argsort(-apart, kind="stable")[:FEW]
-        of_few, seen_few = scored(by_deviation, few, labels)
+        of_few, seen_few = scored([each[:, few].toarray() * by_deviation[few] for each in (x, held)], labels)
         few_f1.append(_detection(of_few, labels, seen_few, truth))
-        scores.append(roc_auc_score(truth, scored(by_largest, slice(None), labels)[1]))
+        scores.append(roc_auc_score(truth, scored(all_of_them, labels)[1]))
     return np.array(few_f1), np.array(scores)
 
 

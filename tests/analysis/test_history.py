@@ -10,7 +10,8 @@ from scipy.stats import special_ortho_group
 from rl_interp.agents.impala import default_config
 from rl_interp.agents.impala.training import train
 from rl_interp.agents.load import load_agent
-from rl_interp.analysis.history import Settings, study_history
+from rl_interp.analysis.history.checkpoints import Settings
+from rl_interp.analysis.history.study import study_history
 from rl_interp.analysis.representations import cka, dormant, effective_rank
 from rl_interp.core.errors import UserError
 from rl_interp.core.run import Run

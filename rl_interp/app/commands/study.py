@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from rl_interp.analysis.history import Settings as HistorySettings
-from rl_interp.analysis.history import study_history
+from rl_interp.analysis.history.checkpoints import Settings as HistorySettings
+from rl_interp.analysis.history.study import study_history
 from rl_interp.analysis.self_ablation import Settings, self_ablation_study
 from rl_interp.analysis.study import cbet_study, maze_study, transfer_study
 from rl_interp.app.commands.flags import Count, CountOrZero, Factor, FromAgent, Hook, Name, OptionalCount

@@ -1,0 +1,102 @@
+"""Dictionaries of a layer through training: one of each checkpoint, and one of all together."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_interp.analysis.history.checkpoints import Checkpoint, Settings
+from rl_interp.core.errors import UserError
+from rl_interp.core.progress import Progress
+from rl_interp.sae import ArrayActivations, SAEConfig, fit_crosscoder, side_by_side, split_by_episode
+from rl_interp.sae.encoding import encode_rows
+from rl_interp.sae.evaluation.features import Features
+from rl_interp.sae.evaluation.matching import match
+from rl_interp.sae.evaluation.metrics import evaluate
+from rl_interp.sae.training.trainer import fit
+
+ALIKE = 0.7
+"""Correlation from which on two features count as the same."""
+
+
+def crosscode(
+    checkpoints: Sequence[Checkpoint], episodes: NDArray[np.int64], settings: Settings, progress: Progress
+) -> dict[str, Any] | None:
+    """One dictionary of all checkpoints: in which of them its features are, and from which on. The control is one of
+    the same checkpoints out of step with each other, in which no feature can be shared."""
+    varied = [each for each in checkpoints if np.ptp(each.values, 0).any()]
+    if len(varied) < 2:
+        progress.warn("no crosscoder: the layer is silent in all checkpoints but one.")
+        return None
+    config = SAEConfig(latents=settings.crosscoder, k=settings.k, epochs=settings.epochs, seed=settings.seed)
+    fitted, held_out = split_by_episode(episodes, config.held_out, settings.seed)
+    with progress.bar("Fitting a crosscoder", 2, "fits") as update:
+        sources = [each.values for each in varied]
+        coder = fit_crosscoder(sources, config, fitted)
+        update(1)
+        turns = len(episodes) // len(varied)
+        apart = fit_crosscoder([np.roll(each, n * turns, 0) for n, each in enumerate(sources)], config, fitted)
+        update(2)
+    together = side_by_side([each[held_out] for each in sources])
+    encoding = encode_rows(coder.sae, together, np.arange(len(together)))
+    living = encoding.density() > 0
+    parts = coder.split(coder.sae.decode_sparse(*encoding.padded()).detach())
+    present = coder.shares[:, living] >= 0.5 * coder.shares[:, living].max(0)
+    born = present.argmax(0)
+    for number, (each, part) in enumerate(zip(varied, parts, strict=True)):
+        truth = each.values[held_out]
+        error = np.square(truth - part.numpy()).sum(dtype=np.float64)
+        each.figures["crosscoder"] = {
+            "fvu": float(error / np.square(truth - truth.mean(0)).sum(dtype=np.float64)),
+            "present": float(present[number].mean()),
+            "born": float((born == number).mean()),
+            "stay": float(present[-1, born == number].mean()) if (born == number).any() else None,
+        }
+    return {
+        "latents": settings.crosscoder, "living": int(living.sum()), "l0": len(encoding.latents) / len(encoding),
+        "spread": float(np.median(coder.spread()[living])), "spread_by_chance": float(np.median(apart.spread())),
+    }  # fmt: skip
+
+
+def fit_dictionaries(
+    checkpoints: Sequence[Checkpoint], episodes: NDArray[np.int64], settings: Settings, progress: Progress
+) -> None:
+    """A dictionary of each, its figures on held-out episodes, and how many of its features are found again: in the
+    checkpoint before, and by another seed on the same activations, without which the first says little."""
+    config = SAEConfig(latents=settings.latents, k=settings.k, epochs=settings.epochs, seed=settings.seed)
+    reseeded = replace(config, seed=config.seed + 1)
+    fitted, held_out = split_by_episode(episodes, config.held_out, settings.seed)
+    before: Features | None = None  # those of the checkpoint before
+    with progress.bar("Fitting dictionaries", len(checkpoints), "checkpoints") as update:
+        for number, each in enumerate(checkpoints):
+            try:
+                features, figures = _dictionary(each, config, fitted, held_out)
+                again, _ = _dictionary(each, reseeded, fitted, held_out)
+            except UserError as error:  # a layer that is silent, as before any learning, has no variance to explain
+                progress.warn(f"no dictionary of step {each.step}: {error}")
+                before = None
+                continue
+            figures["found_by_seed"] = _found_again(features, again)
+            figures["found_before"] = _found_again(features, before) if before is not None else None
+            each.figures["dictionary"], before = figures, features
+            update(number + 1)
+
+
+def _dictionary(
+    checkpoint: Checkpoint, config: SAEConfig, fitted: NDArray[np.integer], held_out: NDArray[np.integer]
+) -> tuple[Features, dict[str, Any]]:
+    rows = ArrayActivations(checkpoint.values)
+    sae = fit(rows, config, fitted)
+    encoding = encode_rows(sae, rows, held_out)
+    metrics = evaluate(sae, rows, held_out, encoding=encoding)
+    return Features(encoding), {"fvu": metrics.fvu, "dead_fraction": metrics.dead_fraction}
+
+
+def _found_again(features: Features, others: Features) -> dict[str, float]:
+    """Share of the living features whose activations correlate by at least 0.7 with one of the others, and what that
+    share is by chance."""
+    matching = match(features, others)
+    best, by_chance = (float((each >= ALIKE).mean()) for each in (matching.best(0), matching.best_by_chance(0)))
+    return {"value": best, "by_chance": by_chance}
