@@ -152,6 +152,7 @@ def test_nothing_left_of_a_part_is_a_sentence(tmp_path):
     ({"min_steps": 130}, "min_steps=130 and max_steps=120 given"),
     ({"observation": "planes"}, "observation='planes' given; it is pixels or symbols"),
     ({"part": "test"}, "part='test' given"),
+    ({"guidance": -1.0}, "guidance=-1.0 given; it is a reward, at least 0"),
 ])  # fmt: skip
 def test_impossible_conventions_are_refused(values, sentence):
     with pytest.raises(UserError, match=sentence):

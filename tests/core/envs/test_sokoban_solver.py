@@ -1,6 +1,7 @@
 """The solver: its solutions solve, and are as short as what trying everything finds."""
 
 from collections import deque
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from rl_interp.core.envs import SokobanConfig, make_vector
 from rl_interp.core.envs.sokoban.choice import Choice
 from rl_interp.core.envs.sokoban.files import load, parse
+from rl_interp.core.envs.sokoban.guidance import DEAD_END
 from rl_interp.core.envs.sokoban.kinds import A_BOX
 from rl_interp.core.envs.sokoban.levels import Levels
 from rl_interp.core.envs.sokoban.plans import replayed
@@ -108,3 +110,41 @@ def test_a_box_that_the_player_cannot_reach_is_no_matter_if_it_is_on_its_target(
 def test_other_aims_are_refused():
     with pytest.raises(UserError, match="fewest='moves' given; it is pushes or steps"):
         solve(load("hard").boards[0], fewest="moves")
+
+
+def test_guidance_pays_the_pushes_that_trying_everything_says_are_saved_and_ends_lost_boards():
+    """Random play, from a board where pushes can be taken back and from others, each against the exhaustive search."""
+    config = SokobanConfig(rows=6, columns=7, boxes=1)
+    room = parse("#######\n#     #\n#  $  #\n# @   #\n# .   #\n#######", "room").boards.repeat(4, 0)
+    env, free = make_vector(replace(config, guidance=0.5), 4), make_vector(config, 1)
+    env.reset(0)
+    rng, paid, known = np.random.default_rng(0), [], {}
+
+    def to_go(board: np.ndarray) -> int | None:
+        if board.tobytes() not in known:
+            known[board.tobytes()] = fewest(board)
+        return None if (found := known[board.tobytes()]) is None else found[0]
+
+    for t in range(150):
+        if t % 30 == 0:
+            env.set_state(Levels(room, tuple("abcd")))
+        before, actions = env.boards, rng.integers(4, size=4)
+        if rng.random() < 0.1:  # gone on from a checkpoint
+            env.restore(env.state())
+        env.send(actions)
+        step = env.recv()
+        for i in np.flatnonzero(~step.first):
+            free.set_state(Levels(before[i : i + 1], ("level",)))
+            free.send(actions[i : i + 1])
+            unguided, was, after = free.recv(), to_go(before[i]), to_go(env.boards[i])
+            assert was is not None
+            nearer = -DEAD_END if after is None else was - after
+            assert step.reward[i] == pytest.approx(unguided.reward[0] + 0.5 * nearer)
+            assert step.terminated[i] == (after is None or unguided.terminated[0])
+            paid.append(nearer)
+    assert {-DEAD_END, -1, 0, 1} <= set(paid)
+
+
+def test_scores_are_without_guidance():
+    eased = SokobanConfig(guidance=1).eased
+    assert (eased.guidance, eased.scored.guidance, replace(eased, held_out="medium").scored.guidance) == (1, 0, 0)

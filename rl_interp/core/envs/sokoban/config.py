@@ -57,6 +57,10 @@ class SokobanConfig(EnvConfig):
     """Fewest steps after which an episode is truncated. Each draws its limit from here up to `max_steps`."""
     max_steps: int = 120
     """Most of them."""
+    guidance: float = 0.0
+    """Reward for each push by which a push brings the end of the level nearer, and minus that for each by which it
+    puts it off, as a search says; a board that can't be solved any more then ends the episode, at the price of
+    five. 0 for none, as in all scores."""
 
     def __post_init__(self) -> None:
         for name in ("rows", "columns"):
@@ -77,6 +81,8 @@ class SokobanConfig(EnvConfig):
                 f"min_steps={self.min_steps} and max_steps={self.max_steps} given; both are at least 1, and the first "
                 "is not larger."
             )
+        if not (np.isfinite(self.guidance) and self.guidance >= 0):
+            raise UserError(f"guidance={self.guidance} given; it is a reward, at least 0.")
 
     @property
     def categories(self) -> tuple[int, ...] | None:
@@ -99,11 +105,10 @@ class SokobanConfig(EnvConfig):
 
     @property
     def scored(self) -> "SokobanConfig":
-        """In the held-out levels, with the largest limit."""
-        if self.held_out:
-            return replace(self, levels=self.held_out, part="all", min_steps=self.max_steps)
-        part = "held out" if self.part == "training" else self.part
-        return replace(self, part=part, min_steps=self.max_steps)
+        """In the held-out levels, with the largest limit and without guidance."""
+        levels = self.held_out or self.levels
+        part = "all" if self.held_out else "held out" if self.part == "training" else self.part
+        return replace(self, levels=levels, part=part, min_steps=self.max_steps, guidance=0.0)
 
     @property
     def cell_pixels(self) -> tuple[int, int]:
