@@ -55,18 +55,24 @@ def integrated_effects(sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], st
 
 @dataclass(frozen=True)
 class ClampEffect:
-    """What clamping one feature does on recorded states, beside a random direction of the same norm."""
+    """What clamping one feature does on recorded states, beside a random direction of the same norm.
+
+    A continuous action has A numbers, and its moves are in their standard deviations over the states.
+    """
 
     changed: float
-    """Share of states whose greedy action changes."""
+    """Share of states whose greedy action changes; of continuous ones, how far the action moves (root mean square of
+    its numbers), averaged over states."""
     changed_control: float
     """The same for the random direction."""
     towards: list[float]
-    """`[A]`: change in each action's share of greedy choices."""
+    """`[A]`: change in each action's share of greedy choices; of continuous ones, the mean move of each number."""
     new_actions: list[float]
-    """`[A]`: each action's share among the states whose greedy action changes; zeros if none does."""
+    """`[A]`: each action's share among the states whose greedy action changes; zeros if none does, and of continuous
+    ones."""
     preference_change: list[float]
-    """`[A]`: mean change of each action's preference (Q-value or logit)."""
+    """`[A]`: mean change of each action's preference (Q-value or logit); of continuous ones, of each number, in the
+    environment's units."""
     preference_change_control: list[float]
     """The same for the random direction."""
 
@@ -80,21 +86,22 @@ def clamp_effects(
     seed: int = 0,
     progress: Callable[[int], None] = lambda features: None,
     features: Sequence[int] | None = None,
+    continuous: bool = False,
 ) -> list[ClampEffect]:
     """Clamp each feature, or some, in their order, to `values [F]` on the states whose activations are `x [N, D]`, or,
     at all of a layer's P positions, `[N, P, D]`.
 
-    `head` maps activations like `x` to preferences `[N, A]`, such as the agent's last layer. A linear one
-    is evaluated in closed form: `Q' = Q + (value − f(x)) d Wᵀ`. The control moves each state by the same
+    `head` maps activations like `x` to preferences `[N, A]`, such as the agent's last layer, or to continuous actions.
+    A linear one is evaluated in closed form: `Q' = Q + (value − f(x)) d Wᵀ`. The control moves each state by the same
     distance along one random direction. `progress` is called with the number of features done.
     """
     before = head(x)
     encoded = sae.encode_sparse(x.flatten(0, -2))
     move, move_control = (moves(head, x, before, each) for each in (sae.W_dec, random_directions(sae.W_dec, seed)))
-    effects = []
+    compare, effects = _compare_continuous if continuous else _compare, []
     for done, feature in enumerate(range(sae.d_sae) if features is None else features):
         distance = values[done] - activation(encoded, feature).view(x.shape[:-1])
-        effects.append(_compare(before, move(feature, distance), move_control(feature, distance)))
+        effects.append(compare(before, move(feature, distance), move_control(feature, distance)))
         progress(done + 1)
     return effects
 
@@ -128,6 +135,21 @@ def _compare(before: Tensor, after: Tensor, control: Tensor) -> ClampEffect:
         new_actions=(torch.bincount(new[changed], minlength=actions) / changed.sum().clamp(min=1)).tolist(),
         preference_change=_difference(after, before).mean(0).tolist(),
         preference_change_control=_difference(control, before).mean(0).tolist(),
+    )
+
+
+def _compare_continuous(before: Tensor, after: Tensor, control: Tensor) -> ClampEffect:
+    spread = before.std(0)
+    spread = spread.where(spread > 0, 1)  # a number that is the same in all states is in its own units
+    moved, moved_control = after - before, control - before
+    far, far_control = ((each / spread).square().mean(1).sqrt().mean().item() for each in (moved, moved_control))
+    return ClampEffect(
+        changed=far,
+        changed_control=far_control,
+        towards=(moved / spread).mean(0).tolist(),
+        new_actions=[0.0] * before.shape[1],
+        preference_change=moved.mean(0).tolist(),
+        preference_change_control=moved_control.mean(0).tolist(),
     )
 
 

@@ -123,3 +123,24 @@ def test_a_clamps_effects_are_what_the_head_says_of_the_moved_states(linear):
         assert effect.preference_change == pytest.approx((after - before).mean(0).tolist(), abs=1e-4)
         cosines.append(np.corrcoef(effect.preference_change, effect.preference_change_control)[0, 1])
     assert np.abs(cosines).mean() < 0.7  # the control's direction is another
+
+
+@torch.no_grad()
+def test_clamping_moves_a_continuous_action_by_what_the_head_says_in_its_standard_deviations():
+    generator = torch.Generator().manual_seed(2)
+    sae = dictionary(0.5 * torch.randn(30, 16, generator=generator), threshold=0.5)
+    values = 3 * torch.rand(30, generator=generator)
+    x, weight = torch.randn(200, 16, generator=generator), torch.randn(16, 3, generator=generator)
+
+    def head(at: torch.Tensor) -> torch.Tensor:
+        """Two numbers on scales of 1 and 100, and one that is always the same."""
+        return (at @ weight).tanh() * torch.tensor([1.0, 100.0, 0.0])
+
+    before = head(x).numpy().astype(np.float64)
+    for feature, effect in enumerate(clamp_effects(sae, x, head, values, continuous=True)):
+        distance = values[feature] - active(sae, x)[:, [feature]]
+        move = head(x + distance * sae.W_dec[feature]).numpy() - before
+        assert effect.preference_change == pytest.approx(move.mean(0), abs=1e-4)
+        in_spreads = move[:, :2] / np.std(before[:, :2], axis=0, ddof=1)
+        assert effect.towards == pytest.approx([*in_spreads.mean(0), 0], abs=1e-4)
+        assert effect.changed == pytest.approx(np.sqrt((in_spreads**2).sum(1) / 3).mean(), abs=1e-4)

@@ -29,9 +29,14 @@ def test_a_dictionary_of_one_denoising_step_tells_the_goal_and_what_it_does_to_t
     status, found, error = run("sae evaluate features --episodes 2")
     assert status == 0, error
     assert {"goal_above", "goal_below"} & set(found["coverage"]["concepts"])  # of few episodes, one may have no yes
-    status, _, error = run("sae report features")
+    status, found, error = run("sae report features")
+    assert status == 0, error
+    page = Path(found["report"]).read_text()
+    assert "error of the action (NMSE)" in page
+    assert "same greedy action" not in page
+    status, _, error = run("sae test features")
     assert status == 1
-    assert "is of an agent with continuous actions, and a report says which action a feature leads to" in error
+    assert "is of an agent with continuous actions, and hypotheses are about which action is chosen" in error
 
 
 @pytest.mark.full

@@ -103,8 +103,9 @@ class Catalogue:
 
     def _clamp(self, states: States, feature: int, level: float) -> sae_package.ClampEffect:
         [effect] = sae_package.clamp_effects(
-            self.fitted.sae, states.x, states.head, torch.tensor([level]), features=[feature]
-        )
+            self.fitted.sae, states.x, states.head, torch.tensor([level]), features=[feature],
+            continuous=self.fitted.agent.agent.continuous,
+        )  # fmt: skip
         return effect
 
     def _peaks(self, feature: int, count: int) -> list[Peak]:

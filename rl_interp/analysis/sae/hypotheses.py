@@ -46,7 +46,8 @@ def evaluate_hypotheses(
     """Put hypotheses to the test on held-out states.
 
     Raises:
-        UserError: the agent has a memory between the hook point and its preferences, or a hypothesis can't be read.
+        UserError: the agent has a memory between the hook point and its preferences, or continuous actions, or a
+            hypothesis can't be read.
     """
     held_out, actions = _held_out(fitted, states), fitted.agent.env.action_names
     encoded = Features(fitted.encoded(fitted.train_rows))
@@ -61,7 +62,7 @@ def evaluate_predictive_features(
     of the dictionary, and of a random one of the same size.
 
     Raises:
-        UserError: the agent has a memory between the hook point and its preferences.
+        UserError: the agent has a memory between the hook point and its preferences, or continuous actions.
     """
     held_out, actions = _held_out(fitted, states), fitted.agent.env.action_names
     random = sae_package.random_dictionary(fitted.store, fitted.config, fitted.train_rows)
@@ -79,6 +80,11 @@ def evaluate_predictive_features(
 
 
 def _held_out(fitted: LoadedSAE, states: int) -> States:
+    if fitted.agent.agent.continuous:
+        raise UserError(
+            f"{fitted.run.path} is of an agent with continuous actions, and hypotheses are about which action is "
+            "chosen; `rl-interp sae report` shows how far each feature moves the action."
+        )
     held_out = states_of(fitted, fitted.held_out_rows, states)
     if held_out is None:
         raise UserError(

@@ -15,7 +15,6 @@ from rl_interp.analysis.sae.names import Named, names_of
 from rl_interp.analysis.sae.pictures import Positions, boxes, clip, feature_saliency, screens
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.sae.states import states_of
-from rl_interp.core.errors import UserError
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.stats import TOO_FEW, bootstrap, iqm, plain
@@ -38,15 +37,7 @@ def build(
         clips: number of features, those whose clamping changes most actions, for which what happened around the
             strongest moment is shown too.
         maps: number of these for which what they look at there is shown.
-
-    Raises:
-        UserError: continuous actions.
     """
-    if fitted.agent.agent.continuous:
-        raise UserError(
-            f"{fitted.run.path} is of an agent with continuous actions, and a report says which action a feature leads "
-            "to; use `rl-interp sae evaluate`."
-        )
     store, known = fitted.store, labelled(fitted, progress) or unlabelled(fitted)
     rows, episode = fitted.rows, store.column("episode")
     everywhere = Features(fitted.encoding)
@@ -74,6 +65,7 @@ def build(
         "positions": store.positions,
         "episodes": int(episode.max()) + 1,
         "actions": list(fitted.agent.env.action_names),
+        "continuous": fitted.agent.agent.continuous,
         "preferences": "Q-value" if fitted.agent.has_q_values else "logit",
         "linear_head": fitted.agent.agent.hook_points[fitted.hook].head is not None,
         "metrics": metrics_json(fitted),
@@ -172,13 +164,16 @@ def _features(
     on = states_of(fitted, fitted.held_out_rows, CLAMP_STATES)
     if on is not None:
         with progress.bar("Clamping features", features.d_sae, "features") as update:
-            clamps = sae_package.clamp_effects(sae, on.x, on.head, torch.from_numpy(levels), progress=update)
+            clamps = sae_package.clamp_effects(
+                sae, on.x, on.head, torch.from_numpy(levels), progress=update, continuous=fitted.agent.agent.continuous
+            )
             if isinstance(on.head, torch.nn.Linear):
                 effects = levels[:, None] * sae_package.direct_effects(sae, on.head.weight).numpy()
             elif store.positions == 1:
                 effects = sae_package.integrated_effects(sae, on.x, on.head).numpy()
-    counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step", "action")}
+    counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step")}
     alike, places = sae_package.neighbours(features), _map(sae, features)
+    actions = store.actions()
     described, where, named = [], Positions(fitted, features), names_of(fitted.run)
     for f in range(features.d_sae):
         values, rows = features.values(f), encoded[features.rows(f)]
@@ -198,6 +193,7 @@ def _features(
                 "top": [
                     {"frame": int(r), "activation": _short(strength[int(r)]), "mask": where.mask(f, int(r))}
                     | {k: int(c[r // store.positions]) for k, c in columns.items()}
+                    | {"action": _action(actions[r // store.positions])}
                     for r in tops[f]
                 ],
             }
@@ -233,6 +229,11 @@ def _number(value: float) -> float | None:
 def _short(value: float) -> float:
     """Six digits, of more than which nothing can be seen."""
     return float(f"{value:.6g}")
+
+
+def _action(taken: Any) -> int | list[float]:
+    """The number of an action, or the numbers of a continuous one."""
+    return _rounded(taken) if np.ndim(taken) else int(taken)
 
 
 def _rounded(values: Any) -> list[float]:

@@ -74,7 +74,14 @@ function clip(report, row, pace=100) {
   next();
   return node;
 }
+// An action by its name, or a continuous one by its numbers; what clamping changes of it.
+const taken = (action, report) => report.continuous ? action.map((v, i) => `${report.actions[i]} ${num(v, 2)}`).join(", ") : report.actions[action];
+const changes = (report, v, digits) => report.continuous ? num(v, 2) : pct(v, digits);
+const clamped = (f, report) => [el("h4", {}, `Clamped to ${num(f.clamp.level, 2)}${report.positions > 1 ? " at every position" : ""}: ${report.continuous
+  ? `the action moves by ${num(f.clamp.changed, 2)} standard deviations in held-out states` : `the action changes in ${pct(f.clamp.changed)} of held-out states`}`, el("br", {}),
+  `(a random direction of the same norm: ${changes(report, f.clamp.changed_control)}); ${report.continuous ? "move of each of its numbers" : "change in each action's share"}`),
+  signed(f.clamp.towards, report.actions, v => changes(report, v))];
 const frames = (f, report) => framed(report, f.top.map(t => el("figure", {}, still(report, t.frame, t.mask),
-  el("figcaption", {}, `${num(t.activation, 2)} · ${report.actions[t.action]}`, el("br", {}), `episode ${t.episode}, step ${t.step}`))));
+  el("figcaption", {}, `${num(t.activation, 2)} · ${taken(t.action, report)}`, el("br", {}), `episode ${t.episode}, step ${t.step}`))));
 const conceptTable = (f, report) => table(["concept", "AUROC", "when it fires", "overall"],
   f.concepts.map(c => [c.concept, num(c.auroc), pct(c.precision, 0), pct((report.concepts.find(k => k.name === c.concept) || {}).rate, 0)]));

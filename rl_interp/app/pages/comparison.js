@@ -24,8 +24,7 @@ function half(s, i) {
   if (!f.density) return el("div", {}, head, note("Dead: it fires in none of its samples."));
   return el("div", {}, head, note(`fires in ${pct(f.density, 2)} of its samples`), frames(f, R),
     el("h4", {}, "Best concepts, on held-out episodes"), conceptTable(f, R),
-    f.clamp ? [el("h4", {}, `Clamped to ${num(f.clamp.level, 2)}${R.positions > 1 ? " at every position" : ""}: the action changes in ${pct(f.clamp.changed)} of states`, el("br", {}),
-      `(random direction: ${pct(f.clamp.changed_control)}); change in each action's share`), signed(f.clamp.towards, R.actions, v => pct(v))] : null);
+    f.clamp ? clamped(f, R) : null);
 }
 function show(i) {
   document.querySelectorAll("tr.row").forEach(r => r.classList.toggle("chosen", +r.dataset.i === i));

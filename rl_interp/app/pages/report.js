@@ -8,23 +8,25 @@ $("density").append(bars(logBins, ["0.001%", "100% of samples"], {title: "latent
 const rate = new Map(D.concepts.map(c => [c.name, c.rate])), telling = f => f.best && f.best.precision >= Math.max(.75, 2*rate.get(f.best.concept));
 const known = F.filter(f => f.clamp && telling(f)), useless = known.filter(f => f.clamp.changed <= f.clamp.changed_control);
 if (known.length) $("metrics").append(el("tr", {}, el("td", {}, "tell a concept (it is there in 75% of the samples in which they", el("br", {}),
-  "fire, and twice as often as in all), and clamped change no more", el("br", {}), "actions than a random direction, as half of random ones would"), cell(`${useless.length} of ${known.length}`)));
+  "fire, and twice as often as in all), and clamped change no more", el("br", {}), `${D.continuous ? "of the action" : "actions"} than a random direction, as half of random ones would`), cell(`${useless.length} of ${known.length}`)));
 
-const hue = a => `hsl(${Math.round(360*a/D.actions.length)} 65% 52%)`, favoured = f => f.clamp ? f.clamp.towards.indexOf(Math.max(...f.clamp.towards)) : -1;
+// Of a continuous action, each of its numbers can be moved up or down.
+const ways = D.continuous ? D.actions.flatMap(a => [`${a}, up`, `${a}, down`]) : D.actions, pushes = f => D.continuous ? f.clamp.towards.flatMap(v => [v, -v]) : f.clamp.towards;
+const hue = a => `hsl(${Math.round(360*a/ways.length)} 65% 52%)`, favoured = f => pushes(f).indexOf(Math.max(...pushes(f)));
 const placed = F.filter(f => f.place), side = 620;
-const dot = f => svg("circle", {"data-f": f.i, cx: 8 + f.place[0]*(side - 16), cy: 8 + f.place[1]*(side - 16), r: f.clamp ? 2.5 + 9*Math.sqrt(f.clamp.changed) : 3,
+const dot = f => svg("circle", {"data-f": f.i, cx: 8 + f.place[0]*(side - 16), cy: 8 + f.place[1]*(side - 16), r: f.clamp ? 2.5 + 9*Math.sqrt(Math.min(1, f.clamp.changed)) : 3,
   fill: f.clamp && f.clamp.changed > .01 ? hue(favoured(f)) : "var(--soft)", "fill-opacity": ".75"}, svg("title", {}, `feature ${f.i}${f.name ? ", " + f.name : f.best ? ", " + f.best.concept : ""}`));
 const legend = (colour, r, text) => el("div", {}, svg("svg", {width: 14, height: 14}, svg("circle", {cx: 7, cy: 7, r, fill: colour})), " ", text);
 if (placed.length) $("map").append(el("div", {class: "columns"},
   svg("svg", {width: side, height: side, role: "img", "aria-label": "map of the features"}, placed.map(dot)),
-  F.some(f => f.clamp) ? el("div", {}, D.actions.map((a, i) => legend(hue(i), 6, a)), legend("var(--soft)", 4, "changes under 1% of actions")) : null));
+  F.some(f => f.clamp) ? el("div", {}, ways.map((a, i) => legend(hue(i), 6, a)), legend("var(--soft)", 4, D.continuous ? "moves the action by under 0.01 standard deviations" : "changes under 1% of actions")) : null));
 else $("map").append(note("Too few living features for a map."));
 $("map").onclick = e => { const at = e.target.closest("circle[data-f]"); if (at) { show(+at.dataset.f); $("browser").scrollIntoView({behavior: "smooth"}); } };
 
 const best = f => f.best ? f.best.concept : "–";
 const ofConcepts = [["best concept", f => f.best ? f.best.concept : "", best], ["AUROC", f => f.best ? f.best.auroc : 0, f => f.best ? num(f.best.auroc, 2) : "–"]];
 const columns = [["#", f => f.i, f => f.name ? `${f.i} ${f.name}` : f.i], ["density", f => f.density, f => pct(f.density, 2)], ["max", f => f.max, f => num(f.max, 2)],
-  ...(D.concepts.length ? ofConcepts : []), ["clamp", f => f.clamp ? f.clamp.changed : 0, f => f.clamp ? pct(f.clamp.changed, 0) : "–"]];
+  ...(D.concepts.length ? ofConcepts : []), ["clamp", f => f.clamp ? f.clamp.changed : 0, f => f.clamp ? changes(D, f.clamp.changed, 0) : "–"]];
 const words = D.concepts.length ? 3 : -1;
 let sort = D.concepts.length ? 4 : 3, down = true, chosen = null;
 function list() {
@@ -33,7 +35,7 @@ function list() {
     (!text || String(f.i) === text || f.name.toLowerCase().includes(text) || f.concepts.some(c => c.concept.toLowerCase().includes(text))));
   const key = columns[sort][1];
   shown.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : a.i - b.i) * (down ? -1 : 1));
-  $("count").textContent = `${shown.length} of ${F.length}; "clamp" is the share of states whose action changes when the feature is clamped`;
+  $("count").textContent = `${shown.length} of ${F.length}; "clamp" is ${D.continuous ? "how far the action moves, in standard deviations," : "the share of states whose action changes"} when the feature is clamped`;
   const top = heads(columns.map(([name], i) => name + (i === sort ? (down ? " ↓" : " ↑") : "")), words);
   [...top.children].forEach((head, i) => { head.dataset.c = i; });
   $("list").replaceChildren(el("table", {}, top, shown.map(f => el("tr", {class: "row" + (f.i === chosen ? " chosen" : ""), "data-f": f.i},
@@ -73,9 +75,8 @@ const fires = f => [...titled("Activations where it fires", bars(f.histogram, ["
   ...(D.concepts.length ? titled("Best concepts, on held-out episodes", conceptTable(f, D)) : []),
   ...(f.alike.length ? titled("Features that fire with it", table(["feature", "cosine", "of its samples", ...(D.concepts.length ? ["best concept"] : [])],
     f.alike.map(([j, c, s]) => [el("a", {href: "#", "data-f": j}, j), num(c, 2), pct(s, 0), ...(D.concepts.length ? [best(F[j])] : [])]), 3)) : [])];
-const does = f => [...(f.effects ? titled(`What it adds to each action's ${D.preferences} ${D.linear_head ? `at ${num(f.clamp.level, 2)}, its 99th percentile` : "where it fires, on average"}`,
+const does = f => [...(f.effects ? titled(`What it adds to ${D.continuous ? "each number of the action" : `each action's ${D.preferences}`} ${D.linear_head ? `at ${num(f.clamp.level, 2)}, its 99th percentile` : "where it fires, on average"}`,
     signed(f.effects, D.actions, v => num(v, 3))) : []),
-  ...(f.clamp ? titled([`Clamped to ${num(f.clamp.level, 2)}${D.positions > 1 ? " at every position" : ""}: the action changes in ${pct(f.clamp.changed)} of held-out states`, el("br", {}),
-      `(a random direction of the same norm: ${pct(f.clamp.changed_control)}); change in each action's share`], signed(f.clamp.towards, D.actions, v => pct(v)))
+  ...(f.clamp ? clamped(f, D)
     : [note("Between this layer and its actions the agent has a memory, so clamping is not shown.")])];
 const first = list(); if (first.length) show(first[0].i);

@@ -60,9 +60,11 @@ export class FeaturePage {
   }
   effect({clamp, level}, actions) {
     if (!clamp) return [note("Between this layer and its actions the agent has a memory, so what holding it does is not shown here; see the tab Change.")];
-    const top = Math.max(...clamp.towards.map(Math.abs), 1e-9);
-    return [el("h3", {}, "What it does"), note(`Held at ${num(level, 2)}, its 99th percentile, it changes the most preferred action in ${pct(clamp.changed)} of other states; a random direction of the same size in ${pct(clamp.changed_control)}. How much more often each action is then preferred:`),
-      el("div", {class: "list"}, actions.map((name, i) => el("div", {class: "row"}, el("span", {class: "name"}, name.replaceAll("_", " ").toLowerCase()), bar(clamp.towards[i], top), el("span", {class: "number"}, pct(clamp.towards[i])))))];
+    const top = Math.max(...clamp.towards.map(Math.abs), 1e-9), continuous = !this.page.info.discrete, changes = v => continuous ? num(v, 2) : pct(v), held = `Held at ${num(level, 2)}, its 99th percentile, it`;
+    return [el("h3", {}, "What it does"), note(continuous
+      ? `${held} moves the action by ${num(clamp.changed, 2)} standard deviations in other states; a random direction of the same size by ${num(clamp.changed_control, 2)}. By how much each of its numbers moves:`
+      : `${held} changes the most preferred action in ${pct(clamp.changed)} of other states; a random direction of the same size in ${pct(clamp.changed_control)}. How much more often each action is then preferred:`),
+      el("div", {class: "list"}, actions.map((name, i) => el("div", {class: "row"}, el("span", {class: "name"}, name.replaceAll("_", " ").toLowerCase()), bar(clamp.towards[i], top), el("span", {class: "number"}, changes(clamp.towards[i])))))];
   }
   statements(tested) {
     if (!tested.length) return [];
