@@ -112,8 +112,9 @@ def test_other_aims_are_refused():
         solve(load("hard").boards[0], fewest="moves")
 
 
-def test_guidance_pays_the_pushes_that_trying_everything_says_are_saved_and_ends_lost_boards():
-    """Random play, from a board where pushes can be taken back and from others, each against the exhaustive search."""
+def test_guidance_pays_the_steps_that_are_saved_and_ends_lost_boards():
+    """Random play, from a board where pushes can be taken back and from others. What is lost, and how far the end is at
+    least, is told by trying everything."""
     config = SokobanConfig(rows=6, columns=7, boxes=1)
     room = parse("#######\n#     #\n#  $  #\n# @   #\n# .   #\n#######", "room").boards.repeat(4, 0)
     env, free = make_vector(replace(config, guidance=0.5), 4), make_vector(config, 1)
@@ -121,9 +122,13 @@ def test_guidance_pays_the_pushes_that_trying_everything_says_are_saved_and_ends
     rng, paid, known = np.random.default_rng(0), [], {}
 
     def to_go(board: np.ndarray) -> int | None:
+        """Of a solution with the fewest pushes."""
         if board.tobytes() not in known:
-            known[board.tobytes()] = fewest(board)
-        return None if (found := known[board.tobytes()]) is None else found[0]
+            plan, least = solve(board), fewest(board)
+            assert plan.solvable == (least is not None)
+            assert least is None or (plan.pushes == least[0] and len(plan.actions) >= least[1])
+            known[board.tobytes()] = None if least is None else len(plan.actions)
+        return known[board.tobytes()]
 
     for t in range(150):
         if t % 30 == 0:
@@ -133,6 +138,7 @@ def test_guidance_pays_the_pushes_that_trying_everything_says_are_saved_and_ends
             env.restore(env.state())
         env.send(actions)
         step = env.recv()
+        assert not (step.first & (step.done | (step.reward != 0))).any()
         for i in np.flatnonzero(~step.first):
             free.set_state(Levels(before[i : i + 1], ("level",)))
             free.send(actions[i : i + 1])

@@ -58,9 +58,9 @@ class SokobanConfig(EnvConfig):
     max_steps: int = 120
     """Most of them."""
     guidance: float = 0.0
-    """Reward for each push by which a push brings the end of the level nearer, and minus that for each by which it
-    puts it off, as a search says; a board that can't be solved any more then ends the episode, at the price of
-    five. 0 for none, as in all scores."""
+    """Reward for each step by which a step brings the end of the level nearer, and minus that for each by which it puts
+    it off, as a search says; a board that can't be solved any more then ends the episode, at the price of ten. 0 for
+    none, as in all scores."""
 
     def __post_init__(self) -> None:
         for name in ("rows", "columns"):
