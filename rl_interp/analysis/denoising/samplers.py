@@ -42,6 +42,7 @@ def compare_samplers(
     at_least_one(episodes=episodes)
     asked = [replace(own, sampler=name, steps=count) for name in samplers for count in steps]
     asked += [replace(own, guidance=factor) for factor in guidance]
+    asked = list(dict.fromkeys(asked))  # the run's own is among both
     rows = []
     try:
         with progress.bar("Playing", len(asked), "samplings") as update:
