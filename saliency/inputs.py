@@ -82,7 +82,7 @@ class Inputs:
 
 def _bar(draw: ImageDraw.ImageDraw, place: tuple[int, int, float], value: float, scale: float, signed: bool) -> None:
     left, right, middle = place
-    end, top, bottom = right - 62, middle - 8, middle + 8
+    end, top, bottom = right - 76, middle - 8, middle + 8
     zero = (left + end) / 2 if signed else left
     length = float(np.clip(value / max(scale, 1e-12), -1, 1)) * (end - zero)
     draw.rectangle((left, top, end, bottom), outline=_FRAME)
