@@ -1,8 +1,8 @@
 """What a search says of each step while an agent learns: whether it brought the end nearer, or spoiled the level.
 
 A reward for boxes on targets comes late, and most pushes that lose a level look harmless for many steps. The steps to
-go in a solution with the fewest pushes are a potential (Ng, Harada & Russell 1999), whose differences are rewards here:
-what was the best policy is still the best one, where it does not lose the level.
+go in a solution with the fewest pushes are a potential (Ng, Harada & Russell 1999), whose differences, undiscounted, are
+rewards here: over an episode they add up to the same for all ways from its first board to its last.
 """
 
 from functools import lru_cache
