@@ -1,7 +1,7 @@
 """What a search says of each step while an agent learns: whether it brought the end nearer, or spoiled the level.
 
 A reward for boxes on targets comes late, and most pushes that lose a level look harmless for many steps. The steps to
-go in a solution with the fewest pushes are a potential (Ng, Harada & Russell 1999), whose differences, undiscounted, are
+go in a solution with the fewest pushes are a potential (Ng, Harada & Russell 1999), whose undiscounted differences are
 rewards here: over an episode they add up to the same for all ways from its first board to its last.
 """
 
