@@ -18,6 +18,7 @@ TERMS = {
     "plot": "picture of the same",
     "result": "the same in full, as a JSON file or as rows",
     "report": "page to open in a browser, one file that needs nothing else",
+    "continuous": "whether the agent's actions are numbers, rather than a choice among several",
     "page": "page to open in a browser, one file that needs nothing else",
     "paths": "what to look at",
     "video": "the film",

@@ -54,6 +54,9 @@ NEXT = {
 """By a command's words, or those of its group: the next command, with parts of the result in braces. Capitals stand for
 what is to be chosen."""
 
+CONTINUOUS = {"sae report": "rl-interp sae compare {run} OTHER"}
+"""The same for agents with continuous actions, where the usual one asks which of several actions is taken."""
+
 
 class _Quoted(Formatter):
     def format_field(self, value: Any, format_spec: str) -> str:
@@ -63,6 +66,8 @@ class _Quoted(Formatter):
 def next_command(command: str, result: Mapping[str, Any]) -> str | None:
     """The command to go on with after `command`, whose result has its names; None where the result lacks them."""
     line = NEXT.get(command) or NEXT.get(command.partition(" ")[0])
+    if result.get("continuous"):
+        line = CONTINUOUS.get(command, line)
     try:
         return line and _Quoted().vformat(line, (), result)
     except (LookupError, TypeError):

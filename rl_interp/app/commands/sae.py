@@ -215,7 +215,7 @@ def sae_report(
     fitted = load_autoencoder(run, progress=TERMINAL)
     path = output or fitted.run.path / "report.html"
     write_page("report", build(fitted, top, clips, maps, TERMINAL), path)
-    return {"run": str(fitted.run.path), "report": str(path)}
+    return {"run": str(fitted.run.path), "report": str(path), "continuous": fitted.agent.agent.continuous}
 
 
 def sae_compare(

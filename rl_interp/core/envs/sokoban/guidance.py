@@ -18,42 +18,29 @@ UNKNOWN, NEVER = -1, -2
 _BOARDS = 2_000
 """Boards that a search looks at, at most."""
 _KEPT = 100_000
-"""Boards whose steps to go are kept, as a level is played again and again."""
+"""Boards whose steps to go are kept: those of the step before, and of levels that are played again."""
 
 
-class Guidance:
-    """How many steps N boards are from their end.
+def judge(before: NDArray[np.uint8], boards: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Which way a step from the boards `before` to `boards`, both `[N, H, W]`, led.
 
-    Attributes:
-        to_go: `[N]` int64; `UNKNOWN` where the search ended before it was known, `NEVER` where there is no way.
+    Returns:
+        By how many steps the end came nearer, `[N]`, 0 where that isn't known; and which boards can't be solved any
+        more, `[N]`.
     """
-
-    def __init__(self, num_envs: int):
-        self.to_go = np.zeros(num_envs, np.int64)
-
-    def start(self, where: NDArray[np.integer], boards: NDArray[np.uint8]) -> None:
-        """Look at the boards that some of the environments begin with."""
-        self.to_go[where] = [_steps_to_go(board.tobytes(), board.shape) for board in boards]
-
-    def step(self, before: NDArray[np.uint8], boards: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Which way the step from `before` to `boards [N, H, W]` led.
-
-        Returns:
-            By how many steps the end came nearer, `[N]`, 0 where that isn't known; and which boards can't be solved
-            any more, `[N]`.
-        """
-        nearer, dead = np.zeros(len(boards), np.int64), np.zeros(len(boards), bool)
-        moved = np.flatnonzero((before != boards).any((1, 2)))
-        was = self.to_go[moved]
-        self.start(moved, boards[moved])
-        now = self.to_go[moved]
-        dead[moved] = now == NEVER
-        nearer[moved] = np.where((was >= 0) & (now >= 0), was - now, np.where(now == NEVER, -DEAD_END, 0))
-        return nearer, dead
+    nearer, dead = np.zeros(len(boards), np.int64), np.zeros(len(boards), bool)
+    for i in np.flatnonzero((before != boards).any((1, 2))):
+        was, now = (_steps_to_go(board[i].tobytes(), board[i].shape) for board in (before, boards))
+        if now == NEVER:
+            nearer[i], dead[i] = -DEAD_END, True
+        elif UNKNOWN not in (was, now):
+            nearer[i] = was - now
+    return nearer, dead
 
 
 @lru_cache(_KEPT)
 def _steps_to_go(board: bytes, shape: tuple[int, int]) -> int:
+    """`UNKNOWN` where the search ended before it was known, `NEVER` where there is no way."""
     plan = solve(np.frombuffer(board, np.uint8).reshape(shape), _BOARDS)
     if plan.actions is None:
         return NEVER if plan.solvable is False else UNKNOWN

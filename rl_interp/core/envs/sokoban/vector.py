@@ -13,7 +13,7 @@ import rl_interp.core.envs.sokoban.rules as rules
 from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.envs.sokoban.choice import Choice
 from rl_interp.core.envs.sokoban.config import SokobanConfig
-from rl_interp.core.envs.sokoban.guidance import Guidance
+from rl_interp.core.envs.sokoban.guidance import judge
 from rl_interp.core.envs.sokoban.levels import Levels, boxes_left, players
 from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import UserError
@@ -39,7 +39,6 @@ class SokobanVector:
             np.zeros(num_envs, np.int64) for _ in range(6)
         )
         self._ended, self._seed = np.ones(num_envs, bool), 0
-        self._guidance = Guidance(num_envs) if config.guidance else None
 
     def reset(self, seed: int) -> NDArray[np.uint8]:
         self._seed = seed
@@ -83,8 +82,6 @@ class SokobanVector:
         self._obs[where] = rules.observe(boards, self.observation_shape[0])
         self._left[where] = boxes_left(boards)
         self._steps[where], self._ended[where] = 0, False
-        if self._guidance is not None:
-            self._guidance.start(where, boards)
 
     @property
     def boards(self) -> NDArray[np.uint8]:
@@ -96,11 +93,11 @@ class SokobanVector:
 
     def recv(self) -> Step:
         first, reward = self._ended, np.zeros(self.num_envs, np.float32)
-        before = None if self._guidance is None else self._boards.copy()
+        before = self._boards.copy() if self.config.guidance else None
         rules.step(self._sent, first, self._boards, self._players, self._left, self._steps, reward, self._obs)
         terminated = ~first & (self._left == 0)
-        if self._guidance is not None and before is not None:
-            nearer, dead = self._guidance.step(before, self._boards)
+        if before is not None:
+            nearer, dead = judge(before, self._boards)
             reward += self.config.guidance * nearer
             terminated |= dead
         truncated = ~first & ~terminated & (self._steps >= self._limit)
@@ -120,10 +117,7 @@ class SokobanVector:
 
     def state(self) -> dict[str, Any]:
         """What `restore` needs, as plain numbers."""
-        arrays = {name: getattr(self, name).tolist() for name in _SAVED}
-        return {"seed": self._seed, "arrays": arrays} | (
-            {} if self._guidance is None else {"to_go": self._guidance.to_go.tolist()}
-        )
+        return {"seed": self._seed, "arrays": {name: getattr(self, name).tolist() for name in _SAVED}}
 
     def restore(self, state: Mapping[str, Any]) -> NDArray[np.uint8]:
         """Go on from where `state` was taken; returns the observations `[N, ...]`."""
@@ -131,8 +125,6 @@ class SokobanVector:
         for name, values in state["arrays"].items():
             array = getattr(self, name)
             array[...] = np.array(values, array.dtype).reshape(array.shape)
-        if self._guidance is not None:
-            self._guidance.to_go[:] = state["to_go"]
         self._obs[:] = rules.observe(self._boards, self.observation_shape[0])
         return self._obs.copy()
 
