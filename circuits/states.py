@@ -1,6 +1,6 @@
 """States that an agent was in, on which its circuits are looked for and measured."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -9,7 +9,6 @@ from torch import Tensor
 from rl_interp.core.agent import Agent, State, tree_map
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point, run_with_cache
-from rl_interp.core.parts import leaves
 
 _AT_ONCE = 256
 
@@ -57,13 +56,6 @@ class States:
     def split(self, size: int) -> "Iterator[States]":
         """All of them in order, at most `size` at a time."""
         return (self[start : start + size] for start in range(0, len(self), size))
-
-
-def joined(memories: Sequence[State]) -> State:
-    """The memories of single states, leaves `[1, ...]`, as one, leaves `[N, ...]`."""
-    columns = zip(*([leaf for _, leaf in leaves(memory)] for memory in memories), strict=True)
-    found = (torch.cat(column) for column in columns)
-    return tree_map(lambda leaf: next(found), memories[0])
 
 
 @torch.no_grad()

@@ -3,7 +3,7 @@
 Shape letters: B batch, T time, A actions, C channels, H W image, D width, S places in a sequence.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -135,18 +135,33 @@ class PolicyOutput:
         return self.q_values.amax(-1)
 
 
-def tree_map(fn: Callable[[Tensor], Tensor], tree: Any) -> Any:
-    """Apply `fn` to every tensor of a tree of tuples, lists, dicts and `PolicyOutput`s."""
+def tree_map(fn: Callable[..., Tensor], tree: Any, *others: Any) -> Any:
+    """Apply `fn` to every tensor of a tree of tuples, lists, dicts and `PolicyOutput`s, together with those at its
+    place in others of the same form."""
+    trees = (tree, *others)
     if isinstance(tree, Tensor):
-        return fn(tree)
+        return fn(*trees)
     if isinstance(tree, PolicyOutput):
-        return PolicyOutput(**{name: tree_map(fn, getattr(tree, name)) for name in tree.__dataclass_fields__})
+        names = tree.__dataclass_fields__
+        return PolicyOutput(**{name: tree_map(fn, *(getattr(each, name) for each in trees)) for name in names})
     if isinstance(tree, Mapping):
-        return {key: tree_map(fn, value) for key, value in tree.items()}
+        return {key: tree_map(fn, *(each[key] for each in trees)) for key in tree}
     if isinstance(tree, (tuple, list)):
-        values = [tree_map(fn, value) for value in tree]
+        values = [tree_map(fn, *column) for column in zip(*trees, strict=True)]
         return type(tree)(*values) if hasattr(tree, "_fields") else type(tree)(values)
     return tree
+
+
+def tree_leaves(tree: Any) -> list[Tensor]:
+    """The tensors of a tree, in the order in which `tree_map` meets them."""
+    leaves: list[Tensor] = []
+    tree_map(lambda leaf: leaves.append(leaf) or leaf, tree)
+    return leaves
+
+
+def joined(states: Sequence[Any]) -> Any:
+    """States of some batches as the state of one."""
+    return tree_map(lambda *leaves: torch.cat(leaves), *states)
 
 
 HEADS = ("logits", "q_values", "value", "mean", "std", "actions")

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating, tree_map
+from rl_interp.core.agent import Agent, PolicyOutput, evaluating, tree_leaves
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import Cache, assert_unhooked, run_with_hooks
 from rl_interp.core.read import first_line
@@ -120,7 +120,7 @@ def check_agent(agent: Agent, obs: Tensor) -> None:
 
 
 def _check_device(agent: Agent, obs: Tensor) -> None:
-    places = {agent.device} | {leaf.device for leaf in _leaves(agent.initial_state(1))}
+    places = {agent.device} | {leaf.device for leaf in tree_leaves(agent.initial_state(1))}
     if places != {obs.device}:
         raise ContractError(
             f"the observations are on {obs.device}, the agent and its initial_state on {', '.join(map(str, places))}; "
@@ -167,15 +167,15 @@ def _check_repeated(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutput)
 def _check_memory(agent: Agent, obs: Tensor, first: Tensor) -> None:
     """That a step changes neither its inputs nor what the step before it returned."""
     given, state = obs.clone(), agent.initial_state(len(obs))
-    kept = [leaf.clone() for leaf in _leaves(state)]
+    kept = [leaf.clone() for leaf in tree_leaves(state)]
     before = agent.step(given, state, first)
     if not given.equal(obs):
         raise ContractError("step wrote into the observations it was given; let it work on a copy (no obs.sub_(...)).")
-    if not all(leaf.equal(copy) for leaf, copy in zip(_leaves(state), kept, strict=True)):
+    if not all(leaf.equal(copy) for leaf, copy in zip(tree_leaves(state), kept, strict=True)):
         raise ContractError("step wrote into the state it was given; let it return a new one.")
-    returned = [leaf.clone() for leaf in _leaves(before)]
+    returned = [leaf.clone() for leaf in tree_leaves(before)]
     agent.step(obs.flip(0), before.state, first)
-    if not all(leaf.equal(copy) for leaf, copy in zip(_leaves(before), returned, strict=True)):
+    if not all(leaf.equal(copy) for leaf, copy in zip(tree_leaves(before), returned, strict=True)):
         raise ContractError("a step wrote into what the step before it had returned; let it return tensors of its own.")
 
 
@@ -236,20 +236,9 @@ def _check_reset(agent: Agent, obs: Tensor, out: PolicyOutput) -> None:
     reset = agent.step(obs, out.state, torch.ones(len(obs), dtype=torch.bool, device=obs.device))
     fresh = agent.step(obs, agent.initial_state(len(obs)), torch.ones(len(obs), dtype=torch.bool, device=obs.device))
     _same("`first` on a used state", reset.preferences, fresh.preferences)
-    shapes = [leaf.shape for leaf in _leaves(out.state)]
+    shapes = [leaf.shape for leaf in tree_leaves(out.state)]
     if any(shape[0] != len(obs) for shape in shapes):
         raise ContractError(f"the state's leaves are {[tuple(s) for s in shapes]}; each must lead with B = {len(obs)}.")
-
-
-def _leaves(tree: PolicyOutput | State) -> list[Tensor]:
-    found: list[Tensor] = []
-
-    def note(leaf: Tensor) -> Tensor:
-        found.append(leaf)
-        return leaf
-
-    tree_map(note, tree)
-    return found
 
 
 def _same(what: str, got: Tensor, want: Tensor) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State, evaluating, tree_map
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State, evaluating, tree_leaves, tree_map
 from rl_interp.core.check_agent import alike, largest_difference
 from rl_interp.core.errors import HookError
 from rl_interp.core.hooks import hook_point
@@ -147,9 +147,7 @@ class PartialForward:
 
 def _read(out: PolicyOutput, leaves: Mapping[nn.Module, Tensor]) -> set[nn.Module]:
     """The modules whose output an agent's own depends on; all of them where that can't be told."""
-    ends: list[Tensor] = []
-    tree_map(lambda leaf: ends.append(leaf) or leaf, out)
-    sums = [end.float().sum() for end in ends if end.requires_grad]
+    sums = [end.float().sum() for end in tree_leaves(out) if end.requires_grad]
     if not sums:
         return set(leaves)
     try:

@@ -79,10 +79,7 @@ class Actor:
 
 def _with_rows(state: State, rows: NDArray[np.int64], new: State) -> State:
     """A state with some of its rows replaced by those of another."""
-    leaves: list[torch.Tensor] = []
-    tree_map(lambda leaf: leaves.append(leaf) or leaf, new)
-    left = iter(leaves)
-    return tree_map(lambda leaf: leaf.index_copy(0, torch.from_numpy(rows).to(leaf.device), next(left)), state)
+    return tree_map(lambda old, own: old.index_copy(0, torch.from_numpy(rows).to(old.device), own), state, new)
 
 
 def choose(out: PolicyOutput, rng: np.random.Generator, epsilon: float) -> Actions:

@@ -7,7 +7,16 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from rl_interp.core.agent import Agent, HookPoint, ObservationKind, PolicyOutput, PreferenceKind, State, tree_map
+from rl_interp.core.agent import (
+    Agent,
+    HookPoint,
+    ObservationKind,
+    PolicyOutput,
+    PreferenceKind,
+    State,
+    tree_leaves,
+    tree_map,
+)
 from rl_interp.core.auto_points import auto_hook_points
 from rl_interp.core.check_agent import ContractError, check_agent
 from rl_interp.core.errors import UserError, unknown
@@ -144,11 +153,7 @@ def _named(module: nn.Module, hook_points: Any) -> dict[str, HookPoint]:
 def _batch_axes(initial_state: Callable[[int], State]) -> list[int]:
     """Of each tensor of a state, the axis that grows with the batch."""
     axes: list[int] = []
-    fewer: list[Tensor] = []
-    tree_map(lambda leaf: fewer.append(leaf) or leaf, initial_state(2))
-
-    def compare(more: Tensor) -> Tensor:
-        less = fewer[len(axes)]
+    for less, more in zip(tree_leaves(initial_state(2)), tree_leaves(initial_state(3)), strict=True):
         grown = [i for i, (a, b) in enumerate(zip(less.shape, more.shape, strict=True)) if (a, b) == (2, 3)]
         if len(grown) != 1:
             raise ContractError(
@@ -156,9 +161,6 @@ def _batch_axes(initial_state: Callable[[int], State]) -> list[int]:
                 "each tensor must count the episodes."
             )
         axes.append(grown[0])
-        return more
-
-    tree_map(compare, initial_state(3))
     if not axes:
         raise ContractError("initial_state gave no tensors; a feed-forward module is wrapped without it.")
     return axes
@@ -166,10 +168,7 @@ def _batch_axes(initial_state: Callable[[int], State]) -> list[int]:
 
 def _reset(state: State, fresh: State, first: Tensor) -> State:
     """The state, with the fresh one where an episode begins."""
-    begun: list[Tensor] = []
-    tree_map(lambda leaf: begun.append(leaf) or leaf, fresh)
-    leaves = iter(begun)
-    return tree_map(lambda leaf: torch.where(first.view(-1, *[1] * (leaf.dim() - 1)), next(leaves), leaf), state)
+    return tree_map(lambda a, b: torch.where(first.view(-1, *[1] * (a.dim() - 1)), a, b), fresh, state)
 
 
 def _kind(value: Any) -> str:

@@ -18,8 +18,8 @@ from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.judging import jaccard, shared_edges, shuffled
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.matching import Matching, match, require_alike
-from rl_interp.circuits.states import States, joined
-from rl_interp.core.agent import Agent, PolicyOutput, State
+from rl_interp.circuits.states import States
+from rl_interp.core.agent import Agent, PolicyOutput, State, joined
 from rl_interp.core.config import from_plain
 from rl_interp.core.errors import UserError, require_numbers
 from rl_interp.core.files import write_json, write_text

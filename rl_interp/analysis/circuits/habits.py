@@ -13,8 +13,8 @@ from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.steps import Step, play_steps
 from rl_interp.analysis.mazes.choices import ask, at_decision_square, choices_of, draw_mazes, towards
 from rl_interp.analysis.mazes.goals import play
-from rl_interp.circuits.states import States, joined
-from rl_interp.core.agent import Agent, evaluating
+from rl_interp.circuits.states import States
+from rl_interp.core.agent import Agent, evaluating, joined
 from rl_interp.core.envs import TextConfig, make_labelled
 from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.envs.maze.vector import MazeVector

@@ -12,8 +12,8 @@ from torch import Tensor
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.counterfactuals import CHANGES, Change, editor
 from rl_interp.analysis.circuits.steps import Step, play_steps
-from rl_interp.circuits.states import States, joined
-from rl_interp.core.agent import evaluating, tree_map
+from rl_interp.circuits.states import States
+from rl_interp.core.agent import evaluating, joined, tree_map
 from rl_interp.core.envs import LabelledEnv, TextConfig, make_labelled
 from rl_interp.core.errors import UserError, at_least_one, unknown
 from rl_interp.core.progress import SILENT, Progress

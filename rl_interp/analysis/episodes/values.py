@@ -11,7 +11,7 @@ from torch import Tensor
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.player import Moment
 from rl_interp.analysis.sae.runs import LoadedSAE
-from rl_interp.core.agent import State, tree_map
+from rl_interp.core.agent import joined, tree_map
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point, run_with_cache, run_with_hooks
 from rl_interp.core.interventions import Intervention, as_hooks
@@ -81,13 +81,3 @@ def _held(loaded: Loaded, moments: Sequence[Moment], at: str, changes: Sequence[
     _, cache = run_with_cache(loaded.agent, obs, state, names=[at], hooks=as_hooks(changes))
     held = point.newest(cache[at]).float().movedim(point.feature_axis, -1)
     return held.reshape(len(moments), -1, held.shape[-1])
-
-
-def joined(states: Sequence[State]) -> State:
-    """States of one sample each as one of many."""
-    leaves: list[list[Tensor]] = []
-    for state in states:
-        leaves.append([])
-        tree_map(lambda leaf: leaves[-1].append(leaf) or leaf, state)
-    columns = iter([torch.cat(column) for column in zip(*leaves, strict=True)])
-    return tree_map(lambda leaf: next(columns), states[0])

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rl_interp.analysis.sokoban.play import Game, Play
-from rl_interp.core.agent import Agent, State, tree_map
+from rl_interp.core.agent import Agent, State, joined, tree_map
 from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.sokoban.levels import players
 from rl_interp.core.envs.sokoban.plans import replayed
@@ -144,14 +143,3 @@ def _states(
             out[game] = turn.boards[row]
             found[game] = tree_map(lambda leaf, row=row: leaf[row : row + 1].clone(), turn.state)
     return out, joined([found[game] for game in range(len(at))])
-
-
-def joined(states: Sequence[State]) -> State:
-    """States of one game each, as one."""
-    flat: list[list[torch.Tensor]] = []
-    for state in states:
-        leaves: list[torch.Tensor] = []
-        tree_map(lambda leaf, leaves=leaves: leaves.append(leaf) or leaf, state)
-        flat.append(leaves)
-    columns = iter([torch.cat(column) for column in zip(*flat, strict=True)])
-    return tree_map(lambda leaf: next(columns), states[0])

@@ -151,12 +151,7 @@ class Play:
 
 def where(chosen: Tensor, new: State, old: State) -> State:
     """A state whose rows are those of `new` where `chosen [B]`, else those of `old`."""
-    leaves: list[Tensor] = []
-    tree_map(lambda leaf: leaves.append(leaf) or leaf, new)
-    left = iter(leaves)
-    return tree_map(
-        lambda leaf: torch.where(chosen.to(leaf.device).view(-1, *[1] * (leaf.dim() - 1)), next(left), leaf), old
-    )
+    return tree_map(lambda a, b: torch.where(chosen.to(a.device).view(-1, *[1] * (a.dim() - 1)), a, b), new, old)
 
 
 def rows_of(state: State, kept: NDArray[np.bool_]) -> State:

@@ -19,7 +19,7 @@ from torch import Tensor
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.probes.cells import NO_CLASS, CellProbe
 from rl_interp.analysis.sokoban.play import Game, Play, rows_of
-from rl_interp.core.agent import Agent, PolicyOutput, State
+from rl_interp.core.agent import Agent, PolicyOutput, State, joined
 from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.sokoban.kinds import KINDS, WALL
 from rl_interp.core.envs.sokoban.plans import future
@@ -37,6 +37,8 @@ STATES = 12_000
 """States that are kept of all episodes, about."""
 _EPISODE = 60
 """Steps of an episode, about."""
+_TOGETHER = 256
+"""States that are read in one pass, about."""
 
 
 class Point(NamedTuple):
@@ -121,14 +123,25 @@ def read_states(
     offset = np.random.default_rng(seed).integers(every, size=len(boards))
     parts: list[tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]] = []
     maps: dict[Point, list[Tensor]] = {}
+    waiting: list[tuple[Tensor, State]] = []
+
+    def read_waiting() -> None:
+        obs, states = zip(*waiting, strict=True)
+        for point, values in read(agent, torch.cat(obs), joined(states), layers).items():
+            maps.setdefault(point, []).append(values.half())
+        waiting.clear()
+
     play = Play(agent, boards, env, forced=forced, progress=progress)
     for turn in play:
         kept = (turn.step + offset[turn.games]) % every == 0
         if not kept.any():
             continue
         parts.append((turn.boards[kept], turn.games[kept], np.full(kept.sum(), turn.step)))
-        for point, values in read(agent, turn.obs[torch.from_numpy(kept)], rows_of(turn.state, kept), layers).items():
-            maps.setdefault(point, []).append(values.half())
+        waiting.append((turn.obs[torch.from_numpy(kept)], rows_of(turn.state, kept)))
+        if sum(len(obs) for obs, _ in waiting) >= _TOGETHER:
+            read_waiting()
+    if waiting:
+        read_waiting()
     seen, games, steps = (np.concatenate(column) for column in zip(*parts, strict=True))
     come, ahead = _to_come(play.games, seen, games, steps)
     read_maps = {}
