@@ -37,7 +37,10 @@ class IMPALAConfig(PhasedConfig):
     unroll: int = 20
     """Steps per unroll: the length that V-trace and the LSTM see."""
     minibatches: int = 1
-    """Updates per batch, each on an equal share of its environments; V-trace corrects for the policy's drift."""
+    """Updates per pass over a batch, each on an equal share of its environments; V-trace corrects for the policy's
+    drift."""
+    epochs: int = 1
+    """Passes over each batch: more learn more from a step, and take as many times as long."""
     network: Literal["impala", "drc"] = "impala"
     """What the agent is: the encoder that suits the observation and an LSTM (impala), or a DRC (drc)."""
     channels: tuple[int, ...] = (16, 32, 32)
@@ -90,7 +93,7 @@ class IMPALAConfig(PhasedConfig):
         super().__post_init__()
         require_numbers(
             self,
-            at_least_1=("unroll", "channels", "hidden", "layers", "ticks"),
+            at_least_1=("unroll", "epochs", "channels", "hidden", "layers", "ticks"),
             at_least_0=(
                 "final_learning_rate", "adam_eps", "entropy_cost", "baseline_cost", "logit_penalty", "weight_penalty",
                 "reward_scale", "reward_clip", "self_ablation", "distance_cost",

@@ -72,7 +72,8 @@ class Training:
         if bonus is not None:
             unroll = {**unroll, "bonus": bonus}
         # An update for each share of the environments, whole in time: V-trace and the LSTM go along it.
-        for part in np.split(np.arange(self.config.num_envs), self.config.minibatches):
+        parts = np.split(np.arange(self.config.num_envs), self.config.minibatches)
+        for part in parts * self.config.epochs:
             self._losses = self.learner.update(
                 environments(unroll, slice(part[0], part[-1] + 1)), self.agent_steps / self.config.agent_steps
             )
