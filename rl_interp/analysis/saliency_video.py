@@ -153,6 +153,7 @@ def film(
         "still": str(still),
         "frames": len(shots),
         "first_step": shots[0].moment.step,
+        "observation": loaded.env.observation_kind,
         "method": method,
         "target": target,
         "seed": seed,

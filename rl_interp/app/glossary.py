@@ -18,6 +18,8 @@ TERMS = {
     "plot": "picture of the same",
     "result": "the same in full, as a JSON file or as rows",
     "report": "page to open in a browser, one file that needs nothing else",
+    "observation": "what the agent is shown: pixels, symbols (codes of objects), a vector or tokens",
+    "objective": "what the policy is taught: diffusion, or, for comparison, the mean action (mse) or a mixture",
     "continuous": "whether the agent's actions are numbers, rather than a choice among several",
     "page": "page to open in a browser, one file that needs nothing else",
     "paths": "what to look at",

@@ -35,7 +35,7 @@ NEXT = {
     "saliency": "rl-interp saliency evaluate {run}",
     "saliency evaluate": "rl-interp saliency {run} --method {best}",
     "imagine": "rl-interp probe {run} --hooks deter stoch",
-    "denoise samplers": "rl-interp denoise decide {run}",
+    "denoise samplers": "rl-interp saliency {run}",
     "denoise decide": "rl-interp saliency {run} --target q:dy",
     "maze goals": "rl-interp maze field RUN",
     "maze field": "rl-interp maze steer {run}",
@@ -54,8 +54,12 @@ NEXT = {
 """By a command's words, or those of its group: the next command, with parts of the result in braces. Capitals stand for
 what is to be chosen."""
 
-CONTINUOUS = {"sae report": "rl-interp sae compare {run} OTHER"}
-"""The same for agents with continuous actions, where the usual one asks which of several actions is taken."""
+INSTEAD = {
+    "sae report": ({"continuous": (True,)}, "rl-interp sae compare {run} OTHER"),
+    "saliency": ({"observation": ("vector",)}, "rl-interp probe {run}"),
+    "train beso": ({"objective": ("mse", "mixture")}, "rl-interp saliency {run}"),
+}
+"""The same for results of which an entry is one of some: there the usual command asks for what the agent lacks."""
 
 
 class _Quoted(Formatter):
@@ -66,8 +70,9 @@ class _Quoted(Formatter):
 def next_command(command: str, result: Mapping[str, Any]) -> str | None:
     """The command to go on with after `command`, whose result has its names; None where the result lacks them."""
     line = NEXT.get(command) or NEXT.get(command.partition(" ")[0])
-    if result.get("continuous"):
-        line = CONTINUOUS.get(command, line)
+    entries, other = INSTEAD.get(command, ({}, line))
+    if any(result.get(entry) in values for entry, values in entries.items()):
+        line = other
     try:
         return line and _Quoted().vformat(line, (), result)
     except (LookupError, TypeError):

@@ -111,6 +111,9 @@ def test_every_command_has_a_next_one_which_there_is(call):
 def test_the_next_command_names_what_the_result_is_about():
     assert next_command("sae report", {"run": "features", "continuous": False}) == "rl-interp sae test features"
     assert next_command("sae report", {"run": "features", "continuous": True}) == "rl-interp sae compare features OTHER"
+    assert next_command("saliency", {"run": "ant", "observation": "vector"}) == "rl-interp probe ant"
+    assert next_command("train beso", {"run": "ways", "objective": "mse"}) == "rl-interp saliency ways"
+    assert next_command("train beso", {"run": "ways", "objective": "diffusion"}) == "rl-interp denoise samplers ways"
     assert next_command("collect", {"run": "a b", "hook": "fc.post"}) == "rl-interp sae fit 'a b' --hook fc.post"
     found = {"run": "mouse", "hook": "h", "searches": {"channels": {"found": [7, 3]}}}
     assert next_command("maze steer", found) == "rl-interp maze retarget mouse --hook h --channel 7"

@@ -229,4 +229,4 @@ def train_beso(
         name: Name of the new run, or a path; by default made of agent, environment and seed.
         device: Device to learn on.
     """
-    return train_agent("beso", config, seed, name, device, TERMINAL)
+    return train_agent("beso", config, seed, name, device, TERMINAL) | {"objective": config.objective}
