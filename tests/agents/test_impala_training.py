@@ -124,10 +124,25 @@ def test_minibatches_share_the_environments_with_their_states():
         replace(SMALL, minibatches=3)
 
 
-def test_a_run_takes_an_update_for_each_minibatch(tmp_path):
-    run = make(tmp_path / "run", config := replace(COUNTING, minibatches=2))
+def test_a_run_takes_an_update_for_each_minibatch_of_each_epoch(tmp_path):
+    run = make(tmp_path / "run", config := replace(COUNTING, minibatches=2, epochs=3))
     train(config, run, seed=0, actors=0)
-    assert run.load_state()["learner"]["updates"] == 2 * SMALL.agent_steps // (SMALL.num_envs * SMALL.unroll)
+    assert run.load_state()["learner"]["updates"] == 6 * SMALL.agent_steps // (SMALL.num_envs * SMALL.unroll)
+
+
+def test_an_epoch_more_learns_from_the_same_batch():
+    """Two epochs are two updates by one unroll; V-trace sees in the second that the policy has moved."""
+    training = Training(replace(SMALL, epochs=2), seed=0)
+    learner = Learner(make_agent(SMALL), SMALL, torch.device("cpu"))
+    learner.agent.load_state_dict(training.agent.state_dict())
+    _, unroll = training.actors.next()
+    training.actors.next = lambda: (0, unroll)
+    training.advance()
+    rhos = [learner.update(unroll, 0.0).rho for _ in range(2)]
+    for a, b in zip(training.agent.parameters(), learner.agent.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert abs(rhos[0] - 1) < 1e-5 < abs(rhos[1] - 1)
+    training.close()
 
 
 @pytest.mark.full
