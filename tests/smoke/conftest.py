@@ -25,6 +25,8 @@ COMMANDS = [words for group in cli.COMMANDS.values() for words in _places(group)
 def home(tmp_path_factory, session_mp):
     """A directory with `runs/tiny` (an agent, its activations) and `runs/tiny-sae`: made by whichever process of the
     tests is the first to need it, of which every process has a copy of its own."""
+    # A fit plays 3,600 steps to measure the policy; of agents that hardly learned, a tenth of them says as much.
+    session_mp.setattr("rl_interp.analysis.sae.policy.STATES", 48)
     base = tmp_path_factory.getbasetemp()
     given = os.environ.get("RL_INTERP_TESTS_HOME")  # of tests/mutants/run.py, which needs it many times
     shared = Path(given) if given else (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "home"

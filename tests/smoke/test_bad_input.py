@@ -190,10 +190,13 @@ def interrupt(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    mostly_in_full(
-        [*((name, signal.SIGINT) for name in LONG), *((name, signal.SIGTERM) for name in ("train", "evaluate"))],
-        [("train", signal.SIGINT), ("sae fit", signal.SIGINT)],
-    ),
+    [
+        *mostly_in_full(
+            [*((name, signal.SIGINT) for name in LONG if name != "study"), ("train", signal.SIGTERM)],
+            [("train", signal.SIGINT), ("sae fit", signal.SIGINT)],
+        ),
+        *in_slow(("study", signal.SIGINT), ("evaluate", signal.SIGTERM)),
+    ],
 )
 def test_a_long_command_stops_cleanly(run, place, interrupt, name, number):
     before = files()
