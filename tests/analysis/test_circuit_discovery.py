@@ -22,6 +22,7 @@ from rl_interp.circuits.planted import two_layers
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.interventions import intervened
+from rl_interp.core.progress import Notice
 from rl_interp.core.run import Run
 from rl_interp.sae import SAEConfig
 from rl_interp.sae.model import TopK
@@ -55,6 +56,13 @@ def test_a_circuit_is_found_kept_judged_and_played(loaded):
     assert judged["curve"]["faithfulness"][-1] == pytest.approx(1)
     assert set(judged["returns"]) == {"agent", "circuit", "without", "random", "nothing"}
     assert judged["stability"]["states"]["jaccard"] > judged["stability"]["states"]["chance"]
+
+
+@pytest.mark.full
+def test_that_no_circuit_is_smaller_than_the_graph_is_said(loaded):
+    with pytest.warns(Notice, match=r"all \d+ edges that lead to a decision are kept: by the scores of eap no smaller"):
+        found = discover_run(loaded, replace(CONFIG, method="eap", faithfulness=1.0), "whole")
+    assert found["faithfulness"] == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.full

@@ -94,6 +94,13 @@ def discover_run(
     with progress.bar(f"Finding a circuit by {config.method}", 100, "%") as update:
         found = find(here, config, lambda done: update(round(100 * done)))
     mask, chosen = choose(here, found, config)
+    if config.edges is None and mask.kept == found.circuit(here.graph.edges).kept:
+        longer = ", let it learn longer (--ugs.updates)" if config.method == "ugs" else ""
+        progress.warn(
+            f"all {mask.kept} edges that lead to a decision are kept: by the scores of {config.method} no smaller "
+            f"circuit has a faithfulness of {config.faithfulness}; ask for less (--faithfulness){longer} or take "
+            "another method."
+        )
     reference = found.reference
     if config.replace == "optimal" and found.method != "ugs":
         reference = fit_constants(here, mask, config.constants)
