@@ -17,7 +17,7 @@ from rl_interp.core.interventions import Intervention
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.rollout import Episodes
 from rl_interp.core.run import Run
-from rl_interp.core.stats import bootstrap, iqm, plain
+from rl_interp.core.stats import bootstrap, iqm, mean, plain
 
 if TYPE_CHECKING:
     from rl_interp.core.store import ActivationStore
@@ -82,12 +82,13 @@ def on_levels(loaded: Loaded, levels: str, progress: Progress = SILENT) -> Loade
 
 
 def scores_json(scores: Episodes, env: EnvConfig, seed: int, epsilon: float, thinking: int = 0) -> dict[str, Any]:
-    """Returns with mean, IQM, 95% bootstrap interval of the IQM (None of too few), the environment's own scores, and
-    the protocol under which they were played."""
+    """Returns with mean and IQM, the 95% bootstrap interval of either (None of too few), the environment's own scores,
+    and the protocol under which they were played."""
     return {
         "episodes": len(scores.returns),
         "returns": scores.returns.tolist(),
-        "mean": float(scores.returns.mean()),
+        "mean": (average := bootstrap([scores.returns], mean)).value,
+        "mean_interval": plain(average),
         "iqm": iqm(scores.returns),
         "interval": plain(bootstrap([scores.returns])),
         "length_mean": float(scores.lengths.mean()),

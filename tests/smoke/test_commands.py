@@ -49,7 +49,7 @@ def test_training_gives_its_json_and_resumes_as_a_finished_run(run, place):
 def test_evaluating_tells_the_protocol(run):
     status, result, _ = run("evaluate tiny --episodes 2 --seed 7")
     assert status == 0
-    assert set(result) >= {"episodes", "returns", "mean", "iqm", "interval", "length_mean", "protocol"}
+    assert set(result) >= {"episodes", "returns", "mean", "mean_interval", "iqm", "interval", "length_mean", "protocol"}
     assert result["mean"] == pytest.approx(np.mean(result["returns"]))
     wanted = {"sticky_actions": 0.25, "frame_skip": 4, "noop_max": 30, "seed": 7, "reward_clipping": False}
     assert wanted.items() <= result["protocol"].items()
