@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import subprocess
 import shlex
 from pathlib import Path
 from typing import get_type_hints
@@ -36,6 +37,16 @@ def test_the_python_on_the_page_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), {})
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="which runs come with the code is asked of git")
+def test_runs_that_come_with_the_code_come_with_the_package():
+    """Wheels leave out what .gitignore names, also where it is in git."""
+    names = subprocess.run(["git", "ls-files", "runs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    ignored = ["git", "check-ignore", "--no-index", "--stdin"]
+    assert not subprocess.run(ignored, cwd=ROOT, input=names, capture_output=True, text=True).stdout
+    listed = re.findall(r"`([a-z0-9-]+)`[,;. ]", (ROOT / "runs" / "README.md").read_text().partition("reference runs")[2])
+    assert {name.split("/")[1] for name in names.splitlines()} == {"README.md", *listed}
 
 
 def test_the_home_page_shows_the_ten_lines_of_the_readme():
