@@ -3,8 +3,8 @@
 import inspect
 import json
 import re
-import subprocess
 import shlex
+import subprocess
 from pathlib import Path
 from typing import get_type_hints
 
@@ -45,7 +45,8 @@ def test_runs_that_come_with_the_code_come_with_the_package():
     names = subprocess.run(["git", "ls-files", "runs"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     ignored = ["git", "check-ignore", "--no-index", "--stdin"]
     assert not subprocess.run(ignored, cwd=ROOT, input=names, capture_output=True, text=True).stdout
-    listed = re.findall(r"`([a-z0-9-]+)`[,;. ]", (ROOT / "runs" / "README.md").read_text().partition("reference runs")[2])
+    told = (ROOT / "runs" / "README.md").read_text(encoding="utf-8").partition("reference runs")[2]
+    listed = re.findall(r"`([a-z0-9-]+)`[,;. ]", told)
     assert {name.split("/")[1] for name in names.splitlines()} == {"README.md", *listed}
 
 
