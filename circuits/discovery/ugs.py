@@ -6,6 +6,10 @@ edge's gradient is the mean over the draws in which it is in its window, so that
 
 What an edge should cost differs a thousandfold between agents. So the price is found as well, unless it is given: it
 rises while the circuits that are drawn are more faithful than asked for, and falls while they are less.
+
+Where the probabilities begin matters as much. Published is a logit of 1: a quarter of the edges are missing from the
+first circuits. Some agents then decide as with every edge cut, whichever edge is added, so that no edge has a gradient
+to go by. So the first circuits are drawn with as many edges as it takes for them to decide half as the agent does.
 """
 
 import math
@@ -24,6 +28,8 @@ from rl_interp.core.errors import UserError, require_numbers
 
 _FIRST_PRICE, _PRICE_RATE, _LEAST_ROOM = 1.0, 0.05, 0.01
 """What an edge costs at first, how fast its logarithm changes at most, and the least that faithfulness may lack."""
+_STARTS, _HALF = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), 0.5
+"""Logits that are tried to start from, and the mean faithfulness of the circuits drawn that is enough."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +52,9 @@ class UGSConfig:
     constants: ConstantsConfig = field(default_factory=ConstantsConfig)
     """Settings for the constants that `optimal` puts in place, which are trained with the edges and fitted again to the
     circuit that is chosen."""
-    start: float = 1.0
-    """Logit of every edge at the start."""
+    start: float | None = None
+    """Logit of every edge at the start; by default the first of 1 (as published), 2, ... 6 at which the circuits that
+    are drawn decide half as the agent does."""
     threshold: float = 0.5
     """Logit above which an edge is chosen in the end."""
     seed: int = 0
@@ -78,7 +85,8 @@ def ugs(
         graph, generator = behaviour.graph, torch.Generator().manual_seed(config.seed)
         nothing = behaviour.require()
         sparsity = _FIRST_PRICE if config.sparsity is None else config.sparsity
-        logits = torch.full((graph.edges,), config.start, requires_grad=True)
+        start = _start(behaviour, config, nothing, generator) if config.start is None else config.start
+        logits = torch.full((graph.edges,), start, requires_grad=True)
         constants = Constants(behaviour) if behaviour.replace == "optimal" else None
         groups = [{"params": [logits], "lr": config.rate}]
         if constants is not None:
@@ -116,8 +124,22 @@ def ugs(
             mask = _faithful(behaviour.with_reference(reference), logits, mask, faithfulness)
         if constants is not None:
             reference = fit_constants(behaviour, mask, config.constants, constants)
-    details = {name: value for name, value in vars(config).items() if name != "constants"} | {"sparsity": sparsity}
+    details = {name: value for name, value in vars(config).items() if name != "constants"}
+    details |= {"sparsity": sparsity, "start": start}
     return Discovery("ugs", graph, logits, reference, mask, cost=cost, details=details)
+
+
+def _start(behaviour: Behaviour, config: UGSConfig, nothing: float, generator: torch.Generator) -> float:
+    """The first logit at which circuits drawn by it are faithful enough to learn from; the last if none is."""
+    graph = behaviour.graph
+    some = behaviour[torch.randint(len(behaviour), (config.batch,), generator=generator)]
+    for start in _STARTS[:-1]:
+        kept = torch.rand(config.masks, graph.edges, generator=generator) < torch.tensor(start).sigmoid()
+        with torch.no_grad():
+            distance = some.distances(connected(graph, kept.float())).mean()
+        if 1 - float(distance) / nothing >= _HALF:
+            return start
+    return _STARTS[-1]
 
 
 def _faithful(behaviour: Behaviour, logits: Tensor, mask: Mask, faithfulness: float) -> Mask:

@@ -3,6 +3,7 @@
 import dataclasses
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from circuit_agents import make
@@ -87,6 +88,23 @@ def test_drawn_circuits_have_the_gradient_of_their_probabilities():
     # Each edge's gradient is a mean over the draws in its window: that of its probability.
     (found,) = torch.autograd.grad(drawn.mean(0).sum(), logits)
     assert found.numpy() == pytest.approx((p * (1 - p)).numpy(), rel=0.01)
+
+
+@pytest.mark.parametrize("name", ["two_layers", "channels"])
+def test_the_first_circuits_that_are_drawn_decide_half_as_the_agent_does(name):
+    """Counted here circuit by circuit, without what the method draws."""
+    planted = PLANTED[name]()
+    behaviour = Behaviour.of(planted.agent, planted.states, "mean", graph=planted.graph)
+    start = ugs(behaviour, UGSConfig(updates=1)).details["start"]
+    rng = np.random.default_rng(1)
+
+    def faithfulness(logit):
+        kept = rng.random((60, planted.graph.edges)) < 1 / (1 + np.exp(-logit))
+        masks = [Mask.of_vector(planted.graph, torch.from_numpy(each).float()).without_dangling() for each in kept]
+        return np.mean([behaviour.faithfulness(mask) for mask in masks])
+
+    assert faithfulness(start) > 0.4
+    assert start == 1 or faithfulness(start - 1) < 0.6
 
 
 @pytest.mark.slow
