@@ -90,7 +90,8 @@ def plot(results: Sequence[dict[str, Any]], path: Path) -> Path:
             grid = np.linspace(0, max(r["steps"][-1] for r in curves), 200)
             every = np.array([np.interp(grid, r["steps"], _smooth(r["returns"])) for r in curves])
             panel.plot(grid, every.T, color=colour, linewidth=0.7, alpha=0.45)
-            panel.plot(grid, every.mean(0), color=colour, linewidth=2, label=f"{condition} ({len(curves)} seeds)")
+            label = f"{condition} ({len(curves)} seed{'s' * (len(curves) > 1)})"
+            panel.plot(grid, every.mean(0), color=colour, linewidth=2, label=label)
         panel.set(title=f"{agent}, {env}", xlabel="environment steps", ylabel="return of training episodes")
         panel.set_xlim(0, None)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))  # 5k, 1M
