@@ -28,8 +28,9 @@ from rl_interp.core.errors import UserError, require_numbers
 
 _FIRST_PRICE, _PRICE_RATE, _LEAST_ROOM = 1.0, 0.05, 0.01
 """What an edge costs at first, how fast its logarithm changes at most, and the least that faithfulness may lack."""
-_STARTS, _HALF = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), 0.5
-"""Logits that are tried to start from, and the mean faithfulness of the circuits drawn that is enough."""
+_STARTS, _HALF, _DRAWN = (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), 0.5, 48
+"""Logits that are tried to start from, the mean faithfulness that is enough, and of how many circuits it is the mean:
+circuits differ more in it than states do."""
 
 
 @dataclass(frozen=True)
@@ -132,11 +133,10 @@ def ugs(
 def _start(behaviour: Behaviour, config: UGSConfig, nothing: float, generator: torch.Generator) -> float:
     """The first logit at which circuits drawn by it are faithful enough to learn from; the last if none is."""
     graph = behaviour.graph
-    some = behaviour[torch.randint(len(behaviour), (config.batch,), generator=generator)]
+    some = behaviour[torch.randperm(len(behaviour), generator=generator)[: config.batch]]
     for start in _STARTS[:-1]:
-        kept = torch.rand(config.masks, graph.edges, generator=generator) < torch.tensor(start).sigmoid()
-        with torch.no_grad():
-            distance = some.distances(connected(graph, kept.float())).mean()
+        kept = torch.rand(_DRAWN, graph.edges, generator=generator) < torch.tensor(start).sigmoid()
+        distance = some.mean_distances(connected(graph, kept.float())).mean()
         if 1 - float(distance) / nothing >= _HALF:
             return start
     return _STARTS[-1]

@@ -55,11 +55,11 @@ NEXT = {
 what is to be chosen."""
 
 INSTEAD = {
-    "sae report": ({"continuous": (True,)}, "rl-interp sae compare {run} OTHER"),
-    "saliency": ({"observation": ("vector",)}, "rl-interp probe {run}"),
-    "train beso": ({"objective": ("mse", "mixture")}, "rl-interp saliency {run}"),
+    "sae report": ("continuous", (True,), "rl-interp sae compare {run} OTHER"),
+    "saliency": ("observation", ("vector",), "rl-interp probe {run}"),
+    "train beso": ("objective", ("mse", "mixture"), "rl-interp saliency {run}"),
 }
-"""The same for results of which an entry is one of some: there the usual command asks for what the agent lacks."""
+"""The same for results with an entry of one of some values: there the usual command asks for what the agent lacks."""
 
 
 class _Quoted(Formatter):
@@ -70,9 +70,9 @@ class _Quoted(Formatter):
 def next_command(command: str, result: Mapping[str, Any]) -> str | None:
     """The command to go on with after `command`, whose result has its names; None where the result lacks them."""
     line = NEXT.get(command) or NEXT.get(command.partition(" ")[0])
-    entries, other = INSTEAD.get(command, ({}, line))
-    if any(result.get(entry) in values for entry, values in entries.items()):
-        line = other
+    if command in INSTEAD:
+        entry, values, other = INSTEAD[command]
+        line = other if result.get(entry) in values else line
     try:
         return line and _Quoted().vformat(line, (), result)
     except (LookupError, TypeError):
