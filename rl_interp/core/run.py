@@ -274,10 +274,11 @@ class Run:
 
     def checkpoint(self, step: int | None = None) -> Path:
         """The directory of a verified checkpoint: the newest, or that of `step`, which may be of the history."""
-        newest = self.newest_step()
-        if step is not None and step not in (steps := sorted({*self.checkpoint_steps(), *self.history_steps()})):
+        if step is None:
+            step = self.newest_step()
+        elif step not in (steps := sorted({*self.checkpoint_steps(), *self.history_steps()})):
             raise RunError(unknown(f"checkpoint step of {self.path}", step, steps))
-        path = self._directory(newest if step is None else step)
+        path = self._directory(step)
         remedy = "restore it, or use another checkpoint"
         if not os.path.isfile(path / "manifest.json"):
             raise RunError(f"{path}/manifest.json is missing, so the checkpoint can't be verified; {remedy}.")

@@ -96,6 +96,13 @@ def test_checkpoints_come_back_and_old_ones_go(run):
         run.load_weights(20)
 
 
+def test_kept_weights_can_be_opened_before_the_first_whole_checkpoint(run):
+    run.keep_weights(0, {"w": torch.ones(2)})
+    assert run.load_weights(0)["w"].tolist() == [1, 1]
+    with pytest.raises(RunError, match="has no checkpoint; train it further"):
+        run.load_weights()
+
+
 def test_half_precision_weights_come_back_as_float32(run):
     run.save_checkpoint(1, {"w": torch.ones(2).half()})
     assert run.load_weights()["w"].dtype == torch.float32
