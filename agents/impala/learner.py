@@ -82,7 +82,7 @@ class Learner:
             own = losses(self.config, out, batch)
             return replace(own, total=own.total + self._penalties(out))
         with bf16:
-            out, ablated, distance = both_streams(self.agent, self.agent.policy, *given)
+            out, ablated, distance = both_streams(self.agent, self.agent.torso, self.agent.policy, *given)
         own, second = losses(self.config, out, batch), losses(self.config, ablated, batch)
         total = own.total + self._penalties(out) + ABLATED_COST * second.total + self.config.distance_cost * distance
         return replace(own, total=total, ablated=second.total.detach(), distance=distance.detach())

@@ -15,7 +15,7 @@ What an agent has in place of a transformer's parts:
   one that the agent had; within the unroll the ablated stream has its own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,6 +29,7 @@ from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.hooks import Hook, Site, hooked
 from rl_interp.core.interventions import Intervention, as_hooks
+from rl_interp.core.partial_forward import answering
 
 ABLATED_COST = 0.1
 """Weight of the ablated stream's loss beside the agent's own."""
@@ -134,13 +135,18 @@ def ablated(agent: Agent) -> list[Winners]:
 
 
 def both_streams(
-    agent: Agent, policy: nn.Module, obs: Tensor, state: State, first: Tensor | None
+    agent: Agent, torso: nn.Module, policy: nn.Module, obs: Tensor, state: State, first: Tensor | None
 ) -> tuple[PolicyOutput, PolicyOutput, Tensor]:
     """What an agent and its ablated stream return for an unroll, `obs [T, B, ...]`, and the mean squared distance of
-    their last hidden representations, which `policy` is given, each of length 1: a scalar in [0, 4]."""
-    with _given_to(policy) as hidden:
+    their last hidden representations, which `policy` is given, each of length 1: a scalar in [0, 4].
+
+    `torso`, which sees the observations and nothing else, is computed once if none of its layers is ablated."""
+    changes = ablated(agent)
+    with _noted(policy, lambda given, gives: given[0]) as hidden, _noted(torso, lambda given, gives: gives) as features:
         clean = agent.unroll(obs, state, first)
-        with hooked(agent, as_hooks(ablated(agent))):
+        cut = {agent.get_submodule(agent.hook_points[each.at].path) for each in changes}
+        known = {torso: lambda: features[0]} if cut.isdisjoint(torso.modules()) else {}
+        with answering(known), hooked(agent, as_hooks(changes)):
             second = agent.unroll(obs, state, first)
     one, other = (F.normalize(each.float(), dim=-1) for each in hidden)
     return clean, second, (one - other).square().sum(-1).mean()
@@ -155,11 +161,11 @@ def _score(head: nn.Linear, layer: nn.Module, args: tuple[Any, ...]) -> None:
 
 
 @contextmanager
-def _given_to(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """What a layer is given within a `with` block, in order of its calls."""
-    given: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda module, args: given.append(args[0]))
+def _noted(layer: nn.Module, what: Callable[[Any, Any], Tensor]) -> Iterator[list[Tensor]]:
+    """Of what a layer is given and gives within a `with` block, in order of its calls, a tensor each."""
+    noted: list[Tensor] = []
+    handle = layer.register_forward_hook(lambda module, given, gives: noted.append(what(given, gives)))
     try:
-        yield given
+        yield noted
     finally:
         handle.remove()

@@ -46,7 +46,7 @@ class PartialForward:
         own = self.values.detach().requires_grad_(self.values.is_floating_point())
         leaves = {m: given.detach().requires_grad_() for m, given in finished.items() if given.is_floating_point()}
         answers = {m: given.clone for m, given in leaves.items()}  # what answers is never the tensor that is kept
-        with torch.enable_grad(), evaluating(agent), _answering({**answers, self._target: self._answer(own)}):
+        with torch.enable_grad(), evaluating(agent), answering({**answers, self._target: self._answer(own)}):
             read = _read(agent.step(obs, self.state), leaves)
         read |= finished.keys() - leaves.keys()
         changed = None
@@ -130,7 +130,7 @@ class PartialForward:
         with (
             torch.set_grad_enabled(values.requires_grad and torch.is_grad_enabled()),
             evaluating(self.agent),
-            _answering({**answers, self._target: self._answer(values)}),
+            answering({**answers, self._target: self._answer(values)}),
         ):
             return self.agent.step(obs, state)
 
@@ -158,7 +158,7 @@ def _read(out: PolicyOutput, leaves: Mapping[nn.Module, Tensor]) -> set[nn.Modul
 
 
 @contextmanager
-def _answering(answers: Mapping[nn.Module, Callable[[], Any]]) -> Iterator[None]:
+def answering(answers: Mapping[nn.Module, Callable[[], Any]]) -> Iterator[None]:
     """Modules that answer without computing, for the length of a `with` block. A hook that does nothing is on each, as
     some modules, such as an LSTM's gates, are only called where somebody watches."""
     handles = []

@@ -161,12 +161,31 @@ def test_the_ablated_stream_trains_its_heads_and_the_agents_layers():
     torch.manual_seed(0)
     agent = make_agent(replace(SMALL, self_ablation=8))
     obs = observations(3, 2, 3, 7, 7, high=4)
-    _, second, _ = both_streams(agent, agent.policy, obs, (), None)
+    _, second, _ = both_streams(agent, agent.torso, agent.policy, obs, (), None)
     second.logits.square().sum().backward()
     for name, parameter in agent.named_parameters():
         assert name.startswith("baseline") or parameter.grad.abs().sum() > 0, name
     plain = run_with_hooks(agent, obs, hooks=as_hooks(ablated(agent)), unroll=True)
     torch.testing.assert_close(plain.logits, second.logits)
+
+
+@pytest.mark.parametrize(("k", "times"), [(8, 2), (12, 1)], ids=["torso and fc ablated", "fc ablated"])
+def test_a_torso_without_ablated_layers_is_computed_once_with_the_gradients_of_both_streams(k, times):
+    torch.manual_seed(0)
+    agent = IMPALA(5, (3, 16, 16), lstm=0, **PIXELS, self_ablation=k)
+    obs, calls = observations(3, 2, 3, 16, 16), []
+    agent.get_submodule(agent.hook_points["block1.conv"].path).register_forward_hook(lambda *_: calls.append(1))
+    gradients = []
+    for plainly in (False, True):
+        if plainly:
+            clean = agent.unroll(obs)
+            second = run_with_hooks(agent, obs, hooks=as_hooks(ablated(agent)), unroll=True)
+        else:
+            clean, second, _ = both_streams(agent, agent.torso, agent.policy, obs, (), None)
+            assert len(calls) == times
+        loss = sum(out.logits.square().sum() + out.value.square().sum() for out in (clean, second))
+        gradients.append([loss.detach(), *torch.autograd.grad(loss, list(agent.parameters()))])
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
 def test_a_resumed_training_with_self_ablation_equals_the_uninterrupted_one_bit_for_bit(tmp_path):
