@@ -31,10 +31,10 @@ from rl_interp.analysis.sae.evaluation import metrics_json
 from rl_interp.analysis.sae.fitting import fit_runs
 from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.circuits.behaviour import Behaviour
-from rl_interp.circuits.discovery.acdc import acdc
+from rl_interp.circuits.discovery.acdc import ACDCConfig, acdc
 from rl_interp.circuits.discovery.attribution import attribute
 from rl_interp.circuits.discovery.discovery import Discovery
-from rl_interp.circuits.discovery.ugs import ugs
+from rl_interp.circuits.discovery.ugs import UGSConfig, ugs
 from rl_interp.circuits.trace import trace
 from rl_interp.core.agent import Agent
 from rl_interp.core.config import to_plain
@@ -58,11 +58,6 @@ KS = (8, 32)
 """Most active units that are kept in the control that needs no training."""
 _SEED = 1_000
 Method = Literal["eap-ig", "acdc", "ugs"]
-_METHODS: dict[Method, Callable[[Behaviour], Discovery]] = {
-    "eap-ig": lambda behaviour: attribute(behaviour, steps=5, absolute=True),
-    "acdc": acdc,
-    "ugs": ugs,
-}
 
 
 @dataclass(frozen=True)
@@ -83,9 +78,23 @@ class Settings:
     """States that circuits are found on, and as many others that they are measured on."""
     methods: tuple[Method, ...] = ("eap-ig",)
     """How circuits are found."""
+    candidates: int | None = None
+    """Edges, the first by attribution, that ACDC looks at; by default all."""
+    updates: int = UGSConfig.updates
+    """Steps of uniform gradient sampling."""
 
     def __post_init__(self) -> None:
-        require_numbers(self, at_least_1=("episodes", "samples", "latents", "ks", "states"), positive=("epochs",))
+        at_least_1 = ("episodes", "samples", "latents", "ks", "states", "candidates", "updates")
+        require_numbers(self, at_least_1=at_least_1, positive=("epochs",))
+
+
+_METHODS: dict[Method, Callable[[Behaviour, Settings], Discovery]] = {
+    "eap-ig": lambda behaviour, settings: attribute(behaviour, steps=5, absolute=True),
+    "acdc": lambda behaviour, settings: acdc(
+        behaviour, ACDCConfig(candidates=min(settings.candidates or behaviour.graph.edges, behaviour.graph.edges))
+    ),
+    "ugs": lambda behaviour, settings: ugs(behaviour, UGSConfig(updates=settings.updates)),
+}
 
 
 @dataclass(frozen=True)
@@ -266,7 +275,7 @@ def _circuits(loaded: Loaded, settings: Settings, progress: Progress) -> dict[st
     found = {}
     for method in settings.methods:
         try:
-            discovery = _METHODS[method](behaviour)
+            discovery = _METHODS[method](behaviour, settings)
             edges = smallest(held_out, discovery, FAITHFUL)
         except UserError:  # no behaviour to be found
             discovery = edges = None

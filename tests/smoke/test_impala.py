@@ -168,8 +168,10 @@ def test_self_ablation_trains_an_agent_whose_ablated_stream_can_be_played_and_me
     assert "trained without self-ablation" in run("evaluate unlock --episodes 2 --ablated")[2]
     assert run("collect cut --hook fc.scores --samples 50")[0] == 0
     command = "study self-ablation unlock cut --episodes 2 --samples 200 --latents 16 --ks 2 --epochs 1 --states 8"
+    command += " --methods eap-ig acdc ugs --candidates 40 --updates 5"
     status, found, error = run(command)
     assert status == 0, error
+    assert found["result"][0]["circuits"].keys() == {"eap-ig", "acdc", "ugs"}
     assert "ablated" in found["result"][1]["conditions"]
     assert found["result"][1]["bits"] == {"conv1": 32, "conv2": 64, "fc": 16}
     changed = (place / "runs/study-self-ablation/cut.json").stat().st_mtime_ns
