@@ -84,6 +84,11 @@ class Behaviour:
         """The behaviour with something else put in the place of what is cut."""
         return replace(self, reference=reference)
 
+    def with_constants(self, reference: Values) -> "Behaviour":
+        """The behaviour with what was put in place elsewhere, if that is the same in all states and so holds in these
+        too; else with what these states put in place themselves."""
+        return self.with_reference(reference) if all(len(value) == 1 for value in reference.values()) else self
+
     def decisions(self, mask: Mask, reference: Values | None = None) -> Tensor:
         """`[N, A]`, or `[P, N, A]` of P masks: preferences of the agent under a mask. Differentiable; all states at
         once."""

@@ -21,6 +21,9 @@ from rl_interp.core.agent import Agent, evaluating
 from rl_interp.core.errors import UserError, require_numbers
 from rl_interp.core.progress import SILENT, Progress
 
+_MEASURED = 64
+"""Units that are cut alone, to see which to cut first."""
+
 
 @dataclass(frozen=True)
 class BreakingConfig:
@@ -143,36 +146,36 @@ def break_behaviour(
     return replace(broken, mask=Mask.of_vector(graph, vector.detach()))
 
 
-def random_cut(mask: Mask, seed: int) -> Mask:
-    """As many edges cut, drawn from all."""
-    vector = torch.ones(mask.graph.edges)
-    drawn = torch.randperm(len(vector), generator=torch.Generator().manual_seed(seed))
-    vector[drawn[: len(vector) - mask.kept]] = 0.0
-    return Mask.of_vector(mask.graph, vector)
-
-
 def pruned_units(bad: Bad, good: Behaviour, config: BreakingConfig, at_least: float) -> Mask:
-    """Whole units cut, every edge out of them, in the order in which that is estimated to gain most by the same loss,
-    until L(bad) is `at_least` so many nats; half of all units at most."""
+    """Whole units cut, every edge out of them, until L(bad) is `at_least` so many nats; half of all units at most. The
+    first are those with which, each cut alone, the same loss is least, of the units that promise most by the gradient
+    of L(bad): L(good) has none, as nothing decides more like the agent than the agent."""
     graph = good.graph
     vector = torch.ones(graph.edges, requires_grad=True)
-    mask = Mask.of_vector(graph, vector)
-    some = good[: config.batch]
-    loss = some.distances(mask).mean() - config.bad_weight * bad.loss(bad.behaviour.decisions(mask)).mean()
-    (slope,) = torch.autograd.grad(loss, vector)
-    count_passes(backward=len(some) + len(bad.behaviour))
-    rise = {}  # of the loss where a unit is cut, to first order
+    of_bad = bad.loss(bad.behaviour.decisions(Mask.of_vector(graph, vector))).mean()
+    (slope,) = torch.autograd.grad(of_bad, vector)
+    count_passes(backward=len(bad.behaviour))
+    rise = {}  # of L(bad) where a unit is cut, to first order
     for name, values in Mask.of_vector(graph, -slope).values.items():
         link = graph.link(name)
         by_unit = values.sum(0) if link.dense else values
         rise[link.source] = rise.get(link.source, 0) + by_unit
-    order = sorted((float(each), node, unit) for node, of in rise.items() for unit, each in enumerate(of))
+    order = sorted((-float(each), node, unit) for node, of in rise.items() for unit, each in enumerate(of))
+    drawn = torch.randperm(len(good), generator=torch.Generator().manual_seed(config.seed))[: config.batch]
+    whole, some = Mask.full(graph), good[drawn]
+
+    @torch.no_grad()
+    def loss_without(unit: tuple[float, str, int]) -> float:
+        cut = whole.without_nodes({unit[1]: [unit[2]]})
+        return float(some.distances(cut).mean() - config.bad_weight * bad.loss(bad.behaviour.decisions(cut)).mean())
+
+    order = [*sorted(order[:_MEASURED], key=loss_without), *order[_MEASURED:]]
     chosen: dict[str, list[int]] = {}
-    cut = Mask.full(graph)
+    cut = whole
     with torch.no_grad():
         for _, node, unit in order[: len(order) // 2]:
             chosen.setdefault(node, []).append(unit)
-            cut = Mask.full(graph).without_nodes(chosen)
+            cut = whole.without_nodes(chosen)
             if float(bad.loss(bad.behaviour.decisions(cut)).mean()) >= at_least:
                 break
     return cut

@@ -39,22 +39,25 @@ class Distance:
 
         Raises:
             NotFiniteError: preferences that are NaN or infinite, but for -inf.
-            UserError: continuous actions, or Q-values that are the same for all actions.
+            UserError: continuous actions, a single one, or Q-values that are the same for all actions.
         """
         if agent.continuous:
             raise UserError(
                 f"{type(agent).__name__} has continuous actions; circuits are measured by the probabilities of "
                 "discrete ones."
             )
+        if preferences.shape[-1] < 2:
+            raise UserError(f"{type(agent).__name__} has a single action, so there is no decision to explain.")
         if not preferences.amax(-1).isfinite().all():
             raise NotFiniteError("the agent's preferences")
         if temperature is not None or agent.preference_kind == "logits":
             return Distance(1.0 if temperature is None else temperature)
         best, second = preferences.double().topk(2).values.unbind(-1)
-        gap = float((best - second).median())
-        if not gap > 0:
+        gaps = (best - second)[second.isfinite()]  # of states with a choice
+        if not len(gaps) or not (gap := float(gaps.median())) > 0:
             raise UserError(
-                "the two best Q-values are equal in most states, so they give no scale; give a temperature."
+                "the two best Q-values are equal in most states, or all but one are ruled out, so they give no scale; "
+                "give a temperature."
             )
         return Distance(gap)
 

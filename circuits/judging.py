@@ -152,6 +152,11 @@ def jaccard(a: Mask, b: Mask) -> tuple[float, float]:
     return (shared / union if union else 1.0), (by_chance / both if both else 1.0)
 
 
+def shared_share(mask: Mask, other: Mask) -> float:
+    """Share of a circuit's edges that another has too."""
+    return float(((mask.vector > 0) & (other.vector > 0)).sum()) / max(1, mask.kept)
+
+
 def complement(mask: Mask) -> Mask:
     """The agent without a circuit."""
     return Mask.of_vector(mask.graph, (mask.vector == 0).float())
@@ -160,8 +165,10 @@ def complement(mask: Mask) -> Mask:
 def shuffled(mask: Mask, seed: int) -> Mask:
     """A random circuit of the same size and shape: the units of every node change places, but for those of what is seen
     and of the decision. So it is wired as the other is, and as many of its edges lead from what is seen to the
-    decision."""
+    decision. Where no node has units that can change places, as in a transformer of one head, it is `redrawn`."""
     graph = mask.graph
+    if all(graph.has_fixed(group) or graph.nodes[group[0]].units == 1 for group in graph.joined):
+        return redrawn(mask, seed)
     generator, order = torch.Generator().manual_seed(seed), {}
     for group in graph.joined:
         units = graph.nodes[group[0]].units
@@ -169,6 +176,17 @@ def shuffled(mask: Mask, seed: int) -> Mask:
         permutation = torch.arange(units) if fixed else torch.randperm(units, generator=generator)
         order |= dict.fromkeys(group, permutation)
     return mask.reordered(order)
+
+
+def redrawn(mask: Mask, seed: int) -> Mask:
+    """A random mask with as many edges of every link: of the same kinds, as one kind may carry a whole channel of the
+    residual stream and another a single number."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def reordered(values: Tensor) -> Tensor:
+        return values.flatten()[torch.randperm(values.numel(), generator=generator)].reshape(values.shape)
+
+    return Mask(mask.graph, {name: reordered(values) for name, values in mask.values.items()})
 
 
 def played_with(reference: Values, constant: bool, seed: int = 0) -> Reference:

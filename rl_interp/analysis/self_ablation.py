@@ -322,6 +322,11 @@ def leak(seen: Followed, seed: int = 0) -> dict[str, Any]:
 def _held_out(episodes: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
     """`[N]`: whether a step is of the episodes to be scored on; whole ones, as the steps of one are alike."""
     order = np.random.default_rng(seed).permutation(np.unique(episodes))
+    if len(order) < 2:
+        raise UserError(
+            f"the {len(episodes)} recorded steps are of one episode, and probes are scored on other episodes than they "
+            "are fitted on; record more (--samples)."
+        )
     return np.isin(episodes, order[: max(1, round(HELD_OUT * len(order)))])
 
 
@@ -353,8 +358,16 @@ def _probe(
 
 
 def _accuracy(right: NDArray[np.bool_], episodes: NDArray[np.int64]) -> dict[str, Any]:
-    by_episode = [right[episodes == each].mean() for each in np.unique(episodes)]
-    return {"value": float(right.mean()), "interval": plain(bootstrap([by_episode], mean))}
+    """The share of all steps; its interval is by drawing whole episodes, long ones and short ones."""
+    number = np.unique(episodes, return_inverse=True)[1]
+    rights, steps = np.bincount(number, right), np.bincount(number)
+
+    def share(drawn: NDArray[np.float64]) -> float:
+        rows = drawn.astype(int)
+        return rights[rows].sum() / steps[rows].sum()
+
+    found = bootstrap([np.arange(len(steps))], share)
+    return {"value": found.value, "interval": plain(found)}
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:

@@ -195,6 +195,7 @@ TERMS = {
     "faithfulness": "1 where a circuit decides as the agent does, 0 as with every edge cut; on other episodes",
     "faithfulness_without": "the same of the agent without the circuit's edges",
     "faithfulness_random": "the same of random circuits of the same wiring",
+    "edges_in_random": "share of the circuit's edges that these have too, on average",
     "kl": "mean KL divergence in nats from the agent's decisions to the circuit's",
     "kl_without_any": "the same with every edge cut",
     "by_link": "number of edges that the circuit has between each two nodes",

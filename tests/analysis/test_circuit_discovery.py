@@ -1,5 +1,6 @@
 """A circuit is found in a run, kept under it, judged, and played; one of another agent is refused."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +12,13 @@ from rl_interp.agents.impala import IMPALA
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.coded import coded
 from rl_interp.analysis.circuits.comparison import CompareConfig, compare_circuits
-from rl_interp.analysis.circuits.discovery import DiscoverConfig, discover_run
-from rl_interp.analysis.circuits.evaluation import EvaluateConfig, evaluate_circuit
+from rl_interp.analysis.circuits.discovery import DiscoverConfig, behaviour_of, discover_run, settings_of
+from rl_interp.analysis.circuits.evaluation import EvaluateConfig, _on_states, evaluate_circuit
 from rl_interp.analysis.circuits.importance import importance_run
 from rl_interp.analysis.circuits.layers import ImportanceConfig
 from rl_interp.analysis.circuits.picture import leading
-from rl_interp.analysis.circuits.stored import load_circuit, read_circuit
+from rl_interp.analysis.circuits.states import play_states
+from rl_interp.analysis.circuits.stored import _few, load_circuit, read_circuit
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.planted import two_layers
 from rl_interp.core.envs.minigrid.config import MiniGridConfig
@@ -56,6 +58,35 @@ def test_a_circuit_is_found_kept_judged_and_played(loaded):
     assert judged["curve"]["faithfulness"][-1] == pytest.approx(1)
     assert set(judged["returns"]) == {"agent", "circuit", "without", "random", "nothing"}
     assert judged["stability"]["states"]["jaccard"] > judged["stability"]["states"]["chance"]
+    assert 0 < judged["edges_in_random"] < 1
+    assert judged["returns"]["random"]["low"] is None  # of two circuits, however many episodes they play
+
+
+@pytest.mark.parametrize("kind", ["mean", "optimal"])
+def test_a_circuit_of_no_edge_has_the_faithfulness_nought(loaded, kind):
+    """Wherever its constants come from, and on whichever states it is judged."""
+    discover_run(loaded, replace(CONFIG, method="eap", when=None, edges=50, replace=kind), "few")
+    stored = read_circuit(loaded, "few")
+    nothing = replace(stored, mask=Mask.full(stored.mask.graph, 0.0))
+    behaviour = behaviour_of(loaded, settings_of(stored), 7).with_constants(stored.reference)
+    assert _on_states(behaviour, nothing, EvaluateConfig(random=1))["faithfulness"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_cut_is_not_judged_as_a_circuit(loaded):
+    folder = Path(discover_run(loaded, replace(CONFIG, method="eap", when=None, edges=50), "cut")["folder"])
+    described = json.loads((folder / "circuit.json").read_text())
+    described["result"]["habit"] = "corner"
+    (folder / "circuit.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match="is a cut that breaks a habit, and no circuit of a behaviour"):
+        evaluate_circuit(loaded, "cut")
+
+
+def test_replacements_are_kept_of_states_that_are_far_apart(monkeypatch):
+    monkeypatch.setattr("rl_interp.analysis.circuits.stored._BYTES", 4 * 20)
+    kept = _few({"a": torch.arange(100.0)[:, None], "b": torch.ones(1, 1)})
+    assert kept["a"][:, 0].tolist() == [round(99 * i / 19) for i in range(20)]
+    assert len(kept["b"]) == 1
+    assert len(_few({"a": torch.zeros(100, 4000)})["a"]) == 16  # however large
 
 
 @pytest.mark.full
@@ -108,9 +139,19 @@ def test_a_circuit_of_latents_is_kept_with_its_dictionary(loaded, dictionary):
         coded(replace(loaded, weights_sha256="1" * 64), dictionary.path)
 
 
-def test_latents_are_measured_beside_neurons_and_principal_components(loaded, dictionary):
+def test_latents_are_measured_beside_neurons_and_principal_components(loaded, dictionary, monkeypatch):
+    played = []
+
+    def noted(*args, **named):
+        played.append((args[2], play_states(*args, **named)))
+        return played[-1][1]
+
+    monkeypatch.setattr("rl_interp.analysis.circuits.importance.play_states", noted)
     config = ImportanceConfig(kinds=("mean",), states=8, episodes=0)
     found = importance_run(coded(loaded, dictionary.path), (), config)
+    # Measured on some episodes, replaced from others, and components fitted on others still.
+    assert len(played) == 3
+    assert all(int(states.episodes.max()) < seed for (_, states), (seed, _) in itertools.pairwise(played))
     kept = found["kept"]
     assert {name: each["counts"][-1] for name, each in kept.items()} == {
         "lstm.h": 6, "lstm.h.latents": 9, "lstm.h.components": 6, "lstm.h.policy_components": 6

@@ -1,11 +1,14 @@
 """The study of self-ablation on planted masks: what a probe must and must not find."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from rl_interp.agents.impala import IMPALA
-from rl_interp.analysis.self_ablation import Followed, MostActive, layers, leak
+from rl_interp.analysis.self_ablation import Followed, MostActive, _accuracy, layers, leak
+from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.interventions import as_hooks
 
@@ -21,6 +24,20 @@ def planted(leaks: bool) -> Followed:
     return Followed(
         np.repeat(np.arange(20), 30), actions, {"fc": units}, {"fc": masks}, {"fc": np.ones(12, np.float32)}
     )
+
+
+def test_an_interval_of_a_share_of_steps_holds_it_where_episodes_differ_in_length():
+    """Two long episodes of which nine steps in ten are right, and twenty of one step that is wrong."""
+    right = np.concatenate([np.tile(np.arange(10) > 0, 100), np.zeros(20, bool)])
+    found = _accuracy(right, np.concatenate([np.zeros(500, int), np.ones(500, int), np.arange(2, 22)]))
+    assert found["value"] == pytest.approx(900 / 1020)
+    assert found["interval"][0] < found["value"] < found["interval"][1]
+
+
+def test_probes_need_episodes_that_they_are_not_fitted_on():
+    seen = planted(False)
+    with pytest.raises(UserError, match="are of one episode, and probes are scored on other episodes"):
+        leak(replace(seen, episodes=np.zeros_like(seen.episodes)))
 
 
 @pytest.mark.parametrize(("leaks", "least", "most"), [(True, 0.99, 1.0), (False, 0.2, 0.5)])

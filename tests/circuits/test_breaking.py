@@ -13,8 +13,8 @@ from rl_interp.circuits.breaking import (
     break_behaviour,
     fine_tuned,
     pruned_units,
-    random_cut,
 )
+from rl_interp.circuits.judging import redrawn
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import HookPoint
 from rl_interp.core.errors import UserError
@@ -81,7 +81,7 @@ def test_controls_cut_as_much_or_reach_as_far(habit):
     bad, good = habit
     broken = break_behaviour(bad, good, CONFIG)
     reached = float(bad.loss(bad.behaviour.decisions(broken.mask).detach()).mean())
-    drawn = [random_cut(broken.mask, seed) for seed in range(8)]
+    drawn = [redrawn(broken.mask, seed) for seed in range(8)]
     assert {mask.kept for mask in drawn} == {broken.mask.kept}
     assert sum(share(bad, mask) > 0.5 for mask in drawn) >= 5
     pruned = pruned_units(bad, good, CONFIG, reached)
@@ -91,6 +91,23 @@ def test_controls_cut_as_much_or_reach_as_far(habit):
     preferences = tuned.step(bad.behaviour.states.obs).preferences.detach()
     assert float(bad.share(preferences).mean()) < float(bad.share(bad.behaviour.preferences).mean())
     assert torch.equal(good.agent.step(good.states.obs).preferences, before)
+
+
+def test_units_that_the_good_states_need_are_cut_last(habit):
+    """One unit serves the habit and a good action, another the habit alone, and less: the gradient in the bad states
+    puts the first before the second."""
+    bad, good = habit
+    first, _, last = good.agent.module
+    with torch.no_grad():
+        last.weight[0, 0] = 2.0
+        first.weight[2, 0], last.weight[0, 2] = 2.0, 3.0
+    good = Behaviour.of(good.agent, good.states, "zero", graph=good.graph)
+    bad = Bad(Behaviour.of(good.agent, bad.behaviour.states, "zero", graph=good.graph), bad.actions)
+    pruned = pruned_units(bad, good, CONFIG, at_least=float(bad.loss(bad.behaviour.preferences).mean()) + 0.1)
+    (link,) = good.graph.out_of("h")
+    assert (pruned.values[link.name] == 0).all(0).nonzero().flatten().tolist() == [0]
+    assert pruned.graph.edges - pruned.kept == 4
+    assert float(good.mean_distances(pruned)) < 0.1
 
 
 def test_an_agent_without_the_habit_is_refused(habit):

@@ -182,6 +182,16 @@ def test_distances_of_q_values_have_the_scale_of_the_choice():
     assert Distance.of(agent, 100 * q)(100 * q, 100 * q + 1).abs().max() < 1e-9  # advantages alone count
     with pytest.raises(UserError, match="the two best Q-values are equal in most states"):
         Distance.of(agent, torch.zeros(4, 3))
+    with pytest.raises(UserError, match="DQN has a single action, so there is no decision"):
+        Distance.of(agent, q[:, :1])
+
+
+def test_states_in_which_all_actions_but_one_are_ruled_out_say_nothing_of_the_scale():
+    agent, inf = DQN(3, (4,), hidden=4), torch.inf
+    q = torch.tensor([[1.0, -inf, -inf], [-inf, 2.0, -inf], [0.0, 0.5, -inf]])
+    assert Distance.of(agent, q).temperature == 0.5
+    with pytest.raises(UserError, match="or all but one are ruled out"):
+        Distance.of(agent, q[:2])
 
 
 def test_an_action_that_both_rule_out_adds_nothing_and_one_that_only_the_changed_rules_out_is_infinitely_far():

@@ -2,9 +2,11 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from circuit_agents import make
+from torch import nn
 
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.judging import (
@@ -15,11 +17,15 @@ from rl_interp.circuits.judging import (
     jaccard,
     leaving_out,
     played_with,
+    redrawn,
+    shared_share,
     shuffled,
 )
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.planted import two_layers
 from rl_interp.circuits.trace import trace
+from rl_interp.core.agent import HookPoint
+from rl_interp.core.wrap import wrap
 
 
 def behaviour_of(planted):
@@ -67,6 +73,32 @@ def test_random_circuits_are_wired_as_the_circuit_is(name):
     assert shared < 0.8
     assert jaccard(mask, mask)[0] == 1
     assert 0 < by_chance < 1
+
+
+def test_random_edges_of_the_same_kind_are_as_many_of_every_link():
+    graph = two_layers().graph
+    mask = Mask.of_vector(graph, (torch.rand(graph.edges, generator=torch.Generator().manual_seed(0)) < 0.2).float())
+    drawn = [redrawn(mask, seed) for seed in range(200)]
+    for link in graph.links:
+        kept = float(mask.values[link.name].sum())
+        assert {float(each.values[link.name].sum()) for each in drawn} == {kept}
+        share = torch.stack([each.values[link.name] for each in drawn]).mean(0)
+        assert share.numpy() == pytest.approx(kept / link.edges, abs=0.15)  # every edge as often
+    assert shared_share(mask, mask) == 1
+    assert np.mean([shared_share(mask, each) for each in drawn]) == pytest.approx(
+        sum(float(v.sum()) ** 2 / v.numel() for v in mask.values.values()) / mask.kept, abs=0.02
+    )
+
+
+def test_a_random_circuit_differs_where_no_units_can_change_places():
+    """In a network of one unit a layer, wired from all that it sees to all that it does."""
+    one = wrap(
+        nn.Sequential(nn.Linear(6, 1), nn.ReLU(), nn.Linear(1, 6)),
+        hook_points={"h": HookPoint("1", "B D"), "out": HookPoint("2", "B D")}, output="logits",
+    )  # fmt: skip
+    graph = trace(one, torch.randn(2, 6))
+    mask = Mask.of_vector(graph, (torch.arange(graph.edges) % 3 == 0).float())
+    assert len({tuple(shuffled(mask, seed).vector.tolist()) for seed in range(20)}) > 10
 
 
 def test_two_random_circuits_share_what_chance_says():

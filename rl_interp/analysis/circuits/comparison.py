@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.circuits.discovery import DiscoverConfig, states_of
+from rl_interp.analysis.circuits.discovery import DiscoverConfig, settings_of, states_of
 from rl_interp.analysis.circuits.stored import StoredCircuit, circuit_path, read_circuit
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.judging import jaccard, shared_edges, shuffled
@@ -20,7 +20,6 @@ from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.matching import Matching, match, require_alike
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent, PolicyOutput, State, joined
-from rl_interp.core.config import from_plain
 from rl_interp.core.errors import UserError, require_numbers
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.progress import SILENT, Progress
@@ -138,16 +137,15 @@ def _behaviours(
             f"{first.run.path} sees {first.env.observation_shape} and {second.run.path} "
             f"{second.env.observation_shape}; circuits are compared of agents that see the same."
         )
-    settings = [
-        replace(from_plain(DiscoverConfig, stored.described["settings"], loaded.run.path), states=config.states)
-        for loaded, stored in zip(agents, pair, strict=True)
-    ]
+    settings = [replace(settings_of(stored), states=config.states) for stored in pair]
     mine, watched = _seen_by_both(first, second.agent, settings[0], config.seed, progress)
     other, own = _seen_by_both(second, first.agent, settings[1], config.seed + config.states, progress)
-    return (
-        Behaviour.of(first.agent, _both(mine, own), settings[0].replace, seed=config.seed),
-        Behaviour.of(second.agent, _both(watched, other), settings[1].replace, seed=config.seed),
+    seen = _both(mine, own), _both(watched, other)
+    one, two = (
+        Behaviour.of(loaded.agent, states, how.replace, seed=config.seed).with_constants(stored.reference)
+        for loaded, states, how, stored in zip(agents, seen, settings, pair, strict=True)
     )
+    return one, two
 
 
 class _Watched(Agent):

@@ -10,7 +10,7 @@ import torch
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.picture import circuit_picture
 from rl_interp.analysis.circuits.states import play_states
-from rl_interp.analysis.circuits.stored import Stored, circuit_path, free_name, save_circuit
+from rl_interp.analysis.circuits.stored import Stored, StoredCircuit, circuit_path, free_name, save_circuit
 from rl_interp.analysis.mazes.choices import at_decision_square, draw_mazes
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.discovery.acdc import ACDCConfig, acdc
@@ -22,6 +22,7 @@ from rl_interp.circuits.discovery.ugs import UGSConfig, ugs
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.replacement import Kind
 from rl_interp.circuits.states import States
+from rl_interp.core.config import from_plain
 from rl_interp.core.envs.maze import MazeConfig
 from rl_interp.core.errors import UserError, require_numbers, unknown
 from rl_interp.core.progress import SILENT, Progress
@@ -89,7 +90,6 @@ def discover_run(
     """
     folder = circuit_path(loaded, free_name(name, config.method, config.replace, config.when))
     here, held_out = (behaviour_of(loaded, config, seed, progress) for seed in (config.seed, _other_seed(config.seed)))
-    held_out = with_constants_of(here, held_out)
     here.require()
     with progress.bar(f"Finding a circuit by {config.method}", 100, "%") as update:
         found = find(here, config, lambda done: update(round(100 * done)))
@@ -104,9 +104,8 @@ def discover_run(
     reference = found.reference
     if config.replace == "optimal" and found.method != "ugs":
         reference = fit_constants(here, mask, config.constants)
-    judged = held_out.with_reference(reference) if config.replace == "optimal" else held_out
-    nothing = held_out.require()
-    kl = float(judged.mean_distances(mask))
+    held_out = held_out.with_constants(reference)  # which are fitted, where they are optimal
+    nothing, kl = held_out.require(), float(held_out.mean_distances(mask))
     stored = Stored(loaded, found, mask, reference, config)
     result = loaded.source | {
         "circuit": folder.name, "method": config.method, "replace": config.replace, "when": config.when,
@@ -117,6 +116,21 @@ def discover_run(
     save_circuit(folder, stored, result)
     picture = circuit_picture(mask, found.scores, folder.parent / f"{folder.name}.png")
     return result | {"folder": str(folder), "picture": str(picture)}
+
+
+def settings_of(stored: StoredCircuit) -> DiscoverConfig:
+    """How a stored circuit was found.
+
+    Raises:
+        UserError: it is no discovery, but a cut that `circuit break` made.
+    """
+    path = circuit_path(stored.loaded, stored.name)
+    if "habit" in stored.described.get("result", {}):
+        raise UserError(
+            f"{path} is a cut that breaks a habit, and no circuit of a behaviour; `circuit break` has judged it: give "
+            "what `rl-interp circuit discover` found."
+        )
+    return from_plain(DiscoverConfig, stored.described["settings"], path)
 
 
 def behaviour_of(loaded: Loaded, config: DiscoverConfig, seed: int, progress: Progress = SILENT) -> Behaviour:
@@ -134,12 +148,6 @@ def states_of(loaded: Loaded, config: DiscoverConfig, seed: int, progress: Progr
         obs = torch.from_numpy(at_decision_square(mazes).observations())
         return States(obs.to(loaded.agent.device), loaded.agent.initial_state(len(obs)))
     return play_states(loaded, config.states, seed, change, progress, config.when)
-
-
-def with_constants_of(source: Behaviour, behaviour: Behaviour) -> Behaviour:
-    """A behaviour with what another puts in the place of cut edges, where that is the same in all states."""
-    constant = all(len(value) == 1 for value in source.reference.values())
-    return behaviour.with_reference(source.reference) if constant else behaviour
 
 
 METHODS: dict[str, Callable[[Behaviour, DiscoverConfig, Report], Discovery]] = {

@@ -6,10 +6,9 @@ from functools import cache
 from typing import Any, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.circuits.discovery import DiscoverConfig, behaviour_of, find, states_of
+from rl_interp.analysis.circuits.discovery import DiscoverConfig, behaviour_of, find, settings_of, states_of
 from rl_interp.analysis.circuits.stored import StoredCircuit, circuit_path, read_circuit
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.discovery.discovery import measured
@@ -20,12 +19,12 @@ from rl_interp.circuits.judging import (
     curve,
     jaccard,
     leaving_out,
+    shared_share,
     shuffled,
 )
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.replacement import Kind
 from rl_interp.circuits.states import States
-from rl_interp.core.config import from_plain
 from rl_interp.core.envs import TextConfig, make_vector
 from rl_interp.core.errors import UserError, require_numbers, unknown
 from rl_interp.core.files import write_json
@@ -80,13 +79,11 @@ def evaluate_circuit(
     """
     stored = read_circuit(loaded, circuit)
     loaded = stored.loaded
-    settings = from_plain(DiscoverConfig, stored.described["settings"], circuit_path(loaded, circuit))
-    settings = replace(settings, states=config.states)
+    settings = replace(settings_of(stored), states=config.states)
     with measured() as cost:
-        plain = behaviour_of(loaded, settings, config.seed, progress)
-        behaviour = plain.with_reference(stored.reference) if stored.constant else plain
+        behaviour = behaviour_of(loaded, settings, config.seed, progress).with_constants(stored.reference)
         with progress.bar("Judging", 3, "parts") as update:
-            result = _on_states(plain, behaviour, stored, config)
+            result = _on_states(behaviour, stored, config)
             update(1)
             result["minimality"] = _minimality(behaviour, stored.mask, config)
             update(2)
@@ -106,11 +103,13 @@ def _says_nothing_at_play(loaded: Loaded, settings: DiscoverConfig) -> bool:
     return isinstance(loaded.env, TextConfig) and settings.replace == "counterfactual"
 
 
-def _on_states(plain: Behaviour, behaviour: Behaviour, stored: StoredCircuit, config: EvaluateConfig) -> dict[str, Any]:
-    nothing, mask = plain.require(), stored.mask
+def _on_states(behaviour: Behaviour, stored: StoredCircuit, config: EvaluateConfig) -> dict[str, Any]:
+    """Faithfulness of anything is by the distance without any edge, with the same in the place of what is cut."""
+    nothing, mask = behaviour.require(), stored.mask
     found, without = compared(behaviour, mask), compared(behaviour, complement(mask))
-    others = [compared(behaviour, shuffled(mask, config.seed + i)).kl for i in range(config.random)]
-    sizes = curve(plain, stored.scores, FRACTIONS)
+    random = [shuffled(mask, config.seed + i) for i in range(config.random)]
+    others = [compared(behaviour, each).kl for each in random]
+    sizes = curve(behaviour, stored.scores, FRACTIONS)
     return {
         "candidates": mask.graph.edges,
         "cpr": sizes.cpr, "cpr_log": sizes.cpr_log, "cmd": sizes.cmd, "cmd_log": sizes.cmd_log,
@@ -118,6 +117,7 @@ def _on_states(plain: Behaviour, behaviour: Behaviour, stored: StoredCircuit, co
         "faithfulness": 1 - found.kl / nothing,
         "faithfulness_without": 1 - without.kl / nothing,
         "faithfulness_random": vars(bootstrap([1 - np.array(others) / nothing], mean)),
+        "edges_in_random": float(np.mean([shared_share(mask, each) for each in random])),
         **asdict(found),
         "action_agreement_without": without.action_agreement,
     }  # fmt: skip
@@ -163,7 +163,8 @@ def _stability(
 def play(loaded: Loaded, stored: StoredCircuit, config: EvaluateConfig, progress: Progress = SILENT) -> dict[str, Any]:
     """Mean returns of whole episodes with intervals: as trained, with the circuit alone, with all but the circuit, with
     random circuits of its wiring, and with every edge cut. Episodes of equal numbers begin alike and have the same
-    random numbers."""
+    random numbers, but for the random circuits, of which each plays its share of the episodes: it is they that are
+    drawn, so their interval is over the circuits' mean returns."""
     mask = stored.mask
     conditions: dict[str, Sequence[Sequence[Intervention]]] = {
         "agent": [()],
@@ -175,15 +176,16 @@ def play(loaded: Loaded, stored: StoredCircuit, config: EvaluateConfig, progress
         ],
         "nothing": [[stored.intervention(Mask.full(mask.graph, 0.0), "nothing")]],
     }
-    found: dict[str, NDArray[np.float64]] = {}
+    found = {}
     with progress.bar("Playing", len(conditions) * config.episodes, "episodes") as update:
         for done, (name, ways) in enumerate(conditions.items()):
             share, returns = config.episodes // len(ways), []
             for i, way in enumerate(ways):
                 count = share + (i < config.episodes % len(ways))
-                env = make_vector(loaded.env, min(count, _ENVS))
-                returns.append(evaluate(loaded.agent, env, count, seed=config.seed, interventions=way).returns)
+                env, seed = make_vector(loaded.env, min(count, _ENVS)), config.seed + i * share
+                returns.append(evaluate(loaded.agent, env, count, seed=seed, interventions=way).returns)
                 env.close()
-            found[name] = np.concatenate(returns)
+            sampled = returns[0] if len(ways) == 1 else np.array([each.mean() for each in returns])
+            found[name] = vars(bootstrap([sampled], mean))
             update((done + 1) * config.episodes)
-    return {name: vars(bootstrap([returns], mean)) for name, returns in found.items()}
+    return found

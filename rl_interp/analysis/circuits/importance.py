@@ -61,7 +61,7 @@ def importance_run(
     measured, bank = _states(loaded, config, progress)
     places = {hook: (loaded.agent, hook) for hook in hooks or default_hooks(loaded, measured)}
     if isinstance(loaded, Coded):
-        places |= _components(loaded, bank)
+        places |= _components(loaded, _others(loaded, config, bank, progress))
     layers = {}
     with progress.bar("Measuring", len(places), "layers") as update:
         for done, (name, (agent, hook)) in enumerate(places.items(), 1):
@@ -81,13 +81,13 @@ def importance_run(
     return result | {name: str(file) for name, file in files.items()}
 
 
-def _components(loaded: Coded, bank: States) -> dict[str, tuple[Agent, str]]:
+def _components(loaded: Coded, states: States) -> dict[str, tuple[Agent, str]]:
     """The layer written in the principal components of its values, and in those by which the policy varies most, each
-    with the hook point that they are at."""
+    with the hook point that they are at. They are fitted, as a dictionary is, on states that nothing is measured on."""
     agent, at = loaded.plain.agent, loaded.at
-    recorded = record(agent, bank, at)
+    recorded = record(agent, states, at)
     values = recorded.values.movedim(recorded.feature_axis, -1).flatten(0, -2)
-    found = {COMPONENTS: Components(values), POLICY_COMPONENTS: Components(values, policy_metric(agent, bank, at))}
+    found = {COMPONENTS: Components(values), POLICY_COMPONENTS: Components(values, policy_metric(agent, states, at))}
     return {f"{at}.{name}": (with_latents(agent, each, at).eval(), f"{at}.{LATENTS}") for name, each in found.items()}
 
 
@@ -123,9 +123,13 @@ def _states(loaded: Loaded, config: ImportanceConfig, progress: Progress) -> tup
     """Those to measure on, and others of other episodes."""
     change = config.change if "counterfactual" in config.kinds else None
     measured = play_states(loaded, config.states, config.seed, change, progress)
-    assert measured.episodes is not None
-    after = int(measured.episodes.max()) + 1
-    return measured, play_states(loaded, _BANK * config.states, after, progress=progress)
+    return measured, _others(loaded, config, measured, progress)
+
+
+def _others(loaded: Loaded, config: ImportanceConfig, before: States, progress: Progress) -> States:
+    """As many states as replacements are made from, of the episodes after others."""
+    assert before.episodes is not None
+    return play_states(loaded, _BANK * config.states, int(before.episodes.max()) + 1, progress=progress)
 
 
 def summary(layers: Mapping[str, Layer]) -> dict[str, Any]:

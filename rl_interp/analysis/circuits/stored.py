@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS = "circuit.json", "circuit.safetensors"
 _BYTES = 32 << 20
 """What is kept of replacements that differ from state to state, at most."""
+_FEWEST = 16
+"""States of which they are kept however large they are: what is put in place at play is drawn from them."""
 _AGAIN = "find it again by `rl-interp circuit discover`"
 
 
@@ -158,6 +160,12 @@ def graph_of(loaded: Loaded) -> Graph:
 
 
 def _few(reference: Values) -> dict[str, Tensor]:
-    """All of a reference that is the same in all states; else of as many states as fit."""
+    """All of a reference that is the same in all states; else of states as far apart as possible, as many as fit, as
+    those that follow each other are much alike."""
     each = sum(value[0].numel() * 4 for value in reference.values() if len(value) > 1)
-    return {key: value if len(value) == 1 else value[: max(1, _BYTES // each)] for key, value in reference.items()}
+
+    def some(value: Tensor) -> Tensor:
+        count = min(len(value), max(_FEWEST, _BYTES // max(1, each)))
+        return value[torch.linspace(0, len(value) - 1, count).round().long()]
+
+    return {key: value if len(value) == 1 else some(value) for key, value in reference.items()}
