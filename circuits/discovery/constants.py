@@ -18,7 +18,8 @@ from rl_interp.core.errors import UserError, require_numbers
 
 class Constants(nn.Module):
     """A number for each unit that an operand holds (a vector for units that are vectors), in standard deviations of the
-    operand, added to what a behaviour puts there (of `optimal`, the mean, position by position)."""
+    operand, added to what a behaviour puts there (of `optimal`, the mean, position by position). So readers of one unit
+    may be given different constants, where one a unit is all that ablating whole units has."""
 
     def __init__(self, behaviour: Behaviour):
         super().__init__()
