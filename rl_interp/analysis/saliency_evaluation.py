@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from rl_interp.agents.load import Loaded
@@ -24,7 +24,7 @@ from rl_interp.core.agent import Agent, evaluating
 from rl_interp.core.errors import UserError, at_least_one, unknown
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.stats import FEWEST, Estimate, bootstrap, mean
+from rl_interp.core.stats import FEWEST, Estimate, bootstrap, by_group, mean
 from rl_interp.saliency import METHODS, Entities, Perturbation, Scene, Target, parse_target, saliency_map
 from rl_interp.saliency.evaluation.controls import CONTROLS
 from rl_interp.saliency.evaluation.deletion import by_square, changes, ranks
@@ -32,8 +32,8 @@ from rl_interp.saliency.evaluation.randomisation import cascade, similarity
 
 OTHERS = 3
 """States that an entity is exchanged with."""
-RANDOMISED = 5
-"""States whose maps are compared with those of agents with shuffled layers."""
+RANDOMISED = 10
+"""States whose maps are compared with those of agents with shuffled layers, of as many episodes as there are."""
 STAGES = 3
 """Stages of shuffling."""
 Maps = dict[str, NDArray[np.float32]]
@@ -51,18 +51,14 @@ class Scores:
 
     def estimate(self, test: tuple[str, ...], name: str) -> Estimate | None:
         """The mean over episodes of the means over their states, with its interval over episodes."""
-        values = self._by_episode(self.by_test[test][name])
+        values = by_group(self.by_test[test][name], self.episodes)
         return bootstrap([values], mean) if len(values) else None
 
     def beats(self, test: tuple[str, ...], name: str, control: str) -> bool:
         """Whether it is better than a control on the same states, by an interval over episodes."""
         sign = -1 if test[0] == "insertion" else 1
-        values = self._by_episode(sign * (self.by_test[test][name] - self.by_test[test][control]))
+        values = by_group(sign * (self.by_test[test][name] - self.by_test[test][control]), self.episodes)
         return len(values) >= FEWEST and (bootstrap([values], mean).low or 0.0) > 0
-
-    def _by_episode(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        groups = [values[self.episodes == episode] for episode in np.unique(self.episodes)]
-        return np.array([float(np.nanmean(group)) for group in groups if np.isfinite(group).any()], np.float64)
 
 
 def evaluate_saliency(
@@ -125,7 +121,8 @@ class _States:
     def maps(
         self, methods: Sequence[str], named: bool, progress: Progress
     ) -> tuple[Maps, dict[str, float], dict[str, str]]:
-        """Of every method that the agent admits; seconds a map; and why others were refused."""
+        """Of every method that the agent admits; seconds a map; and why others were refused, or left out because their
+        maps are another's, as those of blurs are of symbols, and would count it twice."""
         found: Maps = {}
         seconds: dict[str, float] = {}
         refused: dict[str, str] = {}
@@ -141,7 +138,11 @@ class _States:
                         raise
                     refused[method] = str(error)
                     continue
-                found[method] = np.stack(drawn)
+                made = np.stack(drawn)
+                if same := [name for name, other in found.items() if _are_same(made, other)]:
+                    refused[method] = f"its maps are those of {same[0]} here, which stands for both."
+                    continue
+                found[method] = made
                 seconds[method] = (time.perf_counter() - start) / len(drawn)
         return found, seconds, refused
 
@@ -236,22 +237,29 @@ class _States:
         return {test: np.array(values) for test, values in found.items()}
 
     def randomised(self, maps: Maps, seed: int, progress: Progress) -> dict[str, dict[str, Any]]:
-        """By method, similarity of its maps to those of the agent with more and more layers shuffled, from the last."""
+        """By method, similarity of its maps to those of the agent with more and more layers shuffled, from the last;
+        means over states, and at the end over episodes, with their interval."""
         some = np.linspace(0, len(self.seen) - 1, min(RANDOMISED, len(self.seen))).round().astype(int)
+        episodes = np.array([self.seen[i].episode for i in some])
         found: dict[str, dict[str, Any]] = {name: {"shares": [], "similarity": []} for name in maps}
+        last: dict[str, NDArray[np.float64]] = {}
         with progress.bar("Shuffling layers", 1, "agent") as update:
             for share, agent in cascade(self.agent, STAGES, seed):
                 for name in maps:
-                    likeness = [similarity(maps[name][i], self._map(agent, name, int(i))) for i in some]
-                    finite = [each for each in likeness if np.isfinite(each)]
+                    alike = np.array([similarity(maps[name][i], self._map(agent, name, int(i))) for i in some])
                     found[name]["shares"].append(share)
-                    found[name]["similarity"].append(float(np.mean(finite)) if finite else None)
-                    found[name]["last"] = finite
+                    found[name]["similarity"].append(_or_none(_finite_mean(alike)))
+                    last[name] = by_group(alike, episodes)
                 update(share)
-        for each in found.values():
-            last = each.pop("last", [])
-            each |= _plain(bootstrap([last], mean) if last else None)
-        return found
+        return {
+            name: each | _plain(bootstrap([last[name]], mean) if len(last[name]) else None)
+            for name, each in found.items()
+        }
+
+
+def _are_same(maps: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
+    """But for rounding."""
+    return np.allclose(maps, others, rtol=0, atol=1e-5 * float(np.abs(others).max()))
 
 
 def _agreements(maps: Maps, controls: Maps, scores: Scores) -> None:
@@ -266,10 +274,15 @@ def _agreements(maps: Maps, controls: Maps, scores: Scores) -> None:
     scores.by_test["agreement",] = found
 
 
-def _finite_mean(values: Sequence[float]) -> float:
+def _finite_mean(values: ArrayLike) -> float:
     """NaN where there is none."""
-    finite = [value for value in values if np.isfinite(value)]
-    return float(np.mean(finite)) if finite else np.nan
+    values = np.asarray(values, np.float64)
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else np.nan
+
+
+def _or_none(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def _result(scores: Scores, maps: Maps, controls: Maps, shuffled: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
@@ -310,8 +323,7 @@ def _substrates_agree(scores: Scores, kind: str) -> float | None:
         if test[0] == kind
     ]
     pairs = [similarity(np.array(a), np.array(b)) for a, b in itertools.combinations(columns, 2)]
-    agreed = _finite_mean(pairs)
-    return agreed if np.isfinite(agreed) else None
+    return _or_none(_finite_mean(pairs))
 
 
 def _plain(estimate: Estimate | None) -> dict[str, Any]:

@@ -21,12 +21,12 @@ def table(result: Mapping[str, Any]) -> str:
             cells += [row["counterfactual"]["action"], row["counterfactual"]["value"], row["agreement"]]
             last = _cell(row["randomisation"]) if "randomisation" in row else ""
             rows.append([name if kind == "methods" else f"*{name}*", *map(_cell, cells), last])
-    refused = "".join(f"- {name}: {why}\n" for name, why in result["refused"].items())
+    left_out = "".join(f"- {name}: {why}\n" for name, why in result["refused"].items())
     return "\n".join(
         [
             markdown(head, rows), result["sentence"], "",
             _LEGEND,
-            *(["", "Refused:", "", refused] if refused else []),
+            *(["", "Left out:", "", left_out] if left_out else []),
         ]
     )  # fmt: skip
 
@@ -35,8 +35,9 @@ _LEGEND = (
     "Deletion and insertion: how far the target moves, of what the substrate alone moves it; large is good for "
     "deletion, small for insertion. Counterfactual: share of states in which the thing that the map weighs most "
     "changes the agent more than the one it weighs least; chance is 0.5. Agreement: rank correlation with the other "
-    "methods' maps. Shuffled: rank correlation with the map of the agent without what it has learned. Controls, in "
-    "italics, know nothing of the agent."
+    "methods' maps. Shuffled: rank correlation with the map of the agent without what it has learned, in up to ten "
+    "states; of so few the interval, over their episodes, is too narrow. Controls, in italics, know nothing of the "
+    "agent."
 )
 
 

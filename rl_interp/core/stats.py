@@ -41,6 +41,14 @@ def mean(scores: ArrayLike) -> float:
     return float(np.asarray(scores, np.float64).mean())
 
 
+def by_group(values: NDArray[np.floating], groups: NDArray[np.integer]) -> NDArray[np.float64]:
+    """The mean of each group's `values [N]`, such as of an episode's states, which are too alike to be resampled one by
+    one; NaNs are left out, and so are groups that have nothing else."""
+    known = np.isfinite(values)
+    values, groups = values[known], groups[known]
+    return np.array([values[groups == each].mean(dtype=np.float64) for each in np.unique(groups)], np.float64)
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A figure with its interval, of 95% unless said otherwise; both ends are None where there is none."""

@@ -46,8 +46,15 @@ def cascade(agent: Agent, steps: int = 5, seed: int = 0) -> Iterator[tuple[float
 
 
 def similarity(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's correlation of two maps' sizes; NaN where one is all zero."""
-    return _spearman(np.abs(a), np.abs(b))
+    """Spearman's correlation of two maps' sizes over all their pixels; NaN where one is the same everywhere.
+
+    Pixels that do not matter tie at 0 and share their mean rank, so that maps that have nothing to do with each other
+    have 0, however few pixels matter to them. Over those alone that matter to either they would exclude each other.
+    """
+    from scipy.stats import spearmanr
+
+    a, b = (_without_rounding(np.abs(each).ravel()) for each in (a, b))
+    return float(np.asarray(spearmanr(a, b))[0]) if np.ptp(a) and np.ptp(b) else np.nan
 
 
 def randomisation_check(
@@ -63,22 +70,17 @@ def randomisation_check(
     """`[B]`: Spearman correlation of each |map| with that of the randomised agent (Adebayo et al. 2018,
     arXiv 1810.03292).
 
-    Near 1, the map shows the picture rather than what the agent has learned. NaN where a map is all zero.
+    Near 1, the map shows the picture rather than what the agent has learned. NaN as in `similarity`.
     `maps [B, ...]` are the agent's own, where they are known already; `data` are as `saliency_map` takes them.
     """
     maps = saliency_map(agent, obs, target, method, state, data) if maps is None else maps
     controls = saliency_map(randomised(agent, seed), obs, target, method, state, data)
-    return np.array([_spearman(np.abs(a), np.abs(b)) for a, b in zip(maps, controls, strict=True)])
+    return np.array([similarity(a, b) for a, b in zip(maps, controls, strict=True)])
 
 
 _ROUNDING = 1e-4
 """Share of a map's maximum below which a value may be nothing but rounding."""
 
 
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Over the pixels that matter to either: those that matter to neither would all tie, and agree."""
-    from scipy.stats import spearmanr
-
-    matters = (a > _ROUNDING * a.max()) | (b > _ROUNDING * b.max())
-    a, b = a[matters], b[matters]
-    return float(np.asarray(spearmanr(a, b))[0]) if len(a) and np.ptp(a) and np.ptp(b) else np.nan
+def _without_rounding(sizes: np.ndarray) -> np.ndarray:
+    return np.where(sizes > _ROUNDING * sizes.max(initial=0), sizes, 0)

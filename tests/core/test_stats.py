@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from rl_interp.core.errors import UserError
-from rl_interp.core.stats import FEWEST, TOO_FEW, bootstrap, iqm, mean, plain, shown, wilson
+from rl_interp.core.stats import FEWEST, TOO_FEW, bootstrap, by_group, iqm, mean, plain, shown, wilson
 
 
 def test_iqm_is_the_mean_of_the_middle_half():
@@ -72,3 +72,9 @@ def test_a_share_has_wilson_s_interval(successes, count):
     assert (interval.low, interval.high) == pytest.approx((middle - half, middle + half), abs=1e-6)
     assert interval.low < interval.high
     assert interval.value == share
+
+
+def test_of_groups_only_their_means_are_resampled():
+    values, groups = np.array([1, 3, np.nan, 5, np.nan, 7.0]), np.array([4, 4, 4, 0, 2, 0])
+    assert by_group(values, groups).tolist() == [6, 2], "of group 2 nothing is known"
+    assert by_group(np.array([np.nan]), np.array([0])).size == 0

@@ -13,6 +13,8 @@ from rl_interp.saliency.evaluation.controls import CONTROLS
 from rl_interp.saliency.evaluation.deletion import SHARES, by_square, changes, ranks, square_side
 from rl_interp.saliency.evaluation.randomisation import cascade, similarity
 
+RNG = np.random.default_rng(0)
+
 
 class Spot(Agent):
     """Its Q-value is the brightness of one square, through two layers."""
@@ -84,8 +86,31 @@ def test_cascading_randomisation_begins_at_the_last_layer(obs):
     assert not torch.equal(copies[0]["far.weight"], agent.far.weight)
     assert torch.equal(copies[0]["near.weight"], agent.near.weight)
     assert not torch.equal(copies[1]["near.weight"], agent.near.weight)
-    mine = np.random.default_rng(0).normal(size=(9, 9))
-    assert similarity(mine, -(mine**3)) == pytest.approx(1), "only the order of sizes counts"
+
+
+def sparse(rng: np.random.Generator, density: float) -> np.ndarray:
+    return rng.exponential(size=(40, 40)) * (rng.random((40, 40)) < density)
+
+
+def test_only_the_order_of_sizes_counts():
+    mine = RNG.normal(size=(9, 9))
+    assert similarity(mine, -np.sqrt(np.abs(mine))) == pytest.approx(1)
+    assert np.isnan(similarity(mine, np.zeros((9, 9))))
+    assert np.isnan(similarity(mine, np.ones((9, 9))))
+
+
+@pytest.mark.parametrize("density", [0.02, 0.1, 0.5, 1.0])
+def test_maps_that_have_nothing_to_do_with_each_other_are_unlike_however_few_pixels_matter(density):
+    found = [similarity(sparse(RNG, density), sparse(RNG, density)) for _ in range(50)]
+    assert abs(np.mean(found)) < 0.02
+
+
+def test_maps_that_share_half_of_what_matters_are_alike():
+    mine, own, other = (np.zeros(1000) for _ in range(3))
+    mine[:100], own[:50], other[50:100] = (RNG.random(size) + 1 for size in (100, 50, 50))
+    half = similarity(mine, own + np.roll(other, 500))
+    assert half == pytest.approx(0.44, abs=0.05)
+    assert similarity(mine, mine + 1e-6 * RNG.random(1000)) == pytest.approx(1), "rounding has no order"
 
 
 def scores(better: float) -> Scores:
