@@ -5,8 +5,7 @@ tells which features are there when.
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,7 +16,8 @@ from rl_interp.core.errors import UserError
 from rl_interp.sae.data import ArrayActivations
 from rl_interp.sae.model import SAE
 from rl_interp.sae.training.config import SAEConfig
-from rl_interp.sae.training.trainer import fit
+from rl_interp.sae.training.feed import Feed
+from rl_interp.sae.training.trainer import Trainer
 from rl_interp.sae.training.whiten import Whitening
 
 
@@ -65,7 +65,8 @@ def fit_crosscoder(
     shrinks a decoder, as an L1 penalty does (Minder et al. 2025, arXiv 2504.02922).
 
     Raises:
-        UserError: sources that do not belong together, one that does not vary, a policy's weight, or what `fit` raises.
+        UserError: sources that do not belong together, one that does not vary or is too wide to be whitened, a policy's
+            weight, or what `fit` raises.
     """
     _check(sources)
     if config.policy_weight:
@@ -81,8 +82,12 @@ def fit_crosscoder(
     whitened = np.empty((len(sources[0]), sum(inner)), np.float32)
     for layer, each, scale, part in zip(layers, maps, scales, _parts(whitened, inner), strict=True):
         part[:] = each.apply(layer.array) / scale
+    # They are white: whitened together, what all sources have in common would count as little as what one has.
+    together = Whitening.scaling(whitened[chosen], config.centre)
     with torch.enable_grad():
-        fitted = fit(ArrayActivations(whitened), replace(config, ridge=inf), rows, device=device)
+        trainer = Trainer(Feed(ArrayActivations(whitened), config, rows, device=device, whitening=together), config)
+        trainer.run()
+    fitted = trainer.sae()
     decoders = fitted.W_dec.split(inner, dim=1)
     lengths = torch.stack([each.square().sum(1) for each in decoders])
     sae = copy.deepcopy(fitted)

@@ -29,6 +29,8 @@ class Feed:
     Args:
         policy: `[D, D]`, the metric of what an agent decides with respect to what is reconstructed, which
             `config.policy_weight` weighs.
+        whitening: to read the data through, whatever `config.ridge` is; by default one that is made from a sample of
+            them.
 
     Raises:
         UserError: NaN or infinity in the activations, or all of them are the same, or the device is not there; or a
@@ -43,6 +45,7 @@ class Feed:
         target: Activations | None = None,
         device: str = "cpu",
         policy: Tensor | None = None,
+        whitening: Whitening | None = None,
     ):
         if config.policy_weight and policy is None:
             raise UserError(
@@ -55,11 +58,14 @@ class Feed:
         self.rows = np.arange(len(data)) if rows is None else _rising(np.asarray(rows))
         if self._fits_in_memory(self.raw.width):
             check_finite(self.raw, self.rows)  # elsewhere that would be a pass over a disk: see `check_finite`
+        self._epoch, self._done = 0, 0
+        if whitening is not None:
+            self._whiten((whitening,))
+            return
         sample = self.raw.read(sample_rows(self.rows, _STATISTICS_ROWS, np.random.default_rng(config.data_seed)))
         if not np.isfinite(sample).all():
             check_finite(self.raw, self.rows)
         parts = (sample[:, : self.split], sample[:, self.split :])[: 1 + self.transcodes]
-        self._epoch, self._done = 0, 0
         of_out = (None,) * (len(parts) - 1) + (policy,)
         self._whiten(
             tuple(

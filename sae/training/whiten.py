@@ -23,6 +23,8 @@ _NEGLIGIBLE = 1e-7
 
 _WIDEST = 8192
 """Inputs whose covariance is computed: half a gigabyte, and about a minute for its eigenvalues."""
+_ITERATIONS = 50
+"""Of the largest variance's, where no covariance is computed."""
 
 
 def check_width(width: int) -> None:
@@ -97,6 +99,28 @@ class Whitening:
             float(of_z.sum() / of_z.max()),
         )
 
+    @classmethod
+    def scaling(cls, values: NDArray[np.float32], centre: bool = True) -> "Whitening":
+        """One factor for all, as `of` with `ridge = inf` has, but in the coordinates of the samples `[N, D]`, so that
+        neither covariance nor components are computed and no width is too large: for samples that are white already.
+
+        Raises:
+            UserError: all samples are the same.
+        """
+        mean = values.mean(0, dtype=np.float64)
+        varies = float(values.var(0, dtype=np.float64).sum())
+        if not varies:
+            raise UserError("every activation is the same, so there is nothing to decompose.")
+        width = values.shape[1]
+        factor = (varies / width) ** -0.5
+        return cls(
+            _tensor(mean if centre else np.zeros_like(mean)),
+            _diagonal(factor, width),
+            _diagonal(1 / factor, width),
+            float(width),
+            varies / _largest_variance(values, mean),
+        )
+
     def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[N, R]` from `[N, D]`."""
         return ((torch.from_numpy(x) - self.mean) @ self.to).numpy()
@@ -150,6 +174,25 @@ def _stretched(
     stretch = np.sqrt(1 + weight * shares.clip(0))
     longer, shorter = ((directions * scale) @ directions.T for scale in (stretch, 1 / stretch))
     return to @ longer, shorter @ back, np.linalg.eigvalsh(longer @ covariance @ longer)
+
+
+def _largest_variance(values: NDArray[np.float32], mean: NDArray[np.float64]) -> float:
+    """Along the first principal component of `[N, D]`, by power iteration; where others are as large, from below and
+    within some hundredths, of which a step size does not take notice."""
+    direction, length = np.random.default_rng(0).normal(size=len(mean)), 1.0
+    for _ in range(_ITERATIONS):
+        # Rounded to float32, as otherwise all values would be turned into float64 for each product.
+        unit = (direction / np.linalg.norm(direction)).astype(np.float32)
+        along = values @ unit - mean @ unit
+        direction = values.T @ along.astype(np.float32) - mean * along.sum()
+        length = float(np.linalg.norm(direction))
+    return length / len(values)
+
+
+def _diagonal(factor: float, width: int) -> Tensor:
+    """`[width, width]`, sparse: wide layers' would not fit into memory otherwise."""
+    where = torch.arange(width).expand(2, -1)
+    return torch.sparse_coo_tensor(where, torch.full((width,), factor), check_invariants=True).coalesce()
 
 
 def _tensor(array: NDArray[np.float64]) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from rl_interp.core.errors import UserError
 from rl_interp.sae import SAEConfig, encode_rows, fit_crosscoder, side_by_side
+from rl_interp.sae.training.whiten import Whitening
 
 RNG = np.random.default_rng(0)
 CONFIG = SAEConfig(latents=24, k=3, epochs=40, batch_size=64, aux_k=0, ridge=0.0, held_out=0)
@@ -56,3 +57,26 @@ def test_sources_that_do_not_belong_together_are_refused():
         fit_crosscoder([np.ones((5, 2))], CONFIG)
     with pytest.raises(UserError, match="policy_weight=1 given for a crosscoder"):
         fit_crosscoder([np.ones((5, 2))] * 2, SAEConfig(policy_weight=1))
+
+
+def test_one_factor_for_all_is_that_of_a_whitening_whose_ridge_is_infinite():
+    rows = (RNG.normal(size=(500, 6)) * [5, 3, 1, 1, 1, 0.5] @ RNG.normal(size=(6, 6)) + 2).astype(np.float32)
+    found, wanted = Whitening.scaling(rows), Whitening.of(rows, ridge=float("inf"))
+    z, other = found.apply(rows), wanted.apply(rows)
+    np.testing.assert_allclose(z @ z.T, other @ other.T, atol=1e-3)
+    np.testing.assert_allclose(torch.from_numpy(z) @ found.back + found.mean, rows, atol=1e-4)
+    assert found.variance == pytest.approx(wanted.variance)
+    assert found.dimensions == pytest.approx(wanted.dimensions, rel=1e-3)
+    uncentred = Whitening.scaling(rows, centre=False)
+    np.testing.assert_allclose(uncentred.apply(rows), rows * (uncentred.to @ torch.ones(6))[0].item(), rtol=1e-5)
+    with pytest.raises(UserError, match="every activation is the same"):
+        Whitening.scaling(np.ones((9, 3), np.float32))
+
+
+def test_sources_may_be_wider_together_than_what_can_be_whitened(monkeypatch):
+    monkeypatch.setattr("rl_interp.sae.training.whiten._WIDEST", 30)
+    sources, _ = planted(200)
+    coder = fit_crosscoder(sources, SAEConfig(latents=24, k=3, epochs=1, batch_size=64, held_out=0))
+    assert coder.widths == (16, 24)
+    with pytest.raises(UserError, match="41 numbers a sample given, of which at most 30"):
+        fit_crosscoder([*sources, RNG.normal(size=(200, 41)).astype(np.float32)], CONFIG)
