@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rl_interp.core.agent import Agent
 from rl_interp.core.config import from_plain
 from rl_interp.core.device import pick_device
@@ -85,6 +87,20 @@ def load_agent(run: Path | str, step: int | None = None, device: str = "auto") -
             f"it {len(ACTIONS)}, must be trained again."
         ) from None
     return Loaded(opened, step, agent.eval().to(pick_device(device)), config.env.scored, opened.weights_sha256(step))
+
+
+def untrained(loaded: Loaded, seed: int) -> Agent:
+    """The agent of a run as it begins with a seed, in evaluation mode: a control for what training has made of it. Its
+    buffers are the run's, such as the scales of what it sees."""
+    config = load_config(loaded.run)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        agent = agent_package(loaded.run.meta["kind"]).make_agent(config)
+    theirs = dict(loaded.agent.named_buffers())
+    with torch.no_grad():
+        for name, buffer in agent.named_buffers():
+            buffer.copy_(theirs[name])
+    return agent.eval().to(loaded.agent.device)
 
 
 def load_config(run: Run) -> Any:

@@ -117,14 +117,16 @@ TERMS = {
     "diagnosis": "what the layer is like as data to fit",
     "gamma": "length of the mean over that of the standard deviation",
     "checkpoints": "a row for each checkpoint that was kept of a training",
-    "dormant": "share of units whose mean activity is at most 2.5% of the layer's",
+    "dormant": "share of units, of a convolution channels, whose mean activity is at most 2.5% of the layer's",
     "likeness_to_end": "linear CKA of the layer with itself at the end of training, on the same states; 1 is the same",
     "likeness_to_previous": "the same with the checkpoint before",
+    "likeness_by_chance": "the same with an untrained network of another seed, which was taught nothing",
     "same_action": "share of states in which the greedy action is that at the end",
+    "action_error": "squared distance of continuous actions to those at the end, as a share of their variance",
     "dictionary": "figures of a dictionary of this checkpoint: `found_before` and `found_by_seed` are shares of its "
     "features that correlate by 0.7 with one of the checkpoint before, and of another seed",
     "maps": "saliency maps of the same states: `like_the_end` is their rank correlation with those at the end of "
-    "training, `by_chance` that with the end's map of another state",
+    "training, `by_chance` that with the end's map of another state, `gained` by how much more it is than at the start",
     "crosscoder": "one dictionary of all checkpoints, with a decoder for each: `present` is the share of its features "
     "that are in a checkpoint, `born` of those that begin there, `stay` of these that are there at the end; `spread` "
     "is the number of checkpoints that a feature is spread over, and by chance where they are out of step",

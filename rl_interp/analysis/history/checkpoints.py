@@ -42,11 +42,16 @@ class Settings:
 
 @dataclass
 class Checkpoint:
-    """One of them, on the states that all follow; N states, D units."""
+    """One of them, on the states that all follow; N states, P positions, D units."""
 
     step: int
     values: NDArray[np.float32]
-    """`[N, D]`"""
-    actions: NDArray[np.int64]
-    """`[N]`: the greedy ones."""
+    """`[N, P, D]`; of a layer without positions P is 1."""
+    preferences: NDArray[np.float32]
+    """`[N, A]`: of actions, or the continuous action itself."""
     figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def flat(self) -> NDArray[np.float32]:
+        """`[N, P · D]`: the layer as a whole."""
+        return self.values.reshape(len(self.values), -1)

@@ -36,10 +36,15 @@ def _curves(checkpoints: Sequence[Checkpoint]) -> dict[str, dict[str, list[Any]]
         "actions and likeness": {
             "same action as at the end": of("same_action"), "CKA with the end": of("likeness_to_end"),
             "CKA with the one before": of("likeness_to_previous"),
+            "CKA with an untrained network of another seed": of("likeness_by_chance"),
         },
+        "distance to the end's actions": {"share of their variance": of("action_error")},
         "effective rank": {"directions": of("effective_rank")},
         "dormant units": {"share": of("dormant")},
-        "saliency maps": {"like those at the end": of("maps", "like_the_end"), "by chance": of("maps", "by_chance")},
+        "saliency maps": {
+            "like those at the end": of("maps", "like_the_end"), "by chance": of("maps", "by_chance"),
+            "more than those at the start": of("maps", "gained"),
+        },
         PROBES: {name: of("probes", name) for name in sorted(names)},
         "dictionary": {
             "FVU": of("dictionary", "fvu"), "dead": of("dictionary", "dead_fraction"),

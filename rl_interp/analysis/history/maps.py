@@ -16,7 +16,7 @@ from rl_interp.core.agent import State, evaluating, tree_map
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.film import write_film
 from rl_interp.core.progress import Progress
-from rl_interp.core.stats import Estimate, bootstrap, mean
+from rl_interp.core.stats import Estimate, bootstrap, by_group, mean
 from rl_interp.saliency import Bars, Frame, Panel, PolicyChange, compose, is_signed, saliency_map
 from rl_interp.saliency.evaluation.randomisation import similarity
 from rl_interp.saliency.render import advantages, probabilities
@@ -34,6 +34,7 @@ _FPS = 1.0
 class Mapped:
     """One state of an episode that the finished agent plays, as each checkpoint sees it."""
 
+    episode: int
     moment: Moment
     maps: Mapping[int, NDArray[np.float32]]
     """Step of training to `[H, W]`."""
@@ -79,23 +80,34 @@ def _of_episode(agents: Mapping[int, Loaded], loaded: Loaded, seed: int, count: 
                 maps[step] = saliency_map(each.agent, obs, TARGET, METHOD, before)[0]
                 seen[step] = out.preferences[0].float().cpu().numpy()
         if moment.step in wanted:
-            yield Mapped(moment, maps, seen)
+            yield Mapped(seed, moment, maps, seen)
 
 
 def agreement(states: Sequence[Mapped], step: int, end: int) -> tuple[Estimate | None, float | None]:
-    """How alike a checkpoint's maps and those at the end of training are: mean over states of Spearman's correlation,
+    """How alike a checkpoint's maps and those at the end of training are: mean over episodes of Spearman's correlation,
     with its interval, and beside it the mean with the end's map of another state, which is what the places that
     matter in every state give. None where no state has both maps."""
-    maps = [(each.maps[step], each.maps[end]) for each in states]
-    moved = [other for _, other in maps]
+    moved = [each.maps[end] for each in states]
     moved = moved[len(moved) // 2 :] + moved[: len(moved) // 2]
-    alike = np.array([similarity(*pair) for pair in maps])
-    other = np.array([similarity(own, another) for (own, _), another in zip(maps, moved, strict=True)])
-    alike, other = alike[np.isfinite(alike)], other[np.isfinite(other)]
-    return (
-        bootstrap([alike], mean) if len(alike) else None,
-        float(other.mean()) if len(other) > 1 else None,
-    )
+    other = np.array([similarity(each.maps[step], another) for each, another in zip(states, moved, strict=True)])
+    other = other[np.isfinite(other)]
+    return _over_episodes(_alike(states, step, end), states), float(other.mean()) if len(other) > 1 else None
+
+
+def gain(states: Sequence[Mapped], step: int, start: int, end: int) -> Estimate | None:
+    """By how much a checkpoint's maps are more like those at the end than another's, `start`, are: differences in the
+    same states, with an interval over episodes, for two intervals that overlap may hide one."""
+    return _over_episodes(_alike(states, step, end) - _alike(states, start, end), states)
+
+
+def _alike(states: Sequence[Mapped], step: int, end: int) -> NDArray[np.float64]:
+    """`[N]`, NaN where a map is the same everywhere."""
+    return np.array([similarity(each.maps[step], each.maps[end]) for each in states])
+
+
+def _over_episodes(values: NDArray[np.float64], states: Sequence[Mapped]) -> Estimate | None:
+    means = by_group(values, np.array([each.episode for each in states]))
+    return bootstrap([means], mean) if len(means) else None
 
 
 def film(loaded: Loaded, states: Sequence[Mapped], path: Path, progress: Progress) -> Path:

@@ -11,30 +11,34 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from rl_interp.agents.load import Loaded, load_agent
+from rl_interp.agents.load import Loaded, load_agent, untrained
 from rl_interp.analysis.history.checkpoints import Checkpoint, Settings
 from rl_interp.analysis.history.curves import draw, history_table
-from rl_interp.analysis.history.dictionaries import crosscode, fit_dictionaries
-from rl_interp.analysis.history.maps import agreement, can_map, film, map_states
+from rl_interp.analysis.history.dictionaries import check_dictionaries, crosscode, fit_dictionaries
+from rl_interp.analysis.history.maps import agreement, can_map, film, gain, map_states
 from rl_interp.analysis.playing import collect_store, score
 from rl_interp.analysis.probes.regression import probe
 from rl_interp.analysis.representations import cka, dormant, effective_rank
-from rl_interp.core.agent import Agent
+from rl_interp.core.agent import Agent, HookPoint
 from rl_interp.core.config import to_plain
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json, write_text
-from rl_interp.core.hooks import last_layer, run_with_cache
+from rl_interp.core.hooks import hook_point, last_layer, run_with_cache
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.replay import Episode, replay
 from rl_interp.core.stats import Estimate, bootstrap, mean, plain
 from rl_interp.core.store import ActivationStore
+from rl_interp.sae import action_agreement, q_nmse
 
 _FEWEST = 2
 _EPSILON = 0.05
 _MOST = 2_000_000_000
 """Bytes of activations of all checkpoints together, at most."""
+Followed = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Activations `[N, P, D]` and preferences `[N, A]`, as `Checkpoint` has them."""
 
 
 def study_history(
@@ -44,14 +48,16 @@ def study_history(
     units, likeness to the end and to the checkpoint before, actions in common with the end, saliency maps and how alike
     they are to those at the end, and dictionaries: one of each, or one of all.
 
-    The first checkpoint, that of step 0, is the control: whatever it has was not learned.
+    The first checkpoint, that of step 0, is the control: whatever it has was not learned. That of likeness is an
+    untrained network of another seed: whatever all networks share of a layer's geometry was not learned either.
 
     Args:
         loaded: the agent at its end; of a run trained with `--keep-checkpoints`.
         hook: hook point to look at; by default the last layer.
 
     Raises:
-        UserError: fewer than two checkpoints were kept, or they do not fit into memory together.
+        UserError: fewer than two checkpoints were kept, they do not fit into memory together, or there are too few
+            samples or too many activations for the dictionaries.
     """
     settings, hook = settings or Settings(), hook or last_layer(loaded.agent)
     steps = loaded.run.history_steps()
@@ -59,18 +65,17 @@ def study_history(
         raise UserError(
             f"{loaded.run.path} has kept {len(steps)} checkpoints of its training; train with --keep-checkpoints 12."
         )
+    _check_size(loaded, hook, len(steps), settings)
     agents = {step: load_agent(loaded.run.path, step, str(loaded.agent.device)) for step in steps}
     with tempfile.TemporaryDirectory() as folder:
         store = collect_store(
             loaded, hook, settings.samples, Path(folder) / "store", settings.seed, _EPSILON, progress=progress
         )
-        if (size := 4 * store.samples * store.width * len(steps)) > _MOST:
-            raise UserError(
-                f"{store.samples} samples of {store.width} activations in {len(steps)} checkpoints are "
-                f"{size / 1e9:.1f} GB; give at most --samples {settings.samples * _MOST // size}."
-            )
-        checkpoints = _followed({step: each.agent for step, each in agents.items()}, loaded, hook, store, progress)
-        crosscoder = _measure(checkpoints, loaded, store, settings, progress)
+        # Beside the checkpoints a network that no training has touched, which shows what all networks have in common.
+        fresh = untrained(agents[steps[0]], loaded.run.meta["seed"] + 1)
+        followed = _followed([*(each.agent for each in agents.values()), fresh], loaded, hook, store, progress)
+        checkpoints = [Checkpoint(step, *each) for step, each in zip(agents, followed, strict=False)]
+        crosscoder = _measure(checkpoints, followed[-1][0], loaded, store, settings, progress)
     for each in checkpoints:
         if settings.episodes:
             returns = score(agents[each.step], settings.episodes, settings.seed, 0.0, progress).returns
@@ -80,64 +85,105 @@ def study_history(
     if states := map_states(agents, loaded, count, settings.seed, progress):
         for each in checkpoints:
             value, by_chance = agreement(states, each.step, steps[-1])
-            each.figures["maps"] = {"like_the_end": value, "by_chance": by_chance}
+            gained = gain(states, each.step, steps[0], steps[-1]) if each.step != steps[0] else None
+            each.figures["maps"] = {"like_the_end": value, "by_chance": by_chance, "gained": gained}
         written["film"] = str(film(loaded, states, _folder(loaded, hook) / "film.mp4", progress))
     return _written(checkpoints, loaded, hook, settings, written)
 
 
+def _check_size(loaded: Loaded, hook: str, checkpoints: int, settings: Settings) -> None:
+    """What can be known before the agent plays, and raises a `UserError` then."""
+    positions, units = _shape(loaded, hook)
+    size = 4 * settings.samples * positions * units * (checkpoints + 1)
+    if size > _MOST:
+        raise UserError(
+            f"{settings.samples} samples of {positions * units:,} activations in {checkpoints} checkpoints and an "
+            f"untrained network are {size / 1e9:.1f} GB; give at most --samples {settings.samples * _MOST // size}."
+        )
+    check_dictionaries(positions * units, settings)
+
+
+def _shape(loaded: Loaded, hook: str) -> tuple[int, ...]:
+    """Positions and units of a layer."""
+    obs, _ = make_labelled(loaded.env).reset(seed=0)
+    with torch.no_grad():
+        _, cache = run_with_cache(loaded.agent, torch.from_numpy(obs[None]).to(loaded.agent.device), names=[hook])
+    return _by_unit(cache[hook], hook_point(loaded.agent, hook), 1).shape[1:]
+
+
 def _followed(
-    agents: Mapping[int, Agent], loaded: Loaded, hook: str, store: ActivationStore, progress: Progress
-) -> list[Checkpoint]:
-    parts: dict[int, list[tuple[NDArray[np.float32], NDArray[np.int64]]]] = {step: [] for step in agents}
+    agents: Sequence[Agent], loaded: Loaded, hook: str, store: ActivationStore, progress: Progress
+) -> list[Followed]:
+    """What each agent makes of the stored episodes."""
+    parts: list[list[Followed]] = [[] for _ in agents]
     done = 0
     with progress.bar("Following the episodes", store.samples, "steps") as update:
         for episode in replay(loaded.env, store):
-            for step, agent in agents.items():
-                parts[step].append(_follow(agent, episode, hook))
+            for of_agent, agent in zip(parts, agents, strict=True):
+                of_agent.append(_follow(agent, episode, hook))
             done += len(episode.actions)
             update(done)
     found = []
-    for step in agents:
-        values, actions = zip(*parts.pop(step), strict=True)
-        found.append(Checkpoint(step, np.concatenate(values), np.concatenate(actions)))
+    while parts:  # each gives its parts back before the next takes its whole
+        values, preferences = zip(*parts.pop(0), strict=True)
+        found.append((np.concatenate(values), np.concatenate(preferences)))
     return found
 
 
 @torch.no_grad()
-def _follow(agent: Agent, episode: Episode, hook: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Activations `[T, D]` and greedy actions `[T]` as an agent follows an episode."""
+def _follow(agent: Agent, episode: Episode, hook: str) -> Followed:
     obs = torch.from_numpy(episode.obs)[:, None].to(agent.device)
     actions = torch.from_numpy(episode.actions)[:, None].to(agent.device)
     out, cache = run_with_cache(agent, obs, names=[hook], actions=actions, unroll=True)
-    values = cache[hook].float().reshape(len(obs), -1)
-    return values.cpu().numpy(), out.preferences[:, 0].argmax(-1).cpu().numpy()
+    values = _by_unit(cache[hook], hook_point(agent, hook), len(obs))
+    return values, out.preferences[:, 0].float().cpu().numpy()
+
+
+def _by_unit(cached: Tensor, point: HookPoint, steps: int) -> NDArray[np.float32]:
+    """`[T, P, D]`: a layer's units last, behind their positions in a picture or a sequence; of ticks the last, as in a
+    store."""
+    last = cached[:, -1] if point.has_ticks else cached
+    units = last.float().movedim(point.feature_axis, -1)
+    return units.reshape(steps, -1, units.shape[-1]).cpu().numpy()
 
 
 def _measure(
     checkpoints: Sequence[Checkpoint],
+    fresh: NDArray[np.float32],
     loaded: Loaded,
     store: ActivationStore,
     settings: Settings,
     progress: Progress,
 ) -> dict[str, Any] | None:
-    """Fill in what is measured on the states that all follow; returns what is said of all checkpoints together."""
+    """Fill in what is measured on the states that all follow; returns what is said of all checkpoints together. `fresh`
+    are an untrained network's activations `[N, P, D]`."""
     concepts, episodes, last = make_labelled(loaded.env).concepts, store.column("episode"), checkpoints[-1]
     labels = {name: store.column(name) for name in concepts}
     with progress.bar("Measuring", len(checkpoints), "checkpoints") as update:
         for number, each in enumerate(checkpoints):
             before = checkpoints[max(0, number - 1)]
             each.figures |= {
-                "effective_rank": effective_rank(each.values),
+                "effective_rank": effective_rank(each.flat),
                 "dormant": dormant(each.values),
-                "likeness_to_end": cka(each.values, last.values),
-                "likeness_to_previous": cka(each.values, before.values) if number else None,
-                "same_action": float((each.actions == last.actions).mean()),
-                "probes": probe(each.values, labels, concepts, episodes, settings.seed) if concepts else {},
+                "likeness_to_end": cka(each.flat, last.flat),
+                "likeness_to_previous": cka(each.flat, before.flat) if number else None,
+                "likeness_by_chance": cka(each.flat, fresh.reshape(len(fresh), -1)),
+                **_of_actions(each, last, loaded.agent.continuous),
+                "probes": probe(each.flat, labels, concepts, episodes, settings.seed) if concepts else {},
             }
             update(number + 1)
     if settings.latents:
         fit_dictionaries(checkpoints, episodes, settings, progress)
     return crosscode(checkpoints, episodes, settings, progress) if settings.crosscoder else None
+
+
+def _of_actions(checkpoint: Checkpoint, end: Checkpoint, continuous: bool) -> dict[str, float | None]:
+    """How far it decides as at the end."""
+    here, there = (torch.from_numpy(each.preferences) for each in (checkpoint, end))
+    if not continuous:
+        return {"same_action": action_agreement(there, here)}
+    error = q_nmse(there, here)
+    return {"action_error": error if np.isfinite(error) else None}  # at the end it may always do the same
 
 
 def _folder(loaded: Loaded, hook: str) -> Path:
@@ -162,6 +208,10 @@ def _plain(figures: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(figures)
     if isinstance(score := figures.get("return"), Estimate):
         found |= {"return": score.value, "interval": plain(score)}
-    if (maps := figures.get("maps")) and maps["like_the_end"] is not None:
-        found["maps"] = {**maps, "like_the_end": maps["like_the_end"].value, "interval": plain(maps["like_the_end"])}
+    if maps := figures.get("maps"):
+        alike, gained = maps["like_the_end"], maps["gained"]
+        found["maps"] = {
+            "like_the_end": alike and alike.value, "interval": plain(alike), "by_chance": maps["by_chance"],
+            "gained": gained and gained.value, "gained_interval": plain(gained),
+        }  # fmt: skip
     return found | {"probes": {name: vars(each) for name, each in figures["probes"].items()}}
