@@ -36,8 +36,8 @@ _LEGEND = (
     "deletion, small for insertion. Counterfactual: share of states in which the thing that the map weighs most "
     "changes the agent more than the one it weighs least; chance is 0.5. Agreement: rank correlation with the other "
     "methods' maps. Shuffled: rank correlation with the map of the agent without what it has learned, in up to ten "
-    "states; of so few the interval, over their episodes, is too narrow. Controls, in italics, know nothing of the "
-    "agent."
+    "states; of so few the interval, over their episodes, is too narrow, and where the picture says what can matter at "
+    "all, as of symbols, it is high for any method. Controls, in italics, know nothing of the agent."
 )
 
 
