@@ -11,15 +11,18 @@ from scipy.stats import special_ortho_group
 
 from rl_interp.agents import beso
 from rl_interp.agents.impala import default_config
+from rl_interp.agents.impala.drc import DRC
 from rl_interp.agents.impala.training import train
 from rl_interp.agents.load import load_agent
 from rl_interp.analysis.history.checkpoints import Checkpoint, Settings
 from rl_interp.analysis.history.dictionaries import check_dictionaries, crosscode
 from rl_interp.analysis.history.maps import Mapped, agreement, gain
-from rl_interp.analysis.history.study import study_history
+from rl_interp.analysis.history.study import _follow, study_history
 from rl_interp.analysis.representations import cka, dormant, effective_rank
 from rl_interp.core.errors import UserError
+from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.progress import SILENT, Notice
+from rl_interp.core.replay import Episode
 from rl_interp.core.run import Run
 from rl_interp.core.stats import bootstrap, mean
 from rl_interp.sae import SAEConfig, fit_crosscoder, split_by_episode
@@ -141,6 +144,20 @@ def test_what_dictionaries_lack_is_said_before_anything_is_played(width, setting
     check_dictionaries(9000, Settings())
     with pytest.raises(UserError, match=said):
         check_dictionaries(width, settings)
+
+
+@pytest.mark.parametrize(("hook", "positions", "units"), [("layer1.h", 100, 4), ("conv1", 100, 4), ("fc.post", 1, 16)])
+def test_a_layer_that_is_followed_has_its_units_last_and_of_ticks_the_newest(hook, positions, units):
+    torch.manual_seed(0)
+    agent = DRC(4, (3, 10, 10), layers=2, ticks=3, channels=4, hidden=16)
+    obs = RNG.integers(0, 255, (3, 3, 10, 10), np.uint8)
+    values, preferences = _follow(agent, Episode(obs, np.zeros(3, np.int64), 0), hook)
+    assert (values.shape, preferences.shape) == ((3, positions, units), (3, 4))
+    state = agent.initial_state(1)
+    for obs_now, followed in zip(obs, values, strict=True):
+        out, cache = run_with_cache(agent, torch.from_numpy(obs_now[None]), state, names=[hook])
+        newest, state = agent.hook_points[hook].newest(cache[hook])[0].detach(), out.state
+        np.testing.assert_allclose(followed, newest.reshape(units, positions).T, atol=1e-5)
 
 
 @pytest.mark.full
