@@ -40,7 +40,9 @@ def circuit_picture(mask: Mask, scores: Tensor, path: Path) -> Path:
         if len(units) <= _LABELLED:
             for unit, height in zip(units, y, strict=True):
                 axis.annotate(str(unit), (x, height), (4, 2), textcoords="offset points", fontsize=7, zorder=4)
-    axis.set_xticks(range(len(columns)), [_label(graph, node, units) for node, units in columns.items()], fontsize=8)
+    whole = _columns(graph, mask)
+    labels = [_label(graph, node, len(whole[node]), len(units)) for node, units in columns.items()]
+    axis.set_xticks(range(len(columns)), labels, fontsize=8)
     axis.tick_params(axis="x", rotation=35 if len(columns) > 8 else 0, length=0)
     axis.set_yticks([])
     axis.spines[:].set_visible(False)
@@ -105,5 +107,6 @@ def _heights(units: list[int]) -> dict[int, float]:
     return {unit: 1 - (i + 0.5) / len(units) for i, unit in enumerate(units)}
 
 
-def _label(graph: Graph, node: str, units: list[int]) -> str:
-    return f"{node}\n{len(units)} of {graph.nodes[node].units}"
+def _label(graph: Graph, node: str, units: int, drawn: int) -> str:
+    """How many of its units the circuit has, and how many of those are drawn."""
+    return f"{node}\n{units} of {graph.nodes[node].units}{f' ({drawn} drawn)' * (drawn < units)}"
