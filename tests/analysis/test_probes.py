@@ -98,6 +98,20 @@ def test_episodes_are_not_split():
         probe(values[:150], {"above": episodes[:150] > 1}, concepts, episodes[:150])
 
 
+@pytest.mark.parametrize("width", [30, 600])
+def test_what_is_constant_where_it_is_fitted_is_left_out_wherever_it_lies(width):
+    """In float32 the mean of many 0.1s is not 0.1."""
+    rng = np.random.default_rng(3)
+    values, episodes = rng.standard_normal((4000, width)).astype(np.float32), np.repeat(np.arange(40), 100)
+    linear = values[:, 0] + values[:, 1]
+    values[:, 2] = 0.1
+    concepts = {"linear": CONCEPTS["linear"]}
+    plain = probe(values, {"linear": linear}, concepts, episodes)["linear"]
+    held_out = np.random.default_rng(0).permutation(40)[0]
+    values[np.flatnonzero(episodes == held_out)[0], 2] = 0.7
+    assert probe(values, {"linear": linear}, concepts, episodes)["linear"] == plain
+
+
 def test_wide_features_are_reduced_without_losing_what_varies():
     rng = np.random.default_rng(2)
     hidden = rng.standard_normal((1000, 5))
