@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import r2_score, roc_auc_score
+from sklearn.model_selection import GridSearchCV, GroupKFold
 
-from rl_interp.analysis.probes.regression import probe, r_squared
+from rl_interp.analysis.probes.regression import ALPHAS, chosen_alphas, probe, r_squared
 from rl_interp.core.collect import collect
 from rl_interp.core.envs import MiniGridConfig
 from rl_interp.core.envs.labelled import Concept
@@ -96,6 +98,45 @@ def test_episodes_are_not_split():
     assert abs(probe(values, {"above": of_episode[episodes]}, concepts, episodes)["above"].value - 0.5) < 0.3
     with pytest.raises(UserError, match="3 episodes given; probes need at least 4"):
         probe(values[:150], {"above": episodes[:150] > 1}, concepts, episodes[:150])
+
+
+@pytest.fixture(params=[60, 300])
+def slow(request):
+    """Latents `[2000, D]` that change slowly through 40 episodes, three numbers `[2000, 3]` that they tell beside
+    something else that changes as slowly, and the episodes."""
+    rng, width = np.random.default_rng(0), request.param
+    steps = rng.standard_normal((40, 50, width + 3))
+    for step in range(1, 50):
+        steps[:, step] = 0.95 * steps[:, step - 1] + (1 - 0.95**2) ** 0.5 * steps[:, step]
+    latents, other = np.split(steps.reshape(2000, -1), [width], 1)
+    told = latents[:, :5] @ rng.standard_normal((5, 3)) / 5**0.5 + other
+    return latents / latents.std(0), (told - told.mean(0)) / told.std(0), np.repeat(np.arange(40), 50)
+
+
+def test_slow_latents_are_read_with_a_stronger_ridge_than_left_out_rows_would_choose_and_better(slow):
+    latents, told, episodes = slow
+    held_out = np.isin(episodes, np.random.default_rng(0).permutation(40)[:12])
+    by_rows = RidgeCV(ALPHAS, alpha_per_target=True).fit(latents[~held_out], told[~held_out])
+    assert (chosen_alphas(latents[~held_out], told[~held_out], episodes[~held_out]) > by_rows.alpha_).all()
+    scores = probe(latents, dict(zip("abc", told.T, strict=True)), dict.fromkeys("abc", CONCEPTS["linear"]), episodes)
+    of_rows = r2_score(told[held_out], by_rows.predict(latents[held_out]))
+    assert np.mean([score.value for score in scores.values()]) > of_rows + 0.02
+
+
+@pytest.mark.parametrize("count", [40, 3])
+def test_the_strength_of_the_ridge_is_that_of_a_search_by_episodes(slow, count):
+    latents, told, episodes = slow
+    episodes = episodes * count // 40
+    search = GridSearchCV(Ridge(), {"alpha": ALPHAS}, cv=GroupKFold(min(4, count)))
+    wanted = [search.fit(latents, each, groups=episodes).best_params_["alpha"] for each in told.T]
+    np.testing.assert_array_equal(chosen_alphas(latents, told, episodes), wanted)
+
+
+def test_one_episode_that_is_unlike_the_others_does_not_choose_the_ridge():
+    """Its errors are the largest by far, and the least with a ridge that leaves nothing."""
+    values, episodes = np.random.default_rng(0).standard_normal((2000, 60)), np.repeat(np.arange(40), 50)
+    numbers = np.where(episodes == 0, -10, 1) * values[:, 0]
+    np.testing.assert_array_equal(chosen_alphas(values, numbers[:, None], episodes), [1])
 
 
 @pytest.mark.parametrize("width", [30, 600])

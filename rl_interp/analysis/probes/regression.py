@@ -3,9 +3,12 @@
 A probe is ridge regression onto a concept, fitted on some episodes and scored on others: a yes-or-no concept by the
 area under the ROC curve (0.5 is chance), a number by R² (0 is chance). Alain & Bengio 2016, arXiv 1610.01644; that a
 probe says little without a control: Hewitt & Liang 2019, arXiv 1909.03368.
+
+The strength of the ridge is chosen on episodes that are left out in turn. Rows left out, whose neighbours stay in,
+would choose too weak a one, the more so the wider a layer is, and layers could not be compared with their controls.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,9 @@ WIDEST = 512
 """Features that a probe sees; of more, the first principal components of what is fitted on."""
 RARE = 10
 """A yes-or-no concept that is true (or false) less often than this among the episodes of either side is left out."""
+ALPHAS = np.logspace(0, 5, 6)
+"""Strengths of the ridge, on standardised features, from which each concept's is chosen."""
+_FOLDS = 4
 
 
 def probe(
@@ -42,8 +48,6 @@ def probe(
     Raises:
         UserError: there are fewer than 4 episodes.
     """
-    from sklearn.linear_model import RidgeCV
-
     # Held out are whole episodes, since the rows of one are alike.
     rng = np.random.default_rng(seed)
     order = rng.permutation(np.unique(episodes))
@@ -61,8 +65,8 @@ def probe(
     targets = (wanted - centre) / spread
     orders = [rng.permutation(len(fitted)) for _ in range(shuffles)] or [np.arange(len(fitted))]
     to_fit = np.concatenate([targets[~held_out][order] for order in orders], 1)
-    model = RidgeCV(np.logspace(0, 5, 6), alpha_per_target=True).fit(fitted, to_fit)
-    predicted = model.predict(scored).reshape(len(scored), len(orders), len(names))
+    alphas = chosen_alphas(fitted, to_fit, episodes[~held_out])
+    predicted = _ridge(fitted, to_fit)(scored, alphas[None]).reshape(len(scored), len(orders), len(names))
     # The bootstrap draws episodes; its weights are how often each row is in a resample.
     which = np.unique(episodes[held_out], return_inverse=True)[1]
     count = which.max() + 1
@@ -108,6 +112,40 @@ def _prepared(
     strong = variances > 1e-6 * variances[-1]
     components = some.T @ (mixtures[:, strong] / np.sqrt(variances[strong]))[:, -WIDEST:]
     return fitted @ components, scored @ components
+
+
+def chosen_alphas(
+    x: NDArray[np.floating], y: NDArray[np.floating], episodes: NDArray[np.integer]
+) -> NDArray[np.floating]:
+    """`[T]`: of `ALPHAS`, for each target of `y [N, T]`, that with which ridge regression on `x [N, D]` has the highest
+    R² in episodes that it is not fitted on, a quarter of them at a time."""
+    from sklearn.model_selection import GroupKFold
+
+    unexplained = np.zeros((len(ALPHAS), y.shape[1]))
+    folds = GroupKFold(min(_FOLDS, len(np.unique(episodes))))
+    for kept, left_out in folds.split(x, groups=episodes):
+        guesses = _ridge(x[kept], y[kept])(x[left_out], ALPHAS[:, None])
+        # Of each quarter's own variance: else one episode that is unlike all others, and read by none, would choose.
+        variance = y[left_out].var(0)
+        unexplained += np.square(guesses - y[left_out]).mean(1) / np.where(variance > 0, variance, np.inf)
+    return ALPHAS[unexplained.argmin(0)]
+
+
+def _ridge(
+    x: NDArray[np.floating], y: NDArray[np.floating]
+) -> Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.floating]]:
+    """Ridge regression of `y [N, T]` on `x [N, D]` and a constant, for any strengths:
+    `(rows [M, D], alphas [S, T] or [S, 1]) -> [S, M, T]`."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    centre, level = x.mean(0), y.mean(0)
+    variances, directions = np.linalg.eigh((x - centre).T @ (x - centre))
+    along = directions.T @ ((x - centre).T @ (y - level))
+
+    def predict(rows: NDArray[np.floating], alphas: NDArray[np.floating]) -> NDArray[np.floating]:
+        seen = (rows - centre) @ directions
+        return np.stack([seen @ (along / (variances.clip(0)[:, None] + alpha)) for alpha in alphas]) + level
+
+    return predict
 
 
 def r_squared(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating]) -> NDArray[np.floating]:
