@@ -11,15 +11,20 @@ from torch import Tensor, nn
 from rl_interp.agents.impala import IMPALA
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.circuits.counterfactuals import editor
-from rl_interp.analysis.circuits.importance import importance_run
+from rl_interp.analysis.circuits.importance import _states, importance_run
 from rl_interp.analysis.circuits.layers import ImportanceConfig, measure_layer
 from rl_interp.analysis.circuits.states import play_states
+from rl_interp.analysis.sae import policy
+from rl_interp.analysis.sae.policy import metric_of
 from rl_interp.circuits.optimal import OptimalConfig
 from rl_interp.circuits.replacement import Recorded
 from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
+from rl_interp.core.collect import collect
 from rl_interp.core.envs import AtariConfig, CrafterConfig, MazeConfig, MiniGridConfig, make_labelled
+from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.errors import HookError, UserError
+from rl_interp.core.progress import SILENT
 from rl_interp.core.run import Run
 
 
@@ -148,6 +153,29 @@ def test_in_ms_pacman_a_ghost_is_elsewhere_or_of_another_colour_and_play_goes_on
             assert sum(differs) >= 2  # ghosts flicker, so not every frame shows each
             assert (changed != obs).mean() < 0.05  # a ghost, and no other thing
     assert found > 5
+
+
+def test_features_are_weighted_by_episodes_of_which_none_is_collected_or_measured(mouse, tmp_path, monkeypatch):
+    weighted = []
+
+    def noting(agent, states, hook):
+        weighted.append(states)
+        return torch.eye(4, dtype=torch.float64)
+
+    monkeypatch.setattr(policy, "policy_metric", noting)
+    monkeypatch.setattr(policy, "STATES", 12)
+    wide = replace(mouse, env=MazeConfig(min_side=9, max_side=9))
+    metric_of(wide, "parts", 4, seed=0)
+    collected = collect(wide.agent, wide.env, "parts", 400, tmp_path / "store", seed=0).column("episode_seed")
+    measured = _states(wide, SMALL, SILENT)
+
+    def starts(seeds) -> set[bytes]:
+        return {maze.tobytes() for maze in Mazes.draw(wide.env, np.unique(seeds)).observations()}
+
+    own = starts(weighted[0].episodes)
+    assert own
+    for others in (collected, *(states.episodes for states in measured)):
+        assert not own & starts(others)
 
 
 def test_what_can_not_be_measured_is_refused_in_a_sentence(mouse, walker):

@@ -18,6 +18,10 @@ from rl_interp.core.read import read_array
 
 STATES = 512
 """That a fit plays to measure the policy in."""
+_SEEDS = 3_000_000
+"""Seeds of their episodes begin here, above the fit's own. Activations, those held out too, and what circuits are
+measured on are of the seeds from 0 on, of 1,000,000 and of 2,000,000: features weighted by a metric of the same levels
+would be judged where they were made to fit."""
 _BATCH, _MOST = 64, 32
 """States at once; and actions, of which each takes a backward pass: of more, such as words, so many are drawn."""
 
@@ -25,18 +29,22 @@ _BATCH, _MOST = 64, 32
 def metric_of(loaded: Loaded, hook: str, width: int, seed: int, progress: Progress = SILENT) -> Tensor:
     """`policy_metric` `[width, width]` in `STATES` states that an agent plays, kept with its run for further fits.
 
+    Args:
+        seed: of the episodes, which are of a range of their own.
+
     Raises:
         UserError: what `policy_metric` raises, or an environment that is not there.
         RunError: what was kept is damaged.
     """
-    played = f"{loaded.source['weights_sha256'][:16]}-{STATES}-seed{seed}"
+    first = _SEEDS + seed
+    played = f"{loaded.source['weights_sha256'][:16]}-{STATES}-seed{first}"
     path = loaded.run.outputs / "analyses" / "policy" / hook / f"{played}.npy"
     if path.is_file():
         kept = np.array(read_array(path, (width, width), "<f8", "remove it, to have it measured again"))
         if not np.isfinite(kept).all():
             raise RunError(f"{path} holds NaN or infinity; remove it, to have it measured again.")
         return torch.from_numpy(kept)
-    states = play_states(loaded, STATES, seed, progress=progress)
+    states = play_states(loaded, STATES, first, progress=progress)
     metric = policy_metric(loaded.agent, states, hook)
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.save(file, metric.numpy())
