@@ -305,7 +305,7 @@ TERMS = {
     "vectors": "effects of adding cheese and corner vectors, by their scale, beside random ones",
     "searches": "units that say where the cheese is, searched on some mazes and tested on others",
     "found": "the units found, best first",
-    "held_out": "effects of editing the units found, random others, and all, on held-out mazes",
+    "held_out": "effects of editing the units found, 20 random sets (mean, middle 95%), and all, on held-out mazes",
     "played": "share of whole episodes' choices that go to the cheese, under each intervention",
     # Sokoban
     "levels": "the levels that were played, or their number",

@@ -149,6 +149,23 @@ def test_the_search_finds_the_planted_channel_and_confirms_it_on_other_mazes(maz
         search(agent, mazes[:3], "detect", edits, units=8, count=1)
 
 
+def test_the_units_found_are_held_against_many_random_sets(mazes):
+    """Unit u silences the cheese in u of every 8 mazes."""
+
+    def silence(values, rows, units):
+        silenced = values.clone()
+        silenced[torch.from_numpy(rows % 8 < max(units)), CHEESE_CHANNEL] = 0
+        return silenced
+
+    found = search(Planted(), mazes[:32], "detect", {"silence": silence}, units=8, count=1)
+    assert found.found == [7]
+    assert found.held_out["found, silence"].cheese == pytest.approx(7 / 8 * (WRONG - RIGHT), abs=1e-4)
+    random = found.held_out["random, silence"]
+    assert random.low == pytest.approx(6 / 8 * (WRONG - RIGHT), abs=1e-4)
+    assert random.high == pytest.approx(0, abs=1e-4)
+    assert random.cheese == pytest.approx(3 / 8 * (WRONG - RIGHT), abs=0.1)
+
+
 def test_a_clamped_channel_moves_the_goal_where_it_is_said_to_be(mazes):
     maze = mazes[:1].edit(cheese=(-1, -1))
     found = retarget(Planted(), DECIDES, maze, "detect", CHEESE_CHANNEL, 1.0)

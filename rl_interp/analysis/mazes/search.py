@@ -1,5 +1,5 @@
 """A search for the units of a layer (channels, or features of an autoencoder) that make a maze agent choose the cheese:
-found on some mazes by editing one after another, tested on others beside random units.
+found on some mazes by editing one after another, tested on others beside sets of random units.
 
 After Turner et al. 2023, arXiv 2310.08043, §3.
 """
@@ -31,6 +31,10 @@ Edit = Callable[[Tensor, NDArray[np.integer], Sequence[int]], Tensor]
 """`edit(values, rows, units)`: the values `[n, ...]` of some mazes, which are `rows [n]` of all, with units changed."""
 
 
+RANDOM = 20
+"""Sets of random units: one alone may be lucky."""
+
+
 @dataclass(frozen=True)
 class Search:
     """Units of a layer (channels, or features of an autoencoder) that make the policy choose the cheese, found on some
@@ -42,7 +46,8 @@ class Search:
     found: list[int]
     """The units whose score is lowest, best first."""
     held_out: Mapping[str, Effect]
-    """On held-out mazes, by edit: of the units `found`, of as many `random` others, and of `all` of them."""
+    """On held-out mazes, by edit: of the units `found`, of as many `random` others, and of `all` of them. Of random
+    ones the mean of `RANDOM` sets, with the middle 95% of the sets for an interval."""
 
     @property
     def plain(self) -> dict[str, Any]:
@@ -86,14 +91,22 @@ def search(
         scores[unit] = searched(first, [unit]).cheese
         update(unit + 1)
     order = np.argsort(scores, kind="stable")
-    random = np.random.default_rng(seed).choice(order[count:], count, replace=False)
-    sets = {"found": order[:count], "random": random, "all": np.arange(units)}
-    held_out = {
-        f"{which}, {name}": tested(edit, chosen.tolist())
-        for name, edit in edits.items()
-        for which, chosen in sets.items()
-    }
-    return Search(scores, order[:count].tolist(), held_out)
+    found, rng = order[:count].tolist(), np.random.default_rng(seed)
+    random = [rng.choice(order[count:], count, replace=False).tolist() for _ in range(RANDOM)]
+    held_out = {}
+    for name, edit in edits.items():
+        held_out[f"found, {name}"] = tested(edit, found)
+        held_out[f"random, {name}"] = _over_sets([tested(edit, chosen) for chosen in random])
+        held_out[f"all, {name}"] = tested(edit, range(units))
+    return Search(scores, found, held_out)
+
+
+def _over_sets(effects: Sequence[Effect]) -> Effect:
+    """The mean of the effects of sets of units, with the middle 95% of the sets for an interval."""
+    cheese = [effect.cheese for effect in effects]
+    low, high = np.percentile(cheese, [2.5, 97.5]).tolist()
+    ends = (low, high) if low < high else (None, None)  # one of no width would read as certainty
+    return Effect(float(np.mean(cheese)), *ends, float(np.mean([effect.corner for effect in effects])))
 
 
 def elsewhere(agent: Agent, mazes: Mazes, at: str, seed: int = 0) -> Edit:
