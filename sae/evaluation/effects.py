@@ -36,7 +36,7 @@ def integrated_effects(sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], st
     """
     values, latents = sae.encode_sparse(x)
     moved = sae.decode_sparse(values, latents) - sae.b_dec
-    actions = head(x[:1]).shape[1]
+    actions = head(x).shape[1]
     slopes = torch.zeros(actions, *x.shape, dtype=x.dtype)
     for step in range(steps):
         at = (x - (1 - (step + 0.5) / steps) * moved).requires_grad_()

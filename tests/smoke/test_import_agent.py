@@ -1,10 +1,19 @@
 """An agent of the user's own code, from the command line: imported, then taken by the commands that load agents."""
 
+import numpy as np
 import pytest
+import torch
 
 import rl_interp
+from rl_interp import sae
+from rl_interp.analysis.sae.runs import load_sae
+from rl_interp.analysis.sae.states import states_of
 from rl_interp.core.code import TRUST
 from rl_interp.core.files import sha256
+from rl_interp.core.hooks import run_with_hooks
+from rl_interp.core.interventions import as_hooks
+from rl_interp.core.replay import revisit
+from rl_interp.sae import ClampFeature
 
 SOURCE = """
 import torch
@@ -41,6 +50,21 @@ class Text(nn.Linear):
         return "text"
     def set_extra_state(self, state):
         pass
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.other = (nn.Sequential(Flat(), nn.Linear(147, 16), nn.ReLU()) for _ in range(2))
+        self.policy = nn.Linear(32, 7)
+    def forward(self, obs):
+        return self.policy(torch.cat([self.one(obs), self.other(obs)], 1))
+
+def two():
+    torch.manual_seed(0)
+    return rl_interp.wrap(Two(), {"one": ("one", "B D")})
+def place():
+    layers = Flat(), nn.Unflatten(1, (147, 1, 1)), nn.Conv2d(147, 16, 1), nn.Flatten(), nn.ReLU(), nn.Linear(16, 7)
+    return rl_interp.wrap(nn.Sequential(*layers), {"place": ("2", "B C H W")})
 
 def plain(): return nn.Sequential(Flat(), nn.Linear(147, 8), nn.ReLU(), nn.Linear(8, 7))
 def bytes(): return nn.Sequential(nn.Flatten(), nn.Linear(147, 7))
@@ -139,6 +163,39 @@ def test_the_commands_that_load_agents_take_it(run, folder):
     assert (folder / run("sae report mine-sae")[1]["report"]).is_file()
     assert run("saliency mine --steps 4")[1]["frames"] == 4
     assert "lstm.h" in run("probe mine --hooks lstm.h --samples 800")[1]["means"]
+
+
+def test_of_a_layer_that_is_one_of_two_streams_effects_are_those_beside_what_the_other_sees(run, folder):
+    assert run(f"import agent my.py:two {ENV} --name mine")[0] == 0
+    assert run("collect mine --hook one --samples 300")[0] == 0
+    status, found, error = run("sae fit mine --hook one --latents 16 --k 2 --epochs 1 --episodes 0 --name mine-sae")
+    assert status == 0, error
+    fitted = load_sae("mine-sae")
+    agent, on = fitted.agent.agent, states_of(fitted, fitted.held_out_rows, 1000)
+    assert on is not None
+    samples = np.unique(fitted.held_out_rows)
+    obs = torch.from_numpy(np.stack([each.obs for each in revisit(fitted.agent.env, fitted.store, samples)]))
+    with torch.no_grad():
+        own = agent.step(obs).preferences
+        clamp = ClampFeature("one", sae=fitted.sae, feature=2, value=1.5)
+        clamped = run_with_hooks(agent, obs, hooks=as_hooks([clamp])).preferences
+        spliced = run_with_hooks(agent, obs, hooks=as_hooks([fitted.splice()])).preferences
+    torch.testing.assert_close(on.preferences, own)
+    moved = on.head(on.x + (1.5 - fitted.sae.encode(on.x)[:, 2])[:, None] * fitted.sae.W_dec[2])
+    torch.testing.assert_close(moved, clamped, atol=1e-5, rtol=1e-4)
+    assert found["action_agreement"] == pytest.approx((own.argmax(1) == spliced.argmax(1)).float().mean().item())
+    latents, through = fitted.sae.encode(on.x), agent.get_submodule("module.policy").weight[:, :16]
+    expected = sae.direct_effects(fitted.sae, through) * (latents.sum(0) / (latents > 0).sum(0).clamp(min=1))[:, None]
+    torch.testing.assert_close(sae.integrated_effects(fitted.sae, on.x, on.head), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.full
+def test_a_dictionary_of_a_layer_with_a_single_position_is_fitted_and_reported(run, folder):
+    assert run(f"import agent my.py:place {ENV} --name mine")[0] == 0
+    assert run("collect mine --hook place --samples 300")[0] == 0
+    assert run("sae fit mine --hook place --latents 16 --k 2 --epochs 1 --episodes 0 --name mine-sae")[0] == 0
+    status, _, error = run("sae report mine-sae --top 2 --clips 0 --maps 0")
+    assert status == 0, error
 
 
 TRUTH = """

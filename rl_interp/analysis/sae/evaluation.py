@@ -12,7 +12,7 @@ from torch import Tensor
 import rl_interp.sae as sae_package
 from rl_interp.analysis.sae.concepts import Labelled, labelled
 from rl_interp.analysis.sae.runs import LoadedSAE
-from rl_interp.analysis.sae.states import head_of
+from rl_interp.analysis.sae.states import linear_head
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import make_vector
 from rl_interp.core.files import write_json
@@ -91,9 +91,9 @@ def metrics_json(fitted: LoadedSAE, in_memory: bool = True) -> dict[str, Any]:
 
 @torch.no_grad()
 def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
-    """How far the splice changes preferences in held-out states. Where these follow from the stored values alone, the
-    same with the layer at zero, at its mean and at a different state's value, under `ablated`; elsewhere the agent
-    follows the episodes. Of continuous actions, the error of the action as a share of its variance."""
+    """How far the splice changes preferences in held-out states. Where a linear head makes them of the stored values
+    alone, the same with the layer at zero, at its mean and at a different state's value, under `ablated`; elsewhere the
+    agent follows the episodes. Of continuous actions, the error of the action as a share of its variance."""
     target, rows, greedy = fitted.target, fitted.held_out_rows[:COMPARED], fitted.agent.has_q_values
 
     def error(original: Tensor, given: Tensor) -> dict[str, float | None]:
@@ -104,7 +104,7 @@ def _policy_error(fitted: LoadedSAE) -> dict[str, Any]:
             return agreement | {"q_nmse": sae_package.q_nmse(original, given)}
         return agreement | {"policy_kl": sae_package.policy_kl(original, given)}
 
-    head = head_of(fitted.agent, target.hook) if target.positions == 1 else None
+    head = linear_head(fitted.agent.agent, target.hook) if target.positions == 1 else None
     if head is None:
         return error(*_followed(fitted))
     x, y = (torch.from_numpy(each.read(rows)).to(fitted.sae.W_dec.device) for each in (fitted.store, target))

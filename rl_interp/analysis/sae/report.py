@@ -169,7 +169,7 @@ def _features(
             )
             if isinstance(on.head, torch.nn.Linear):
                 effects = levels[:, None] * sae_package.direct_effects(sae, on.head.weight).numpy()
-            elif store.positions == 1:
+            elif on.x.dim() == 2:  # without positions
                 effects = sae_package.integrated_effects(sae, on.x, on.head).numpy()
     counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step")}
     alike, places = sae_package.neighbours(features), _map(sae, features)

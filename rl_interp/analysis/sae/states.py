@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from rl_interp.agents.load import Loaded
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.agent import Agent, PolicyOutput
 from rl_interp.core.errors import HookError
@@ -23,7 +22,7 @@ Head = Callable[[Tensor], Tensor]
 MOST = 256
 """States, about, where a layer has positions: each question about them runs the network from the layer on."""
 _AT_ONCE = 128
-"""Observations that a layer with positions is run again for together."""
+"""Observations that the agent is run again for together."""
 
 
 def states_of(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> States | None:
@@ -33,47 +32,35 @@ def states_of(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> State
     store, agent = fitted.store, fitted.agent.agent
     spatial, samples = hook_point(agent, fitted.hook).kind == "spatial", np.unique(rows // store.positions)
     samples = samples[:: max(1, len(samples) // (min(count, MOST) if spatial else count))]
-    episodes = store.column("episode")[samples]
     if store.positions > 1 and not spatial:  # places of a sequence
         return None
-    if not spatial:
-        head = head_of(fitted.agent, fitted.hook)
-        return head and States(torch.from_numpy(store.read(samples)), episodes, head, fitted.agent.has_q_values)
-    if agent.initial_state(1) != ():
+    head = linear_head(agent, fitted.hook)
+    if head is None and agent.initial_state(1) != ():
         return None
     at = samples[:, None] * store.positions + np.arange(store.positions)
-    x = torch.from_numpy(store.read(at.ravel())).view(*at.shape, store.width)
-    return States(x, episodes, _head_over_positions(fitted, samples), fitted.agent.has_q_values)
+    x = torch.from_numpy(store.read(at.ravel()))
+    x = x.view(*at.shape, store.width) if spatial else x
+    episodes = store.column("episode")[samples]
+    return States(x, episodes, head or _rerun(fitted, samples), fitted.agent.has_q_values)
 
 
-def head_of(loaded: Loaded, hook: str) -> Head | None:
-    """What the agent makes of the values `[N, D]` at a hook point without positions.
-
-    Its linear head where it has one; else the agent itself, on blank observations with the values patched in, which
-    holds where nothing else of the observation reaches the preferences. None in a network with a memory.
-    """
-    point = hook_point(loaded.agent, hook)
-    if point.head is not None:
-        return loaded.agent.get_submodule(point.head)
-    if loaded.agent.initial_state(1) != ():
-        return None
-
-    def head(x: Tensor) -> Tensor:
-        zeros = np.zeros((len(x), *loaded.env.observation_shape), loaded.env.observation_dtype)
-        blank = torch.from_numpy(zeros).to(x.device)
-        return run_with_hooks(loaded.agent, blank, hooks=as_hooks([Patch(hook, source=x)])).preferences
-
-    return head
+def linear_head(agent: Agent, hook: str) -> nn.Module | None:
+    """The layer that turns the values `[N, D]` at a hook point, and nothing else, into preferences; None where there is
+    none."""
+    path = hook_point(agent, hook).head
+    return None if path is None else agent.get_submodule(path)
 
 
-def _head_over_positions(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Head:
-    """The agent run again from the layer on, on the observations of the samples."""
+def _rerun(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Head:
+    """The agent run again from the layer on, on the observations of the samples, from values `[N, D]`, or `[N, P, D]`
+    at all positions. Of other observations it would decide otherwise, as they may reach it past the layer too: by skip
+    connections, a second stream, the value stream of a dueling network."""
     agent = fitted.agent.agent
     parts = [_from_layer_on(agent, obs, fitted.hook) for obs in _observations(fitted, samples).split(_AT_ONCE)]
-    channels_first = fitted.store.sample_shape
+    shape = fitted.store.sample_shape
 
     def head(x: Tensor) -> Tensor:
-        values = x.movedim(-1, 1).reshape(len(x), *channels_first).split(_AT_ONCE)
+        values = x.movedim(-1, 1).reshape(len(x), *shape).split(_AT_ONCE)
         return torch.cat([part(each).preferences for part, each in zip(parts, values, strict=True)])
 
     return head
