@@ -32,9 +32,11 @@ class Learner:
             torch.from_numpy(array).to(self.device, non_blocking=True)
             for array in (batch.obs, batch.actions, batch.returns, batch.discounts, batch.next_obs)
         )
-        # Products in bf16; values and their difference in float32, where small errors still count.
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+        # Products in bf16; values and their difference in float32, where small errors still count. In contexts of their
+        # own: until PyTorch 2.9 one keeps the weights that it has cast, and those of the target have no gradient.
+        with self._autocast():
             target = bootstrap(self.agent, self.target, returns, discounts, next_obs, self.config.double)
+        with self._autocast():
             q = self.agent.step(obs).preferences.float().gather(1, actions[:, None])[:, 0]
         # Huber: quadratic below an error of 1, linear above, as Mnih et al. clip the error.
         loss = F.smooth_l1_loss(q, target)
@@ -47,6 +49,9 @@ class Learner:
         if self.updates % self.config.target_every == 0:
             self.target.load_state_dict(self.agent.state_dict())
         return loss.detach()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def state(self) -> dict[str, Any]:
         return {

@@ -54,10 +54,12 @@ class ActorPool(Protocol):
 class LocalActorPool:
     """One actor in this process, which takes turns with the learner: slower, and the same every time.
 
-    Where the environments have a `state()`, a resumed run goes on bit for bit as if it had not stopped.
+    Where the environments have a `state()`, a resumed run goes on bit for bit as if it had not stopped; elsewhere it
+    plays new episodes.
     """
 
     def __init__(self, config: IMPALAConfig, seed: int, agent: Agent):
+        self._config, self._seed, self._life = config, seed, 0
         self._actor = Actor(config, seed, index=0)
         self._unroll = {name: np.empty(*entry) for name, entry in unroll_layout(config, agent).items()}
 
@@ -69,11 +71,17 @@ class LocalActorPool:
         return 0, self._unroll
 
     def state(self) -> dict[str, Any]:
-        return {"local": self._actor.snapshot()} if hasattr(self._actor.env, "state") else {}
+        own = {"local": self._actor.snapshot()} if hasattr(self._actor.env, "state") else {}
+        return own | {"life": self._life}
 
     def restore(self, state: dict[str, Any]) -> None:
+        self._life = state.get("life", 0)
         if "local" in state:
             self._actor.restore(state["local"])
+            return
+        self._life += 1
+        self._actor.close()
+        self._actor = Actor(self._config, self._seed, index=0, life=self._life)
 
     def close(self) -> None:
         self._actor.close()

@@ -85,7 +85,8 @@ def collect(
     All environments play on until the number is reached. Of the at most `num_envs` episodes that are under way then,
     what was played is stored, and the rest, where there are labels, only played, so that every label is that of the
     whole episode. Their later states are thus missing: where episodes are long, ask for many times `num_envs` episodes'
-    worth. Episode i is played with seed `seed + i`.
+    worth. The i-th episode that begins is played with seed `seed + i`, which its rows have as `episode_seed`; they are
+    numbered as they end. So stores of nearby seeds share most episodes.
 
     Args:
         epsilon: probability of a random action, so that the states are not one trajectory's.

@@ -133,8 +133,9 @@ def evaluate(
 
     Each environment plays an equal share (the first ones play the remainder), so short episodes are
     not counted more often than long ones. Two calls with the same `seed` start the same episodes and
-    draw the same exploration: returns with and without `interventions` are paired. `progress` is
-    called with the number of episodes finished. All modules are in evaluation mode meanwhile.
+    draw the same exploration: returns with and without `interventions` are paired. (Of Gymnasium's vector
+    environments that reset themselves, the first episodes alone begin alike.) `progress` is called with the number of
+    episodes finished. All modules are in evaluation mode meanwhile.
 
     Args:
         env: of `make_vector`, or Gymnasium's: several at once, whichever way they reset, or one.
@@ -194,7 +195,8 @@ def _as_vector(env: Any) -> VectorEnv:
         from rl_interp.core.envs.gym.vector import GymnasiumVector
 
         if isinstance(env, gymnasium.Env):
-            return GymnasiumVector(gymnasium.vector.SyncVectorEnv([lambda: env]))
+            mode = gymnasium.vector.AutoresetMode.DISABLED  # by which each episode has a seed of its own
+            return GymnasiumVector(gymnasium.vector.SyncVectorEnv([lambda: env], autoreset_mode=mode))
         if isinstance(env, gymnasium.vector.VectorEnv):
             return GymnasiumVector(env)
     if not (hasattr(env, "send") and hasattr(env, "recv")):

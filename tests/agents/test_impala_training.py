@@ -16,13 +16,14 @@ from selection import in_full
 from rl_interp.agents.cbet import CBETConfig
 from rl_interp.agents.impala import IMPALAConfig, Training, default_config, make_agent, train
 from rl_interp.agents.impala.actor import Actor, environments, flat_weights, set_flat_weights, unroll_layout
-from rl_interp.agents.impala.actor_pool import ProcessActorPool, SharedWeights
+from rl_interp.agents.impala.actor_pool import LocalActorPool, ProcessActorPool, SharedWeights
 from rl_interp.agents.impala.learner import Learner, losses
 from rl_interp.agents.load import load_agent, load_config
 from rl_interp.agents.loop import DivergedError
 from rl_interp.agents.phases import Transfer
 from rl_interp.core.agent import PolicyOutput
 from rl_interp.core.envs import CrafterConfig, MazeConfig, MiniGridConfig
+from rl_interp.core.envs.games import GameVector
 from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.run import Run
@@ -50,6 +51,22 @@ def played(config=SMALL, seed=0):
     actor, unroll = Actor(config, seed, index=0), empty_unroll(config)
     actor.play(flat_weights(make_agent(config)), unroll)
     return unroll
+
+
+def test_a_resumed_training_without_saved_environments_plays_new_episodes(monkeypatch):
+    monkeypatch.delattr(GameVector, "state")
+    agent = make_agent(SMALL)
+    begun = []
+    for state in (None, {}, {"life": 1}):  # of a new run, of one resumed from another kind of pool, and once more
+        pool = LocalActorPool(SMALL, 0, agent)
+        pool.publish(flat_weights(agent))
+        if state is not None:
+            pool.restore(state)
+        begun.append(pool.next()[1]["log_probs"].copy())
+        lives = pool.state()
+        pool.close()
+    assert lives == {"life": 2}
+    assert not any(np.array_equal(begun[i], begun[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
 
 
 def test_weights_survive_being_flattened():

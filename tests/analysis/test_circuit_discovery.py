@@ -69,7 +69,9 @@ def test_a_circuit_of_no_edge_has_the_faithfulness_nought(loaded, kind):
     stored = read_circuit(loaded, "few")
     nothing = replace(stored, mask=Mask.full(stored.mask.graph, 0.0))
     behaviour = behaviour_of(loaded, settings_of(stored), 7).with_constants(stored.reference)
-    assert _on_states(behaviour, nothing, EvaluateConfig(random=1))["faithfulness"] == pytest.approx(0, abs=1e-9)
+    assert _on_states(behaviour, behaviour, nothing, EvaluateConfig(random=1))["faithfulness"] == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 def test_a_cut_is_not_judged_as_a_circuit(loaded):

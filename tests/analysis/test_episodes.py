@@ -183,6 +183,14 @@ def test_attributions_at_a_linear_head_are_what_the_advantage_loses(loaded):
         assert found[unit] == pytest.approx(lost[0] - lost[1], abs=1e-5)
 
 
+def test_attributions_under_a_change_are_of_what_is_there_with_it(loaded):
+    moment = record(loaded, Recipe(4, (Part(3),))).moment(2)
+    plain = attributions(loaded, moment, "h")
+    unit = int(np.abs(plain).argmax())
+    changed = attributions(loaded, moment, "h", changes=parse_changes([f"ablate:h:{unit}"], loaded))
+    assert plain[unit] != 0 == changed[unit]
+
+
 def test_an_agent_without_a_memory_is_recorded_too(loaded):
     assert record(replace(loaded, agent=Planted()), Recipe(1, (Part(400),))).ended
 

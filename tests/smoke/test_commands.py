@@ -57,6 +57,13 @@ def test_evaluating_tells_the_protocol(run):
 
 
 @pytest.mark.full
+def test_that_no_concept_can_be_probed_is_said(run, place, monkeypatch):
+    monkeypatch.setattr("rl_interp.analysis.probes.study.probe", lambda *args: {})
+    status, _, error = run("probe tiny --hooks fc.post --samples 100")
+    assert status not in (0, None)
+    assert "no concept is there, and is not, in 10 of the 100 samples" in error
+
+
 def test_the_ground_truth_is_probed(run, place):
     status, result, error = run("probe tiny --hooks fc.post --samples 600")
     assert status == 0, error

@@ -81,9 +81,12 @@ def evaluate_circuit(
     loaded = stored.loaded
     settings = replace(settings_of(stored), states=config.states)
     with measured() as cost:
-        behaviour = behaviour_of(loaded, settings, config.seed, progress).with_constants(stored.reference)
+        here = behaviour_of(loaded, settings, config.seed, progress)
+        behaviour = here.with_constants(stored.reference)
+        # Optimal constants are fitted to a circuit of one size.
+        at_sizes = here if settings.replace == "optimal" else behaviour
         with progress.bar("Judging", 3, "parts") as update:
-            result = _on_states(behaviour, stored, config)
+            result = _on_states(behaviour, at_sizes, stored, config)
             update(1)
             result["minimality"] = _minimality(behaviour, stored.mask, config)
             update(2)
@@ -103,13 +106,15 @@ def _says_nothing_at_play(loaded: Loaded, settings: DiscoverConfig) -> bool:
     return isinstance(loaded.env, TextConfig) and settings.replace == "counterfactual"
 
 
-def _on_states(behaviour: Behaviour, stored: StoredCircuit, config: EvaluateConfig) -> dict[str, Any]:
+def _on_states(
+    behaviour: Behaviour, at_sizes: Behaviour, stored: StoredCircuit, config: EvaluateConfig
+) -> dict[str, Any]:
     """Faithfulness of anything is by the distance without any edge, with the same in the place of what is cut."""
     nothing, mask = behaviour.require(), stored.mask
     found, without = compared(behaviour, mask), compared(behaviour, complement(mask))
     random = [shuffled(mask, config.seed + i) for i in range(config.random)]
     others = [compared(behaviour, each).kl for each in random]
-    sizes = curve(behaviour, stored.scores, FRACTIONS)
+    sizes = curve(at_sizes, stored.scores, FRACTIONS)
     return {
         "candidates": mask.graph.edges,
         "cpr": sizes.cpr, "cpr_log": sizes.cpr_log, "cmd": sizes.cmd, "cmd_log": sizes.cmd_log,

@@ -14,7 +14,7 @@ from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.agent import joined, tree_map
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import hook_point, run_with_cache, run_with_hooks
-from rl_interp.core.interventions import Intervention, as_hooks
+from rl_interp.core.interventions import Intervention, as_hooks, intervened
 from rl_interp.saliency.targets import Advantage
 
 AT_ONCE = 64
@@ -47,10 +47,12 @@ def features(sae: LoadedSAE, held: NDArray[np.float32]) -> NDArray[np.float32]:
     return found.numpy().reshape(*held.shape[:2], -1)
 
 
-def attributions(loaded: Loaded, moment: Moment, at: str, sae: LoadedSAE | None = None) -> NDArray[np.float32]:
+def attributions(
+    loaded: Loaded, moment: Moment, at: str, sae: LoadedSAE | None = None, changes: Sequence[Intervention] = ()
+) -> NDArray[np.float32]:
     """`[D]`, or `[F]` of a dictionary's features: how much of the chosen action's advantage each accounts for,
     activation times gradient, summed over positions. Where a linear head follows it is what the advantage loses without
-    it; else an estimate of that, to first order.
+    it; else an estimate of that, to first order. Under `changes`, of what is there with them.
 
     Raises:
         UserError: continuous actions, of which none is chosen.
@@ -64,7 +66,7 @@ def attributions(loaded: Loaded, moment: Moment, at: str, sae: LoadedSAE | None 
         kept.append(value.detach().requires_grad_())
         return kept[-1]
 
-    with torch.enable_grad():
+    with torch.enable_grad(), intervened(loaded.agent, changes):  # whose hooks come before
         out = run_with_hooks(loaded.agent, obs, tree_map(torch.clone, moment.state), hooks={at: keep})
         (gradient,) = torch.autograd.grad(Advantage().prepare(out)(out, None).sum(), kept[-1])
     held, slope = (each.detach().movedim(point.feature_axis, -1).flatten(0, -2) for each in (kept[-1], gradient))

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.playing import collect_store
-from rl_interp.analysis.probes.regression import probe
+from rl_interp.analysis.probes.regression import RARE, probe
 from rl_interp.core.envs import EnvConfig, make_labelled
 from rl_interp.core.envs.labelled import Concept
+from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.progress import SILENT, Progress
@@ -51,13 +52,18 @@ def probe_run(
 
     Raises:
         HookError: no such hook point.
-        UserError: the samples make fewer than 4 episodes.
+        UserError: the samples make fewer than 4 episodes, or no concept is both there and not there often enough.
     """
     for hook in hooks:
         hook_point(loaded.agent, hook)
     with tempfile.TemporaryDirectory() as folder:
         store = collect_store(loaded, hooks[0], samples, Path(folder) / "store", seed, epsilon, progress=progress)
         columns = _columns(loaded, hooks, store, seed, uncontrollable, progress)
+        if not all(columns.values()):
+            raise UserError(
+                f"no concept is there, and is not, in {RARE} of the {samples} samples on either side of the split; "
+                "collect more (--samples)."
+            )
     path = loaded.run.outputs / "analyses" / "probes"
     result = loaded.source | {
         "hooks": list(hooks), "samples": samples, "seed": seed, "epsilon": epsilon,
@@ -129,4 +135,4 @@ def probes_table(columns: Mapping[str, Column], concepts: Mapping[str, Concept])
 
 
 def _mean(column: Column) -> float:
-    return float(np.mean([score.value for score in column.values()])) if column else float("nan")
+    return float(np.mean([score.value for score in column.values()]))

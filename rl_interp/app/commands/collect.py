@@ -27,7 +27,7 @@ def collect(
         hook: Name of the hook point; by default fc.post, or the last layer that feeds the preferences.
         samples: Number of steps to store. Eight episodes are played side by side; of those under way when the number
             is reached, what was played is stored, and the rest is played only for labels, some of which look ahead.
-        seed: Seed of the first episode; episode i has seed + i.
+        seed: Seed of the first episode; the next have the next ones, so that nearby seeds share most episodes.
         epsilon: Probability of a random action.
         dtype: Type of the stored activations.
         labels: Function labels(info, obs) that gives the ground truth of a state as numbers by name, such as

@@ -156,8 +156,10 @@ def layer(asked: Asked) -> Response:
     found, at = asked.opened(), asked.text("point")
     moment = asked.moment()
     with found.agent(asked.wanted) as loaded:
-        held = values(loaded, [moment], at, parse_changes(asked.changes(), loaded, found.sae))[0]
-        effects = attributions(loaded, moment, at) if asked.body.get("effects") else np.zeros(0, np.float32)
+        changes = parse_changes(asked.changes(), loaded, found.sae)
+        held, effects = values(loaded, [moment], at, changes)[0], np.zeros(0, np.float32)
+        if asked.body.get("effects"):
+            effects = attributions(loaded, moment, at, changes=changes)
         where = found.places(loaded, moment, at)
     return answer({"values": array(held), "effects": array(effects), **where})
 

@@ -21,18 +21,23 @@ def feature_list(asked: Asked) -> Response:
     with found.agent(asked.wanted) as loaded:
         fired = features(sae, values(loaded, [moment], sae.hook))[0]
         discrete = loaded.env.action_kind == "discrete"
-        effects = attributions(loaded, moment, sae.hook, sae) if discrete else np.zeros(fired.shape[1])
+        effects = attributions(loaded, moment, sae.hook, sae) if discrete else None  # of no chosen action
         where = found.places(loaded, moment, sae.hook)
     place = asked.body.get("place")
     there = fired.max(0) if place is None else fired[min(max(0, asked.number("place")), len(fired) - 1)]
     active = np.flatnonzero(there > 0)
-    rank = np.abs(effects[active]) if asked.body.get("effects") else there[active]
+    rank = np.abs(effects[active]) if effects is not None and asked.body.get("effects") else there[active]
     listed = active[np.argsort(-rank, kind="stable")][:_LISTED]
     return answer(
         {
             "firing": len(active),
             "features": [
-                {"feature": int(i), "activation": float(there[i]), "effect": float(effects[i])} for i in listed
+                {
+                    "feature": int(i),
+                    "activation": float(there[i]),
+                    "effect": None if effects is None else float(effects[i]),
+                }
+                for i in listed
             ],
             **where,
         }

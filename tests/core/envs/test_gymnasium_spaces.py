@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rl_interp.core.envs import env_config, make_labelled
+from rl_interp.core.envs import env_config, make_labelled, make_vector
 from rl_interp.core.envs.gym.config import Part
 from rl_interp.core.envs.gym.spaces import converter, spaces_of, writer
+from rl_interp.core.errors import UserError
 
 SPACES = [
     spaces.Dict(
@@ -168,7 +169,25 @@ def test_blackjack_shows_and_does_what_it_says():
 def test_names_are_lost_where_a_wrapper_shows_other_numbers():
     stacked = env_config("CartPole-v1", wrappers=("gymnasium.wrappers:TimeAwareObservation(normalize_time=False)",))
     assert stacked.input_names[0] == "obs[0]"
-    normal = env_config("CartPole-v1", wrappers=("gymnasium.wrappers:NormalizeObservation",))
-    assert normal.input_names[0] == "cart position"
-    assert not normal.spaces.seeded  # it goes by what it has seen in other episodes
-    assert env_config("CartPole-v1").spaces.seeded
+    scaled = env_config("CartPole-v1", wrappers=("gymnasium.wrappers:DtypeObservation('float64')",))
+    assert scaled.input_names[0] == "cart position"
+
+
+@pytest.mark.parametrize("name", ["NormalizeObservation", "NormalizeReward"])
+def test_what_scales_by_what_it_has_seen_is_refused_as_every_copy_would_have_seen_something_else(name):
+    with pytest.raises(UserError, match=f"{name} scales by what this copy of the environment has seen"):
+        env_config("CartPole-v1", wrappers=(f"gymnasium.wrappers:{name}",))
+
+
+def test_rewards_that_are_clipped_to_learn_from_are_scored_as_they_are():
+    """Pendulum's are costs of up to 16 a step."""
+    wrappers = ("gymnasium.wrappers:ClipReward(min_reward=-1, max_reward=1)", "gymnasium.wrappers:TimeLimit(3)")
+    config = env_config("Pendulum-v1", wrappers=wrappers)
+    assert config.scored.wrappers == wrappers[1:]
+    least = []
+    for each in (config, config.scored):
+        env = make_vector(each, 1)
+        env.reset(0)
+        env.send(np.zeros((1, 1), np.float32))
+        least.append(env.recv().reward[0])
+    assert least[0] == -1 > least[1]

@@ -83,6 +83,12 @@ def in_a_loop(case, agent, env, seeds):
     return returns, lengths
 
 
+def seeds_of(mode, seed, i, count):
+    """Seeds of an environment's episodes: of its own for each where the suite resets it, else for the first alone."""
+    later = (episode_seed(seed, i, n) if mode is gymnasium.vector.AutoresetMode.DISABLED else None for n in range(1, 9))
+    return [seed + i, *later][:count]
+
+
 def agent_of(env):
     given = spaces_of(env, "a test")
     return Hashing(len(given.actions), given.action_kind == "continuous")
@@ -103,7 +109,7 @@ def test_episodes_of_a_users_vector_are_those_of_a_plain_loop_whichever_way_it_r
     agent = agent_of(single)
     got = rollout.evaluate(agent, vector, 7, seed=11, epsilon=0)
     vector.close()
-    wanted = [in_a_loop(case, agent, case.make(), [11 + i, None, None][:n]) for i, n in enumerate((3, 2, 2))]
+    wanted = [in_a_loop(case, agent, case.make(), seeds_of(mode, 11, i, n)) for i, n in enumerate((3, 2, 2))]
     assert got.returns.tolist() == [each for returns, _ in wanted for each in returns]
     assert got.lengths.tolist() == [each for _, lengths in wanted for each in lengths]
 
@@ -111,15 +117,13 @@ def test_episodes_of_a_users_vector_are_those_of_a_plain_loop_whichever_way_it_r
 @pytest.mark.parametrize("case", [*CASES[:2], *in_full(*CASES[2:])], ids=lambda case: case.id)
 def test_counts_of_wrappers_change_nothing(case):
     """Those inside lie in `final_info` with SAME_STEP, and those outside are wiped by a reset of some with DISABLED."""
-    single = case.make()
-    agent, found = agent_of(single), []
+    agent = agent_of(case.make())
     for mode in gymnasium.vector.AutoresetMode:
         made = [lambda: gymnasium.wrappers.RecordEpisodeStatistics(case.make())] * 2
         vector = gymnasium.vector.SyncVectorEnv(made, autoreset_mode=mode)
         counted = gymnasium.wrappers.vector.RecordEpisodeStatistics(vector, stats_key="outer")
-        found.append(rollout.evaluate(agent, counted, 4, seed=3, epsilon=0))
-    wanted = [in_a_loop(case, agent, case.make(), [3 + i, None]) for i in range(2)]
-    for got in found:
+        got = rollout.evaluate(agent, counted, 4, seed=3, epsilon=0)
+        wanted = [in_a_loop(case, agent, case.make(), seeds_of(mode, 3, i, 2)) for i in range(2)]
         assert got.returns.tolist() == [each for returns, _ in wanted for each in returns]
         assert got.lengths.tolist() == [each for _, lengths in wanted for each in lengths]
 
@@ -127,8 +131,34 @@ def test_counts_of_wrappers_change_nothing(case):
 def test_one_environment_of_gymnasiums_can_be_handed_to_evaluate():
     case = Case("CartPole-v1")
     got = rollout.evaluate(agent_of(case.make()), case.make(), 3, seed=5, epsilon=0)
-    wanted = in_a_loop(case, agent_of(case.make()), case.make(), [5, None, None])
-    assert (got.returns.tolist(), got.lengths.tolist()) == wanted
+    seeds = seeds_of(gymnasium.vector.AutoresetMode.DISABLED, 5, 0, 3)
+    assert (got.returns.tolist(), got.lengths.tolist()) == in_a_loop(case, agent_of(case.make()), case.make(), seeds)
+
+
+def test_episodes_of_one_environment_begin_alike_whatever_was_played_in_those_before():
+    """Pendulum's starts are drawn, and noise in its steps would move them."""
+
+    class Noisy(gymnasium.Wrapper):
+        def reset(self, **named):
+            obs, info = self.env.reset(**named)
+            starts.append(obs.tolist())
+            return obs, info
+
+        def step(self, action):
+            self.unwrapped.np_random.normal(size=int(abs(action[0]) * 10))
+            return self.env.step(action)
+
+    class Still(Hashing):
+        def alone(self, obs):
+            return 0 * super().alone(obs)
+
+    begun = []
+    for agent in (Hashing(1, continuous=True), Still(1, continuous=True)):
+        starts = []
+        rollout.evaluate(agent, Noisy(gymnasium.make("Pendulum-v1")), 3, seed=2, epsilon=0)
+        begun.append(starts[:3])
+    assert begun[0] == begun[1]
+    assert len({tuple(start) for start in begun[0]}) == 3
 
 
 def test_a_vector_that_does_not_say_when_it_resets_is_refused():
@@ -150,6 +180,11 @@ def test_the_suites_own_vector_plays_the_episodes_of_a_plain_loop_each_with_a_se
     assert got.returns.tolist() == [each for returns, _ in wanted for each in returns]
     assert got.lengths.tolist() == [each for _, lengths in wanted for each in lengths]
     assert make_vector(config, 2).reset(0).dtype == np.float32
+
+
+def test_where_episodes_do_not_follow_from_seeds_nothing_is_saved_to_go_on_from(mine):
+    assert not hasattr(make_vector(env_config("mine.py:Noisy"), 2), "state")
+    assert hasattr(make_vector(env_config("CartPole-v1"), 2), "state")
 
 
 @pytest.mark.full

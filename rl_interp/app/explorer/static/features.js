@@ -16,7 +16,7 @@ export class Features {
     this.one = el("div", {class: "one"});
     this.anywhere = Object.assign(el("button", {type: "button", hidden: ""}, "Anywhere in the frame"), {onclick: () => set({place: null})});
     this.whole = new FeaturePage(page);
-    this.node = el("div", {}, el("div", {class: "controls"}, el("label", {}, "dictionary ", this.choice), sortChoice("sorted by"), this.anywhere), this.one, this.whole.node, this.list);
+    this.node = el("div", {}, el("div", {class: "controls"}, el("label", {}, "dictionary ", this.choice), sortChoice("sorted by", page.info.discrete), this.anywhere), this.one, this.whole.node, this.list);
   }
   start() {
     listen(["feature"], () => this.follow());
@@ -60,7 +60,7 @@ export class Features {
       ...features.map(({feature, activation, effect}) => {
         const chosen = state.feature === feature;
         const node = el("button", {type: "button", class: "row" + (chosen ? " chosen" : ""), "aria-pressed": chosen}, el("span", {class: "name"}, called(feature)), bar(activation, top, false),
-          el("span", {class: "number"}, num(activation, 2)), el("span", {class: "number soft"}, `effect ${num(effect, 3)}`));
+          el("span", {class: "number"}, num(activation, 2)), effect === null ? null : el("span", {class: "number soft"}, `effect ${num(effect, 3)}`));
         node.onclick = () => set({feature: chosen ? null : feature});
         return node;
       }));

@@ -9,7 +9,7 @@ export class Layers {
   constructor(page) {
     Object.assign(this, {page, newest: newest(), held: null, tiles: new Map()});
     this.choice = pointChoice(page, () => set({point: this.choice.value, unit: null}));
-    this.sort = sortChoice("sorted by", () => {});
+    this.sort = sortChoice("sorted by", page.info.discrete);
     this.list = el("div", {class: "tiles"});
     this.one = el("div", {class: "one"});
     this.node = el("div", {}, el("div", {class: "controls"}, el("label", {}, "layer ", this.choice), this.sort), this.one, this.list);
@@ -101,9 +101,10 @@ export function pointChoice(page, call) {
   choice.onchange = call;
   return choice;
 }
-export function sortChoice(label) {
-  const choice = el("select", {}, [["activation", "activation"], ["effect", "effect on the action"], ["number", "number"]].map(([value, text]) => el("option", {value}, text)));
-  choice.value = state.sort;
+export function sortChoice(label, discrete) {
+  const ways = [["activation", "activation"], ["effect", "effect on the action"], ["number", "number"]].filter(([value]) => discrete || value !== "effect");
+  const choice = el("select", {}, ways.map(([value, text]) => el("option", {value}, text)));
+  choice.value = ways.some(([value]) => value === state.sort) ? state.sort : "activation";
   choice.onchange = () => set({sort: choice.value});
   return el("label", {title: "The effect is activation times gradient: what the chosen action's advantage would lose, to first order, without it"}, label + " ", choice);
 }

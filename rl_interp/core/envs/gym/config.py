@@ -1,6 +1,6 @@
 """Any Gymnasium environment, as data: what the user named, and what was read from one that was made."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal
 
@@ -85,6 +85,12 @@ class GymConfig(EnvConfig):
     """The files with what is named above, by hash. They are run only if this user trusts them."""
     spaces: Spaces = Spaces()
     """As they were when the config was made."""
+
+    @property
+    def scored(self) -> "GymConfig":
+        """Without what clips rewards, which is to learn from."""
+        kept = tuple(each for each in self.wrappers if not each.startswith("gymnasium.wrappers:ClipReward"))
+        return replace(self, wrappers=kept)
 
     @property
     def categories(self) -> tuple[int, ...] | None:

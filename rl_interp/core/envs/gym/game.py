@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ def make_vector(config: GymConfig, num_envs: int, workers: int) -> VectorEnv:
     count = worker_count(num_envs, workers)
     if count > 1 and (workers or _seconds(config) > SLOW):
         return WorkerVector(config, games, num_envs, count)
-    return GymVector(config, games(num_envs))
+    return (GymVector if config.spaces.seeded else UnseededVector)(config, games(num_envs))
 
 
 def make_games(config: GymConfig, count: int) -> list["GymGame"]:
@@ -40,15 +40,18 @@ class GymVector(GameVector):
     config: GymConfig
     games: Sequence["GymGame"]
 
-    def restore(self, state: Mapping[str, Any]) -> NDArray[Any]:
-        """As the games of others, except that new episodes begin where these do not follow from seeds and actions."""
-        if not self.config.spaces.seeded:
-            state = {**state, "actions": [[] for _ in self.games]}
-        return super().restore(state)
-
     def close(self) -> None:
         for game in self.games:
             game.close()
+
+
+class UnseededVector(GymVector):
+    """Those whose episodes do not follow from seeds and actions. They have no `state()`, so that a resumed training
+    begins new ones instead of joining two episodes."""
+
+    @property
+    def state(self) -> NoReturn:  # pyright: ignore[reportIncompatibleMethodOverride]
+        raise AttributeError("state")
 
 
 class GymGame:

@@ -21,11 +21,13 @@ PACKAGES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
 _HARMLESS = {
     "AddRenderObservation", "AtariPreprocessing", "ClipAction", "ClipReward", "DelayObservation", "DiscretizeAction",
     "DiscretizeObservation", "DtypeObservation", "FilterObservation", "FlattenObservation", "FrameStackObservation",
-    "GrayscaleObservation", "MaxAndSkipObservation", "NormalizeObservation", "NormalizeReward", "RepeatAction",
+    "GrayscaleObservation", "MaxAndSkipObservation", "RepeatAction",
     "RescaleAction", "RescaleObservation", "ReshapeObservation", "ResizeObservation", "StickyAction",
     "TimeAwareObservation", "TimeLimit",
 }  # fmt: skip
 """Gymnasium's wrappers that are no code of the user's: they neither call what they are given nor write files."""
+_NORMALISING = {"NormalizeObservation", "NormalizeReward"}
+"""Gymnasium's wrappers whose statistics no checkpoint has, and every copy of an environment makes its own."""
 
 
 def make(config: GymConfig) -> gymnasium.Env:
@@ -148,6 +150,12 @@ def unknown_id(env_id: str) -> str:
 
 def _wrapped(config: GymConfig, env: gymnasium.Env, text: str) -> gymnasium.Env:
     name, positional, named = wrapper(text)
+    if name.removeprefix("gymnasium.wrappers:") in _NORMALISING:
+        raise UserError(
+            f"{text} scales by what this copy of the environment has seen, which is lost with it, so that an agent "
+            "would be scored on other numbers than it learned from; leave it out, or give RescaleObservation or "
+            "ClipReward."
+        )
     if not is_harmless(name):
         return _environment(call_code(config.code_of(name), env, *positional, **named), name)
     try:

@@ -39,8 +39,7 @@ _KNOWN = {
 """By id without version: of a vector's numbers or a tuple's members, and of the actions."""
 
 
-_KEEP = (wrappers.NormalizeObservation, wrappers.RescaleObservation, wrappers.DtypeObservation,
-         wrappers.ClipAction, wrappers.RescaleAction)  # fmt: skip
+_KEEP = (wrappers.RescaleObservation, wrappers.DtypeObservation, wrappers.ClipAction, wrappers.RescaleAction)
 """Wrappers that give an environment other spaces, in which each number means what it did."""
 
 

@@ -10,6 +10,7 @@ from gymnasium.vector.utils import iterate
 from numpy.typing import NDArray
 
 from rl_interp.core.envs.gym.spaces import converter, spaces_of, writer
+from rl_interp.core.envs.seeds import episode_seed
 from rl_interp.core.envs.vector import Step
 from rl_interp.core.errors import UserError
 
@@ -20,6 +21,9 @@ class GymnasiumVector:
     One that resets in the step after (NEXT_STEP) does so here. One that resets at once (SAME_STEP), or leaves it to
     whoever steps it (DISABLED: then those that are done are reset at once), gives an episode's last reward with the
     first observation of the next: such a step is both `done` and `first`.
+
+    Of a `SyncVectorEnv` or `AsyncVectorEnv` that is DISABLED, every episode has a seed of its own, so that episodes of
+    equal numbers begin alike whatever was played before; of the others the first episodes alone do.
 
     Rewards are those that it gives. What wrappers count is not looked at: it stands in `final_info` with SAME_STEP, and
     a reset of some environments makes Gymnasium 1.4's vector wrapper forget its counts of all.
@@ -35,6 +39,7 @@ class GymnasiumVector:
 
     def reset(self, seed: int) -> NDArray[Any]:
         obs, _ = self.env.reset(seed=seed)
+        self._seed, self._episode = seed, np.zeros(self.num_envs, np.int64)
         self._ended = np.zeros(self.num_envs, bool)
         self._obs = self._converted(obs)
         return self._obs
@@ -52,10 +57,21 @@ class GymnasiumVector:
         terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
         before, self._ended = self._ended, terminated | truncated
         if self._mode is AutoresetMode.DISABLED and self._ended.any():
-            obs, _ = self.env.reset(options={"reset_mask": self._ended.copy()})
+            obs = self._begun()
         first = before if self._mode is AutoresetMode.NEXT_STEP else self._ended
         self._obs = self._converted(obs)
         return Step(self._obs, np.array(reward, np.float32), terminated, truncated, first, {})
+
+    def _begun(self) -> Any:
+        """The observations after those that ended have begun again."""
+        self._episode += self._ended
+        mask, seeds = {"reset_mask": self._ended.copy()}, None
+        if isinstance(self.env.unwrapped, gymnasium.vector.SyncVectorEnv | gymnasium.vector.AsyncVectorEnv):
+            seeds = [
+                episode_seed(self._seed, i, int(number)) if ended else None
+                for i, (number, ended) in enumerate(zip(self._episode, self._ended, strict=True))
+            ]  # which others may not take
+        return self.env.reset(seed=seeds, options=mask)[0]  # pyright: ignore[reportArgumentType]
 
     def scene(self) -> NDArray[Any]:
         return self._obs
