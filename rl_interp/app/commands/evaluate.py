@@ -26,7 +26,8 @@ def evaluate(
     Args:
         agent: The agent to play.
         episodes: Number of episodes; an interval needs at least 5.
-        seed: Seed of the episodes and of exploration.
+        seed: Seed of the episodes and of exploration. On Atari, environment i has seed + i, so that nearby seeds share
+            episodes: for other ones give a seed further away than there are environments.
         epsilon: Probability of a random action.
         ablated: Play as the ablated stream, of an agent trained with --self-ablation.
         levels: Levels of Sokoban to play instead of the held-out ones: a file or folder, or a set of the package's.
