@@ -138,6 +138,12 @@ def letters(game: Game) -> str:
     return "".join("UDLR"[action] for action in game.actions)
 
 
+def only_the_long_way() -> np.ndarray:
+    board = boards_of(TWO_WAYS)[0]
+    board[4, 1] = WALL
+    return board
+
+
 def test_the_two_ways_are_found_and_turn_with_the_board():
     board = boards_of(TWO_WAYS)[0]
     found = routes(board, "agent")
@@ -187,9 +193,7 @@ def test_a_planted_vector_makes_the_agent_take_the_long_way_and_others_do_not():
 
 
 def test_thinking_takes_the_place_of_walking_to_and_fro():
-    only_long = boards_of(TWO_WAYS)[0]
-    only_long[4, 1] = WALL
-    boards = np.stack([boards_of(TWO_WAYS)[0], only_long])
+    boards = np.stack([boards_of(TWO_WAYS)[0], only_the_long_way()])
     agent = Walker([(0.5, way(LONG)), (1.0, way(SHORT))], slow=3)
     games = played(agent, boards)
     assert [letters(game) for game in games] == ["RRR" + SHORT, LONG]
@@ -213,13 +217,39 @@ def test_thinking_is_told_from_walking_where_it_is_not_the_same():
         def after_action(self, state, actions):
             return state + 1
 
-    only_long = boards_of(TWO_WAYS)[0]
-    only_long[4, 1] = WALL
     agent = Counter([(0.5, way(LONG)), (1.0, way(SHORT))], slow=3)
-    games = played(agent, np.stack([boards_of(TWO_WAYS)[0], only_long]))
+    games = played(agent, np.stack([boards_of(TWO_WAYS)[0], only_the_long_way()]))
     found = substituted(agent, ENV, games)
     assert found is not None
     assert (found["replaced"]["same_way"]["share"], found["control"]["same_way"]["share"]) == (0, 1)
+
+
+def test_who_thinks_where_nothing_is_left_out_has_all_the_steps_that_there_were():
+    env = replace(ENV, min_steps=len(LONG), max_steps=len(LONG))
+    agent = Walker([(0.5, way(LONG)), (1.0, way(SHORT))], slow=3)
+    games = Play(agent, np.stack([boards_of(TWO_WAYS)[0], only_the_long_way()]), env).finish()
+    assert [game.solved for game in games] == [True, True]
+    found = substituted(agent, env, games)
+    assert found is not None
+    assert found["control"]["solved"]["share"] == found["control"]["same_way"]["share"] == 1
+
+
+def test_as_many_steps_are_compared_after_a_cycle_as_in_its_control():
+    class Late(Walker):
+        """After ten looks it walks against a wall."""
+
+        def step(self, obs, state=(), first=None):
+            out = super().step(obs, state)
+            late = (state >= 10) * torch.tensor([0.0, 0, 200, 0])
+            return replace(out, logits=out.logits + late)
+
+    agent = Late([(0.5, way(LONG)), (1.0, way(SHORT))], slow=3)
+    games = played(agent, np.stack([boards_of(TWO_WAYS)[0], only_the_long_way()]))
+    assert letters(games[0]) == "RRR" + SHORT
+    assert letters(games[1])[:12] == LONG[:10] + "LL"
+    found = substituted(agent, ENV, games)
+    assert found is not None  # six steps follow the cycle; the eighth of the control is another
+    assert found["replaced"]["same_way"]["share"] == found["control"]["same_way"]["share"] == 1
 
 
 def test_states_hold_what_the_agent_then_did():

@@ -21,7 +21,7 @@ from rl_interp.core.stats import plain, wilson
 TIMES = (0, 5, 10, 20, 40, 80)
 """Steps of an episode at which bins begin."""
 FOLLOWED = 10
-"""Steps after a cycle that are compared."""
+"""Steps after a cycle that are compared, at most."""
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ def substituted(
     """Replace the first cycle of each game by as many steps of thinking where it begins, and as a control, think as
     long at the same step of another game that has no cycle there. None where there are no cycles.
 
-    Compared are the next steps with those that followed the cycle (in the control, with those that followed), and how
-    many games are solved within the same number of steps in all.
+    Compared are the next steps with those that followed the cycle (in the control, with those that followed), as many
+    in a case as in its control, and how many games are solved within the same number of steps in all.
     """
     first = [found[0] for number, game in enumerate(games) if (found := cycles_of(game, number))]
     ends = [c for c in first if c.start + c.length < len(games[c.game].actions)]  # after which something comes
@@ -98,31 +98,36 @@ def substituted(
     if not pairs:
         return None
     cycles, controls = (list(column) for column in zip(*pairs, strict=True))
+    # More steps are less often the same, and a game that goes on for long has more of them to compare.
+    left = [[len(games[each.game].actions) - each.start for each in arm] for arm in (cycles, controls)]
+    steps = np.minimum(np.subtract(left[0], [cycle.length for cycle in cycles]), left[1]).clip(max=FOLLOWED)
     return {
         "cycles": len(cycles),
         "length": float(np.mean([cycle.length for cycle in cycles])),
-        "replaced": _thought(agent, env, games, cycles, skipped=True, progress=progress),
-        "control": _thought(agent, env, games, controls, skipped=False, progress=progress),
+        "replaced": _thought(agent, env, games, cycles, steps, skipped=True, progress=progress),
+        "control": _thought(agent, env, games, controls, steps, skipped=False, progress=progress),
     }
 
 
 def _thought(
-    agent: Agent, env: SokobanConfig, games: Sequence[Game], at: Sequence[Cycle], skipped: bool, progress: Progress
-) -> dict[str, Any]:
-    """Play on after thinking for as long as each cycle takes; `skipped`: where it begins, it is compared with what
-    follows its end."""
+    agent: Agent, env: SokobanConfig, games: Sequence[Game], at: Sequence[Cycle], steps: NDArray[np.int64],
+    skipped: bool, progress: Progress,
+) -> dict[str, Any]:  # fmt: skip
+    """Play on after thinking for as long as each cycle takes, and compare the next `steps [N]`. `skipped`: the cycles
+    are left out, so that what follows is compared with what followed their ends, and their steps are not to be had
+    again."""
     boards, state = _states(agent, env, games, at, progress)
-    played = [each.length if skipped else 0 for each in at]
     lengths, starts = np.array([each.length for each in at]), np.array([each.start for each in at])
-    limits = np.maximum(1, env.max_steps - starts - lengths)
-    play = Play(agent, boards, env, thinking=lengths, state=state, limits=limits, progress=progress)
+    gone = lengths if skipped else np.zeros_like(lengths)
+    play = Play(
+        agent, boards, env, thinking=lengths, state=state, limits=env.max_steps - starts - gone, progress=progress
+    )
     new = play.finish()
     same, before = [], []
-    for game, cycle, gone in zip(new, at, played, strict=True):
+    for game, cycle, left_out, count in zip(new, at, gone, steps, strict=True):
         old = games[cycle.game]
-        then = boards_of(old)[cycle.start + gone :][: FOLLOWED + 1]
-        now = boards_of(game)[: len(then)]
-        same.append(len(now) == len(then) and bool((now == then).all()))
+        then = boards_of(old)[cycle.start + left_out :][: count + 1]
+        same.append(np.array_equal(boards_of(game)[: count + 1], then))
         before.append(old.solved)
     rates = {"same_way": wilson(same), "solved": wilson([game.solved for game in new]), "solved_before": wilson(before)}
     return {name: {"share": rate.value, "interval": plain(rate)} for name, rate in rates.items()}
