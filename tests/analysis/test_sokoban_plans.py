@@ -89,6 +89,17 @@ def test_f1_is_that_of_scikit_learn():
     np.testing.assert_allclose(found, f1_score(truth[known], guess[known], average=None))
 
 
+def test_macro_f1_is_that_of_scikit_learn_whichever_classes_there_are():
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(0)
+    for there, guessed in ((5, 5), (4, 4), (2, 4), (4, 2), (1, 1)):
+        truth, guess = rng.integers(there, size=(30, 4, 4)), rng.integers(guessed, size=(30, 4, 4))
+        found = macro_f1(confusions(truth, guess, np.arange(30), 5))
+        assert found.value == pytest.approx(f1_score(truth.ravel(), guess.ravel(), average="macro"))
+    assert macro_f1(confusions(truth, truth, np.arange(30), 5)).value == 1
+
+
 class Walker(Agent):
     """Steps onto the neighbouring free cell whose direction stands in its plan, written at `layer.c`, a channel a
     class. Where the cell below the start is free, it first sees the board `slow` times, walking against walls."""

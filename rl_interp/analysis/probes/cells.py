@@ -2,7 +2,8 @@
 its eight neighbours.
 
 A probe is a softmax regression. It is scored by macro-F1, the mean over classes of the harmonic mean of precision and
-recall, so that a class that most cells are of does not hide the others (Bush et al. 2025, arXiv 2504.01871, §4).
+recall, so that a class that most cells are of does not hide the others (Bush et al. 2025, arXiv 2504.01871, §4). A
+class that is neither there nor guessed does not count.
 
 Shape letters: N boards, C channels, H W cells, K classes, L groups such as levels.
 """
@@ -129,11 +130,17 @@ def f1(confusion: NDArray[np.number]) -> NDArray[np.float64]:
 
 
 def macro_f1(by_group: NDArray[np.number], seed: int = 0) -> Estimate:
-    """The mean F1 over classes, of confusions `[L, K, K]`, with the 95% interval of a bootstrap over groups."""
-    value = float(f1(by_group.sum(0)).mean())
+    """The mean F1 over classes that are there or guessed, of confusions `[L, K, K]`, with the 95% interval of a
+    bootstrap over groups."""
+    value = float(_macro(by_group.sum(0)))
     if len(by_group) < FEWEST:
         return Estimate(value)
     drawn = np.random.default_rng(seed).multinomial(len(by_group), [1 / len(by_group)] * len(by_group), _RESAMPLES)
     resampled = (drawn @ by_group.reshape(len(by_group), -1)).reshape(-1, *by_group.shape[1:])
-    low, high = np.percentile(f1(resampled).mean(-1), [2.5, 97.5])
+    low, high = np.percentile(_macro(resampled), [2.5, 97.5])
     return Estimate(value, *((float(low), float(high)) if low < high else (None, None)))
+
+
+def _macro(confusion: NDArray[np.number]) -> NDArray[np.float64]:
+    seen = (confusion.sum(-1) + confusion.sum(-2) > 0).sum(-1)
+    return f1(confusion).sum(-1) / np.maximum(seen, 1)
