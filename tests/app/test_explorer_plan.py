@@ -40,7 +40,7 @@ def probed(sokoban):
     for tick, direction in enumerate((0, 2)):
         probes["agent", Point("layer2.c", tick), 1] = CellProbe(torch.zeros(5, 16, 1, 1), 5 * torch.eye(5)[direction])
         probes["box", Point("layer2.c", tick), 1] = CellProbe(torch.randn(5, 16, 1, 1), torch.zeros(5))
-    save_probes(loaded, probes)
+    save_probes(loaded, probes, fitted=np.empty((0, 7, 7), np.uint8))
     score = {"layer": "layer2.c", "kernel": 1, "f1": 0.5, "interval": None, "controls": {"observation": 0.2}}
     scores = {concept: [score | {"tick": tick} for tick in range(2)] for concept in ("agent", "box")}
     write_json(sokoban / "sokoban/analyses/sokoban/probe.json", loaded.source | {"concepts": scores})

@@ -34,8 +34,6 @@ KERNELS = (1, 3)
 CONTROLS = ("observation", "shuffled_weights", "shuffled_labels")
 BINS = ((0, 1), (2, 4), (5, 9), (10, 19), (20, 39), (40, 10_000))
 """Steps ahead, from and to."""
-_FOLLOWED = 4
-"""The agent of shuffled weights follows one episode of so many."""
 
 
 def probe_plans(
@@ -62,13 +60,12 @@ def probe_plans(
     boards = boards_of(env, episodes, seed)
     held_out = split(boards.level, seed)
     states, games = read_states(agent, env, boards.boards, layers, seed, progress=progress)
-    few = max(4, episodes // _FOLLOWED)
     other, _ = read_states(
-        randomised(agent, seed), env, boards.boards[:few], layers, seed,
-        forced=[game.actions for game in games[:few]], progress=progress,
+        randomised(agent, seed), env, boards.boards, layers, seed,
+        forced=[game.actions for game in games], progress=progress,
     )  # fmt: skip
     study = _Study(states, boards.level, held_out, seed)
-    control = _Study(other, boards.level, split(boards.level[:few], seed), seed)
+    control = _Study(other, boards.level, held_out, seed)
     concepts, probes = _scored(study, control, progress)
     point = best_point(agent)
     point = point if point in states.maps else list(states.maps)[-1]
@@ -88,7 +85,7 @@ def probe_plans(
     folder = folder_of(loaded)
     write_json(folder / "probe.json", result)
     write_text(folder / "probe.md", probe_table(result))
-    save_probes(loaded, probes)
+    save_probes(loaded, probes, boards.boards[~held_out])
     plot = ahead_picture(result, folder / "probe.png")
     return result | {"table": str(folder / "probe.md"), "plot": str(plot), "result": str(folder / "probe.json")}
 
@@ -144,8 +141,8 @@ def _maps(states: States, point: Point | None) -> Tensor:
 def _scored(
     study: _Study, control: _Study, progress: Progress
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[tuple[str, Point, int], CellProbe]]:
-    """Scores by concept, and the probes. `control` has the states of an agent of shuffled weights. The observation, and
-    shuffled labels at the last point, are probed once for all points."""
+    """Scores by concept, and the probes. `control` has what an agent of shuffled weights holds in the same states. The
+    observation, and shuffled labels at the last point, are probed once for all points."""
     probes: dict[tuple[str, Point, int], CellProbe] = {}
     found: dict[str, list[dict[str, Any]]] = {concept: [] for concept in CONCEPTS}
     cases = [(concept, kernel) for concept in CONCEPTS for kernel in KERNELS]
@@ -158,10 +155,12 @@ def _scored(
                 probe = probes[concept, point, kernel] = study.fit(concept, point, kernel)
                 score = study.score(concept, point, probe)
                 random = control.score(concept, point, control.fit(concept, point, kernel))
-                controls = dict(zip(CONTROLS, (observed.value, random.value, shuffled.value), strict=True))
+                controls = dict(zip(CONTROLS, (observed, random, shuffled), strict=True))
                 found[concept].append({
                     "layer": point.layer, "tick": point.tick, "kernel": kernel,
-                    "f1": score.value, "interval": plain(score), "controls": controls,
+                    "f1": score.value, "interval": plain(score),
+                    "controls": {name: control.value for name, control in controls.items()},
+                    "controls_intervals": {name: plain(control) for name, control in controls.items()},
                 })  # fmt: skip
                 update(len(probes))
     return found, probes
@@ -171,7 +170,8 @@ def probe_table(result: Mapping[str, Any]) -> str:
     """Scores by layer and tick, and by steps ahead, in Markdown."""
     rows = [
         [concept, each["layer"], each["tick"], f"{each['kernel']} x {each['kernel']}",
-         f"{each['f1']:.3f} {shown(each['interval'], '.3f')}", *(f"{each['controls'][name]:.3f}" for name in CONTROLS)]
+         f"{each['f1']:.3f} {shown(each['interval'], '.3f')}",
+         *(f"{each['controls'][name]:.3f} {shown(each['controls_intervals'][name], '.3f')}" for name in CONTROLS)]
         for concept, scores in result["concepts"].items() for each in scores
     ]  # fmt: skip
     header = ["concept", "layer", "tick", "probe", "macro-F1", *(name.replace("_", " ") for name in CONTROLS)]

@@ -22,6 +22,7 @@ from rl_interp.analysis.sokoban.play import Game, Play, rows_of
 from rl_interp.core.agent import Agent, PolicyOutput, State, joined
 from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.sokoban.kinds import KINDS, WALL
+from rl_interp.core.envs.sokoban.levels import canonical
 from rl_interp.core.envs.sokoban.plans import future
 from rl_interp.core.errors import UserError, unknown
 from rl_interp.core.files import atomic_path
@@ -213,9 +214,10 @@ def folder_of(loaded: Loaded) -> Path:
     return loaded.run.outputs / "analyses" / "sokoban"
 
 
-def save_probes(loaded: Loaded, probes: Probes) -> Path:
-    """Write them for this checkpoint, in the run's analyses/."""
-    weights = {}
+def save_probes(loaded: Loaded, probes: Probes, fitted: NDArray[np.uint8]) -> Path:
+    """Write them for this checkpoint, in the run's analyses/, with the hashes of the boards `[N, H, W]` that they were
+    fitted on."""
+    weights = {_FITTED: torch.from_numpy(_hashes(fitted).view(np.int64))}
     for (concept, point, kernel), probe in probes.items():
         name = f"{concept}/{point.layer}/{point.tick}/{kernel}"
         weights |= {f"{name}/weight": probe.weight, f"{name}/bias": probe.bias}
@@ -233,20 +235,30 @@ def load_probes(loaded: Loaded) -> Probes:
         UserError: there are none of this checkpoint.
         RunError: a file that is none, or was changed.
     """
-    path = _probes_path(loaded)
-    if not path.is_file():
-        raise UserError(
-            f"the plan of {loaded.run.path} at step {loaded.step} can't be read yet; run `rl-interp sokoban probe "
-            f"{loaded.run.path} --checkpoint {loaded.step}` first."
-        )
-    weights = Weights(path, "run `rl-interp sokoban probe` again").load()
+    weights = _saved(loaded)
     probes = {}
-    for name in sorted(weights):
+    for name in sorted(weights.keys() - {_FITTED}):
         concept, layer, tick, kernel, what = name.split("/")
         if what == "weight":
             probe = CellProbe(weights[name], weights[name.removesuffix("weight") + "bias"])
             probes[concept, Point(layer, int(tick)), int(kernel)] = probe
     return probes
+
+
+def fitted_on(loaded: Loaded, boards: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """`[N]`: which of `boards [N, H, W]` the probes of this checkpoint were fitted on, as they are, turned or mirrored.
+
+    Raises:
+        UserError: there are no probes of this checkpoint, or they do not say.
+        RunError: a file that is none, or was changed.
+    """
+    weights = _saved(loaded)
+    if _FITTED not in weights:
+        raise UserError(
+            f"the probes of {loaded.run.path} do not say which levels they were fitted on, so that none is known to be "
+            f"new to them; run `rl-interp sokoban probe {loaded.run.path} --checkpoint {loaded.step}` again."
+        )
+    return np.isin(_hashes(boards), weights[_FITTED].numpy().view(np.uint64))
 
 
 def probes_at(loaded: Loaded, layer: str, kernel: int) -> PointProbes:
@@ -306,6 +318,24 @@ def best_point(agent: Agent) -> Point:
 def ticks_of(agent: Agent) -> int:
     """How often the agent's layers are computed in a step."""
     return int(getattr(agent, "ticks", 1))
+
+
+_FITTED = "fitted"
+"""The tensor of hashes among those of the probes, as int64, which is what the file can hold."""
+
+
+def _hashes(boards: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    return np.array([canonical(board) for board in boards], np.uint64)
+
+
+def _saved(loaded: Loaded) -> dict[str, Tensor]:
+    path = _probes_path(loaded)
+    if not path.is_file():
+        raise UserError(
+            f"the plan of {loaded.run.path} at step {loaded.step} can't be read yet; run `rl-interp sokoban probe "
+            f"{loaded.run.path} --checkpoint {loaded.step}` first."
+        )
+    return Weights(path, "run `rl-interp sokoban probe` again").load()
 
 
 def _probes_path(loaded: Loaded) -> Path:

@@ -7,21 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.probes.cells import NO_CLASS, CellProbe, confusions, macro_f1
 from rl_interp.analysis.sokoban.larger import larger_levels
 from rl_interp.analysis.sokoban.pacing import by_time, substituted
 from rl_interp.analysis.sokoban.play import Boards, Game, Play, boards_of, sokoban_env
-from rl_interp.analysis.sokoban.reading import CONCEPTS, Point, best_point, folder_of, load_probes, read
+from rl_interp.analysis.sokoban.reading import CONCEPTS, Point, best_point, fitted_on, folder_of, load_probes, read
 from rl_interp.core.envs.sokoban.config import SokobanConfig
 from rl_interp.core.envs.sokoban.kinds import WALL
 from rl_interp.core.envs.sokoban.plans import CLASSES, future
 from rl_interp.core.files import write_json, write_text
 from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.stats import plain, shown, wilson
+from rl_interp.core.stats import Estimate, plain, shown, wilson
 from rl_interp.core.tables import markdown
 
 LEVELS = ("unfiltered", "medium", "hard")
@@ -58,9 +60,10 @@ def give_time(
     for number, name in enumerate(levels or (env.levels,)):
         config = replace(env, levels=name, held_out="", part=env.part if name == env.levels else "all")
         boards = _boards(config, episodes, seed)
+        new = ~fitted_on(loaded, boards.boards)
         for steps in thinking:
             games, plans = _played(loaded, config, boards.boards, steps, point, progress)
-            curves.append(_row(name, steps, games, plans, probes, seed))
+            curves.append(_row(name, steps, games, plans, new, probes, seed))
             if steps == 0 and number == 0:
                 pacing = {
                     "cycles": by_time(games),
@@ -91,7 +94,7 @@ def _boards(env: SokobanConfig, count: int, seed: int) -> Boards:
 
 def _played(
     loaded: Loaded, env: SokobanConfig, boards: NDArray[np.uint8], thinking: int, point: Point, progress: Progress
-) -> tuple[list[Game], list[Any]]:
+) -> tuple[list[Game], list[Tensor]]:
     """The games, and what is read at the point when each begins."""
     play = Play(loaded.agent, boards, env, thinking=thinking, progress=progress)
     plans = [read(loaded.agent, turn.obs, turn.state, [point.layer])[point] for turn in play if turn.step == 0]
@@ -99,21 +102,29 @@ def _played(
 
 
 def _row(
-    name: str, thinking: int, games: Sequence[Game], plans: Sequence[Any], probes: Mapping[str, CellProbe], seed: int
-) -> dict[str, Any]:
-    """Solved levels, and how well the first plan is what the agent then does."""
+    name: str, thinking: int, games: Sequence[Game], plans: Sequence[Tensor], new: NDArray[np.bool_],
+    probes: Mapping[str, CellProbe], seed: int,
+) -> dict[str, Any]:  # fmt: skip
+    """Solved levels, and how well the first plan is what the agent then does, in those that are `new [N]` to the
+    probes."""
     rate = wilson([game.solved for game in games])
     row: dict[str, Any] = {
         "levels": name, "thinking": thinking, "success_rate": rate.value, "success_rate_interval": plain(rate),
         "length_solved": _mean([len(game.actions) for game in games if game.solved]),
+        "plan_levels": int(new.sum()),
     }  # fmt: skip
+    scored = [game for game, unseen in zip(games, new, strict=True) if unseen]
+    maps = torch.cat(list(plans))[torch.from_numpy(new)]
     for concept, probe in probes.items():
-        come = np.stack([getattr(future(game.board, game.actions), concept)[0] for game in games]).astype(np.int64)
-        come[np.stack([game.board for game in games]) == WALL] = NO_CLASS
-        guess = np.concatenate([probe.classes(maps) for maps in plans])
-        score = macro_f1(confusions(come, guess, np.arange(len(games)), len(CLASSES)), seed)
-        row |= {f"plan_f1_{concept}": score.value, f"plan_f1_{concept}_interval": plain(score)}
+        score = _plan_score(scored, maps, concept, probe, seed) if scored else None
+        row |= {f"plan_f1_{concept}": score and score.value, f"plan_f1_{concept}_interval": plain(score)}
     return row
+
+
+def _plan_score(games: Sequence[Game], maps: Tensor, concept: str, probe: CellProbe, seed: int) -> Estimate:
+    come = np.stack([getattr(future(game.board, game.actions), concept)[0] for game in games]).astype(np.int64)
+    come[np.stack([game.board for game in games]) == WALL] = NO_CLASS
+    return macro_f1(confusions(come, probe.classes(maps), np.arange(len(games)), len(CLASSES)), seed)
 
 
 def _mean(values: Sequence[float]) -> float | None:
@@ -124,10 +135,11 @@ def thinking_table(result: Mapping[str, Any]) -> str:
     """All of it, in Markdown."""
     curve = [
         [each["levels"], each["thinking"], f"{each['success_rate']:.1%} {shown(each['success_rate_interval'], '.1%')}",
-         *(f"{each[f'plan_f1_{c}']:.3f} {shown(each[f'plan_f1_{c}_interval'], '.3f')}" for c in CONCEPTS)]
+         each["plan_levels"], *(_plan_cell(each, concept) for concept in CONCEPTS)]
         for each in result["thinking"]
     ]  # fmt: skip
-    header = ["levels", "steps of thinking", "solved", *(f"first plan, {concept}: macro-F1" for concept in CONCEPTS)]
+    plans = [f"first plan, {concept}: macro-F1" for concept in CONCEPTS]
+    header = ["levels", "steps of thinking", "solved", "new to the probes", *plans]
     parts = [markdown(header, curve)]
     cycles = [
         [f"{each['from']} to {each['to']}", each["steps"], f"{each['share']:.1%}",
@@ -152,6 +164,11 @@ def thinking_table(result: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
+def _plan_cell(row: Mapping[str, Any], concept: str) -> str:
+    score = row[f"plan_f1_{concept}"]
+    return "" if score is None else f"{score:.3f} {shown(row[f'plan_f1_{concept}_interval'], '.3f')}"
+
+
 def thinking_picture(result: Mapping[str, Any], path: Path) -> Path:
     """Solved levels and the first plan's F1 by steps of thinking, and cycles by time."""
     figure, axes = new_figure(1, 3, 13, 4)
@@ -164,7 +181,7 @@ def thinking_picture(result: Mapping[str, Any], path: Path) -> Path:
         line = left.plot(steps, [each["success_rate"] for each in rows], "o-", label=name)[0]
         left.fill_between(steps, low, high, alpha=0.15, color=line.get_color())
         for concept, style in zip(CONCEPTS, ("-", "--"), strict=True):
-            scores = [each[f"plan_f1_{concept}"] for each in rows]
+            scores = [np.nan if each[f"plan_f1_{concept}"] is None else each[f"plan_f1_{concept}"] for each in rows]
             middle.plot(steps, scores, style, marker="o", color=line.get_color(), label=f"{name}: {concept}")
     left.set(xlabel="steps of thinking", ylabel="solved", ylim=(0, 1))
     middle.set(xlabel="steps of thinking", ylabel="macro-F1 of the first plan", ylim=(0, 1))
