@@ -1,5 +1,7 @@
-"""What reads a Sokoban agent's plan, or takes parts of it away, is tested on levels that it was not found on."""
+"""What reads a Sokoban agent's plan, or takes parts of it away, is tested on levels that it was not found on, and each
+level counts once."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.sokoban.play import boards_of
+from rl_interp.analysis.sokoban.channels import find_channels
+from rl_interp.analysis.sokoban.play import boards_of, over_levels
 from rl_interp.analysis.sokoban.probing import CONTROLS, probe_plans
 from rl_interp.analysis.sokoban.reading import CONCEPTS, fitted_on, load_probes, save_probes
 from rl_interp.analysis.sokoban.thinking import give_time
@@ -17,16 +20,21 @@ from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
 from rl_interp.core.envs import SokobanConfig
 from rl_interp.core.errors import UserError
 from rl_interp.core.run import Run
+from rl_interp.core.stats import wilson
 
 LEVELS = 40
+"""That the probes are fitted or scored on."""
 ENV = SokobanConfig(rows=8, columns=8, boxes=1, observation="symbols", min_steps=12, max_steps=12)
 
 
 class Onlooker(Agent):
-    """Holds the board at `layer.c`, a channel a kind of cell, and walks about. It has no weights to shuffle."""
+    """Holds the board at `layer.c`, a channel a kind of cell and others that are 0, and walks about. It has no weights
+    to shuffle."""
 
     def __init__(self):
         super().__init__()
+        self.begun = set()
+        """The boards of which it saw the beginning."""
         self.layer = nn.Identity()
         self.hook_points = {"layer.c": HookPoint("layer", "B C H W", "spatial")}
 
@@ -34,7 +42,8 @@ class Onlooker(Agent):
         return torch.zeros(batch, 1)
 
     def step(self, obs, state=(), first=None) -> PolicyOutput:
-        self.layer(nn.functional.one_hot(obs[:, 0].long(), 7).movedim(-1, 1).float())
+        self.begun |= {board.tobytes() for board in obs[state[:, 0] == 0].numpy()}
+        self.layer(nn.functional.one_hot(obs[:, 0].long(), 20).movedim(-1, 1).float())
         way = (state[:, 0].long() // 3) % 4
         return PolicyOutput(state + 1, logits=nn.functional.one_hot(way, 4).float())
 
@@ -85,3 +94,38 @@ def test_probes_that_do_not_say_what_they_were_fitted_on_are_to_be_fitted_again(
     assert load_probes(loaded)
     with pytest.raises(UserError, match="do not say which levels.*run `rl-interp sokoban probe"):
         give_time(loaded, episodes=4)
+
+
+def test_channels_are_ablated_on_levels_of_a_set_that_they_were_not_looked_for_on(tmp_path):
+    env = replace(SokobanConfig(observation="symbols"), levels="hard", part="all", min_steps=12, max_steps=12)
+    agent = Onlooker()
+    found = find_channels(Loaded(Run(tmp_path / "onlooker"), 0, agent, env, "a" * 64), episodes=8, played=6, draws=2)
+    assert len(agent.begun) == 8 + 6
+    assert [each["range"] for each in found["ablations"] if each["ablated"] == "other channels"] == [[0, 0], [0, 0]]
+
+
+def test_levels_of_a_set_that_are_passed_over_are_none_of_those_that_come_then():
+    env = replace(SokobanConfig(observation="symbols"), levels="hard", held_out="", part="all")
+    first, then = boards_of(env, 200, 0), boards_of(env, 200, 0, past=200)
+    assert not np.isin(then.level, first.level).any()
+    assert then.level.tolist() == [*range(200, 332), *range(200, 268)]  # the second time turned
+    assert not {board.tobytes() for board in first.boards} & {board.tobytes() for board in then.boards}
+    with pytest.raises(UserError, match="has 332 levels, which leaves none beside the first 400"):
+        boards_of(env, 1, 0, past=400)
+
+
+def test_generated_levels_that_are_passed_over_are_those_of_the_first_seeds():
+    assert (boards_of(ENV, 3, 5, past=2).boards == boards_of(ENV, 5, 5).boards[2:]).all()
+
+
+def test_what_is_played_again_and_again_on_a_level_counts_once():
+    rng = np.random.default_rng(0)
+    solved = rng.random(30) < 0.5
+    once = over_levels(solved[None], np.arange(30))
+    assert once == wilson(solved)
+    draws = over_levels(np.tile(solved, (10, 1)), np.arange(30))
+    turned = over_levels(np.tile(solved, 8)[None], np.tile(np.arange(30), 8))
+    for again in (draws, turned):
+        assert again.value == once.value
+        assert again.interval is not None
+        np.testing.assert_allclose(again.interval, once.interval, atol=0.03)

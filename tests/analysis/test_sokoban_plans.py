@@ -197,10 +197,23 @@ def test_a_planted_vector_makes_the_agent_take_the_long_way_and_others_do_not():
     vectors = {"layer.c": torch.eye(5) - 0.2}
     noise = random_vectors(vectors, torch.Generator().manual_seed(0))
     torch.testing.assert_close(noise["layer.c"].norm(dim=1), vectors["layer.c"].norm(dim=1))
-    result = steered(agent, ENV, forks, "agent", {"probe": vectors, "random": noise}, (0.01, 3.0))
+    result = steered(agent, ENV, forks, "agent", {"probe": [vectors], "random": [noise]}, (0.01, 3.0))
     assert result["alpha"] == 3.0
     assert result["success"] == 1
     assert result["untouched"] == result["opposite"] == result["doses"]["probe"][0]["success"] == 0
+
+
+def test_draws_of_vectors_are_apart_and_their_levels_together():
+    agent, board = Walker([(0.5, way(LONG)), (1.0, way(SHORT))]), boards_of(TWO_WAYS)[0]
+    found = routes(board, "agent")
+    assert found is not None
+    forks = [Fork(board, found, level) for level in range(12)]
+    working, idle = {"layer.c": torch.eye(5) - 0.2}, {"layer.c": torch.zeros(5, 5)}
+    result = steered(agent, ENV, forks, "agent", {"probe": [working], "random": [working, idle, idle]}, (3.0,))
+    assert result["random"] == pytest.approx(1 / 3)
+    assert result["random_range"] == result["doses"]["random"][0]["range"] == [0, 1]
+    assert "range" not in result["doses"]["probe"][0]
+    assert result["random_interval"] is None  # every level is as the others
 
 
 def test_thinking_takes_the_place_of_walking_to_and_fro():

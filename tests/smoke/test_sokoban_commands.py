@@ -29,7 +29,7 @@ def test_a_plan_is_read_written_filmed_and_given_time(run, place):
     status, found, error = run("sokoban channels pusher --episodes 8 --played 2 --draws 1")
     assert status == 0, error
     assert [each["ablated"] for each in found["ablations"]] == ["nothing"] + ["path channels", "other channels"] * 2
-    status, steered, error = run("sokoban steer pusher --symmetries 1 --doses 1")
+    status, steered, error = run("sokoban steer pusher --symmetries 1 --doses 1 --draws 2")
     assert status == 0, error
     assert set(steered["agent_shortcut"]["doses"]) == {"probe", "random", "path_channels", "other_channels", "opposite"}
     assert {"success", "interval", "random", "alpha"} <= set(steered["box_shortcut"])

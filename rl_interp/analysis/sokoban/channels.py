@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.probes.cells import NO_CLASS
-from rl_interp.analysis.sokoban.play import Play, boards_of, sokoban_env
+from rl_interp.analysis.sokoban.play import Boards, Play, boards_of, over_levels, range_of, sokoban_env
 from rl_interp.analysis.sokoban.reading import (
     CONCEPTS,
     Point,
@@ -34,7 +34,7 @@ from rl_interp.core.errors import UserError
 from rl_interp.core.files import atomic_path, write_json, write_text
 from rl_interp.core.interventions import Intervention, Mean, Zero
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.stats import plain, shown, wilson
+from rl_interp.core.stats import plain, shown
 from rl_interp.core.tables import markdown
 from rl_interp.core.weights import Weights
 
@@ -62,7 +62,7 @@ def find_channels(
     loaded: Loaded,
     episodes: int = 200,
     played: int = 100,
-    draws: int = 3,
+    draws: int = 10,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -71,12 +71,13 @@ def find_channels(
 
     Args:
         episodes: levels to find channels on; three of ten are held out, to test them.
-        played: levels to play with channels ablated.
+        played: other levels, to play with channels ablated.
         draws: how many sets of as many other channels are ablated beside.
         seed: of the levels, if they are generated, of the split, and of the other channels.
 
     Raises:
-        UserError: not an agent of Sokoban, no layers with a place for each cell, or no other channels to compare with.
+        UserError: not an agent of Sokoban, no layers with a place for each cell, no other channels to compare with, or
+            a set without other levels to play.
     """
     env, agent = sokoban_env(loaded), loaded.agent
     layers = [name for name in layers_of(agent) if name.endswith(".h")] or layers_of(agent)
@@ -94,7 +95,7 @@ def find_channels(
     rng = np.random.default_rng(seed)
     sets = [paths, *([others[i] for i in rng.choice(len(others), len(paths), False)] for _ in range(draws))]
     means = {layer: values.float().mean((0, 2, 3)) for layer, values in maps.items()}
-    to_play = boards_of(env, played, seed + episodes).boards
+    to_play = boards_of(env, played, seed, past=episodes)
     ablations = _ablated(loaded, to_play, sets, means, progress)
     folder = folder_of(loaded)
     result = loaded.source | {
@@ -146,21 +147,25 @@ def _standard(columns: Tensor) -> Tensor:
 
 
 def _ablated(
-    loaded: Loaded, boards: NDArray[np.uint8], sets: Sequence[list[Channel]], means: Mapping[str, Tensor],
-    progress: Progress,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Solve rates as it is, and with the sets of channels at zero and at their mean; the first is the path's."""
+    loaded: Loaded, boards: Boards, sets: Sequence[list[Channel]], means: Mapping[str, Tensor], progress: Progress
+) -> list[dict[str, Any]]:
+    """Solve rates as it is, and with the sets of channels at zero and at their mean; the first is the path's. Of the
+    others, which play the same levels, each level counts once, by the share of sets with which it is solved."""
 
     def solved(interventions: Sequence[Intervention]) -> NDArray[np.bool_]:
         env = sokoban_env(loaded)
-        play = Play(loaded.agent, boards, env, interventions=lambda turn: interventions, progress=progress)
+        play = Play(loaded.agent, boards.boards, env, interventions=lambda turn: interventions, progress=progress)
         return np.array([game.solved for game in play.finish()])
 
-    rows = [{"ablated": "nothing", "by": None, **_rate(solved(()))}]
+    def rate(results: Sequence[NDArray[np.bool_]]) -> dict[str, Any]:
+        found = over_levels(np.stack(results), boards.level)
+        return {"success_rate": found.value, "success_rate_interval": plain(found)}
+
+    rows = [{"ablated": "nothing", "by": None, **rate([solved(())])}]
     for by in ("zero", "mean"):
         results = [solved(_ablations(channels, by, means)) for channels in sets]
-        rows.append({"ablated": "path channels", "by": by, **_rate(results[0])})
-        rows.append({"ablated": "other channels", "by": by, **_rate(np.concatenate(results[1:]))})
+        rows.append({"ablated": "path channels", "by": by, **rate(results[:1])})
+        rows.append({"ablated": "other channels", "by": by, **rate(results[1:]), "range": range_of(results[1:])})
     return rows
 
 
@@ -170,11 +175,6 @@ def _ablations(channels: Sequence[Channel], by: str, means: Mapping[str, Tensor]
         units = [channel for of, channel in channels if of == layer]
         found.append(Zero(layer, units) if by == "zero" else Mean(layer, mean=means[layer], units=units))
     return found
-
-
-def _rate(solved: NDArray[np.bool_]) -> dict[str, Any]:
-    rate = wilson(solved)
-    return {"success_rate": rate.value, "success_rate_interval": plain(rate)}
 
 
 def channels_table(result: Mapping[str, Any]) -> str:
@@ -187,10 +187,11 @@ def channels_table(result: Mapping[str, Any]) -> str:
     header = ["concept", "direction", "channel", "correlation", "on other levels", "F1 of its sign there"]
     played = [
         [each["ablated"], each["by"] or "",
-         f"{each['success_rate']:.1%} {shown(each['success_rate_interval'], '.1%')}"]
+         f"{each['success_rate']:.1%} {shown(each['success_rate_interval'], '.1%')}",
+         f"{each['range'][0]:.1%} to {each['range'][1]:.1%}" if "range" in each else ""]
         for each in result["ablations"]
     ]  # fmt: skip
-    return f"{markdown(header, rows)}\n{markdown(['ablated', 'by', 'solved'], played)}"
+    return f"{markdown(header, rows)}\n{markdown(['ablated', 'by', 'solved', 'range over sets'], played)}"
 
 
 # -- what sets a path channel, for steering ---------------------------------------------------------

@@ -21,6 +21,7 @@ from rl_interp.core.envs.sokoban.levels import boxes_left, players
 from rl_interp.core.errors import UserError
 from rl_interp.core.interventions import Intervention, intervened
 from rl_interp.core.progress import SILENT, Progress
+from rl_interp.core.stats import Estimate, bootstrap, by_group, mean, wilson
 
 _TOGETHER = 256
 _SYMMETRIES = [(turns, mirrored) for mirrored in (False, True) for turns in range(4)]
@@ -178,27 +179,47 @@ class Boards:
     boards: NDArray[np.uint8]
     """`[N, H, W]`"""
     level: NDArray[np.int64]
-    """`[N]`, from 0."""
+    """`[N]`: its number in the set, or in the order of generated ones."""
 
 
-def boards_of(env: SokobanConfig, count: int, seed: int) -> Boards:
+def boards_of(env: SokobanConfig, count: int, seed: int, past: int = 0) -> Boards:
     """`count` boards of an environment: generated ones from `seed` on, or those of its set, which are played as they
-    are, and then turned and mirrored.
+    are, and then turned and mirrored. The first `past` levels are passed over.
 
     Raises:
         UserError: there are fewer, with all symmetries.
     """
     choice = Choice(env)
     if choice.set is None:
-        boards, _ = choice.levels(np.arange(seed, seed + count))
-        return Boards(boards, np.arange(count))
-    levels = choice.set
+        boards, _ = choice.levels(np.arange(seed + past, seed + past + count))
+        return Boards(boards, past + np.arange(count))
+    if past >= len(choice.set):
+        raise UserError(
+            f"{env.levels} has {len(choice.set)} levels, which leaves none beside the first {past}; use fewer of them, "
+            "or give other levels."
+        )
+    levels = choice.set[past:]
     symmetries = _SYMMETRIES if env.rows == env.columns else [each for each in _SYMMETRIES if each[0] % 2 == 0]
     if count > len(levels) * len(symmetries):
         raise UserError(
-            f"{count} episodes asked for, and {env.levels} has {len(levels)} levels, or {len(levels) * len(symmetries)}"
-            " turned and mirrored; ask for fewer, or give other levels."
+            f"{count} episodes asked for, and {env.levels} has {len(levels)} levels{' more' if past else ''}, or "
+            f"{len(levels) * len(symmetries)} turned and mirrored; ask for fewer, or give other levels."
         )
     used = symmetries[: -(-count // len(levels))]
     boards = np.concatenate([levels.symmetric(*each).boards for each in used])[:count]
-    return Boards(boards, np.tile(np.arange(len(levels)), len(used))[:count])
+    return Boards(boards, np.tile(past + np.arange(len(levels)), len(used))[:count])
+
+
+def over_levels(cases: NDArray[np.bool_], level: NDArray[np.int64]) -> Estimate:
+    """The share of `cases [D, N]` that are true, of D draws over the same N games, with an interval over their levels.
+    Draws on a level, and its mirror images and turns, are too alike to count each. A single draw over different levels
+    has Wilson's interval."""
+    if len(cases) == 1 and len(np.unique(level)) == len(level):
+        return wilson(cases[0])
+    return bootstrap([by_group(cases.mean(0), level)], mean)
+
+
+def range_of(draws: Sequence[NDArray[np.bool_]] | NDArray[np.bool_]) -> list[float]:
+    """The lowest and the highest share of true cases of some draws, each `[N]`."""
+    shares = [float(each.mean()) for each in draws]
+    return [min(shares), max(shares)]

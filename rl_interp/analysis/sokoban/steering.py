@@ -20,7 +20,7 @@ from torch import Tensor
 
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.sokoban.channels import load_offsets
-from rl_interp.analysis.sokoban.play import Game, Play, Turn, sokoban_env
+from rl_interp.analysis.sokoban.play import Game, Play, Turn, over_levels, range_of, sokoban_env
 from rl_interp.analysis.sokoban.reading import (
     Point,
     Probes,
@@ -42,9 +42,11 @@ from rl_interp.core.files import write_json, write_text
 from rl_interp.core.interventions import Add, Intervention
 from rl_interp.core.pictures import new_figure, save_figure
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.stats import plain, shown, wilson
+from rl_interp.core.stats import plain, shown
 from rl_interp.core.tables import markdown
 
+DRAWS = 10
+"""Sets of random vectors, and of other channels."""
 CELLS = 3
 """Cells of each way that are edited, at most."""
 STEPS = 115
@@ -54,6 +56,8 @@ _SYMMETRIES = [(turns, mirrored) for turns in range(4) for mirrored in (False, T
 
 Vectors = Mapping[str, Tensor]
 """`[5, C]` by hook point: what is added at a cell for each class."""
+Edits = Mapping[str, Sequence[Vectors]]
+"""By kind of edit: one set of vectors, or several that are drawn."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,7 @@ def steer_plans(
     loaded: Loaded,
     symmetries: int = 8,
     doses: Sequence[float] = DOSES,
+    draws: int = DRAWS,
     seed: int = 0,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -80,7 +85,8 @@ def steer_plans(
     Args:
         symmetries: in how many of its 8 symmetries each level is played.
         doses: multiples of a cell's typical state that are added.
-        seed: of the random vectors.
+        draws: sets of random vectors, and of other channels, each of which is played like the probe's.
+        seed: of these.
 
     Raises:
         UserError: not an agent of Sokoban, boards too small for the levels, or no probes of this checkpoint.
@@ -91,15 +97,16 @@ def steer_plans(
         )
     env, probes = sokoban_env(loaded), load_probes(loaded)
     folder, generator = folder_of(loaded), torch.Generator().manual_seed(seed)
-    result: dict[str, Any] = loaded.source | {"symmetries": symmetries, "seed": seed}
+    result: dict[str, Any] = loaded.source | {"symmetries": symmetries, "draws": draws, "seed": seed}
     for name, concept in SETS.items():
         forks = forks_of(env, name, symmetries)
         lengths = _typical(loaded.agent, env, forks)
         vectors = _scaled(_of_probes(loaded, probes, concept), lengths)
-        edits = {"probe": vectors, "random": random_vectors(vectors, generator)}
+        edits = {"probe": [vectors], "random": [random_vectors(vectors, generator) for _ in range(draws)]}
         channels = {k.removeprefix(f"{concept}/"): v for k, v in load_offsets(loaded).items() if k.startswith(concept)}
         if channels:
-            edits |= {"path_channels": channels, "other_channels": _other_channels(channels, generator)}
+            others = [_other_channels(channels, generator) for _ in range(draws)]
+            edits |= {"path_channels": [channels], "other_channels": others}
         result[name] = steered(loaded.agent, env, forks, concept, edits, doses, progress)
     write_json(folder / "steer.json", result)
     write_text(folder / "steer.md", steering_table(result))
@@ -183,10 +190,10 @@ def _other_channels(channels: Vectors, generator: torch.Generator) -> dict[str, 
 
 def steered(
     agent: Agent, env: SokobanConfig, forks: Sequence[Fork], concept: Literal["agent", "box"],
-    edits: Mapping[str, Vectors], doses: Sequence[float], progress: Progress = SILENT,
+    edits: Edits, doses: Sequence[float], progress: Progress = SILENT,
 ) -> dict[str, Any]:  # fmt: skip
-    """Successes by kind of edit, of which there are `probe` and `random`, and by dose. The main ones are at the dose
-    that is best on levels of even number, on those of odd number."""
+    """Successes by kind of edit, of which there are `probe` and `random`, and by dose, with intervals over levels. The
+    main ones are at the dose that is best on levels of even number, on those of odd number."""
 
     def played(vectors: Vectors | None, dose: float, backwards: bool = False) -> NDArray[np.bool_]:
         edit = None if vectors is None else _Edit(forks, concept, vectors, dose, backwards)
@@ -194,12 +201,17 @@ def steered(
         play = Play(agent, boards, env, interventions=edit or (lambda turn: ()), progress=progress)
         return np.array([outcome(game, fork, concept) for game, fork in zip(play.finish(), forks, strict=True)])
 
-    curves = {name: {dose: played(vectors, dose) for dose in doses} for name, vectors in edits.items()}
-    curves["opposite"] = {dose: played(edits["probe"], dose, backwards=True) for dose in doses}
+    curves = {
+        name: {dose: np.stack([played(vectors, dose) for vectors in drawn]) for dose in doses}
+        for name, drawn in edits.items()
+    }
+    curves["opposite"] = {dose: played(edits["probe"][0], dose, backwards=True)[None] for dose in doses}
     untouched = played(None, 0)
-    choosing = np.array([fork.level % 2 == 0 for fork in forks])
-    alpha = max(doses, key=lambda dose: float(curves["probe"][dose][choosing].all(1).mean()))
-    main = {name: wilson(curve[alpha][~choosing].all(1)) for name, curve in curves.items()}
+    level = np.array([fork.level for fork in forks])
+    choosing = level % 2 == 0
+    alpha = max(doses, key=lambda dose: float(curves["probe"][dose][:, choosing].all(-1).mean()))
+    successes = {name: np.all(curve[alpha][:, ~choosing], -1) for name, curve in curves.items()}
+    main = {name: over_levels(cases, level[~choosing]) for name, cases in successes.items()}
     return {
         "levels": len(forks),
         "alpha": alpha,
@@ -207,20 +219,24 @@ def steered(
         "interval": plain(main["probe"]),
         "random": main["random"].value,
         "random_interval": plain(main["random"]),
+        "random_range": range_of(successes["random"]),
         "opposite": main["opposite"].value,
         "untouched": float(untouched[~choosing].all(1).mean()),
         "solved": float(untouched[:, 1].mean()),
         "avoided": float(untouched[:, 0].mean()),
         "doses": {
-            name: [_at_dose(dose, each) for dose, each in curve.items()] for name, curve in curves.items()
+            name: [_at_dose(dose, each, level) for dose, each in curve.items()] for name, curve in curves.items()
         },
     }  # fmt: skip
 
 
-def _at_dose(dose: float, outcomes: NDArray[np.bool_]) -> dict[str, Any]:
-    rate = wilson(outcomes.all(1))
-    avoided, solved = (float(share) for share in outcomes.mean(0))
-    return {"alpha": dose, "success": rate.value, "interval": plain(rate), "avoided": avoided, "solved": solved}
+def _at_dose(dose: float, outcomes: NDArray[np.bool_], level: NDArray[np.int64]) -> dict[str, Any]:
+    """Of outcomes `[D, N, 2]` of D draws."""
+    cases: NDArray[np.bool_] = np.all(outcomes, -1)
+    rate = over_levels(cases, level)
+    avoided, solved = (float(share) for share in outcomes.mean((0, 1)))
+    found = {"alpha": dose, "success": rate.value, "interval": plain(rate), "avoided": avoided, "solved": solved}
+    return found | ({"range": range_of(cases)} if len(cases) > 1 else {})
 
 
 class _Edit:
@@ -282,11 +298,22 @@ def steering_table(result: Mapping[str, Any]) -> str:
     doses = [f"dose {each['alpha']:g}" for each in result["agent_shortcut"]["doses"]["probe"]]
     main = [
         [name, f"{each['alpha']:g}", f"{each['success']:.1%} {shown(each['interval'], '.1%')}",
-         f"{each['random']:.1%} {shown(each['random_interval'], '.1%')}", f"{each['opposite']:.1%}",
+         f"{each['random']:.1%} {shown(each['random_interval'], '.1%')}",
+         "{:.1%} to {:.1%}".format(*each["random_range"]), f"{each['opposite']:.1%}",
          f"{each['untouched']:.1%}", f"{each['avoided']:.1%}", f"{each['solved']:.1%}"]
         for name, each in ((name, result[name]) for name in SETS)
     ]  # fmt: skip
-    header = ["levels", "dose", "success", "random vectors", "opposite", "untouched", "not short", "solved untouched"]
+    header = [
+        "levels",
+        "dose",
+        "success",
+        "random vectors",
+        "range over draws",
+        "opposite",
+        "untouched",
+        "not short",
+        "solved untouched",
+    ]
     return f"{markdown(header, main)}\n{markdown(['levels', 'edit', *doses], rows)}"
 
 
@@ -296,7 +323,7 @@ def dose_picture(result: Mapping[str, Any], path: Path) -> Path:
     for axis, name in zip(axes[0], SETS, strict=True):
         for kind, curve in result[name]["doses"].items():
             doses = [each["alpha"] for each in curve]
-            low, high = np.array([each["interval"] for each in curve]).T
+            low, high = np.array([each["interval"] or (np.nan, np.nan) for each in curve]).T
             line = axis.plot(doses, [each["success"] for each in curve], "o-", label=kind.replace("_", " "))[0]
             axis.fill_between(doses, low, high, alpha=0.15, color=line.get_color())
         axis.axhline(result[name]["untouched"], color="grey", linestyle=":", label="untouched")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from rl_interp.analysis.sokoban.channels import find_channels
 from rl_interp.analysis.sokoban.film import film_plan
 from rl_interp.analysis.sokoban.probing import probe_plans
-from rl_interp.analysis.sokoban.steering import DOSES, steer_plans
+from rl_interp.analysis.sokoban.steering import DOSES, DRAWS, steer_plans
 from rl_interp.analysis.sokoban.thinking import THINKING, give_time
 from rl_interp.app.commands.flags import (
     Count,
@@ -47,7 +47,7 @@ def sokoban_channels(
     agent: FromAgent,
     episodes: Count = 200,
     played: Count = 100,
-    draws: Count = 3,
+    draws: Count = 10,
     seed: Seed = 0,
 ) -> dict[str, Any]:
     """Find the channels whose value at a cell says which way it will be gone, and play without them.
@@ -57,7 +57,7 @@ def sokoban_channels(
     Args:
         agent: An agent in Sokoban.
         episodes: Number of levels to find them on.
-        played: Number of levels to play under each ablation.
+        played: Number of other levels to play under each ablation.
         draws: Number of sets of other channels to ablate.
         seed: Seed of the levels, where they are generated, of the split and of the other channels.
     """
@@ -68,6 +68,7 @@ def sokoban_steer(
     agent: FromAgent,
     symmetries: Count = 8,
     doses: tuple[Factor, ...] = DOSES,
+    draws: Count = DRAWS,
     seed: Seed = 0,
 ) -> dict[str, Any]:
     """Write another plan into a Sokoban agent, so that it takes the long of two ways.
@@ -78,9 +79,10 @@ def sokoban_steer(
         agent: An agent in Sokoban whose plan has been probed.
         symmetries: Number of mirror images and turns of each level to play, 8 at most.
         doses: Multiples of a cell's typical state to add.
-        seed: Seed of the random vectors.
+        draws: Number of sets of random vectors, and of other channels, to play beside.
+        seed: Seed of these.
     """
-    return steer_plans(agent.load(), symmetries, doses, seed, TERMINAL)
+    return steer_plans(agent.load(), symmetries, doses, draws, seed, TERMINAL)
 
 
 def sokoban_think(
