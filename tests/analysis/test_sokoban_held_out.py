@@ -118,6 +118,17 @@ def test_generated_levels_that_are_passed_over_are_those_of_the_first_seeds():
     assert (boards_of(ENV, 3, 5, past=2).boards == boards_of(ENV, 5, 5).boards[2:]).all()
 
 
+def test_generated_rooms_that_are_the_same_turned_or_mirrored_are_one_level():
+    boards = boards_of(replace(ENV, rows=5, columns=5), 60, 0)
+
+    def turned(board):
+        return {np.rot90(each, turns).tobytes() for each in (board, board[:, ::-1]) for turns in range(4)}
+
+    same = np.array([[bool(turned(a) & {b.tobytes()}) for b in boards.boards] for a in boards.boards])
+    np.testing.assert_array_equal(boards.level[:, None] == boards.level, same)
+    assert 1 < len(np.unique(boards.level)) < 60
+
+
 def test_what_is_played_again_and_again_on_a_level_counts_once():
     rng = np.random.default_rng(0)
     solved = rng.random(30) < 0.5

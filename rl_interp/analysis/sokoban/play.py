@@ -17,7 +17,7 @@ from rl_interp.agents.load import Loaded
 from rl_interp.core.agent import Agent, State, evaluating, tree_map
 from rl_interp.core.envs.sokoban.choice import Choice
 from rl_interp.core.envs.sokoban.config import SokobanConfig
-from rl_interp.core.envs.sokoban.levels import boxes_left, players
+from rl_interp.core.envs.sokoban.levels import boxes_left, canonical, players
 from rl_interp.core.errors import UserError
 from rl_interp.core.interventions import Intervention, intervened
 from rl_interp.core.progress import SILENT, Progress
@@ -179,7 +179,7 @@ class Boards:
     boards: NDArray[np.uint8]
     """`[N, H, W]`"""
     level: NDArray[np.int64]
-    """`[N]`: its number in the set, or in the order of generated ones."""
+    """`[N]`: its number in the set; the same for mirror images and turns of one level."""
 
 
 def boards_of(env: SokobanConfig, count: int, seed: int, past: int = 0) -> Boards:
@@ -192,7 +192,8 @@ def boards_of(env: SokobanConfig, count: int, seed: int, past: int = 0) -> Board
     choice = Choice(env)
     if choice.set is None:
         boards, _ = choice.levels(np.arange(seed + past, seed + past + count))
-        return Boards(boards, past + np.arange(count))
+        # In small rooms many are the same, turned or mirrored.
+        return Boards(boards, np.unique([canonical(board) for board in boards], return_inverse=True)[1])
     if past >= len(choice.set):
         raise UserError(
             f"{env.levels} has {len(choice.set)} levels, which leaves none beside the first {past}; use fewer of them, "

@@ -193,7 +193,8 @@ def steered(
     edits: Edits, doses: Sequence[float], progress: Progress = SILENT,
 ) -> dict[str, Any]:  # fmt: skip
     """Successes by kind of edit, of which there are `probe` and `random`, and by dose, with intervals over levels. The
-    main ones are at the dose that is best on levels of even number, on those of odd number."""
+    main ones are at the dose that is best on levels of even number, on those of odd number. There all draws of an edit
+    are played; at other doses one."""
 
     def played(vectors: Vectors | None, dose: float, backwards: bool = False) -> NDArray[np.bool_]:
         edit = None if vectors is None else _Edit(forks, concept, vectors, dose, backwards)
@@ -201,15 +202,19 @@ def steered(
         play = Play(agent, boards, env, interventions=edit or (lambda turn: ()), progress=progress)
         return np.array([outcome(game, fork, concept) for game, fork in zip(play.finish(), forks, strict=True)])
 
-    curves = {
-        name: {dose: np.stack([played(vectors, dose) for vectors in drawn]) for dose in doses}
-        for name, drawn in edits.items()
-    }
-    curves["opposite"] = {dose: played(edits["probe"][0], dose, backwards=True)[None] for dose in doses}
-    untouched = played(None, 0)
     level = np.array([fork.level for fork in forks])
     choosing = level % 2 == 0
+    (probe,) = edits["probe"]
+    curves = {"probe": {dose: played(probe, dose)[None] for dose in doses}}
     alpha = max(doses, key=lambda dose: float(curves["probe"][dose][:, choosing].all(-1).mean()))
+    for name, drawn in edits.items():
+        if name != "probe":
+            curves[name] = {
+                dose: np.stack([played(vectors, dose) for vectors in (drawn if dose == alpha else drawn[:1])])
+                for dose in doses
+            }
+    curves["opposite"] = {dose: played(probe, dose, backwards=True)[None] for dose in doses}
+    untouched = played(None, 0)
     successes = {name: np.all(curve[alpha][:, ~choosing], -1) for name, curve in curves.items()}
     main = {name: over_levels(cases, level[~choosing]) for name, cases in successes.items()}
     return {
