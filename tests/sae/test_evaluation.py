@@ -1,6 +1,7 @@
 """What is measured after a fit, on stores that are made up as they are read."""
 
 import tracemalloc
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,11 +41,8 @@ def fitted(conv_agent):
     with torch.no_grad():
         sae.W_enc.copy_(torch.eye(WIDTH))
         sae.W_dec.copy_(torch.eye(WIDTH))
-    agent = SimpleNamespace(
-        agent=conv_agent,
-        has_q_values=True,
-        env=SimpleNamespace(observation_shape=(2, 8, 8), observation_dtype=np.float32),
-    )
+    conv_agent.hook_points = {"q.in": replace(conv_agent.hook_points["q.in"], head="q")}
+    agent = SimpleNamespace(agent=conv_agent, has_q_values=True)
     return SimpleNamespace(
         sae=sae, agent=agent, store=store, target=store, train_rows=np.arange(HELD_OUT),
         held_out_rows=np.arange(HELD_OUT, ROWS), rows=np.arange(ROWS),
