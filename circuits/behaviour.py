@@ -9,7 +9,7 @@ from torch import Tensor
 from rl_interp.circuits.distance import Distance
 from rl_interp.circuits.graph import Graph
 from rl_interp.circuits.mask import Mask
-from rl_interp.circuits.masked import Values, operands, run_masked
+from rl_interp.circuits.masked import Values, is_constant, operands, run_masked
 from rl_interp.circuits.replacement import Recorded, replacement
 from rl_interp.circuits.states import States
 from rl_interp.circuits.trace import trace
@@ -87,7 +87,7 @@ class Behaviour:
     def with_constants(self, reference: Values) -> "Behaviour":
         """The behaviour with what was put in place elsewhere, if that is the same in all states and so holds in these
         too; else with what these states put in place themselves."""
-        return self.with_reference(reference) if all(len(value) == 1 for value in reference.values()) else self
+        return self.with_reference(reference) if is_constant(reference) else self
 
     def decisions(self, mask: Mask, reference: Values | None = None) -> Tensor:
         """`[N, A]`, or `[P, N, A]` of P masks: preferences of the agent under a mask. Differentiable; all states at

@@ -15,7 +15,7 @@ from torch import Tensor
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.discovery.discovery import top
 from rl_interp.circuits.mask import Mask
-from rl_interp.circuits.masked import Reference, Values
+from rl_interp.circuits.masked import Reference, Values, is_constant
 
 _AT_ONCE = 256
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
@@ -189,10 +189,10 @@ def redrawn(mask: Mask, seed: int) -> Mask:
     return Mask(mask.graph, {name: reordered(values) for name, values in mask.values.items()})
 
 
-def played_with(reference: Values, constant: bool, seed: int = 0) -> Reference:
+def played_with(reference: Values, seed: int = 0) -> Reference:
     """What takes the place of cut edges while a circuit plays: the reference itself where it is the same in all states;
     else, at every step, what it is in one of the states, drawn at random."""
-    if constant:
+    if is_constant(reference):
         return reference
     generator = torch.Generator().manual_seed(seed)
     count = max(len(value) for value in reference.values())

@@ -30,6 +30,11 @@ Reference = Values | Callable[[int], Values]
 """The values themselves, or a function that makes them anew at each step, for a batch of so many."""
 
 
+def is_constant(reference: Values) -> bool:
+    """Whether a reference of many states is the same in all of them: one row of each operand."""
+    return all(len(value) == 1 for value in reference.values())
+
+
 @dataclass
 class Passes:
     """How many states an agent was run on, and how often gradients were taken of one."""

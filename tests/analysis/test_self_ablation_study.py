@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from rl_interp.agents.impala import IMPALA
-from rl_interp.analysis.self_ablation import Followed, MostActive, _accuracy, layers, leak
+from rl_interp.analysis.self_ablation import MostActive
+from rl_interp.analysis.self_ablation_leak import Followed, _accuracy, layers, leak
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.interventions import as_hooks

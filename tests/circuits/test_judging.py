@@ -114,9 +114,10 @@ def test_two_random_circuits_share_what_chance_says():
 
 def test_what_is_put_in_place_while_playing_is_of_whole_states():
     reference = {"a": torch.arange(6.0)[:, None], "b": 10 * torch.arange(6.0)[:, None], "c": torch.zeros(1, 1)}
-    drawn = played_with(reference, constant=False)
+    drawn = played_with(reference)
     assert callable(drawn)
     first, second = drawn(50), drawn(50)
     assert torch.equal(first["b"], 10 * first["a"])
     assert not torch.equal(first["a"], second["a"])
-    assert played_with(reference, constant=True) is reference
+    constant = {"c": reference["c"]}
+    assert played_with(constant) is constant

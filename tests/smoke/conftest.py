@@ -75,7 +75,7 @@ def place(home, tmp_path, monkeypatch):
 def require_words_for(command: str, result: dict):
     """Whatever command is tried, `--explain` knows each term of its result, and there is one to go on with."""
     words = max((each for each in COMMANDS if f"{command} ".startswith(f"{each} ")), key=len)
-    assert [term for term, line in explained(result) if line is None] == [], "not in app/glossary.py"
+    assert [term for term, line in explained(result) if line is None] == [], "not in app/terms.py"
     assert next_command(words, result), "not in app/next.py, or without what the line there names"
 
 

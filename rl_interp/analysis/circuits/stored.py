@@ -59,14 +59,9 @@ class StoredCircuit:
     described: Mapping[str, Any]
     """What `circuit.json` says."""
 
-    @property
-    def constant(self) -> bool:
-        """Whether what is put in the place of cut edges is the same in all states."""
-        return all(len(value) == 1 for value in self.reference.values())
-
     def intervention(self, mask: Mask | None = None, label: str = "circuit", seed: int = 0) -> Circuit:
         """The agent with the circuit alone, or with another mask and the same replacements."""
-        reference = played_with(self.reference, self.constant, seed)
+        reference = played_with(self.reference, seed)
         whole = self.loaded.agent if isinstance(self.loaded, Coded) else None
         return Circuit(mask=self.mask if mask is None else mask, reference=reference, coded=whole, label=label)
 
