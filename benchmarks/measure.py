@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from rl_interp.core.run import hardware
+from rl_interp.core.provenance import hardware
 
 SKIPPED = 77
 """Exit status of a benchmark that needs what this machine lacks (as in Automake)."""

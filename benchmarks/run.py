@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.measure import SKIPPED
 from rl_interp.core.files import write_json, write_text
-from rl_interp.core.run import hardware
+from rl_interp.core.provenance import hardware
 from rl_interp.core.tables import markdown
 
 HEADER = ["benchmark", "unit", "ours", "peers", "ratio to the best peer", "share of the limit"]

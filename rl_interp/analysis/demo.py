@@ -17,7 +17,7 @@ from rl_interp.core.errors import RunError, at_least_one
 from rl_interp.core.files import remove, write_json
 from rl_interp.core.locks import lock_file, writing
 from rl_interp.core.progress import SILENT, Progress
-from rl_interp.core.run import provenance
+from rl_interp.core.provenance import provenance
 from rl_interp.sae import SAEConfig
 
 EPSILON = 0.001

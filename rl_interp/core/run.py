@@ -9,13 +9,9 @@ runs/<name>/config.yaml           the frozen config
             activations/ videos/ analyses/
 """
 
-import importlib.metadata
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -41,6 +37,7 @@ from rl_interp.core.files import (
     write_text,
 )
 from rl_interp.core.locks import writing
+from rl_interp.core.provenance import provenance
 from rl_interp.core.read import MAX_YAML, read_json, read_json_lines, read_manifest, read_yaml, reading, require
 from rl_interp.core.weights import Weights, check_fit, read_state
 
@@ -52,7 +49,6 @@ _SHARED = (
     "checkpoints/*/manifest.json", "checkpoints/*/model.safetensors",
 )  # fmt: skip
 """What a checkpoint and a shared run consist of."""
-_PACKAGES = ("rl-interp", "torch", "numpy", "gymnasium", "ale-py", "minigrid", "crafter")
 
 
 FOLDERS = "RL_INTERP_RUNS"
@@ -361,7 +357,9 @@ def _write_checkpoint(
 
 
 def _half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
+    """In half precision, but for tensors with a number beyond its largest, 65,504, which stay as they are."""
+    halves = {name: w.half() if w.is_floating_point() else w for name, w in weights.items()}
+    return {name: half if half.isinf().equal(weights[name].isinf()) else weights[name] for name, half in halves.items()}
 
 
 def _apart(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -382,44 +380,3 @@ def load_into(module: torch.nn.Module, weights: Mapping[str, Tensor], source: Pa
     """Load weights, or raise a `RunError` that names the first tensor that does not fit."""
     check_fit(module, {name: tuple(weight.shape) for name, weight in weights.items()}, source)
     module.load_state_dict(dict(weights))
-
-
-def provenance() -> dict[str, Any]:
-    """Versions, git commit, hardware, time and command: what it takes to reproduce a result."""
-    versions = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    commit = _git("rev-parse", "HEAD")
-    return {
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "versions": versions,
-        "git": {"commit": commit, "dirty": bool(_git("status", "--porcelain")) if commit else None},
-        "hardware": hardware(),
-    }
-
-
-def hardware() -> dict[str, Any]:
-    """The processor, its vector extension, cores and accelerator."""
-    model = platform.processor() or platform.machine()
-    if os.path.exists("/proc/cpuinfo"):
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            model = next((line.split(":")[1].strip() for line in file if line.startswith("model name")), model)
-    return {
-        "cpu": model,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _git(*args: str) -> str | None:
-    here = Path(__file__).parent
-    try:
-        done = subprocess.run(["git", *args], cwd=here, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from processes import as_nobody
+from safetensors import safe_open
 from torch import nn
 
 from rl_interp.core.errors import RunError, UserError
@@ -106,6 +107,17 @@ def test_kept_weights_can_be_opened_before_the_first_whole_checkpoint(run):
 def test_half_precision_weights_come_back_as_float32(run):
     run.save_checkpoint(1, {"w": torch.ones(2).half()})
     assert run.load_weights()["w"].dtype == torch.float32
+
+
+def test_half_precision_spares_weights_that_it_cannot_hold(run, tmp_path):
+    weights = {"large": torch.tensor([1e5, 1.0]), "small": torch.tensor([0.5])}
+    run.save_checkpoint(1, weights)
+    run.keep_weights(2, weights)
+    shared = run.share(tmp_path / "shared", half=True)
+    for kept in (shared.load_weights(), run.load_weights(2)):
+        assert kept["large"].tolist() == [1e5, 1.0]
+    with safe_open(shared.checkpoint() / "model.safetensors", "pt") as file:
+        assert file.get_tensor("small").dtype == torch.float16
 
 
 @pytest.mark.parametrize("damage", ["truncate", "alter", "remove"])

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rl_interp.core.device import bf16_pays, has_bf16, has_int8, int8_pays, pick_device
-from rl_interp.core.run import provenance
+from rl_interp.core.provenance import provenance
 
 EXTRAS = {
     "distributed": ("ray", "training, sweeps and studies on a Ray cluster (--ray)"),
