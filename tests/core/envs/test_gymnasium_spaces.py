@@ -173,15 +173,16 @@ def test_names_are_lost_where_a_wrapper_shows_other_numbers():
     assert scaled.input_names[0] == "cart position"
 
 
-@pytest.mark.parametrize("name", ["NormalizeObservation", "NormalizeReward"])
+@pytest.mark.parametrize("name", [":NormalizeObservation", ".NormalizeReward", ".stateful_reward:NormalizeReward"])
 def test_what_scales_by_what_it_has_seen_is_refused_as_every_copy_would_have_seen_something_else(name):
     with pytest.raises(UserError, match=f"{name} scales by what this copy of the environment has seen"):
-        env_config("CartPole-v1", wrappers=(f"gymnasium.wrappers:{name}",))
+        env_config("CartPole-v1", wrappers=(f"gymnasium.wrappers{name}",))
 
 
-def test_rewards_that_are_clipped_to_learn_from_are_scored_as_they_are():
+@pytest.mark.parametrize("name", [":ClipReward", ".ClipReward", ".transform_reward:ClipReward"])
+def test_rewards_that_are_clipped_to_learn_from_are_scored_as_they_are(name):
     """Pendulum's are costs of up to 16 a step."""
-    wrappers = ("gymnasium.wrappers:ClipReward(min_reward=-1, max_reward=1)", "gymnasium.wrappers:TimeLimit(3)")
+    wrappers = (f"gymnasium.wrappers{name}(min_reward=-1, max_reward=1)", "gymnasium.wrappers:TimeLimit(3)")
     config = env_config("Pendulum-v1", wrappers=wrappers)
     assert config.scored.wrappers == wrappers[1:]
     least = []

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from rl_interp.core.code import Code
 from rl_interp.core.envs.config import EnvConfig, Goals
+from rl_interp.core.envs.gym.wrappers import clips_rewards, wrapper
 from rl_interp.core.errors import UserError, require_numbers
 
 
@@ -89,7 +90,7 @@ class GymConfig(EnvConfig):
     @property
     def scored(self) -> "GymConfig":
         """Without what clips rewards, which is to learn from."""
-        kept = tuple(each for each in self.wrappers if not each.startswith("gymnasium.wrappers:ClipReward"))
+        kept = tuple(each for each in self.wrappers if not clips_rewards(wrapper(each)[0]))
         return replace(self, wrappers=kept)
 
     @property

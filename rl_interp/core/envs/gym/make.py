@@ -14,20 +14,11 @@ from gymnasium.envs.registration import load_env_creator
 
 from rl_interp.core.code import call_code, import_code, load_code
 from rl_interp.core.envs.gym.config import GymConfig
+from rl_interp.core.envs.gym.wrappers import is_harmless, normalises, wrapper
 from rl_interp.core.errors import UserError
 
 PACKAGES = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
 """Packages that the suite itself needs, by the beginnings of the ids that they register when they are imported."""
-_HARMLESS = {
-    "AddRenderObservation", "AtariPreprocessing", "ClipAction", "ClipReward", "DelayObservation", "DiscretizeAction",
-    "DiscretizeObservation", "DtypeObservation", "FilterObservation", "FlattenObservation", "FrameStackObservation",
-    "GrayscaleObservation", "MaxAndSkipObservation", "RepeatAction",
-    "RescaleAction", "RescaleObservation", "ReshapeObservation", "ResizeObservation", "StickyAction",
-    "TimeAwareObservation", "TimeLimit",
-}  # fmt: skip
-"""Gymnasium's wrappers that are no code of the user's: they neither call what they are given nor write files."""
-_NORMALISING = {"NormalizeObservation", "NormalizeReward"}
-"""Gymnasium's wrappers whose statistics no checkpoint has, and every copy of an environment makes its own."""
 
 
 def make(config: GymConfig) -> gymnasium.Env:
@@ -64,33 +55,6 @@ def _import_package(env_id: str) -> None:
     for beginning, package in PACKAGES.items():
         if env_id.startswith(beginning):
             importlib.import_module(package)
-
-
-def wrapper(text: str) -> tuple[str, list[Any], dict[str, Any]]:
-    """What `module:name`, `module.name` or `module:name(2, key="value")` says: the reference and its arguments.
-
-    Raises:
-        UserError: it is of another form.
-    """
-    name, bracket, _ = text.partition("(")
-    where, colon, function = name.rpartition(":") if ":" in name else name.rpartition(".")
-    try:
-        call = ast.parse(f"f{text[len(name) :]}" if bracket else "f()", mode="eval").body
-        if not isinstance(call, ast.Call) or not colon:
-            raise ValueError
-        values = {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
-        return f"{where}:{function}", [ast.literal_eval(each) for each in call.args], values
-    except (SyntaxError, ValueError):
-        raise UserError(
-            f"{text!r} given as a wrapper; name a class, as in gymnasium.wrappers:FlattenObservation, or one with "
-            'plain settings, as in "gymnasium.wrappers:ResizeObservation(shape=(84, 84))".'
-        ) from None
-
-
-def is_harmless(wrapper_reference: str) -> bool:
-    """Whether a wrapper is one of Gymnasium's that do nothing but wrap."""
-    where, _, name = wrapper_reference.partition(":")
-    return where == "gymnasium.wrappers" and name in _HARMLESS
 
 
 def _named(config: GymConfig, needed: str, kwargs: Mapping[str, Any]) -> gymnasium.Env:
@@ -150,7 +114,7 @@ def unknown_id(env_id: str) -> str:
 
 def _wrapped(config: GymConfig, env: gymnasium.Env, text: str) -> gymnasium.Env:
     name, positional, named = wrapper(text)
-    if name.removeprefix("gymnasium.wrappers:") in _NORMALISING:
+    if normalises(name):
         raise UserError(
             f"{text} scales by what this copy of the environment has seen, which is lost with it, so that an agent "
             "would be scored on other numbers than it learned from; leave it out, or give RescaleObservation or "

@@ -12,8 +12,9 @@ from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.gym.config import GymConfig
 from rl_interp.core.envs.gym.game import GymGame
 from rl_interp.core.envs.gym.labels import kinds, labels_of
-from rl_interp.core.envs.gym.make import is_harmless, make, reference, wrapper
+from rl_interp.core.envs.gym.make import make, reference
 from rl_interp.core.envs.gym.spaces import spaces_of
+from rl_interp.core.envs.gym.wrappers import is_harmless, wrapper
 from rl_interp.core.errors import UserError
 
 _STEPS, _SECONDS = 100, 0.3
