@@ -28,7 +28,8 @@ Actions = NDArray[np.int64] | NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Episodes:
-    """Whole episodes: undiscounted extrinsic returns and lengths in steps, `[N]`, in order of start."""
+    """Whole episodes: undiscounted extrinsic returns and lengths in steps, `[N]`: all of the first environment in the
+    order in which it played them, then those of the next."""
 
     returns: NDArray[np.float64]
     lengths: NDArray[np.int64]
