@@ -79,6 +79,13 @@ def test_every_command_explains_itself_and_its_flags(call, command):
     assert 20 < len(cli._about(COMMANDS[command])) <= 110, "one line in the list of commands"
 
 
+@pytest.mark.parametrize("command", ["evaluate", "demo"])
+def test_who_plays_atari_is_told_that_nearby_seeds_share_episodes(call, command):
+    told = re.sub(r"[│\s]+", " ", call(f"{command} --help")[1])
+    assert "On Atari, environment i has seed + i" in told
+    assert "nearby seeds share episodes: for other ones give a seed further away than there are" in told
+
+
 def test_a_group_lists_its_own_commands(call):
     status, out, _ = call("sae --help")
     assert status == 0

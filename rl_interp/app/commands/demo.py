@@ -34,7 +34,9 @@ def demo(
         samples: Number of activations to collect.
         config: Settings of the autoencoder.
         steps: Length of the video in environment steps.
-        seed: Seed of everything random.
+        seed: Seed of the episodes and of exploration; the autoencoder's is --config.seed. On Atari, environment i has
+            seed + i, as has the i-th episode that is collected, so that nearby seeds share episodes: for other ones
+            give a seed further away than there are episodes.
     """
     render = partial(write_page, "report")
     return analysis.demo(load_agent(run), output, render, episodes, samples, config, steps, seed, TERMINAL)
