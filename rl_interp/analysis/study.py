@@ -1,6 +1,6 @@
 """A study: the same training under several conditions and seeds, with a table, a plot, and the differences' intervals.
 
-<study>/<agent>-<environment>-<condition>-seed<N>.json    one training's curve and final scores; small, worth keeping
+<study>/<agent>-<environment>-<condition>-seed<N>.json    one training's curve, scores, code and machine; worth keeping
         training/<agent>-<environment>-<condition>-seed<N>/   its run directory
         result.json  table.md  curves.png
 
@@ -292,8 +292,8 @@ def _finish(process: "subprocess.Popen[str]", job: Job, path: Path) -> None:
     if process.returncode:
         last = err.strip().splitlines()[-1:] or ["it said nothing"]
         raise RunError(f"training {job.name} failed (exit status {process.returncode}): {last[0]}")
-    result, metrics = json.loads(out.splitlines()[-1]), Run.open(path / "training" / job.name).metrics()
-    curve = [(line["step"], line["episode_return"]) for line in metrics if "episode_return" in line]
+    result, run = json.loads(out.splitlines()[-1]), Run.open(path / "training" / job.name)
+    curve = [(line["step"], line["episode_return"]) for line in run.metrics() if "episode_return" in line]
     write_json(
         _result_path(path, job),
         {
@@ -306,6 +306,8 @@ def _finish(process: "subprocess.Popen[str]", job: Job, path: Path) -> None:
             "returns": [round(value, 4) for _, value in curve],
             "evaluation": result["evaluation"],
             "steps_per_second": result["steps_per_second"],
+            # The same seed trains otherwise by other code and on other processors.
+            **{name: run.meta.get(name) for name in ("versions", "git", "hardware")},
         },
     )
 

@@ -1,6 +1,9 @@
 """What is printed where there are too few values for an interval: that, and never an interval of no width."""
 
+import json
 import re
+import sys
+from subprocess import PIPE, Popen
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ from rl_interp.analysis.playing import scores_json
 from rl_interp.analysis.sae.evaluation import RECOVERED
 from rl_interp.analysis.sae.sweep import markdown as sweep_table
 from rl_interp.analysis.sae.sweep import pareto
-from rl_interp.analysis.study import Job, _share_done
+from rl_interp.analysis.study import Job, _finish, _share_done
 from rl_interp.analysis.study_results import compare
 from rl_interp.analysis.study_results import markdown as study_table
 from rl_interp.app import cli
@@ -76,6 +79,17 @@ def test_a_person_reads_why_there_is_no_interval(capsys):
     lines = dict(re.findall(r"^(\w+): (.*)$", capsys.readouterr().out, re.M))
     assert lines["interval"] == lines["kept_interval"] == TOO_FEW
     assert lines["gone"] == lines["gone_interval"] == "none"
+
+
+def test_the_result_of_a_studys_training_says_by_which_code_and_on_which_machine_it_was_made(tmp_path):
+    job = Job("impala", "x", "base", 0, ("train",))
+    run = Run.create(tmp_path / "training" / job.name, "impala", {}, 0)
+    run.log(5, {"episode_return": 0.25})
+    told = json.dumps({"evaluation": {"mean": 0.5}, "steps_per_second": 1.0})
+    _finish(Popen([sys.executable, "-c", f"print({told!r})"], stdout=PIPE, stderr=PIPE, text=True), job, tmp_path)
+    result = json.loads((tmp_path / f"{job.name}.json").read_text())
+    assert (result["steps"], result["returns"], result["evaluation"]) == ([5], [0.25], {"mean": 0.5})
+    assert {name: result[name] for name in ("versions", "git", "hardware")}.items() <= run.meta.items()
 
 
 def test_a_damaged_line_of_one_training_does_not_end_a_study(tmp_path):
