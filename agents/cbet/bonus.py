@@ -48,9 +48,9 @@ class CBETConfig:
 
 
 def default_bonus(env: EnvConfig) -> CBETConfig:
-    """Where observations show cells, the same ones come again, and are counted as they are, as the paper does in
-    MiniGrid; pixels and vectors of other environments are counted by their SimHash, as it does in Habitat."""
-    return CBETConfig(key="simhash" if env.cell_pixels is None else "exact")
+    """Where the same observations come again they are counted as they are, as the paper does in MiniGrid; elsewhere by
+    their SimHash, as it does in Habitat, since hardly any would be counted twice."""
+    return CBETConfig(key="exact" if env.observations_recur else "simhash")
 
 
 class CBET:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rl_interp.agents.load import load_agent, new_run_path
 from rl_interp.analysis.mazes.goals import find_goals
@@ -49,6 +49,7 @@ def cbet_study(
     seeds: int,
     agent_steps: int | None = None,
     coefficient: float = 0.005,
+    key: Literal["exact", "simhash"] | None = None,
     parallel: int | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, Any]:
@@ -61,12 +62,14 @@ def cbet_study(
         seeds: trainings of each condition, with seeds 0, 1 and so on.
         agent_steps: of each; by default what suits the environment.
         coefficient: factor of the bonus.
+        key: how observations are counted; by default as suits the environment.
         parallel: trainings at a time, one core each; by default as many as there are cores.
 
     Raises:
         Interrupted, RunError: see `run_study`.
     """
-    conditions = {_BASE: (), "cbet": ("--cbet.coefficient", str(coefficient))}
+    bonus = ("--cbet.coefficient", str(coefficient), *(("--cbet.key", key) if key else ()))
+    conditions = {_BASE: (), "cbet": bonus}
     return _comparison(name, plan(agents, envs, seeds, agent_steps, conditions), parallel, progress)
 
 

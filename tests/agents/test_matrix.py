@@ -11,7 +11,7 @@ from rl_interp.agents import dqn, dreamerv3, impala
 from rl_interp.agents.cbet import default_bonus
 from rl_interp.agents.load import load_agent
 from rl_interp.core.check_agent import check_agent
-from rl_interp.core.envs import MiniGridConfig, env_config
+from rl_interp.core.envs import MiniGridConfig, env_config, make_vector
 from rl_interp.core.errors import UserError
 from rl_interp.core.run import Run
 
@@ -164,9 +164,30 @@ def test_dreamerv3_predicts_pictures_of_the_environments_size():
     assert agent.world_model.picture(agent.world_model.rssm.initial(2)).shape == obs.shape
 
 
-def test_counts_are_of_cells_as_they_are_and_of_numbers_by_their_hash():
-    keys = {env_id: default_bonus(env_config(env_id)).key for env_id in (MINIGRID, CRAFTER, MAZE, ATARI, VECTOR)}
-    assert keys == {MINIGRID: "exact", CRAFTER: "exact", MAZE: "exact", ATARI: "simhash", VECTOR: "simhash"}
+@pytest.mark.parametrize(
+    ("env", "key"),
+    [
+        (MINIGRID, "exact"), (MINIGRID_PIXELS, "exact"), (MAZE, "exact"), (SOKOBAN, "exact"),
+        (CRAFTER, "simhash"), (VECTOR, "simhash"),
+    ],
+)  # fmt: skip
+def test_observations_are_counted_as_they_are_where_they_come_again_and_else_by_their_hash(env, key):
+    config, seen, old = env_config(env), set(), 0
+    vector, rng = make_vector(config, 4, 1), np.random.default_rng(0)
+    vector.reset(0)
+    for _ in range(100):
+        vector.send(rng.integers(len(config.action_names), size=4))
+        for obs in vector.recv().obs:
+            old += obs.tobytes() in seen
+            seen.add(obs.tobytes())
+    vector.close()
+    assert default_bonus(config).key == key
+    assert config.observations_recur == (key == "exact") == (old > 200)
+
+
+def test_ataris_frames_are_counted_by_their_hash():
+    """Most of them are new, but for those of a game's start, which stands still."""
+    assert default_bonus(env_config(ATARI)).key == "simhash"
 
 
 @pytest.mark.parametrize("kind", AGENTS)

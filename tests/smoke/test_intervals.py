@@ -81,6 +81,14 @@ def test_a_person_reads_why_there_is_no_interval(capsys):
     assert lines["gone"] == lines["gone_interval"] == "none"
 
 
+@pytest.mark.parametrize(("asked", "flags"), [("", ""), (" --key exact", " --cbet.key exact")])
+def test_a_study_counts_as_its_trainings_do_unless_it_is_told_how(asked, flags, monkeypatch, capsys):
+    monkeypatch.setattr("rl_interp.analysis.study._comparison", lambda _, jobs, *__: {"jobs": [j.line for j in jobs]})
+    assert cli.main(f"study cbet --envs MiniGrid-Unlock-v0 --seeds 1 --json{asked}".split()) == 0
+    base, cbet = json.loads(capsys.readouterr().out)["jobs"]
+    assert cbet == f"{base} --cbet.coefficient 0.005{flags}"
+
+
 def test_the_result_of_a_studys_training_says_by_which_code_and_on_which_machine_it_was_made(tmp_path):
     job = Job("impala", "x", "base", 0, ("train",))
     run = Run.create(tmp_path / "training" / job.name, "impala", {}, 0)

@@ -8,7 +8,7 @@ from rl_interp.analysis.history.checkpoints import Settings as HistorySettings
 from rl_interp.analysis.history.study import study_history
 from rl_interp.analysis.self_ablation import Settings, self_ablation_study
 from rl_interp.analysis.study import cbet_study, maze_study, transfer_study
-from rl_interp.app.commands.flags import Count, CountOrZero, Factor, FromAgent, Hook, Name, OptionalCount
+from rl_interp.app.commands.flags import Count, CountOrZero, Factor, FromAgent, Hook, Name, OptionalCount, optional
 from rl_interp.app.progress import TERMINAL
 
 
@@ -18,6 +18,7 @@ def study_cbet(
     seeds: Count = 5,
     agent_steps: OptionalCount = None,
     coefficient: Factor = 0.005,
+    key: Annotated[Literal["exact", "simhash"] | None, optional("exact|simhash")] = None,
     jobs: OptionalCount = None,
     name: Name = "study-cbet",
 ) -> dict[str, Any]:
@@ -29,10 +30,12 @@ def study_cbet(
         seeds: Number of trainings of each condition, with seeds 0, 1 and so on; an interval needs 5.
         agent_steps: Environment steps of each training; by default what suits the environment.
         coefficient: Factor of the bonus.
+        key: Which observations count as the same: equal ones, or those with the same SimHash; by default equal ones
+            where they come again, and SimHash elsewhere.
         jobs: Number of trainings at a time, one core each; by default as many as there are cores.
         name: Name of the study's directory, or a path.
     """
-    return cbet_study(name, agents, envs, seeds, agent_steps, coefficient, jobs, TERMINAL)
+    return cbet_study(name, agents, envs, seeds, agent_steps, coefficient, key, jobs, TERMINAL)
 
 
 def study_transfer(

@@ -88,6 +88,11 @@ class EnvConfig(ABC):
         """Where an observation shows a grid: pixels along a cell, and above and left of the first; else None."""
         return None
 
+    @property
+    def observations_recur(self) -> bool:
+        """Whether the very same observations come again in play, so that counting them says which are rare."""
+        return False
+
     def observed(self, height: int, width: int) -> Observed:
         """Which part of its screen, of that size in pixels, an observation shows: all of it, resized, unless an
         environment says otherwise."""

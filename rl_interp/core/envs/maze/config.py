@@ -94,5 +94,9 @@ class MazeConfig(EnvConfig):
     def cell_pixels(self) -> tuple[int, int]:
         return CELL, MARGIN
 
+    @property
+    def observations_recur(self) -> bool:
+        return True
+
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         return {"success_rate": float((returns > 0).mean()), "success_rate_interval": plain(wilson(returns > 0))}

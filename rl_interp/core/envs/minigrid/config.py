@@ -70,6 +70,10 @@ class MiniGridConfig(EnvConfig):
         return (1 if self.observation == "symbols" else TILE), 0
 
     @property
+    def observations_recur(self) -> bool:
+        return True
+
+    @property
     def scene_shape(self) -> tuple[int, ...]:
         """The panorama: the views in the four directions (Parisi et al. 2021, §3)."""
         return (4, 3, VIEW, VIEW)

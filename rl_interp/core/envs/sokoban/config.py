@@ -114,6 +114,10 @@ class SokobanConfig(EnvConfig):
     def cell_pixels(self) -> tuple[int, int]:
         return 1, 0
 
+    @property
+    def observations_recur(self) -> bool:
+        return True
+
     def picture(self, obs: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """As people see it; what a model makes of pixels, by the nearest colour, is shown as it is."""
         kinds = obs[0] if self.observation == "symbols" else kinds_of(obs)
