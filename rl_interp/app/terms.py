@@ -304,7 +304,7 @@ TERMS = {
     "searches": "units that say where the cheese is, searched on some mazes and tested on others",
     "found": "the units found, best first",
     "held_out": "effects of editing the units found, 20 random sets (mean, middle 95%), and all, on held-out mazes",
-    "played": "share of whole episodes' choices that go to the cheese, under each intervention",
+    "played": "share of whole episodes' choices that go to the cheese, under each intervention, in the same mazes",
     # Sokoban
     "levels": "the levels that were played, or their number",
     "level": "what the level is called",

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from planted_maze import CHEESE_CHANNEL, SURE, Planted
+from torch import nn
 
 from rl_interp.analysis.mazes.choices import at_decision_square, choices, effect
 from rl_interp.analysis.mazes.fields import retarget, vector_field
@@ -14,17 +15,19 @@ from rl_interp.analysis.mazes.goals import (
     Share,
     covariates,
     play,
+    play_side_by_side,
     regression,
     to_corner_without_cheese,
 )
 from rl_interp.analysis.mazes.saliency import judge
 from rl_interp.analysis.mazes.search import at_mean, elsewhere, move_cheese, search
-from rl_interp.analysis.mazes.steering import cheese_vector, corner_vector, parse_vector, steer
+from rl_interp.analysis.mazes.steering import cheese_vector, corner_vector, parse_vector, play_steered, steer
 from rl_interp.core.envs import MazeConfig
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.truth import way
 from rl_interp.core.errors import UserError
 from rl_interp.core.interventions import Add, Clamp, Zero
+from rl_interp.core.wrap import wrap
 
 DECIDES = MazeConfig(min_side=7, max_side=11, decision=True)
 RIGHT = float(torch.tensor([SURE, 0, 0, 0, 0]).softmax(0)[0])
@@ -129,9 +132,21 @@ def test_vectors_of_their_own_go_with_each_maze_through_whole_episodes():
     def subtract(own):
         return [Add("detect", direction=cheese_vector(Planted(), own, "detect"), scale=-1.0)]
 
-    steered = play(Planted(), DECIDES, 12, seed=3, interventions=subtract)
+    steered = play_side_by_side(Planted(), DECIDES, 12, seed=3, interventions=subtract)
     assert steered.p_cheese.value < 0.4
-    assert play(Planted(), DECIDES, 12, seed=3).p_cheese.value == 1
+    assert play_side_by_side(Planted(), DECIDES, 12, seed=3, interventions=lambda own: []).p_cheese.value == 1
+
+
+def test_steered_and_as_it_is_an_agent_plays_the_same_mazes():
+    small = MazeConfig(min_side=5, max_side=5, decision=True)
+    layers = nn.Sequential(nn.AvgPool2d(4), nn.Conv2d(3, 4, 4, 4), nn.Flatten(), nn.Linear(64, 5))
+    agent = wrap(layers, {"conv": ("1", "B C H W")}, lambda module, obs: module(obs / 255))
+    played = play_steered(agent, Mazes.draw(small, range(4)), "conv", [0], small, 66, seed=1)
+    as_it_is = played["as it is"].mazes
+    assert len(played) == 4
+    for steered in played.values():
+        np.testing.assert_array_equal(steered.mazes.walls, as_it_is.walls)
+        np.testing.assert_array_equal(steered.mazes.cheese, as_it_is.cheese)
 
 
 def test_the_search_finds_the_planted_channel_and_confirms_it_on_other_mazes(mazes):

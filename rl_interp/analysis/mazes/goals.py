@@ -127,23 +127,42 @@ def play(
     env: MazeConfig,
     episodes: int,
     seed: int,
-    interventions: Sequence[Intervention] | Callable[[Mazes], Sequence[Intervention]] = (),
+    interventions: Sequence[Intervention] = (),
     update: Callable[[int], None] = lambda finished: None,
 ) -> Played:
     """Play mazes with a decision square, the policy sampled from. Equal seeds and numbers give equal mazes.
 
     Args:
-        interventions: the same for all episodes, or a function that makes them from the mazes as they start: every
-            maze is then played once, all side by side, so that vectors `[N, ...]` can be each maze's own.
         update: called with the number of episodes that are finished.
     """
-    config = replace(env.scored, decision=True)
-    vector = MazeVector(config, episodes if callable(interventions) else min(_ENVS, episodes))
-    if callable(interventions):
-        vector.reset(seed)
-        interventions = interventions(vector.mazes)
+    vector = MazeVector(replace(env.scored, decision=True), min(_ENVS, episodes))
+    return _played(agent, vector, episodes, seed, interventions, update)
+
+
+def play_side_by_side(
+    agent: Agent, env: MazeConfig, episodes: int, seed: int, interventions: Callable[[Mazes], Sequence[Intervention]]
+) -> Played:
+    """The same with every maze played once, all at a time, so that vectors `[N, ...]` can be each maze's own. Equal
+    seeds and numbers give equal mazes, which are others than those of `play`.
+
+    Args:
+        interventions: makes them from the mazes as they start.
+    """
+    vector = MazeVector(replace(env.scored, decision=True), episodes)
+    vector.reset(seed)
+    return _played(agent, vector, episodes, seed, interventions(vector.mazes))
+
+
+def _played(
+    agent: Agent,
+    vector: MazeVector,
+    episodes: int,
+    seed: int,
+    interventions: Sequence[Intervention],
+    update: Callable[[int], None] = lambda finished: None,
+) -> Played:
     done = evaluate(agent, vector, episodes, seed=seed, epsilon=0.0, interventions=interventions, progress=update)
-    mazes = Mazes.draw(config, done.last["seed"])
+    mazes = Mazes.draw(vector.config, done.last["seed"])
     return Played(mazes, done.returns > 0, done.last["at_decision"], _at_corner(mazes, done.last["mouse"]))
 
 

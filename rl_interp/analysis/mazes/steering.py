@@ -5,7 +5,7 @@ the decision square, with a 95% interval over mazes; of random channels over set
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from rl_interp.analysis.mazes.choices import (
     draw_mazes,
     maze_env,
 )
-from rl_interp.analysis.mazes.goals import Share, play, shown
+from rl_interp.analysis.mazes.goals import Played, Share, play_side_by_side, shown
 from rl_interp.analysis.mazes.search import Edit, Search, ablated, at_mean, elsewhere, search
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core import stats
@@ -77,7 +77,8 @@ def steer_run(
     p_cheese, p_corner = (float(each.mean()) for each in choices(agent, drawn))
     curves = _dose_curves(agent, drawn, hook, seed, progress)
     searches = _searches(agent, drawn, hook, units, sae, seed, progress)
-    shares = _played(agent, drawn, hook, searches["channels"].found, config, episodes, seed + 1, progress)
+    played = play_steered(agent, drawn, hook, searches["channels"].found, config, episodes, seed + 1, progress)
+    shares = {name: each.p_cheese for name, each in played.items()}
     folder = loaded.run.outputs / "analyses" / f"steering-{hook}"
     write_text(folder / "table.md", steering_table(curves, searches, shares))
     plot = dose_picture(curves, folder / "dose.png")
@@ -121,24 +122,29 @@ def _searches(
     return found
 
 
-def _played(
+def play_steered(
     agent: Agent, mazes: Mazes, at: str, channels: list[int], config: MazeConfig, episodes: int, seed: int,
-    progress: Progress,
-) -> dict[str, Share]:  # fmt: skip
-    """P(cheese | decision square) in whole episodes, by intervention."""
+    progress: Progress = SILENT,
+) -> dict[str, Played]:  # fmt: skip
+    """Whole episodes by intervention, in the same mazes under each.
+
+    Args:
+        mazes: over which the channels' mean is taken.
+        channels: to hold at their mean.
+    """
     mean = activations(agent, mazes, at).mean(0)
-    conditions = {
-        "as it is": (),
+    conditions: dict[str, Callable[[Mazes], Sequence[Intervention]]] = {
+        "as it is": lambda own: (),
         "cheese vector subtracted": lambda own: [Add(at, direction=cheese_vector(agent, own, at), scale=-1.0)],
         "cheese vector added": lambda own: [Add(at, direction=cheese_vector(agent, own, at), scale=1.0)],
-        f"channels {channels} at their mean": [Mean(at, mean=mean, units=channels)],
+        f"channels {channels} at their mean": lambda own: [Mean(at, mean=mean, units=channels)],
     }
-    shares: dict[str, Share] = {}
+    played: dict[str, Played] = {}
     with progress.bar("Playing", len(conditions), "conditions") as update:
         for name, interventions in conditions.items():
-            shares[name] = play(agent, config, episodes, seed, interventions).p_cheese
-            update(len(shares))
-    return shares
+            played[name] = play_side_by_side(agent, config, episodes, seed, interventions)
+            update(len(played))
+    return played
 
 
 def cheese_vector(agent: Agent, mazes: Mazes, at: str) -> Tensor:
