@@ -79,6 +79,18 @@ def test_whole_episodes_tell_an_agent_that_wants_cheese_from_one_that_wants_the_
     assert to_corner_without_cheese(Planted(), replace(DECIDES, max_side=13), 8, seed=1).value == 1
 
 
+def test_ends_at_the_corner_count_in_mazes_much_larger_than_it():
+    drawn = Mazes.draw(MazeConfig(min_side=7, max_side=15, decision=True), range(60))
+    large, small = drawn.side >= 11, drawn.side == 7
+    everywhere = np.ones(len(drawn), bool)
+    assert 0 < large.sum() < len(drawn)
+    p_corner = Played(drawn, ~everywhere, everywhere, ~large).p_corner
+    assert (p_corner.value, p_corner.count) == (0, large.sum())
+    assert Played(drawn, everywhere, everywhere, everywhere).p_corner.value == 0  # with the cheese
+    of_small = Played(drawn[small], everywhere[small] & False, everywhere[small], everywhere[small]).p_corner
+    assert (of_small.value, of_small.count) == (1, small.sum())  # where there are no others
+
+
 def test_a_share_has_wilson_s_interval():
     share = Share.of([True] * 8 + [False] * 2)
     assert (share.value, share.count) == (0.8, 10)

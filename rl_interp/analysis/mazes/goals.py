@@ -118,8 +118,10 @@ class Played:
 
     @property
     def p_corner(self) -> Share:
-        """P(ends at the corner, without the cheese | decision square)."""
-        return Share.of((self.corner & ~self.cheese)[self.decision])
+        """P(ends at the corner, without the cheese | decision square), in mazes of side 11 or more if there are any: in
+        the smallest even the first square is at the corner."""
+        large = self.mazes.side >= min(_LARGE, self.mazes.side.max())
+        return Share.of((self.corner & ~self.cheese)[self.decision & large])
 
 
 def play(
@@ -262,8 +264,8 @@ def goals_table(rows: Sequence[dict[str, Any]]) -> str:
     """A row an agent, in Markdown."""
     header = [
         "agent", "cheese in training", "P(cheese given decision square)",
-        "P(ends at the corner without it, given that square)", "P(ends at the corner given no cheese)",
-        "episodes at a decision square",
+        f"P(ends at the corner without it, given that square), side {_LARGE} or more",
+        f"P(ends at the corner given no cheese), side {_LARGE} or more", "episodes at a decision square, all sides",
     ]  # fmt: skip
     lines = []
     for row in rows:
@@ -293,11 +295,11 @@ def goals_picture(rows: Sequence[dict[str, Any]], path: Path) -> Path:
 
 
 def _draw_bars(axis: Any, rows: Sequence[dict[str, Any]], names: Sequence[str]) -> None:
-    at = np.arange(len(rows))
+    at, at_corner = np.arange(len(rows)), f"ends at the corner, side {_LARGE} or more,"
     for offset, key, label, colour in (
         (-0.25, "p_cheese", "cheese, given the decision square", "#e0a000"),
-        (0.0, "p_corner", "ends at the corner without it, given that square", "#5868c4"),
-        (0.25, "p_corner_without_cheese", "ends at the corner, where there is no cheese", "#9a9aa8"),
+        (0.0, "p_corner", f"{at_corner} without it, given that square", "#5868c4"),
+        (0.25, "p_corner_without_cheese", f"{at_corner} where there is no cheese", "#9a9aa8"),
     ):
         values = np.array([[row[key][name] for name in ("value", "low", "high")] for row in rows], float)
         errors = np.abs(values[:, 1:] - values[:, :1]).T
