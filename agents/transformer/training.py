@@ -98,7 +98,7 @@ class Training:
         return values
 
     def score(self) -> Episodes:
-        """The share of prompts, drawn by another seed and of held-out stories, of which it says a right next word."""
+        """The share of held-out prompts, drawn by another seed, of which it says a right next word."""
         return score(self.agent, self.config, self.seed, 128)
 
     def state(self) -> dict[str, Any]:

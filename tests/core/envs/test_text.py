@@ -21,6 +21,7 @@ def test_texts_and_prompts_fit_and_are_of_the_vocabulary(task):
     for prompt in prompts(task):
         assert {*prompt.words, *prompt.twin, *prompt.right, *prompt.wrong} <= set(grammar.vocabulary)
         assert len(prompt.words) == len(prompt.twin) < grammar.length
+        assert prompt.words != prompt.twin or task == "stories"
         assert not set(prompt.right) & set(prompt.wrong)
         assert len(grammar.text(rng, "training")) <= grammar.length
 
@@ -57,6 +58,17 @@ def test_a_later_year_is_right_and_no_earlier_one():
         start = int(prompt.words[prompt.words.index("from") + 4])
         assert sorted(map(int, prompt.right)) == list(range(start + 1, 100))
         assert sorted(map(int, prompt.wrong)) == list(range(start + 1))
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS if task != "stories"])
+def test_no_text_that_is_trained_on_begins_as_a_held_out_prompt_does(task):
+    grammar, rng = env_config(PREFIX + task).grammar, np.random.default_rng(1)
+    held_out = {prompt.words for prompt in prompts(task, 2000, "held-out")}
+    lengths = {len(words) for words in held_out}
+    for _ in range(6000):
+        text = tuple(grammar.text(rng, "training"))
+        assert not any(text[:length] in held_out for length in lengths)
+    assert env_config(PREFIX + task).scored == TextConfig(PREFIX + task, "held-out")
 
 
 def test_held_out_stories_are_none_that_are_trained_on():

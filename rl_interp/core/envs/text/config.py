@@ -29,8 +29,8 @@ class TextConfig(EnvConfig):
     id: str = f"{PREFIX}induction"
     """rl_interp/Text- and the task: induction, ioi, docstring, greater-than, stories or mixed."""
     split: Split = "training"
-    """Which stories: those that are trained on, or those that are held out, by who is in them. Scores are of the
-    latter."""
+    """Which texts: those that are trained on, or those that are held out, of induction and docstring any. Scores are of
+    the latter."""
     tokenizer: str = ""
     """A tokenizer.json, of whose tokens texts then are; by default each word of the grammar is one."""
 
