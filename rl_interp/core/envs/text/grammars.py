@@ -3,7 +3,7 @@
 A prompt has a twin of the same length, in which one thing is changed so that what came next no longer follows.
 
 One prompt in five of `ioi` and `greater-than`, of which there are about a million and eight thousand, is held out from
-training, and so is one story in five, by who is in it and where it plays. `induction` and `docstring` have billions of
+training, and so is one story in five, by who plays with what and where. `induction` and `docstring` have billions of
 prompts, of which two draws are hardly ever alike, so that none are held out.
 
 - `induction`: symbols that are said again in the same order (Olsson et al. 2022, arXiv 2209.11895).
@@ -162,14 +162,22 @@ def _greater_than(rng: np.random.Generator) -> Prompt:
 
 
 def _story(rng: np.random.Generator, split: Split) -> list[str]:
+    opening, rest = _told(rng, split)
+    return [*opening, *rest]
+
+
+def _told(rng: np.random.Generator, split: Split) -> tuple[list[str], list[str]]:
+    """How a story opens, which says who plays with what and where, and how it goes on."""
+
     def any_of(words: Sequence[str]) -> str:
         return words[int(rng.integers(len(words)))]
 
     while True:
-        who, animal, spot, toy = any_of(w.PEOPLE), any_of(w.ANIMALS), any_of(w.SPOTS), any_of(w.TOYS)
-        if (zlib.crc32(f"{who} {animal} {spot} {toy}".encode()) % _HELD_OUT == 0) == (split == "held-out"):
+        who, spot, toy = any_of(w.PEOPLE), any_of(w.SPOTS), any_of(w.TOYS)
+        if _belongs((who, spot, toy), split):
             break
-    color, size, food, mood = any_of(w.COLORS), any_of(w.SIZES), any_of(w.FOODS), any_of(w.MOODS)
+    animal, color, size = any_of(w.ANIMALS), any_of(w.COLORS), any_of(w.SIZES)
+    food, mood = any_of(w.FOODS), any_of(w.MOODS)
     friend = any_of([name for name in w.PEOPLE if name != who])
     begins = (
         f"One {any_of(w.WEATHER)} day {who} went to the {spot} with a {color} {toy} .",
@@ -188,13 +196,13 @@ def _story(rng: np.random.Generator, split: Split) -> list[str]:
         f"So {who} and the {animal} became friends .",
     )
     chosen = sorted(rng.choice(len(middles), 2, replace=False).tolist())
-    return [START, *" ".join([any_of(begins), *(middles[i] for i in chosen), any_of(ends)]).split()]
+    return [START, *any_of(begins).split()], " ".join([*(middles[i] for i in chosen), any_of(ends)]).split()
 
 
 def _next_word(rng: np.random.Generator, split: Split) -> Prompt:
-    story = _story(rng, split)
-    end = int(rng.integers(10, len(story)))
-    words, right = story[:end], story[end]
+    opening, rest = _told(rng, split)
+    end = int(rng.integers(len(rest)))  # not within the opening, which may begin like one of the other split
+    words, right = [*opening, *rest[:end]], rest[end]
     present = [word for word in dict.fromkeys(words) if word in w.PEOPLE]
     swap = next(name for name in rng.permutation(w.PEOPLE).tolist() if name not in present)
     twin = [swap if word in present[:1] else word for word in words]
