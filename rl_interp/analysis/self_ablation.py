@@ -25,7 +25,7 @@ from rl_interp.analysis.playing import collect_store, score
 from rl_interp.analysis.sae.evaluation import metrics_json
 from rl_interp.analysis.sae.fitting import fit_runs
 from rl_interp.analysis.sae.runs import load_sae
-from rl_interp.analysis.self_ablation_leak import Followed, bits_of, by_unit, follow, layers, leak
+from rl_interp.analysis.self_ablation_leak import Followed, bits_of, by_unit, follow, information, layers, leak
 from rl_interp.circuits.behaviour import Behaviour
 from rl_interp.circuits.discovery.acdc import ACDCConfig, acdc
 from rl_interp.circuits.discovery.attribution import attribute
@@ -142,6 +142,7 @@ def _measured(loaded: Loaded, folder: Path, settings: Settings, progress: Progre
         "self_ablation": loaded.run.config.get("self_ablation", 0),
         "seed": loaded.run.meta["seed"],
         "conditions": _conditions(loaded, seen, settings.episodes, progress),
+        "state_information": {stream: information(policy) for stream, policy in seen.policies.items()},
         "active": {name: float((units > 0).mean()) for name, units in seen.units.items()},
         "dictionaries": {hook: _dictionaries(loaded, store, folder, settings) for hook, store in stores.items()},
         "circuits": _circuits(loaded, settings, progress),
@@ -259,6 +260,8 @@ _COLUMNS: dict[str, Callable[[dict[str, Any]], float | None]] = {
     "return": _return_of("agent"),
     "of the ablated stream": _return_of("ablated"),
     "with fc.post by its mask alone": _return_of("ablated, fc.post by its mask alone"),
+    "nats of the state in an action": lambda result: result.get("state_information", {}).get("agent"),
+    "in one of the ablated stream": lambda result: result.get("state_information", {}).get("ablated"),
     "8 most active units kept": _return_of("8 most active units kept"),
     "32 most active units kept": _return_of("32 most active units kept"),
     "active in fc.post": lambda result: result["active"]["fc"],

@@ -43,6 +43,8 @@ class Followed:
     """`[N, D]`: which units won in the ablated stream; none without one."""
     won: dict[str, NDArray[np.float32]]
     """`[D]`: a unit's mean activation in the ablated stream where it won."""
+    policies: dict[str, NDArray[np.float32]]
+    """`[N, A]`: probabilities of the actions by the `agent` and, if there is one, its `ablated` stream."""
 
 
 @torch.no_grad()
@@ -58,10 +60,12 @@ def follow(loaded: Loaded, store: ActivationStore) -> Followed:
         if k:
             stream = ablated(agent)
             points = [point for each in stream for point in (each.at, each.scores)]
-            _, cache = run_with_cache(agent, obs, names=points, hooks=as_hooks(stream), unroll=True)
+            cut, cache = run_with_cache(agent, obs, names=points, hooks=as_hooks(stream), unroll=True)
+            part["policy ablated"] = cut.preferences.softmax(-1).flatten(0, -2)
             for each in stream:
                 name = each.at.removesuffix(".post")
                 part |= {f"masks {name}": winners(cache[each.scores], k), f"cut {name}": by_unit(cache[each.at])}
+        part["policy agent"] = out.preferences.softmax(-1).flatten(0, -2)
         part["actions"] = out.preferences.argmax(-1).flatten()
         parts.append({name: value.numpy() for name, value in part.items()} | {"episodes": np.full(len(obs), number)})
     whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
@@ -71,7 +75,7 @@ def follow(loaded: Loaded, store: ActivationStore) -> Followed:
 
     masks = {name: mask > 0 for name, mask in of("masks ").items()}
     won = {name: cut.sum(0) / np.maximum(masks[name].sum(0), 1) for name, cut in of("cut ").items()}
-    return Followed(whole["episodes"], whole["actions"], of("units "), masks, won)
+    return Followed(whole["episodes"], whole["actions"], of("units "), masks, won, of("policy "))
 
 
 def layers(agent: Agent, wider_than: int = 0) -> Iterator[str]:
@@ -119,6 +123,17 @@ def _held_out(episodes: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
             "are fitted on; record more (--samples)."
         )
     return np.isin(episodes, order[: max(1, round(HELD_OUT * len(order)))])
+
+
+def information(policy: NDArray[np.floating[Any]]) -> float:
+    """Nats that an action, drawn from a policy `[N, A]`, tells of the state: the mutual information of the two, which
+    is 0 if the policy is the same in all N states and at most its entropy."""
+
+    def entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        return -np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0.0).sum(-1)
+
+    p = np.asarray(policy, np.float64)
+    return float(entropy(p.mean(0)) - entropy(p).mean())
 
 
 def bits_of(seen: Followed) -> dict[str, int]:

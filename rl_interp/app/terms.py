@@ -359,6 +359,7 @@ TERMS = {
     "of": "the checkpoint and the settings that the figures are of",
     "self_ablation": "units of each layer that the ablated stream keeps; 0 for an agent without one",
     "conditions": "mean return of the agent, of its ablated stream, and of controls, on the same episodes",
+    "state_information": "nats that an action tells of the state, by the stream that plays; 0 if it takes no heed",
     "active": "share of a layer's units above 0, mean over steps",
     "dictionaries": "dictionaries by layer and by number of active latents",
     "circuits": "edges of the smallest faithful circuit, by the method that found it",

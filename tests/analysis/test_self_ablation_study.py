@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 
 from rl_interp.agents.impala import IMPALA
 from rl_interp.analysis.self_ablation import MostActive
-from rl_interp.analysis.self_ablation_leak import Followed, _accuracy, layers, leak
+from rl_interp.analysis.self_ablation_leak import Followed, _accuracy, information, layers, leak
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.interventions import as_hooks
@@ -22,9 +23,17 @@ def planted(leaks: bool) -> Followed:
     if leaks:
         masks[:, :3] = np.eye(3, dtype=bool)[actions]
     units = rng.standard_normal((600, 12)).astype(np.float32)
-    return Followed(
-        np.repeat(np.arange(20), 30), actions, {"fc": units}, {"fc": masks}, {"fc": np.ones(12, np.float32)}
-    )
+    won = np.ones(12, np.float32)
+    return Followed(np.repeat(np.arange(20), 30), actions, {"fc": units}, {"fc": masks}, {"fc": won}, {})
+
+
+def test_an_action_tells_of_the_state_what_a_counted_table_says_and_nothing_where_the_policy_is_the_same():
+    policy = np.random.default_rng(0).dirichlet([0.3] * 4, 50)
+    joint = policy / len(policy)
+    expected = scipy.stats.entropy(joint.ravel(), np.outer(joint.sum(1), joint.sum(0)).ravel())
+    assert information(policy) == pytest.approx(expected)
+    assert information(np.repeat(policy[:1], 50, 0)) == pytest.approx(0, abs=1e-12)
+    assert information(np.tile(np.eye(4), (5, 1))) == pytest.approx(np.log(4))
 
 
 def test_an_interval_of_a_share_of_steps_holds_it_where_episodes_differ_in_length():

@@ -174,6 +174,7 @@ def test_self_ablation_trains_an_agent_whose_ablated_stream_can_be_played_and_me
     assert found["result"][0]["circuits"].keys() == {"eap-ig", "acdc", "ugs"}
     assert "ablated" in found["result"][1]["conditions"]
     assert found["result"][1]["bits"] == {"conv1": 32, "conv2": 64, "fc": 16}
+    assert found["result"][1]["state_information"].keys() == {"agent", "ablated"}
     changed = (place / "runs/study-self-ablation/cut.json").stat().st_mtime_ns
     assert run(command)[1] == found
     assert (place / "runs/study-self-ablation/cut.json").stat().st_mtime_ns == changed
