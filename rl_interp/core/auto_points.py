@@ -11,6 +11,7 @@ from rl_interp.core.agent import Agent, HookPoint, Kind, evaluating
 from rl_interp.core.check_agent import ContractError, taking
 from rl_interp.core.parts import Path, leaves
 
+_Versioned = tuple[Tensor, int | None]
 _SIZES = (3, 5)
 """Two sizes of a batch: the axis that grows from one to the other counts the observations."""
 _NOTHING = (nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
@@ -35,8 +36,7 @@ class _Value:
     call: int
     element: Path
     tensor: Tensor
-    version: int
-    """Of its memory; what is written into it later raises it."""
+    version: int | None
 
 
 def auto_hook_points(agent: Agent, obs: Tensor) -> dict[str, HookPoint]:
@@ -69,7 +69,7 @@ def auto_hook_points(agent: Agent, obs: Tensor) -> dict[str, HookPoint]:
         if axes is not None:
             call = value.call if value.path in called_again else None
             head = next((path for path, (given, version) in heads.items() if value.tensor is given and
-                         value.version == version), None)  # fmt: skip
+                         value.version is not None and value.version == version), None)  # fmt: skip
             for name, element in _named(value):
                 where = [value.path.removeprefix("module."), None if call is None else f"call{call}", name]
                 point = HookPoint(value.path, *axes, head=head, element=element or None, call=call)
@@ -83,12 +83,12 @@ def auto_hook_points(agent: Agent, obs: Tensor) -> dict[str, HookPoint]:
 
 
 @torch.no_grad()
-def _values(agent: Agent, obs: Tensor, size: int) -> tuple[list[_Value], dict[str, tuple[Tensor, int]]]:
+def _values(agent: Agent, obs: Tensor, size: int) -> tuple[list[_Value], dict[str, _Versioned]]:
     """What modules give in a step on `size` observations; and the input of the linear layer that gives preferences, by
     its path."""
     found: list[_Value] = []
-    inputs: dict[str, tuple[Tensor, int]] = {}
-    outputs: dict[str, Tensor] = {}
+    inputs: dict[str, _Versioned] = {}
+    outputs: dict[str, _Versioned] = {}
     paths = {module: path for path, module in agent.named_modules() if path}
     calls = dict.fromkeys(paths, 0)
 
@@ -98,9 +98,9 @@ def _values(agent: Agent, obs: Tensor, size: int) -> tuple[list[_Value], dict[st
         own = {id(value.tensor) for value in found if value.path.startswith(f"{path}.")}
         for element, tensor in leaves(output):
             if id(tensor) not in own and not isinstance(module, _NOTHING):  # a container's is that of its last part
-                found.append(_Value(module, path, call, element, tensor, tensor._version))
-        if isinstance(module, nn.Linear) and isinstance(output, Tensor):
-            inputs[path], outputs[path] = (args[0], args[0]._version), output
+                found.append(_Value(module, path, call, element, tensor, _version(tensor)))
+        if isinstance(module, nn.Linear) and args and isinstance(output, Tensor):
+            inputs[path], outputs[path] = (args[0], _version(args[0])), (output, _version(output))
 
     rows = obs[torch.arange(size, device=obs.device) % len(obs)]
     handles = [module.register_forward_hook(note) for module in paths]
@@ -111,7 +111,14 @@ def _values(agent: Agent, obs: Tensor, size: int) -> tuple[list[_Value], dict[st
     finally:
         for handle in handles:
             handle.remove()
-    return found, {path: given for path, given in inputs.items() if outputs[path] is preferences}
+    now = _version(preferences)
+    unchanged = [path for path, (given, then) in outputs.items() if given is preferences and then == now is not None]
+    return found, {path: inputs[path] for path in unchanged}
+
+
+def _version(tensor: Tensor) -> int | None:
+    """Of its memory; what is written into it later raises it. None in inference mode, which does not count."""
+    return None if tensor.is_inference() else tensor._version
 
 
 def _batch_axis(few: Tensor, many: Tensor | None) -> int | None:

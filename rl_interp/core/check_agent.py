@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from rl_interp.core.agent import Agent, PolicyOutput, evaluating, tree_leaves
+from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, evaluating, tree_leaves
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import Cache, assert_unhooked, run_with_hooks
 from rl_interp.core.read import first_line
@@ -86,10 +86,10 @@ def check_agent(agent: Agent, obs: Tensor) -> None:
     """Check an agent on a batch of the environment's observations `[B, ...]`, B at least 2.
 
     That it decides, and the same again when it is asked again, that `step` and `unroll` agree, that every hook point
-    fires with the axes it declares, that a hook which changes nothing changes nothing, that hooks are gone afterwards,
-    that batch elements do not influence one another, that `first` resets a recurrent agent's state, that bytes and the
-    same values as floats lead to the same preferences, and that the agent writes neither into what it is given nor into
-    what it returned before.
+    fires with the axes it declares, that a point's head makes the preferences of its value, that a hook which changes
+    nothing changes nothing, that hooks are gone afterwards, that batch elements do not influence one another, that
+    `first` resets a recurrent agent's state, that bytes and the same values as floats lead to the same preferences, and
+    that the agent writes neither into what it is given nor into what it returned before.
 
     Raises:
         ContractError: in one sentence, what was found and what was wanted.
@@ -203,16 +203,34 @@ def _check_hook_points(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutp
         hooked_out = run_with_hooks(agent, obs, state, hooks=identity, first=first)
         _same(f"a hook at {name!r} that changes nothing", hooked_out.preferences, out.preferences)
         for phase in cache.phases(name):
-            shape, axes = cache[name, phase].shape, point.axes.split()
-            if len(shape) != len(axes):
-                raise ContractError(
-                    f"hook point {name!r} declares axes {point.axes!r} but its value is {tuple(shape)}."
-                )
-            if "B" in axes and shape[axes.index("B")] != len(obs):
-                raise ContractError(
-                    f"hook point {name!r} declares axes {point.axes!r} but its value is {tuple(shape)} for {len(obs)} "
-                    "observations."
-                )
+            _check_axes(name, point, cache[name, phase], len(obs))
+            if point.head is not None:
+                _check_head(agent, name, point, cache[name, phase], out.preferences)
+
+
+def _check_axes(name: str, point: HookPoint, value: Tensor, batch: int) -> None:
+    shape, axes = value.shape, point.axes.split()
+    if len(shape) != len(axes):
+        raise ContractError(f"hook point {name!r} declares axes {point.axes!r} but its value is {tuple(shape)}.")
+    if "B" in axes and shape[axes.index("B")] != batch:
+        raise ContractError(
+            f"hook point {name!r} declares axes {point.axes!r} but its value is {tuple(shape)} for {batch} "
+            "observations."
+        )
+
+
+def _check_head(agent: Agent, name: str, point: HookPoint, value: Tensor, preferences: Tensor) -> None:
+    """That the head alone turns the value into the preferences."""
+    head = dict(agent.named_modules(remove_duplicate=False)).get(point.head or "")
+    if head is None:
+        raise ContractError(f"hook point {name!r} names the head {point.head!r}, which is no submodule of the agent.")
+    newest = point.newest(value)
+    made = head(newest.to(next(head.parameters(), newest).dtype))
+    if made.shape != preferences.shape or not alike(made, preferences):
+        raise ContractError(
+            f"hook point {name!r} names the head {point.head!r}, which makes other preferences of its value than a "
+            "step returns; return what the head gives, with nothing written into it, or name no head."
+        )
 
 
 def _check_independence(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutput) -> None:

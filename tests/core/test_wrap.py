@@ -217,3 +217,38 @@ def test_nothing_to_find_is_a_sentence():
     agent._forward = lambda net, obs: net.body(obs.mean(0))[None].expand(len(obs), -1)
     with pytest.raises(ContractError, match="no submodule of WrappedAgent gives floats with a row for each"):
         auto_hook_points(agent, obs())
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda q: q.mul_(8),
+        lambda q: q.sub_(q.mean(1, keepdim=True)),
+        lambda q: q.clamp_(-0.01, 0.01),
+        lambda q: q[:, 0].fill_(-1e9),
+    ],
+    ids=["scaled", "centred", "clamped", "ruled out"],
+)
+def test_a_layer_whose_output_is_written_into_is_no_head(write):
+    def forward(net, x):
+        logits = net(x)
+        write(logits)
+        return logits
+
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    assert wrap(net, "auto", obs=obs()).hook_points["0"].head == "module.1"
+    assert wrap(net, "auto", forward, obs=obs()).hook_points["0"].head is None
+
+
+@pytest.mark.parametrize(
+    ("head", "message"), [("2", "which makes other preferences of its value than"), ("q", "which is no submodule of")]
+)
+def test_a_head_must_make_the_preferences_of_the_value(head, message):
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    wrap(net, {"hidden": HookPoint("1", "B D", head="2")}, obs=obs())
+    with pytest.raises(ContractError, match=f"'hidden' names the head 'module.{head}', {message}"):
+        wrap(net, {"hidden": HookPoint("0", "B D", head=head)}, obs=obs())
+
+
+def test_a_head_called_by_keyword_can_be_tried():
+    assert list(wrap(Net(lambda net, x: net.head(input=x)), "auto", obs=obs()).hook_points) == ["body", "head"]
