@@ -41,6 +41,11 @@ class PartialForward:
         self._target = agent.get_submodule(point.path)
         with torch.no_grad():
             plain, finished = self._finished(at)
+        if any(given.is_inference() for given in finished.values()) and not torch.is_inference_mode_enabled():
+            raise HookError(
+                f"{at!r} can't be run again from: the agent computes it in torch.inference_mode(), which leaves no "
+                "gradients to follow; use torch.no_grad() there."
+            )
         self.values = finished.pop(self._target)
         """`[N, ...]`: the values at the point, to be edited."""
         own = self.values.detach().requires_grad_(self.values.is_floating_point())

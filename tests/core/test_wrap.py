@@ -8,8 +8,9 @@ from torch.nn import functional as F
 from rl_interp import HookPoint, PolicyOutput, check_agent, run_with_cache, run_with_hooks, wrap
 from rl_interp.core.auto_points import auto_hook_points
 from rl_interp.core.check_agent import ContractError
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.interventions import Zero
+from rl_interp.core.partial_forward import PartialForward
 
 POINTS = {"body": ("body", "B D")}
 
@@ -252,3 +253,26 @@ def test_a_head_must_make_the_preferences_of_the_value(head, message):
 
 def test_a_head_called_by_keyword_can_be_tried():
     assert list(wrap(Net(lambda net, x: net.head(input=x)), "auto", obs=obs()).hook_points) == ["body", "head"]
+
+
+class Inferring(nn.Module):
+    """A module that computes in inference mode, and an activation that writes into its input."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(3, 4), nn.ReLU(inplace=True), nn.Linear(4, 2))
+
+    @torch.inference_mode()
+    def forward(self, obs):
+        return self.layers(obs)
+
+
+def test_a_module_in_inference_mode_has_its_points_found_but_no_head():
+    agent = wrap(Inferring(), "auto", obs=obs())
+    assert {name: point.head for name, point in agent.hook_points.items()} == dict.fromkeys(
+        ["layers.0", "layers.1", "layers.2"]
+    )
+    with torch.inference_mode():
+        assert list(wrap(Net(), "auto", obs=obs()).hook_points) == ["body", "head"]
+    with pytest.raises(HookError, match=r"'layers.1' can't be run again from: .* use torch.no_grad\(\) there"):
+        PartialForward(agent, obs(), "layers.1")
