@@ -209,7 +209,7 @@ def _check_hook_points(agent: Agent, obs: Tensor, first: Tensor, out: PolicyOutp
 
 
 def _check_axes(name: str, point: HookPoint, value: Tensor, batch: int) -> None:
-    shape, axes = value.shape, point.axes.split()
+    shape, axes = value.shape, sorted(point.axes.split(), key=lambda axis: axis != "T")  # caches have T first
     if len(shape) != len(axes):
         raise ContractError(f"hook point {name!r} declares axes {point.axes!r} but its value is {tuple(shape)}.")
     if "B" in axes and shape[axes.index("B")] != batch:

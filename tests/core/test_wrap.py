@@ -29,15 +29,16 @@ class Net(nn.Module):
 class Memory(nn.Module):
     """An actor-critic with PyTorch's own LSTM or GRU, which is given its state and gives the next."""
 
-    def __init__(self, kind=nn.LSTM, layers=1):
+    def __init__(self, kind=nn.LSTM, layers=1, batch_first=False):
         super().__init__()
-        self.encoder = nn.Linear(3, 5)
-        self.memory = kind(5, 4, layers)
+        self.encoder, self.time = nn.Linear(3, 5), int(batch_first)
+        self.memory = kind(5, 4, layers, batch_first=batch_first)
         self.policy, self.critic = nn.Linear(4, 2), nn.Linear(4, 1)
 
     def forward(self, obs, state):
-        output, state = self.memory(self.encoder(obs).relu()[None], state)
-        return PolicyOutput(logits=self.policy(output[0]), value=self.critic(output[0])[:, 0]), state
+        output, state = self.memory(self.encoder(obs).relu().unsqueeze(self.time), state)
+        output = output.squeeze(self.time)
+        return PolicyOutput(logits=self.policy(output), value=self.critic(output)[:, 0]), state
 
 
 def lstm_state(batch, layers=1):
@@ -167,20 +168,41 @@ def test_points_are_found_by_trying_and_named_by_their_paths():
     torch.testing.assert_close(zeroed.logits, net.policy.bias.expand(2, 3))
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
 @pytest.mark.parametrize(("kind", "layers"), [(nn.LSTM, 1), (nn.LSTM, 2), (nn.GRU, 1)])
-def test_points_of_a_memory_are_its_output_and_each_part_of_its_state(kind, layers):
+def test_points_of_a_memory_are_its_output_and_each_part_of_its_state(kind, layers, batch_first):
     def initial_state(batch):
         return lstm_state(batch, layers) if kind is nn.LSTM else lstm_state(batch, layers)[0]
 
-    agent = wrap(Memory(kind, layers), "auto", initial_state=initial_state, obs=obs())
+    agent = wrap(Memory(kind, layers, batch_first), "auto", initial_state=initial_state, obs=obs())
     state = ["h", "c"] if kind is nn.LSTM else ["h"]
     parts = state if layers == 1 else [f"{name}{layer}" for name in state for layer in range(layers)]
     memory = [f"memory.{part}" for part in ("output", *parts)]
     assert list(agent.hook_points) == ["encoder", *memory, "policy", "critic"]
-    assert {agent.hook_points[name].axes for name in memory} == {"T B D"}
+    assert agent.hook_points["memory.output"].axes == ("B T D" if batch_first else "T B D")
+    assert {agent.hook_points[name].axes for name in memory[1:]} == {"T B D"}
     _, cache = run_with_cache(agent, torch.randn(3, 6, 3), names=memory, unroll=True)
     assert {value.shape for value in cache.values()} == {(3, 6, 4)}
     torch.testing.assert_close(cache["memory.output"], cache["memory.h" if layers == 1 else "memory.h1"])
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_points_of_a_memory_that_reads_a_window_have_its_times_first_in_a_cache(batch_first):
+    class Window(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru, self.policy = nn.GRU(3, 4, batch_first=batch_first), nn.Linear(4, 2)
+
+        def forward(self, obs):
+            output, _ = self.gru(obs if batch_first else obs.transpose(0, 1))
+            return self.policy(output[:, -1] if batch_first else output[-1])
+
+    agent, seen = wrap(Window(), "auto", obs=torch.randn(6, 7, 3)), torch.randn(5, 7, 3)
+    out, cache = run_with_cache(agent, seen, names=["gru.output", "gru.h"])
+    assert (cache["gru.output"].shape, cache["gru.h"].shape) == ((7, 5, 4), (1, 5, 4))
+    newest = agent.hook_points["gru.output"].newest(cache["gru.output"])
+    torch.testing.assert_close(newest, cache["gru.h"][0])
+    torch.testing.assert_close(agent.module.policy(newest), out.logits)
 
 
 def test_points_of_attention_are_its_output_and_its_weights():

@@ -21,16 +21,18 @@ from torch import nn
 import rl_interp
 
 class Net(nn.Module):
-    def __init__(self):
+    def __init__(self, batch_first):
         super().__init__()
-        self.body, self.lstm, self.policy = nn.Linear(147, 16), nn.LSTM(16, 8), nn.Linear(8, 7)
+        self.body, self.lstm = nn.Linear(147, 16), nn.LSTM(16, 8, batch_first=batch_first)
+        self.policy, self.time = nn.Linear(8, 7), int(batch_first)
 
     def forward(self, obs, state):
-        output, state = self.lstm(self.body(obs.flatten(1).float() / 10).relu()[None], state)
-        return self.policy(output[0]), state
+        output, state = self.lstm(self.body(obs.flatten(1).float() / 10).relu().unsqueeze(self.time), state)
+        return self.policy(output.squeeze(self.time)), state
 
-def make():
-    return rl_interp.wrap(Net(), {}, initial_state=lambda n: (torch.zeros(1, n, 8), torch.zeros(1, n, 8)))
+def make(first=False):
+    return rl_interp.wrap(Net(first), {}, initial_state=lambda n: (torch.zeros(1, n, 8), torch.zeros(1, n, 8)))
+def batch_first(): return make(True)
 
 class Flat(nn.Module):
     def forward(self, obs):
@@ -94,8 +96,9 @@ def sentence(run, command):
     return error
 
 
-def test_an_agent_becomes_a_run_that_decides_as_it_does(run, folder):
-    status, result, _ = run(f"import agent my.py:make {ENV} --name mine")
+@pytest.mark.parametrize("make", ["make", "batch_first"])
+def test_an_agent_becomes_a_run_that_decides_as_it_does(run, folder, make):
+    status, result, _ = run(f"import agent my.py:{make} {ENV} --name mine")
     assert (status, result["kind"], result["checked"]) == (0, "own", 0)
     assert result["parameters"] == 147 * 16 + 16 + 4 * 8 * (16 + 8 + 2) + 8 * 7 + 7
     assert result["hook_points"] == ["body", "lstm.output", "lstm.h", "lstm.c", "policy"]
@@ -104,7 +107,8 @@ def test_an_agent_becomes_a_run_that_decides_as_it_does(run, folder):
     assert scores["returns"] == again["returns"]
     loaded = rl_interp.load_agent("mine")
     assert loaded.agent.observation == "symbols"
-    assert run("collect mine --hook lstm.c --samples 100")[1]["samples"] >= 100
+    for hook in ("lstm.output", "lstm.c"):
+        assert run(f"collect mine --hook {hook} --samples 100")[1]["samples"] >= 100
 
 
 def test_a_plain_module_takes_what_its_output_means_from_the_command(run, folder):
