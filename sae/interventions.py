@@ -47,7 +47,8 @@ class _OneFeature(Intervention):
             )
         active = self.sae.encode(features_last.reshape(-1, self.sae.d_in))[:, self.feature]
         change = (self._new(active) - active)[:, None] * self.sae.W_dec[self.feature]
-        return (features_last + change.reshape(features_last.shape)).movedim(-1, site.point.feature_axis)
+        changed = features_last + change.reshape(features_last.shape)
+        return changed.to(value.dtype).movedim(-1, site.point.feature_axis)
 
     def _new(self, active: Tensor) -> Tensor:
         """`[N]`: its activations after the change."""

@@ -46,7 +46,8 @@ class SAE(nn.Module, ABC):
         return self.W_dec.shape[1]
 
     def pre_activations(self, x: Tensor) -> Tensor:
-        """`[N, F]` from `x [N, D]`."""
+        """`[N, F]` from `x [N, D]`, of whatever precision the agent computes in."""
+        x = x.to(self.W_enc.dtype)
         return torch.addmm(self.b_enc, x if self.transcodes else x - self.b_dec, self.W_enc)
 
     @abstractmethod

@@ -54,10 +54,10 @@ def taking(obs: Tensor) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # whatever the agent's own code raises
-        convert = "module(obs.float() / 255)" if obs.dtype == torch.uint8 else "module(obs)"
+        convert = "module(obs.to(dtype) / 255)" if obs.dtype == torch.uint8 else "module(obs.to(dtype))"
         raise ContractError(
             f"the agent can't take observations {describe(obs)} ({type(error).__name__}: {first_line(error)}); convert "
-            f"them as it needs, as in wrap(forward=lambda module, obs: {convert})."
+            f"them as it needs, as in wrap(forward=lambda module, obs: {convert}) with the dtype of its weights."
         ) from error
 
 

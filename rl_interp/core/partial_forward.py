@@ -142,10 +142,11 @@ class PartialForward:
     def _answer(self, values: Tensor) -> Callable[[], Any]:
         """What the point's module gives where `values` are the point's own."""
         compute = self._target.forward if self._point.side == "input" else lambda given: given
+        dtype = self.values.dtype
 
         def answer() -> Any:
             self._asked = True
-            return compute(values.clone())
+            return compute(values.to(dtype, copy=True))
 
         return answer
 

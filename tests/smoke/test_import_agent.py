@@ -6,9 +6,12 @@ import torch
 
 import rl_interp
 from rl_interp import sae
+from rl_interp.analysis.episodes.values import attributions
+from rl_interp.analysis.player import Player
 from rl_interp.analysis.sae.runs import load_sae
 from rl_interp.analysis.sae.states import states_of
 from rl_interp.core.code import TRUST
+from rl_interp.core.envs import make_labelled
 from rl_interp.core.files import sha256
 from rl_interp.core.hooks import run_with_hooks
 from rl_interp.core.interventions import as_hooks
@@ -68,6 +71,7 @@ def place():
     layers = Flat(), nn.Unflatten(1, (147, 1, 1)), nn.Conv2d(147, 16, 1), nn.Flatten(), nn.ReLU(), nn.Linear(16, 7)
     return rl_interp.wrap(nn.Sequential(*layers), {"place": ("2", "B C H W")})
 
+def double(): return rl_interp.wrap(plain().double(), {}, lambda net, obs: net[1:](net[0](obs).double()))
 def plain(): return nn.Sequential(Flat(), nn.Linear(147, 8), nn.ReLU(), nn.Linear(8, 7))
 def bytes(): return nn.Sequential(nn.Flatten(), nn.Linear(147, 7))
 def mean(): return rl_interp.wrap(plain(), {"hidden": ("1", "B D")}, output="mean")
@@ -191,6 +195,21 @@ def test_of_a_layer_that_is_one_of_two_streams_effects_are_those_beside_what_the
     latents, through = fitted.sae.encode(on.x), agent.get_submodule("module.policy").weight[:, :16]
     expected = sae.direct_effects(fitted.sae, through) * (latents.sum(0) / (latents > 0).sum(0).clamp(min=1))[:, None]
     torch.testing.assert_close(sae.integrated_effects(fitted.sae, on.x, on.head), expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("hook", "head"), [("2", torch.nn.Linear), ("1", None)])
+def test_an_agent_that_computes_in_double_precision_is_taken_apart_too(run, folder, hook, head):
+    assert run(f"import agent my.py:double {ENV} --name mine")[0] == 0
+    assert run(f"collect mine --hook {hook} --samples 300")[0] == 0
+    status, _, error = run(f"sae fit mine --hook {hook} --latents 16 --k 2 --epochs 1 --episodes 1 --name mine-sae")
+    assert status == 0, error
+    fitted = load_sae("mine-sae")
+    on = states_of(fitted, fitted.held_out_rows, 1000)
+    assert head is None or isinstance(on.head, head)
+    assert on.preferences.dtype == torch.float32
+    assert sae.integrated_effects(fitted.sae, on.x, on.head).shape == (16, 7)
+    moment = Player(fitted.agent, make_labelled(fitted.agent.env), 0, None).look()
+    assert attributions(fitted.agent, moment, hook, fitted).shape == (16,)
 
 
 @pytest.mark.full

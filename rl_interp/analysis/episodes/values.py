@@ -69,7 +69,9 @@ def attributions(
     with torch.enable_grad(), intervened(loaded.agent, changes):  # whose hooks come before
         out = run_with_hooks(loaded.agent, obs, tree_map(torch.clone, moment.state), hooks={at: keep})
         (gradient,) = torch.autograd.grad(Advantage().prepare(out)(out, None).sum(), kept[-1])
-    held, slope = (each.detach().movedim(point.feature_axis, -1).flatten(0, -2) for each in (kept[-1], gradient))
+    held, slope = (
+        each.detach().float().movedim(point.feature_axis, -1).flatten(0, -2) for each in (kept[-1], gradient)
+    )
     if sae is None:
         return (held * slope).sum(0).cpu().numpy()
     with torch.no_grad():

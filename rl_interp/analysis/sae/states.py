@@ -1,6 +1,7 @@
 """Recorded states of an autoencoder's store, and what the agent makes of other values at the layer."""
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import torch
@@ -45,10 +46,14 @@ def states_of(fitted: LoadedSAE, rows: NDArray[np.integer], count: int) -> State
 
 
 def linear_head(agent: Agent, hook: str) -> nn.Module | None:
-    """The layer that turns the values `[N, D]` at a hook point, and nothing else, into preferences; None where there is
-    none."""
+    """The layer that turns the values `[N, D]` at a hook point, and nothing else, into preferences, in float32, as
+    stores and dictionaries are, whatever the agent computes in; None where there is none."""
     path = hook_point(agent, hook).head
-    return None if path is None else agent.get_submodule(path)
+    if path is None:
+        return None
+    head = agent.get_submodule(path)
+    exact = all(each.dtype == torch.float32 for each in head.parameters())
+    return head if exact else deepcopy(head).float()
 
 
 def _rerun(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Head:
@@ -61,7 +66,7 @@ def _rerun(fitted: LoadedSAE, samples: NDArray[np.integer]) -> Head:
 
     def head(x: Tensor) -> Tensor:
         values = x.movedim(-1, 1).reshape(len(x), *shape).split(_AT_ONCE)
-        return torch.cat([part(each).preferences for part, each in zip(parts, values, strict=True)])
+        return torch.cat([part(each).preferences.to(x) for part, each in zip(parts, values, strict=True)])
 
     return head
 
