@@ -24,9 +24,21 @@ def splice(sae: SAE, at: str, width: int | None = None, source: str | None = Non
         raise UserError(f"{kind} {sae.d_out} wide can't be spliced in at {at!r}, which is {width} wide.")
     if sae.transcodes != (source is not None):
         raise UserError(f"source={source!r} given to splice in at {at!r}; transcoders have one, and they alone.")
+    there = at if source is None else source
+
+    def through(rows: Tensor) -> Tensor:
+        _require_width(sae, rows.shape[-1], there)
+        return sae(rows)
+
     if source is None:
-        return Splice(at, reconstruct=sae.forward, label="sae")
-    return Transcode(at, source=source, predict=sae.forward)
+        return Splice(at, reconstruct=through, label="sae")
+    return Transcode(at, source=source, predict=through)
+
+
+def _require_width(sae: SAE, width: int, at: str) -> None:
+    if width != sae.d_in:
+        kind = "transcoder" if sae.transcodes else "autoencoder"
+        raise HookError(f"the {kind} takes {sae.d_in} features and {at!r} has {width}; give the one fitted there.")
 
 
 @dataclass(frozen=True)
@@ -41,10 +53,7 @@ class _OneFeature(Intervention):
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
         features_last = value.movedim(site.point.feature_axis, -1)
-        if features_last.shape[-1] != self.sae.d_in:
-            raise HookError(
-                f"{self.name}: the autoencoder is {self.sae.d_in} wide, {site.name!r} {features_last.shape[-1]}."
-            )
+        _require_width(self.sae, features_last.shape[-1], site.name)
         active = self.sae.encode(features_last.reshape(-1, self.sae.d_in))[:, self.feature]
         change = (self._new(active) - active)[:, None] * self.sae.W_dec[self.feature]
         changed = features_last + change.reshape(features_last.shape)

@@ -6,10 +6,10 @@ import torch
 
 from rl_interp import run_with_hooks
 from rl_interp.analysis.sae.runs import open_pair
-from rl_interp.core.errors import UserError
+from rl_interp.core.errors import HookError, UserError
 from rl_interp.core.interventions import as_hooks
 from rl_interp.core.store import ActivationStore, StoreWriter
-from rl_interp.sae import JumpReLU, splice
+from rl_interp.sae import ClampFeature, JumpReLU, TopK, splice
 
 
 @torch.no_grad()
@@ -35,6 +35,17 @@ def test_a_transcoder_that_is_right_leaves_the_agent_as_it_is(conv_agent, conv_o
         splice(exact, "q.in", 108, source="conv.post")
     with pytest.raises(UserError, match="source=None given to splice in at 'q'; transcoders have one"):
         splice(exact, "q")
+
+
+def test_a_dictionary_of_another_width_is_a_sentence(conv_agent, conv_obs):
+    narrow, transcoder = TopK(8, 16, 2), TopK(8, 16, 2, d_out=4)
+    for change, at, kind, width in (
+        (splice(narrow, "q.in"), "q.in", "autoencoder", 108),
+        (ClampFeature("conv.post", sae=narrow, feature=0, value=1.0), "conv.post", "autoencoder", 3),
+        (splice(transcoder, "q", source="conv.post"), "conv.post", "transcoder", 108),
+    ):
+        with pytest.raises(HookError, match=f"the {kind} takes 8 features and '{at}' has {width}; give"):
+            run_with_hooks(conv_agent, conv_obs, hooks=as_hooks([change]))
 
 
 def test_stores_are_paired_decision_by_decision(tmp_path):
