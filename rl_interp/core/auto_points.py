@@ -56,6 +56,7 @@ def auto_hook_points(agent: Agent, obs: Tensor) -> dict[str, HookPoint]:
     """
     if not isinstance(obs, Tensor) or not len(obs):
         raise ContractError(f"a {type(obs).__name__} given as observations; give a tensor [B, ...].")
+    require_hookable(agent)
     few, heads = _values(agent, obs, _SIZES[0])
     many = {(value.path, value.call, value.element): value.tensor for value in _values(agent, obs, _SIZES[1])[0]}
     called_again = {value.path for value in few if value.call}
@@ -80,6 +81,17 @@ def auto_hook_points(agent: Agent, obs: Tensor) -> dict[str, HookPoint]:
             "hand, or compute what you want to see in modules."
         )
     return points
+
+
+def require_hookable(module: nn.Module) -> None:
+    """Raise a `ContractError` where a part is TorchScript, which runs without hooks."""
+    for path, part in module.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            name = path.removeprefix("module").strip(".")
+            raise ContractError(
+                f"{f'submodule {name!r}' if name else 'the module'} is TorchScript, in which nothing can be hooked; "
+                "give the module that was scripted or traced, with its weights."
+            )
 
 
 @torch.no_grad()

@@ -131,7 +131,7 @@ def hooked(agent: Agent, hooks: Mapping[str, Hook | Sequence[Hook]]) -> Iterator
         HookError: an unknown name, a point whose value is no tensor or is not there, a hook that changes shape, dtype
             or device, or one that had not fired when the block ended.
     """
-    modules = dict(agent.named_modules())
+    modules = dict(agent.named_modules(remove_duplicate=False))
     placed: list[_Placed] = []
 
     def require_fired() -> None:

@@ -17,7 +17,7 @@ from rl_interp.core.agent import (
     tree_leaves,
     tree_map,
 )
-from rl_interp.core.auto_points import auto_hook_points
+from rl_interp.core.auto_points import auto_hook_points, require_hookable
 from rl_interp.core.check_agent import ContractError, check_agent
 from rl_interp.core.errors import UserError, unknown
 
@@ -101,7 +101,7 @@ def wrap(
 
     Raises:
         UserError: a path names no submodule of `module`, `output` is no kind of preferences, or "auto" without `obs`.
-        ContractError: tried on `obs`, the agent breaks the contract.
+        ContractError: a part of `module` is TorchScript, or tried on `obs`, the agent breaks the contract.
     """
     if not isinstance(module, nn.Module):
         raise UserError(f"wrap was given a {type(module).__name__}; give the nn.Module that decides.")
@@ -134,7 +134,8 @@ def _named(module: nn.Module, hook_points: Any) -> dict[str, HookPoint]:
             f"hook_points={hook_points!r} given; give a dict of names and (path, axes), such as "
             '{"hidden": ("fc1", "B D")}, or "auto" with obs=.'
         )
-    paths = dict(module.named_modules())
+    require_hookable(module)
+    paths = dict(module.named_modules(remove_duplicate=False))
     points = {}
     for name, point in hook_points.items():
         if not isinstance(point, HookPoint):

@@ -298,3 +298,43 @@ def test_a_module_in_inference_mode_has_its_points_found_but_no_head():
         assert list(wrap(Net(), "auto", obs=obs()).hook_points) == ["body", "head"]
     with pytest.raises(HookError, match=r"'layers.1' can't be run again from: .* use torch.no_grad\(\) there"):
         PartialForward(agent, obs(), "layers.1")
+
+
+@pytest.mark.parametrize("points", ["auto", {"0": ("0", "B D")}])
+@pytest.mark.parametrize(
+    "compiled", [torch.jit.script, lambda net: torch.jit.trace(net, obs())], ids=["script", "trace"]
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_is_a_sentence(compiled, points):
+    net = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    with pytest.raises(ContractError, match="the module is TorchScript, in .*; give the module that was scripted or"):
+        wrap(compiled(net), points, obs=obs())
+    with pytest.raises(ContractError, match="submodule '0' is TorchScript"):
+        wrap(nn.Sequential(compiled(net)), points, obs=obs())
+
+
+class Shared(nn.Module):
+    """A layer of two names, which is called once or twice."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.first = self.second = nn.Linear(3, 3)
+        self.calls = calls
+
+    def forward(self, obs):
+        return self.second(self.first(obs)) if self.calls == 2 else self.first(obs)
+
+
+def test_a_module_of_two_names_is_hooked_by_either():
+    agent = wrap(Shared(1), {"a": ("first", "B D"), "b": ("second", "B D")}, obs=obs())
+    _, cache = run_with_cache(agent, obs(), names=["a", "b"])
+    assert torch.equal(cache["a"], cache["b"])
+    zeroed = run_with_hooks(agent, obs(), hooks={"b": Zero("b")}).logits
+    assert (zeroed == 0).all()
+    assert list(wrap(Shared(1), "auto", obs=obs()).hook_points) == ["first"]
+    assert list(wrap(Shared(2), "auto", obs=obs()).hook_points) == ["first.call0", "first.call1"]
+    again = wrap(Shared(2), {"b": HookPoint("second", "B D", call=1)})
+    _, cache = run_with_cache(again, obs(), names=["b"])
+    torch.testing.assert_close(cache["b"], again.step(obs()).logits)
+    with pytest.raises(UserError, match="'c' has path 'third', which is no submodule of Shared; .* first, second"):
+        wrap(Shared(1), {"c": ("third", "B D")})
