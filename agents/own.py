@@ -16,7 +16,7 @@ from rl_interp.core.check_agent import alike, check_agent, largest_difference
 from rl_interp.core.code import Code, call_code, code_of
 from rl_interp.core.envs import EnvConfig, VectorEnv, make_vector
 from rl_interp.core.errors import UserError
-from rl_interp.core.rollout import choose
+from rl_interp.core.rollout import choose, require_actions
 from rl_interp.core.run import Run, load_into
 from rl_interp.core.weights import require_finite
 from rl_interp.core.wrap import wrap
@@ -146,12 +146,8 @@ def _check_actions(agent: Agent, obs: Tensor, config: OwnConfig) -> None:
             f"give an agent of {'mean and std' if env.action_kind == 'continuous' else 'logits or q_values'}."
         )
     with torch.no_grad(), evaluating(agent):
-        found = agent.step(obs, agent.initial_state(len(obs))).preferences.shape[-1]
-    if found != len(env.action_names):
-        raise UserError(
-            f"{config.code.reference} makes an agent with {found} {kind}, and {env.id} has {len(env.action_names)} "
-            f"actions: {', '.join(env.action_names)}; they must be the same."
-        )
+        out = agent.step(obs, agent.initial_state(len(obs)))
+    require_actions(f"{config.code.reference} makes an agent", out, env.id, env.action_names)
 
 
 @torch.no_grad()

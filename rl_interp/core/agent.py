@@ -117,13 +117,19 @@ class PolicyOutput:
     actions: Tensor | None = None
 
     @property
+    def kind(self) -> PreferenceKind:
+        """What its preferences are."""
+        kinds: tuple[PreferenceKind, ...] = ("q_values", "logits", "mean", "actions")
+        for kind in kinds:
+            if getattr(self, kind) is not None:
+                return kind
+        raise UserError("the agent returned neither logits, q_values, mean nor actions; it must return one of them.")
+
+    @property
     def preferences(self) -> Tensor:
         """`[..., A]`: Q-values where the agent has them, else logits: the greedy action maximises them. Of continuous
         actions the mean, `[..., D]`, which is the greedy action, or the sample that was drawn."""
-        for scores in (self.q_values, self.logits, self.mean, self.actions):
-            if scores is not None:
-                return scores
-        raise UserError("the agent returned neither logits, q_values, mean nor actions; it must return one of them.")
+        return getattr(self, self.kind)
 
     @property
     def state_value(self) -> Tensor:

@@ -139,11 +139,10 @@ def _check_output(agent: Agent, out: PolicyOutput, batch: int) -> None:
     finite = (out.preferences.amax(-1) if discrete else out.preferences).isfinite()
     if not finite.all():  # -inf may rule discrete actions out
         raise ContractError("step returned preferences that are NaN or infinite; look at the weights and inputs.")
-    kind = next(name for name in ("q_values", "logits", "mean", "actions") if getattr(out, name) is not None)
-    if kind != agent.preference_kind:
+    if out.kind != agent.preference_kind:
         raise ContractError(
-            f"step returned {kind}, and the agent's preference_kind is {agent.preference_kind!r}; set it to {kind!r} "
-            "(with `wrap`, give output)."
+            f"step returned {out.kind}, and the agent's preference_kind is {agent.preference_kind!r}; set it to "
+            f"{out.kind!r} (with `wrap`, give output)."
         )
     if out.value is not None and out.value.shape != (batch,):
         raise ContractError(f"step returned a value {tuple(out.value.shape)} for {batch} observations; want [B].")

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from rl_interp.core.agent import Agent, PolicyOutput, State, evaluating, tree_map
+from rl_interp.core.check_agent import taking
 from rl_interp.core.envs.config import EnvConfig
 from rl_interp.core.envs.vector import VectorEnv
 from rl_interp.core.errors import NotFiniteError, UserError, at_least_one, require_numbers
@@ -42,10 +44,11 @@ class Episodes:
 
 
 class Actor:
-    """An agent playing N environments, keeping its recurrent state between calls."""
+    """An agent playing N environments, keeping its recurrent state between calls. Given the names of their actions, it
+    refuses preferences of another number."""
 
-    def __init__(self, agent: Agent, num_envs: int, rng: np.random.Generator):
-        self.agent, self.rng = agent, rng
+    def __init__(self, agent: Agent, num_envs: int, rng: np.random.Generator, action_names: Sequence[str] = ()):
+        self.agent, self.rng, self.action_names = agent, rng, action_names
         self.device = agent.device
         self.state: State = agent.reseeded(agent.initial_state(num_envs), rng)
 
@@ -55,6 +58,8 @@ class Actor:
         out = self.agent.step(
             torch.from_numpy(obs).to(self.device), self.state, torch.from_numpy(first).to(self.device)
         )
+        if self.action_names:
+            require_actions("an agent was given", out, "the environment", self.action_names)
         actions = choose(out, self.rng, epsilon)
         self.state = self.agent.after_action(out.state, torch.from_numpy(actions).to(self.device))
         return actions
@@ -76,6 +81,16 @@ class Actor:
             state = self.agent.step(seen, state, torch.full((len(rows),), step == 0, device=self.device)).state
         self.state = _with_rows(self.state, rows, state)
         return np.zeros_like(first)
+
+
+def require_actions(made: str, out: PolicyOutput, env: str, names: Sequence[str]) -> None:
+    """Raise a `UserError` where an agent prefers among another number of actions than the environment has."""
+    found = out.preferences.shape[-1]
+    if found != len(names):
+        raise UserError(
+            f"{made} with {found} {out.kind}, and {env} has {len(names)} actions: {', '.join(names)}; they must be the "
+            "same."
+        )
 
 
 def _with_rows(state: State, rows: NDArray[np.int64], new: State) -> State:
@@ -143,8 +158,9 @@ def evaluate(
         thinking: how often the agent sees the first observation of an episode before it acts; see `Actor.think`.
 
     Raises:
-        UserError: no episodes, another kind of environment, an agent whose preferences are not finite, or an episode
-            that goes on for more than `LONGEST` steps.
+        UserError: no episodes, another kind of environment, an agent that can't take its observations, whose
+            preferences are of another number of actions or not finite, or an episode that goes on for more than
+            `LONGEST` steps.
         HookError: a hook was left on the agent, or an intervention at a point that does not fire.
     """
     assert_unhooked(agent)
@@ -153,16 +169,22 @@ def evaluate(
     env = _as_vector(env)
     share = np.full(env.num_envs, episodes // env.num_envs)
     share[: episodes % env.num_envs] += 1
-    actor = Actor(agent, env.num_envs, np.random.default_rng(seed))
+    # A language model may have more words than its tokenizer names.
+    names = () if agent.observation == "tokens" else getattr(env, "action_names", ())
+    actor = Actor(agent, env.num_envs, np.random.default_rng(seed), names)
     returns: list[list[float]] = [[] for _ in range(env.num_envs)]
     lengths: list[list[int]] = [[] for _ in range(env.num_envs)]
     infos: list[list[dict[str, Any]]] = [[] for _ in range(env.num_envs)]
     total, length = np.zeros(env.num_envs), np.zeros(env.num_envs, np.int64)
     obs, first = env.reset(seed), np.ones(env.num_envs, bool)
+    trying = nullcontext() if interventions else taking(torch.from_numpy(obs))  # errors may be an intervention's
     with evaluating(agent), intervened(agent, interventions) as require_fired:
         while any(len(done) < wanted for done, wanted in zip(returns, share, strict=True)):
-            first = actor.think(obs, first, thinking)
-            env.send(actor.act(obs, first, epsilon))
+            with trying:
+                first = actor.think(obs, first, thinking)
+                actions = actor.act(obs, first, epsilon)
+            trying = nullcontext()
+            env.send(actions)
             require_fired()  # at the first step, and not after all episodes
             step = env.recv()
             total += step.reward

@@ -1,5 +1,6 @@
 """Playing on a scripted environment whose episodes are known."""
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -166,6 +167,20 @@ def test_an_environment_of_another_kind_is_refused_in_a_sentence(pays):
         evaluate(pays, object(), 1, seed=0)
     with pytest.raises(UserError, match="episodes=0 given"):
         evaluate(pays, Scripted(1), 0, seed=0)
+
+
+def test_an_agent_that_does_not_fit_the_environment_is_a_sentence_at_its_first_step():
+    for actions in (1, 5):
+        agent = wrap(nn.Linear(2, actions), {}, output="q_values")
+        said = f"an agent was given with {actions} q_values, and the environment has 2 actions: STAY, PAY; they must"
+        with pytest.raises(UserError, match=said):
+            evaluate(agent, Scripted(2), 1, seed=0)
+    with pytest.raises(
+        UserError, match=r"can't take observations float32 \[2, 2\] \(RuntimeError: mat1 .* convert them"
+    ):
+        evaluate(wrap(nn.Linear(3, 2), {}), Scripted(2), 1, seed=0)
+    with pytest.raises(UserError, match="with 5 logits, and the environment has 2 actions"):
+        evaluate(wrap(nn.Linear(4, 5), {}), gymnasium.make("CartPole-v1"), 1, seed=0)
 
 
 def test_an_agent_without_weights_can_play():
