@@ -18,6 +18,7 @@ from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent, HookPoint, evaluating
 from rl_interp.core.check_agent import alike
 from rl_interp.core.errors import HookError
+from rl_interp.core.gradients import gradient
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.partial_forward import PartialForward
 
@@ -103,11 +104,12 @@ class Ablations:
 
     def gradient(self, values: Tensor, action: int, rows: Tensor) -> Tensor:
         """`[R, ...]`: of one action's preference with respect to the layer, where it is `values [R, ...]` in the states
-        `rows [R]`."""
+        `rows [R]`; zeros where decisions do not depend on it. Raises `NoGradientError` where they do and the agent
+        passes no gradient on."""
         with torch.enable_grad():
             at = values.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(self._from_unit(at, rows).preferences[:, action].sum(), at)
-        return slope
+            preference = self.changed(at, rows)[:, action].sum()
+        return gradient(preference, at, lambda other: self.changed(other, rows))
 
     @cached_property
     def passes(self) -> PartialPasses:

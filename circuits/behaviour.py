@@ -15,6 +15,7 @@ from rl_interp.circuits.states import States
 from rl_interp.circuits.trace import trace
 from rl_interp.core.agent import Agent, PolicyOutput, tree_map
 from rl_interp.core.errors import UserError, at_least_one
+from rl_interp.core.gradients import NoGradientError, through_numpy
 
 _AT_ONCE = 256
 """Samples that are run at once: a mask on a state each."""
@@ -91,8 +92,11 @@ class Behaviour:
 
     def decisions(self, mask: Mask, reference: Values | None = None) -> Tensor:
         """`[N, A]`, or `[P, N, A]` of P masks: preferences of the agent under a mask. Differentiable; all states at
-        once."""
-        out = self.outputs(mask, reference).preferences
+        once. Raises `NoGradientError` where the mask requires a gradient and the agent passes none on."""
+        with through_numpy():
+            out = self.outputs(mask, reference).preferences
+        if mask.vector.requires_grad and torch.is_grad_enabled() and not out.requires_grad:
+            raise NoGradientError
         lead = mask.vector.shape[:-1]
         return out.unflatten(0, (lead[0], len(self))) if lead else out
 

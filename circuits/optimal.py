@@ -14,6 +14,7 @@ from torch import Tensor
 from rl_interp.circuits.ablation import Ablations, PartialPasses
 from rl_interp.circuits.distance import Distance
 from rl_interp.core.errors import UserError, require_numbers
+from rl_interp.core.gradients import gradient
 
 DIVERGED = 10
 """Times the distance at the start; a fit that comes to it has failed."""
@@ -79,6 +80,7 @@ def fit(
 
     Raises:
         UserError: too few states to hold some out, or constants that diverge.
+        NoGradientError: an agent that detaches or rounds what is there.
     """
     count, device = len(ablations.values), ablations.values.device
     kept = count - max(1, round(count * config.held_out))
@@ -132,9 +134,12 @@ def _gradient(
     cache."""
     total = torch.zeros_like(offset)
     for units, some in ablations.blocks(rows):
-        changed = ablations.without(units, start + spread * offset, some)
-        loss = distance(ablations.preferences[some], changed).sum() / len(rows)
-        total += torch.autograd.grad(loss, offset)[0]
+
+        def decide(offset: Tensor, units: Tensor = units, some: Tensor = some) -> Tensor:
+            return ablations.without(units, start + spread * offset, some)
+
+        loss = distance(ablations.preferences[some], decide(offset)).sum() / len(rows)
+        total += gradient(loss, offset, decide)
     return total
 
 

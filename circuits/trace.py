@@ -11,6 +11,7 @@ from rl_interp.circuits.graph import Graph, Link, Node, Reader
 from rl_interp.circuits.units import Units, through
 from rl_interp.core.agent import Agent, PolicyOutput, State
 from rl_interp.core.errors import HookError
+from rl_interp.core.gradients import through_numpy
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.parts import leaves
 
@@ -29,10 +30,11 @@ def trace(
     Raises:
         HookError: no such point; or what two nodes have in common can't be told: a value that is read is mixed of
             several nodes, or is a sum that no hook point names.
+        NoGradientError: an agent that makes NumPy arrays of what requires a gradient.
     """
     if points is None:
         points = agent.graph_points or (OBS, *agent.hook_points)
-    with torch.enable_grad():
+    with torch.enable_grad(), through_numpy():
         with_grad = Followed(agent, obs, state, first, points)
         with_grad.follow()
     with torch.no_grad():

@@ -23,6 +23,7 @@ from rl_interp.circuits.discovery.discovery import Discovery, Report, measured
 from rl_interp.circuits.mask import Mask
 from rl_interp.circuits.masked import count_passes
 from rl_interp.core.errors import NotFiniteError, at_least_one
+from rl_interp.core.gradients import NoGradientError
 
 _AT_ONCE = 64
 """States in one backward pass: few enough for what they keep to stay below a gigabyte."""
@@ -41,6 +42,7 @@ def attribute(
 
     Raises:
         NotFiniteError: gradients that are NaN or infinite.
+        NoGradientError: an agent that detaches or rounds what edges carry.
     """
     with measured() as cost:
         if steps:
@@ -86,6 +88,9 @@ def gradient(behaviour: Behaviour, mask: Mask, objective: Objective = nearness) 
         vector = mask.vector.detach().clone().requires_grad_()
         with torch.enable_grad():
             score = objective(some, some.decisions(Mask.of_vector(behaviour.graph, vector))).sum()
-        total += torch.autograd.grad(score, vector)[0]
+        (slope,) = torch.autograd.grad(score, vector, allow_unused=True)
+        if slope is None:
+            raise NoGradientError
+        total += slope
         count_passes(backward=len(some))
     return total / len(behaviour)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State, evaluating, tree_leaves, tree_map
 from rl_interp.core.check_agent import alike, largest_difference
 from rl_interp.core.errors import HookError
+from rl_interp.core.gradients import through_numpy
 from rl_interp.core.hooks import hook_point
 
 
@@ -52,7 +53,7 @@ class PartialForward:
         leaves = {m: given.detach().requires_grad_() for m, given in finished.items() if given.is_floating_point()}
         answers = {m: given.clone for m, given in leaves.items()}  # what answers is never the tensor that is kept
         with torch.enable_grad(), evaluating(agent), answering({**answers, self._target: self._answer(own)}):
-            read = _read(agent.step(obs, self.state), leaves)
+            read = _read(lambda: agent.step(obs, self.state), leaves)
         read |= finished.keys() - leaves.keys()
         changed = None
         # Operations in place need memory of their own to write into, and a choice may read what no derivative reaches.
@@ -117,7 +118,8 @@ class PartialForward:
 
     def __call__(self, values: Tensor, rows: Tensor | None = None) -> PolicyOutput:
         """What the agent returns with `values [P, ...]` at the point, each on one of the observations, `rows [P]` (by
-        default the P-th). Gradients reach `values` where they require some."""
+        default the P-th). Gradients reach `values` where they require some. Raises `NoGradientError` where they do and
+        the agent makes NumPy arrays of what follows."""
         count = len(values)
         rows = torch.arange(count, device=values.device) if rows is None else rows
 
@@ -136,6 +138,7 @@ class PartialForward:
             torch.set_grad_enabled(values.requires_grad and torch.is_grad_enabled()),
             evaluating(self.agent),
             answering({**answers, self._target: self._answer(values)}),
+            through_numpy(),
         ):
             return self.agent.step(obs, state)
 
@@ -151,14 +154,14 @@ class PartialForward:
         return answer
 
 
-def _read(out: PolicyOutput, leaves: Mapping[nn.Module, Tensor]) -> set[nn.Module]:
+def _read(step: Callable[[], PolicyOutput], leaves: Mapping[nn.Module, Tensor]) -> set[nn.Module]:
     """The modules whose output an agent's own depends on; all of them where that can't be told."""
-    sums = [end.float().sum() for end in tree_leaves(out) if end.requires_grad]
-    if not sums:
-        return set(leaves)
     try:
+        sums = [end.float().sum() for end in tree_leaves(step()) if end.requires_grad]
+        if not sums:
+            return set(leaves)
         gradients = torch.autograd.grad(torch.stack(sums).sum(), list(leaves.values()), allow_unused=True)
-    except RuntimeError:  # an operation in place took what a derivative needs
+    except RuntimeError:  # an operation in place took what a derivative needs, or arrays are made of tensors
         return set(leaves)
     return {module for module, gradient in zip(leaves, gradients, strict=True) if gradient is not None}
 

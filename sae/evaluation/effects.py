@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rl_interp.core.gradients import gradient
 from rl_interp.sae.model import SAE
 
 
@@ -33,6 +34,9 @@ def integrated_effects(sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], st
     from zero, the autoencoder's error staying as it is, and each is credited with its own share of the way:
     `f d · ∫ ∇Q(x − (1 − α) Σ f d) dα`, by midpoints (integrated gradients, Sundararajan et al. 2017, arXiv 1703.01365,
     eq. 1, with the features for inputs). The contributions in a state add up to what all features do.
+
+    Raises:
+        NoGradientError: an agent that detaches or rounds what is there.
     """
     values, latents = sae.encode_sparse(x)
     moved = sae.decode_sparse(values, latents) - sae.b_dec
@@ -43,8 +47,7 @@ def integrated_effects(sae: SAE, x: Tensor, head: Callable[[Tensor], Tensor], st
         with torch.enable_grad():
             preferences = head(at).sum(0)
             for action in range(actions):
-                (slope,) = torch.autograd.grad(preferences[action], at, retain_graph=action < actions - 1)
-                slopes[action] += slope / steps
+                slopes[action] += gradient(preferences[action], at, head, retain_graph=action < actions - 1) / steps
     total, count = torch.zeros(sae.d_sae, actions, dtype=x.dtype), torch.zeros(sae.d_sae, dtype=x.dtype)
     for column in range(values.shape[1]):
         value, latent = values[:, column], latents[:, column]

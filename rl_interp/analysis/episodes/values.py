@@ -11,9 +11,10 @@ from torch import Tensor
 from rl_interp.agents.load import Loaded
 from rl_interp.analysis.player import Moment
 from rl_interp.analysis.sae.runs import LoadedSAE
-from rl_interp.core.agent import joined, tree_map
+from rl_interp.core.agent import PolicyOutput, joined, tree_map
 from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import hook_point, run_with_cache, run_with_hooks
+from rl_interp.core.gradients import gradient, through_numpy
+from rl_interp.core.hooks import Hook, hook_point, run_with_cache, run_with_hooks
 from rl_interp.core.interventions import Intervention, as_hooks, intervened
 from rl_interp.saliency.targets import Advantage
 
@@ -56,6 +57,7 @@ def attributions(
 
     Raises:
         UserError: continuous actions, of which none is chosen.
+        NoGradientError: an agent that detaches or rounds what is there.
     """
     point = hook_point(loaded.agent, at)
     obs = torch.from_numpy(moment.obs[None]).to(loaded.agent.device)
@@ -66,12 +68,14 @@ def attributions(
         kept.append(value.detach().requires_grad_())
         return kept[-1]
 
-    with torch.enable_grad(), intervened(loaded.agent, changes):  # whose hooks come before
-        out = run_with_hooks(loaded.agent, obs, tree_map(torch.clone, moment.state), hooks={at: keep})
-        (gradient,) = torch.autograd.grad(Advantage().prepare(out)(out, None).sum(), kept[-1])
-    held, slope = (
-        each.detach().float().movedim(point.feature_axis, -1).flatten(0, -2) for each in (kept[-1], gradient)
-    )
+    def run(hook: Hook) -> PolicyOutput:
+        return run_with_hooks(loaded.agent, obs, tree_map(torch.clone, moment.state), hooks={at: hook})
+
+    with torch.enable_grad(), through_numpy(), intervened(loaded.agent, changes):  # whose hooks come before
+        out = run(keep)
+        score = Advantage().prepare(out)(out, None).sum()
+        slopes = gradient(score, kept[-1], lambda other: run(lambda value, site: other).preferences)
+    held, slope = (each.detach().float().movedim(point.feature_axis, -1).flatten(0, -2) for each in (kept[-1], slopes))
     if sae is None:
         return (held * slope).sum(0).cpu().numpy()
     with torch.no_grad():

@@ -11,6 +11,7 @@ from rl_interp.circuits.states import States
 from rl_interp.core.agent import Agent
 from rl_interp.core.errors import RunError, UserError
 from rl_interp.core.files import atomic_path
+from rl_interp.core.gradients import gradient
 from rl_interp.core.hooks import hook_point
 from rl_interp.core.partial_forward import PartialForward
 from rl_interp.core.progress import SILENT, Progress
@@ -54,7 +55,7 @@ def metric_of(loaded: Loaded, hook: str, width: int, seed: int, progress: Progre
 def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
     """float64 `[D, D]`: an error e `[D]` at a hook point changes the policy by ½ eᵀ M e nats to second order. M is
     the Fisher information of the policy with respect to the activations, Σ_a π(a) ∇log π(a) ∇log π(a)ᵀ, averaged over
-    states and, where a layer has positions, summed over them.
+    states and, where a layer has positions, summed over them. It is zero where decisions do not depend on the layer.
 
     Q-values are taken as a policy by their softmax at `Distance`'s temperature. What a change does to later steps
     through the agent's memory is left out.
@@ -62,6 +63,7 @@ def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
     Raises:
         UserError: continuous actions.
         HookError: a hook point that the agent can't be run again from.
+        NoGradientError: an agent that detaches or rounds what is there.
     """
     if agent.continuous:
         raise UserError(
@@ -75,8 +77,12 @@ def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
     for some in states.split(_BATCH):
         again = PartialForward(agent, some.obs, hook, some.memory)
         values = again.values.detach().requires_grad_()
+
+        def log_policy(values: Tensor, again: PartialForward = again) -> Tensor:
+            return (again(values).preferences / distance.temperature).log_softmax(-1)
+
         with torch.enable_grad():
-            log_p = (again(values).preferences / distance.temperature).log_softmax(-1)
+            log_p = log_policy(values)
         p = log_p.detach().exp()
         for action in range(min(p.shape[-1], _MOST)):
             which, weight = torch.full((len(p), 1), action, device=p.device), p[:, action : action + 1].sqrt()
@@ -85,7 +91,7 @@ def policy_metric(agent: Agent, states: States, hook: str) -> Tensor:
                 weight = torch.full_like(weight, _MOST**-0.5)
             # A log-probability of -inf has no gradient.
             chosen = torch.where(p.gather(-1, which) > 0, log_p.gather(-1, which), 0)
-            (gradient,) = torch.autograd.grad((weight * chosen).sum(), values, retain_graph=True)
-            rows = gradient.movedim(axis, -1).flatten(0, -2).double()
+            slope = gradient((weight * chosen).sum(), values, log_policy, retain_graph=True)
+            rows = slope.movedim(axis, -1).flatten(0, -2).double()
             total = total + rows.T @ rows
     return total / len(states)

@@ -1,5 +1,6 @@
 """What the report says, computed from an autoencoder's run."""
 
+from contextlib import suppress
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -15,6 +16,7 @@ from rl_interp.analysis.sae.names import Named, names_of
 from rl_interp.analysis.sae.pictures import Positions, boxes, clip, feature_saliency, screens
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.analysis.sae.states import states_of
+from rl_interp.core.gradients import NoGradientError
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.core.read import numbers, read_json, require
 from rl_interp.core.stats import TOO_FEW, bootstrap, iqm, plain
@@ -170,7 +172,8 @@ def _features(
             if isinstance(on.head, torch.nn.Linear):
                 effects = levels[:, None] * sae_package.direct_effects(sae, on.head.weight).numpy()
             elif on.x.dim() == 2:  # without positions
-                effects = sae_package.integrated_effects(sae, on.x, on.head).numpy()
+                with suppress(NoGradientError):
+                    effects = sae_package.integrated_effects(sae, on.x, on.head).numpy()
     counts, columns = features.counts(), {name: store.column(name) for name in ("episode", "step")}
     alike, places = sae_package.neighbours(features), _map(sae, features)
     actions = store.actions()
