@@ -37,7 +37,7 @@ _PRIOR = 50
 """Samples with the usual shares of actions that are counted to each feature's own, so that rare ones weigh less."""
 _T = (np.arange(200) + 0.5) / 200
 """Quantiles by which Student's distribution is represented."""
-_FORM = re.compile(r"\s*(\S+)\s+(high|off)\s*:\s*(\S+)\s+(more|less)\s*")
+_FORM = re.compile(r"\s*(\S+)\s+(high|off)\s*:\s*(.+?)\s+(more|less)\s*")
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,13 @@ class Hypothesis:
             raise UserError(
                 f"{text!r} given; a hypothesis is FEATURE high|off: ACTION more|less, such as '12 high: LEFT more'."
             )
-        name, change, named, claim = match.groups()
-        for action in named.split(","):
+        name, change, listed, claim = match.groups()
+        named = [action.strip() for action in listed.split(",")]
+        for action in named:
             if action not in actions:
                 raise UserError(unknown("action", action, actions))
         feature = int(name) if name.isdecimal() else feature_of(name)
-        chosen = tuple(dict.fromkeys(actions.index(action) for action in named.split(",")))
+        chosen = tuple(dict.fromkeys(actions.index(action) for action in named))
         return cls(feature, change, chosen, claim, text)  # pyright: ignore[reportArgumentType]
 
 

@@ -59,6 +59,14 @@ def test_a_true_hypothesis_passes_and_false_ones_do_not():
             outcome(text)
 
 
+def test_actions_may_be_called_by_several_words():
+    actions = ["action 0", "left engine", "torque +1", "no more"]
+    for number, action in enumerate(actions):
+        assert Hypothesis.parse(f"18 high: {action} more", actions, int).actions == (number,)
+    two = Hypothesis.parse(" 18  off :  left engine , torque +1  less ", actions, int)
+    assert (two.feature, two.change, two.actions, two.claim) == (18, "off", (1, 2), "less")
+
+
 def test_an_action_that_is_named_twice_counts_once():
     once, twice = (Hypothesis.parse(f"1 high: {named} more", ["LEFT", "UP"], int) for named in ("LEFT", "LEFT,LEFT"))
     assert once.actions == twice.actions == (0,)
