@@ -1,18 +1,23 @@
 """Probes against data with planted truth."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import r2_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold
+from torch import nn
 
+from rl_interp.analysis.probes import study
 from rl_interp.analysis.probes.regression import ALPHAS, chosen_alphas, probe, r_squared
 from rl_interp.core.collect import collect
-from rl_interp.core.envs import MiniGridConfig
+from rl_interp.core.envs import MiniGridConfig, env_config
 from rl_interp.core.envs.labelled import Concept
 from rl_interp.core.errors import UserError
 from rl_interp.core.replay import activations, replay
 from rl_interp.core.stats import auroc
+from rl_interp.core.wrap import wrap
 
 CONCEPTS = {
     "linear": Concept("a direction of the features", "number"),
@@ -175,3 +180,10 @@ def test_episodes_are_followed_as_they_were_played(tmp_path):
         np.concatenate([each["lstm.h"] for each in again]), store.read(np.arange(store.samples)), atol=1e-5
     )
     assert again[0]["conv2.post"].shape[1] == 64 * 9
+
+
+def test_an_environment_without_concepts_is_refused_before_anything_is_played(monkeypatch):
+    monkeypatch.setattr(study, "collect_store", lambda *args, **named: pytest.fail("it was played"))
+    loaded = SimpleNamespace(agent=wrap(nn.Linear(4, 2), {"q": ("", "B A")}), env=env_config("CartPole-v1"))
+    with pytest.raises(UserError, match=r"CartPole-v1 tells nothing of its states .* with --env\.labels"):
+        study.probe_run(loaded, ["q"])

@@ -52,10 +52,16 @@ def probe_run(
 
     Raises:
         HookError: no such hook point.
-        UserError: the samples make fewer than 4 episodes, or no concept is both there and not there often enough.
+        UserError: an environment without concepts, samples that make fewer than 4 episodes, or no concept is both there
+            and not there often enough.
     """
     for hook in hooks:
         hook_point(loaded.agent, hook)
+    if not make_labelled(loaded.env).concepts:
+        raise UserError(
+            f"{loaded.env.id} tells nothing of its states that could be probed for; import or train the agent with "
+            "--env.labels, a function that does."
+        )
     with tempfile.TemporaryDirectory() as folder:
         store = collect_store(loaded, hooks[0], samples, Path(folder) / "store", seed, epsilon, progress=progress)
         columns = _columns(loaded, hooks, store, seed, uncontrollable, progress)
