@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rl_interp.core.errors import UserError
 
@@ -20,6 +21,10 @@ class Activations(Protocol):
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """The given rows `[n, width]`, in order."""
         ...
+
+
+Data = Activations | NDArray[np.floating] | Tensor
+"""What may be given for activations: see `as_activations`."""
 
 
 @runtime_checkable
@@ -76,6 +81,13 @@ class ArrayActivations:
     def read(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         chosen = torch.from_numpy(np.ascontiguousarray(rows, np.int64))
         return torch.from_numpy(self.array).index_select(0, chosen).numpy()  # NumPy would use one thread
+
+
+def as_activations(data: Data) -> Activations:
+    """An array or a tensor `[rows, width]` as `ArrayActivations`; other activations as they are."""
+    if isinstance(data, Tensor):
+        data = data.detach().cpu().float().numpy()
+    return ArrayActivations(data) if isinstance(data, np.ndarray) else data
 
 
 class Paired:

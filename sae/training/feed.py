@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rl_interp.core.device import pick_device, send
 from rl_interp.core.errors import UserError
-from rl_interp.sae.data import Activations, ArrayActivations, Paired, batches, check_finite, sample_rows
+from rl_interp.sae.data import ArrayActivations, Data, Paired, as_activations, batches, check_finite, sample_rows
 from rl_interp.sae.training.config import SAEConfig
 from rl_interp.sae.training.whiten import Whitened, Whitening
 
@@ -39,10 +39,10 @@ class Feed:
 
     def __init__(
         self,
-        data: Activations,
+        data: Data,
         config: SAEConfig,
         rows: NDArray[np.integer] | None = None,
-        target: Activations | None = None,
+        target: Data | None = None,
         device: str = "cpu",
         policy: Tensor | None = None,
         whitening: Whitening | None = None,
@@ -52,6 +52,7 @@ class Feed:
                 f"policy_weight={config.policy_weight:g} given for activations alone, of no agent's; fit on an agent's "
                 "run, or give the metric of its policy."
             )
+        data, target = as_activations(data), None if target is None else as_activations(target)
         self.config, self.transcodes, self.split = config, target is not None, data.width
         self.device = pick_device(device)
         self.raw = data if target is None else Paired(data, target)

@@ -16,7 +16,7 @@ from torch import Tensor
 from rl_interp.core.compiled import announce
 from rl_interp.core.device import keep_memory
 from rl_interp.core.errors import UserError
-from rl_interp.sae.data import Activations
+from rl_interp.sae.data import Data
 from rl_interp.sae.model import SAE, JumpReLU
 from rl_interp.sae.training.config import SAEConfig
 from rl_interp.sae.training.feed import Feed
@@ -289,15 +289,15 @@ def fit_all(
 
 
 def fit(
-    data: Activations,
+    data: Data,
     config: SAEConfig,
     rows: NDArray[np.integer] | None = None,
-    target: Activations | None = None,
+    target: Data | None = None,
     device: str = "cpu",
     start: SAE | None = None,
 ) -> SAE:
-    """Fit to `rows` (by default all) of `data`; with a `target`, a transcoder that predicts it. Returns it on the CPU,
-    for raw activations.
+    """Fit to `rows` (by default all) of `data`, a store, an array or a tensor; with a `target`, a transcoder that
+    predicts it. Returns it on the CPU, for raw activations.
 
     Args:
         device: to compute on: auto, cpu or cuda.

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from rl_interp.core.errors import UserError
 from rl_interp.core.store import ActivationStore, StoreWriter
@@ -16,6 +17,7 @@ from rl_interp.sae import (
     coverage,
     diagnose,
     evaluate,
+    fit,
     random_dictionary,
     split_by_episode,
 )
@@ -54,6 +56,18 @@ def test_of_a_transcoders_two_layers_the_one_with_the_nan_is_named(tmp_path, sid
     arrays = {name: ArrayActivations(layer.read(np.arange(500))) for name, layer in layers.items()}
     with pytest.raises(UserError, match=f"activation row 321 of the {side} holds NaN"):
         Feed(arrays["source"], CONFIG, target=arrays["target"])
+
+
+def test_arrays_and_tensors_are_fitted_as_they_are():
+    values = np.random.default_rng(0).normal(size=(200, 8)).astype(np.float32)
+    config = SAEConfig(latents=16, k=2, epochs=1, batch_size=64)
+    wanted, *found = (
+        fit(given, config, target=given) for given in (ArrayActivations(values), values, torch.from_numpy(values))
+    )
+    for sae in found:
+        assert torch.equal(sae.W_dec, wanted.W_dec)
+    with pytest.raises(UserError, match=r"an array of shape \(8,\) given; activations are \[rows, width\]"):
+        fit(torch.ones(8), config)
 
 
 def test_splitting_takes_little_more_memory_than_the_row_numbers():
