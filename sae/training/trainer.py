@@ -49,6 +49,7 @@ class Trainer:
         self.feed, self.config = feed, config
         sizes = feed.into.to.shape[1], feed.out.to.shape[1]
         self.variant = VARIANTS[config.variant](config, _kernel(config, feed.device), *sizes).to(feed.device)
+        self.variant.plan(self.total_updates)
         gain = self._initialise(np.random.default_rng(config.seed))
         if start is not None:
             gain = self._go_on_from(start)

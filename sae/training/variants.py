@@ -52,6 +52,9 @@ class Variant(nn.Module):
         self.decoder = nn.Parameter(torch.zeros(config.latents, d_out))
         self.b_dec = nn.Parameter(torch.zeros(d_out))
 
+    def plan(self, updates: int) -> None:
+        """Prepare for a fit of so many updates."""
+
     def losses(self, x: Tensor, y: Tensor, variance: float) -> Losses:
         """The losses of one batch; `variance` is that of the target, summed over its width."""
         raise NotImplementedError
@@ -178,18 +181,31 @@ class MatryoshkaVariant(BatchTopKVariant):
 
 class PenalisedVariant(Variant):
     """Variants with a penalty on activity. The sparsity coefficient goes up while more than k latents are active in a
-    sample and down while fewer are, so that k means the same for all variants."""
+    sample and down while fewer are, so that k means the same for all variants.
+
+    That takes some 400 updates, in which many more than k are active before the coefficient is large enough. In a
+    shorter fit it begins larger and moves faster. As activity follows it late, a fit below 1,000 updates also weighs it
+    by how far from k the activity is now, to a power: it would overshoot, and latents that a JumpReLU's threshold has
+    closed do not come back in time.
+    """
 
     def __init__(self, config: SAEConfig, kernel: Kernel, d_in: int, d_out: int):
         super().__init__(config, kernel, d_in, d_out)
         self.sparsity_coefficient = nn.Buffer(torch.tensor(_FIRST_COEFFICIENT))
+        self._rate, self._power = _COEFFICIENT_RATE, 0.0
+
+    def plan(self, updates: int) -> None:
+        haste = max(1.0, _ARRIVES / updates)
+        self.sparsity_coefficient.fill_(_FIRST_COEFFICIENT * haste)
+        self._rate, self._power = _COEFFICIENT_RATE * haste, min(2.0, max(0.0, _SETTLES / updates - 1))
 
     def _penalised(self, losses: Losses, activity: Tensor, extra: Tensor | float = 0.0) -> Losses:
         """`activity` is of order 1 where k latents are active."""
-        loss = losses.loss + extra + self.sparsity_coefficient.clone() * activity
+        ratio = losses.l0 / self.config.k
+        loss = losses.loss + extra + self.sparsity_coefficient.clone() * ratio**self._power * activity
         if self.training:
-            excess = min(1.0, max(-1.0, losses.l0 / self.config.k - 1))
-            self.sparsity_coefficient.mul_(float(np.exp(_COEFFICIENT_RATE * excess)))
+            excess = min(1.0, max(-1.0, ratio - 1))
+            self.sparsity_coefficient.mul_(float(np.exp(self._rate * excess)))
         return replace(losses, loss=loss)
 
 
@@ -280,6 +296,8 @@ VARIANTS: dict[VariantName, Callable[[SAEConfig, Kernel, int, int], Variant]] = 
 _THRESHOLD_RATE = 0.01
 _COEFFICIENT_RATE = 0.02
 _FIRST_COEFFICIENT = 1e-2
+_ARRIVES, _SETTLES = 400, 1000
+"""Updates after which activity has come to k in a long fit, and after which it has settled there."""
 _BANDWIDTH = 0.2
 """Width of the window in which a threshold feels pre-activations, relative to the first threshold."""
 

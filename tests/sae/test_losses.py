@@ -69,6 +69,7 @@ def trainer_of(variant: str, kernel: str, rng: np.random.Generator) -> Trainer:
     data, target = (ArrayActivations(rng.normal(size=(100, width)).astype(np.float32)) for width in (16, 12))
     config = replace(CONFIG, variant=variant, kernel=kernel)
     trainer = Trainer(Feed(data, config, target=target), config)
+    trainer.variant.plan(1000)  # in a long fit, whose coefficient is weighed by nothing
     with torch.no_grad():
         for parameter in trainer.variant.parameters():
             parameter.copy_(torch.from_numpy(0.3 * rng.normal(size=parameter.shape)))

@@ -39,6 +39,8 @@ from rl_interp.sae import SAE, Diagnosis, Feed, SAEConfig, Trainer, fit_all
 
 _SPLIT = ("held_out", "uncontrollable", "data_seed")
 """The fields of a configuration that `split` goes by."""
+_OFF = 0.25
+"""Share of k by which the number of active latents may be off without a word."""
 SAVE_EVERY = 300.0
 """Seconds between checkpoints: what a fit that is killed loses at most."""
 
@@ -84,12 +86,22 @@ def fit_new(
         )
         metrics |= play_through(fitted, episodes, progress)
     write_json(path / "analyses" / "metrics.json", metrics)
+    note_activity(store.hook, config, metrics["l0"], progress)
     if metrics.get("policy_kl", 0.0) is None:
         progress.note(
             f"{store.hook}: spliced in, it leaves the agent no policy in some states, as where errors add up in a "
             "memory; fit it on more samples, or with more latents."
         )
     return {"run": str(path), "samples": samples, "samples_per_second": rate, **metrics}
+
+
+def note_activity(what: str, config: SAEConfig, l0: float, progress: Progress) -> None:
+    """Say where a dictionary has far more or fewer than k active latents; of Top-K, which has at most k, nothing."""
+    if config.variant != "topk" and abs(l0 / config.k - 1) > _OFF:
+        progress.note(
+            f"{what}: {l0:.1f} latents are active in a sample on average, and k is {config.k}; fit for more --epochs, "
+            "on more samples or with another --k before you compare it with others."
+        )
 
 
 def _require_environment(loaded: Loaded) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from rl_interp.agents.load import Loaded, load_agent, new_run_path
 from rl_interp.analysis.playing import store_path
 from rl_interp.analysis.sae.evaluation import RECOVERED, metrics_json, play_spliced
-from rl_interp.analysis.sae.fitting import fit_runs, newest_step, require_held_out
+from rl_interp.analysis.sae.fitting import fit_runs, newest_step, note_activity, require_held_out
 from rl_interp.analysis.sae.runs import load_sae, parent_of
 from rl_interp.analysis.sae.stability import stability
 from rl_interp.core import stats, tables
@@ -77,9 +77,10 @@ def sweep(
                 fit_group(loaded, store, configs, path, episodes, progress)
         else:
             _on_ray(loaded, stores, configs, path, episodes, ray, progress)
-        found = rows(
-            path, [(store.hook, config) for store in stores for config in configs], [loaded, *stores], progress
-        )
+        planned = [(store.hook, config) for store in stores for config in configs]
+        found = rows(path, planned, [loaded, *stores], progress)
+        for (hook, config), row in zip(planned, found, strict=True):
+            note_activity(name_of(hook, config), config, row["l0"], progress)
         write_json(path / "result.json", found)
         write_text(path / "table.md", markdown(found))
         plot = pareto(found, path / "pareto.png")
