@@ -1,6 +1,7 @@
 """Episodes recorded from recipes, changed and played on, on agents whose wants are known."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import nn
 
 from rl_interp.agents.dreamerv3 import default_config
 from rl_interp.agents.dreamerv3.agent import DreamerV3
-from rl_interp.agents.load import Loaded
+from rl_interp.agents.load import Loaded, load_agent
 from rl_interp.analysis.episodes import (
     Part,
     RandomControl,
@@ -21,7 +22,9 @@ from rl_interp.analysis.episodes import (
     parse_changes,
     record,
     values,
+    values_along,
 )
+from rl_interp.analysis.episodes.film import _maps
 from rl_interp.analysis.imagination import dream
 from rl_interp.analysis.playing import watch
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput
@@ -29,8 +32,8 @@ from rl_interp.core.envs import MazeConfig, MiniGridConfig, make_labelled
 from rl_interp.core.envs.maze.mazes import Mazes
 from rl_interp.core.envs.maze.text import maze_from_text, maze_text
 from rl_interp.core.errors import UserError
-from rl_interp.core.hooks import run_with_hooks
-from rl_interp.core.interventions import Clamp
+from rl_interp.core.hooks import run_with_cache, run_with_hooks
+from rl_interp.core.interventions import Clamp, as_hooks
 from rl_interp.core.run import Run
 
 
@@ -146,6 +149,19 @@ def test_changes_do_what_they_say(loaded):
         assert value[0, :4].tolist() == pytest.approx([float(each) for each in (own[0], want, own[2], own[3])])
 
 
+def test_a_patch_of_a_memory_puts_in_what_it_held_at_each_tick():
+    sokoban = load_agent(Path(__file__).parents[2] / "runs" / "impala-sokoban-7x7", device="cpu")
+    recording = record(sokoban, Recipe(3, (Part(3),)))
+
+    def held(step, *changes):
+        moment, hooks = recording.moment(step), as_hooks(parse_changes(changes, sokoban, seed=3))
+        obs, names = torch.from_numpy(moment.obs[None]), ["layer2.c"]
+        return run_with_cache(sokoban.agent, obs, moment.state, names=names, hooks=hooks)[1]["layer2.c"]
+
+    torch.testing.assert_close(held(2, "patch:layer2.c=1"), held(1))
+    torch.testing.assert_close(held(2, "patch:layer2.c:4=1")[:, :, :, 4], held(1)[:, :, :, 4])
+
+
 def test_random_controls_move_each_position_as_far_as_the_change_and_elsewhere(loaded):
     clamp = Clamp("conv", units=[1], value=4.0)
     value = torch.randn(3, 5, 2, 2, generator=torch.Generator().manual_seed(0))
@@ -171,6 +187,22 @@ def test_layers_hold_what_the_agent_computed_then(loaded):
     moments = [recording.moment(step) for step in range(5)]
     held = values(loaded, moments, "pi")
     np.testing.assert_allclose(held[:, 0], [moment.preferences for moment in moments], rtol=1e-5, atol=1e-6)
+
+
+def test_what_a_layer_held_along_an_episode_is_what_the_agent_decided_by(loaded):
+    changed = ("clamp:h:2=5", "patch:h:3=2")
+    parts = (Part(3), Part(4, changed), Part(2, changed, control=1), Part(2, actions=(0, 3)), Part(2, ("add:pi:1=2",)))
+    recording = record(loaded, Recipe(4, parts))
+    held = np.concatenate([*values_along(recording, "pi")])
+    np.testing.assert_allclose(held[:, 0], [moment.preferences for moment in recording.light()], rtol=1e-5, atol=1e-6)
+    beginning = record(loaded, Recipe(4, (Part(3),)), beginning=recording)
+    assert np.concatenate([*values_along(beginning, "h")]).shape == (4, 1, 32)
+
+
+def test_what_is_laid_over_a_film_is_what_the_agent_had_then(loaded):
+    recipe = Recipe(1, (Part(2), Part(2, ("ablate:detect:3",))))
+    laid = _maps(record(replace(loaded, agent=Planted()), recipe), "unit:detect:3", None)
+    assert laid.max((1, 2)).tolist() == [1, 1, 0, 0, 0]
 
 
 def test_attributions_at_a_linear_head_are_what_the_advantage_loses(loaded):

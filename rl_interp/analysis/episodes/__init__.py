@@ -1,5 +1,6 @@
 """Episodes to look into: recorded from a recipe, changed anywhere, and played on beside what happened."""
 
+from rl_interp.analysis.episodes.along import values_along
 from rl_interp.analysis.episodes.changes import RandomControl, parse_changes
 from rl_interp.analysis.episodes.clusters import Clustered, clustered, clustered_alike
 from rl_interp.analysis.episodes.effects import Effect, effect
@@ -27,4 +28,5 @@ __all__ = [
     "record",
     "saliency_along",
     "values",
+    "values_along",
 ]

@@ -113,7 +113,10 @@ class PatchUnits(Intervention):
     units: Sequence[int] | None = field(kw_only=True)
 
     def __call__(self, value: Tensor, site: Site) -> Tensor:
-        source = self.source.to(value).expand_as(value)
+        source = self.source.to(value)
+        if site.point.kind == "recurrent":  # of which hooks see one time after the other, and one tick
+            source = source[0, site.tick] if site.point.has_ticks else source[0]
+        source = source.expand_as(value)
         if self.units is None:
             return source.clone()
         axis = site.point.feature_axis

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rl_interp.analysis.episodes.along import values_along
 from rl_interp.analysis.episodes.recording import Recording
-from rl_interp.analysis.episodes.values import AT_ONCE, features, values
+from rl_interp.analysis.episodes.values import features
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.core.errors import UserError
 from rl_interp.core.progress import SILENT, Progress
@@ -61,9 +62,7 @@ def _maps(recording: Recording, of: str, sae: LoadedSAE | None) -> NDArray[np.fl
     loaded, shape = recording.loaded, recording.loaded.env.observation_shape
     place = receptive_fields(loaded.agent, at, torch.from_numpy(recording.moment(0).obs[None]))
     parts = []
-    for start in range(0, recording.steps + 1, AT_ONCE):
-        moments = [recording.moment(step) for step in range(start, min(start + AT_ONCE, recording.steps + 1))]
-        held = values(loaded, moments, at)
+    for held in values_along(recording, at, sae):
         held = held if kind == "unit" or sae is None else features(sae, held)
         if int(number) >= held.shape[-1]:
             raise UserError(f"{of!r} given to be laid over a film; there are 0 to {held.shape[-1] - 1}.")

@@ -3,7 +3,7 @@ changes. So an episode can be written down in a line, and is played again instea
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from threading import Lock
@@ -156,6 +156,11 @@ class Recording:
         """All moments, `[T + 1]`, without screens and observations."""
         return [kept.light for kept in self._kept]
 
+    def deciders(self) -> list[Part]:
+        """`[T + 1]`: by the changes of which part each moment was decided, the one after the last as that before it."""
+        parts = [part for part, _ in self.recipe.by_step()[: self.steps]]
+        return [*parts, parts[-1] if parts else Part(0)]
+
     def _at(self, step: int) -> _Kept:
         if not 0 <= step < len(self._kept):
             raise UserError(f"step {step} given of an episode that is recorded up to step {len(self._kept) - 1}.")
@@ -192,7 +197,7 @@ def record(
     player, kept = _begun(loaded, recipe, beginning, same)
     rewards = [] if beginning is None else beginning.rewards[:same].tolist()
     actions: list[Action] = [] if beginning is None else list(beginning.actions[:same])
-    made = _changes(loaded, recipe, sae)
+    made = interventions(loaded, recipe, sae)
     with progress.bar("Playing", len(plan), "steps") as update:
         for step in range(same, len(plan)):
             if player.ended:
@@ -291,8 +296,8 @@ def _plain(part: Part) -> Part:
     return replace(part, edits=(), thinking=0)
 
 
-def _changes(loaded: Loaded, recipe: Recipe, sae: LoadedSAE | None) -> Any:
-    """The interventions of a part, each made once."""
+def interventions(loaded: Loaded, recipe: Recipe, sae: LoadedSAE | None) -> Callable[[Part], Sequence[Intervention]]:
+    """Those of a part of the recipe, each made once."""
 
     @cache
     def made(part: Part) -> Sequence[Intervention]:

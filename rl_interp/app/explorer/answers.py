@@ -27,14 +27,13 @@ from rl_interp.analysis.episodes import (
     clustered_alike,
     effect,
     film,
-    parse_changes,
     saliency_along,
     values,
+    values_along,
 )
 from rl_interp.analysis.episodes import features as encoded
 from rl_interp.analysis.episodes.clusters import MOMENTS as CLUSTER_MOMENTS
 from rl_interp.analysis.episodes.clusters import PLANES, PlaneName, PrincipalAxes
-from rl_interp.analysis.episodes.values import AT_ONCE
 from rl_interp.analysis.imagination import dream
 from rl_interp.analysis.player import Moment
 from rl_interp.analysis.sae.names import names_of
@@ -156,7 +155,7 @@ def layer(asked: Asked) -> Response:
     found, at = asked.opened(), asked.text("point")
     moment = asked.moment()
     with found.agent(asked.wanted) as loaded:
-        changes = parse_changes(asked.changes(), loaded, found.sae)
+        changes = asked.changes(loaded)
         held, effects = values(loaded, [moment], at, changes)[0], np.zeros(0, np.float32)
         if asked.body.get("effects"):
             effects = attributions(loaded, moment, at, changes=changes)
@@ -203,10 +202,8 @@ def _saliency_track(asked: Asked, recording: Recording, text: str) -> Response:
 def changed(asked: Asked) -> Response:
     """What changes do to the decision of a moment, beside random controls of the same size."""
     found, moment = asked.opened(), asked.moment()
-    recipe = asked.recipe()
     with found.agent(asked.wanted) as loaded:
-        made = parse_changes(asked.changes(), loaded, found.sae, recipe.maze, recipe.seed)
-        result = effect(loaded, moment, made, max(1, min(200, asked.number("controls"))))
+        result = effect(loaded, moment, asked.changes(loaded), max(1, min(200, asked.number("controls"))))
     return answer(
         {
             **{name: decision(getattr(result, name)) for name in ("before", "after", "controls")},
@@ -358,7 +355,8 @@ def _rectangle(moment: Moment) -> list[float]:
 
 
 def _along(asked: Asked, recording: Recording, at: str | None) -> NDArray[np.float16]:
-    """`[T + 1, D]` of a hook point's units, or of the dictionary's features where it is None: of places the largest."""
+    """`[T + 1, D]` of a hook point's units, or of the dictionary's features where it is None, of places the largest, as
+    they were when the agent played."""
     found = asked.opened()
     key = recording.recipe, at
     if (known := found.tracks.get(key)) is not None:
@@ -366,9 +364,8 @@ def _along(asked: Asked, recording: Recording, at: str | None) -> NDArray[np.flo
     sae = found.dictionary if at is None else None
     parts = []
     with found.agent(asked.wanted) as loaded:
-        for start in range(0, recording.steps + 1, AT_ONCE):
-            moments = [recording.moment(step) for step in range(start, min(start + AT_ONCE, recording.steps + 1))]
-            held = values(loaded, moments, sae.hook if sae is not None else str(at))
+        mine, point = replace(recording, loaded=loaded), sae.hook if sae is not None else str(at)
+        for held in values_along(mine, point, found.sae):
             parts.append((held if sae is None else encoded(sae, held)).max(1).astype(np.float16))
             asked.wanted()
     return found.tracks.put(key, np.concatenate(parts))

@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rl_interp.analysis.episodes import Recipe, Recording
+from rl_interp.agents.load import Loaded
+from rl_interp.analysis.episodes import Recipe, Recording, parse_changes
 from rl_interp.analysis.player import Moment
 from rl_interp.app.explorer.library import Library, Opened
 from rl_interp.core.config import from_plain
 from rl_interp.core.errors import UserError
+from rl_interp.core.interventions import Intervention
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,6 @@ class Asked:
             raise UserError(f"the request's {name!r} is no list of at most {most} texts.")
         return tuple(value)
 
-    def changes(self) -> tuple[str, ...]:
-        return self.texts("changes")
-
     def mapping(self, name: str) -> Mapping[str, Any]:
         value = self.body.get(name)
         if not isinstance(value, Mapping):
@@ -57,6 +56,11 @@ class Asked:
         if not isinstance(recipe, Mapping):
             raise UserError("the request has no recipe of an episode.")
         return from_plain(Recipe, recipe, "the page's address")
+
+    def changes(self, loaded: Loaded) -> list[Intervention]:
+        """Those that are switched on, of an agent in the episode that is asked about."""
+        recipe = self.recipe()
+        return parse_changes(self.texts("changes"), loaded, self.opened().sae, recipe.maze, recipe.seed)
 
     def recording(self) -> Recording:
         return self.opened().recording(self.recipe(), self.wanted)

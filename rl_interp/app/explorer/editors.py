@@ -36,7 +36,7 @@ def field(asked: Asked) -> Response:
     maze_config(found.loaded)
     shown = {"png": png(there.picture()), "corner": there.corner[0].tolist(), "decision": there.decision[0].tolist()}
     with found.agent(asked.wanted) as loaded:
-        made = parse_changes(asked.changes(), loaded, found.sae, asked.text("maze"))
+        made = parse_changes(asked.texts("changes"), loaded, found.sae, asked.text("maze"), asked.number("seed"))
         before = vector_field(loaded.agent, there)
         after = vector_field(loaded.agent, there, made) if made else before
     return answer(

@@ -19,9 +19,10 @@ def feature_list(asked: Asked) -> Response:
     found = asked.opened()
     sae, moment = found.dictionary, asked.moment()
     with found.agent(asked.wanted) as loaded:
-        fired = features(sae, values(loaded, [moment], sae.hook))[0]
+        changes = asked.changes(loaded)
+        fired = features(sae, values(loaded, [moment], sae.hook, changes))[0]
         discrete = loaded.env.action_kind == "discrete"
-        effects = attributions(loaded, moment, sae.hook, sae) if discrete else None  # of no chosen action
+        effects = attributions(loaded, moment, sae.hook, sae, changes) if discrete else None  # of no chosen action
         where = found.places(loaded, moment, sae.hook)
     place = asked.body.get("place")
     there = fired.max(0) if place is None else fired[min(max(0, asked.number("place")), len(fired) - 1)]
@@ -51,7 +52,7 @@ def feature(asked: Asked) -> Response:
     if not 0 <= number < sae.sae.d_sae:
         raise UserError(f"feature {number} was asked for; {sae.run.path} has 0 to {sae.sae.d_sae - 1}.")
     with found.agent(asked.wanted) as loaded:
-        fired = features(sae, values(loaded, [moment], sae.hook))[0, :, number]
+        fired = features(sae, values(loaded, [moment], sae.hook, asked.changes(loaded)))[0, :, number]
         where = found.places(loaded, moment, sae.hook)
     return answer({"values": array(fired), **where})
 

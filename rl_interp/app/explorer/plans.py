@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 from starlette.responses import Response
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.episodes import parse_changes
 from rl_interp.analysis.episodes.changes import controlled
 from rl_interp.analysis.sokoban.plan import Plans, arrows, arrows_of_what_came, board_in, cells_that_differ, plans_in
 from rl_interp.analysis.sokoban.play import sokoban_env
@@ -30,9 +29,9 @@ def plan(asked: Asked) -> Response:
         scores = scores_at(found.loaded, layer, kernel)
     except (UserError, RunError) as error:  # what is to be done first, which the panel says in its place
         return answer({"missing": str(error)})
-    probes, recipe, board = probes_at(found.loaded, layer, kernel), asked.recipe(), board_in(env, moment)
+    probes, board = probes_at(found.loaded, layer, kernel), board_in(env, moment)
     with found.agent(asked.wanted) as loaded:
-        changes = parse_changes(asked.changes(), loaded, found.sae, recipe.maze, recipe.seed)
+        changes = asked.changes(loaded)
         before = plans_in(loaded, moment, probes, thinking=thinking)
         about: dict[str, Any] = {"changed": None}
         if changes:

@@ -32,7 +32,7 @@ export class Features {
       return;
     }
     if (episode.steps < 0) return;
-    const body = {...episode.about(Math.min(state.step, episode.steps)), effects: state.sort === "effect", ...(state.place === null ? {} : {place: state.place})};
+    const body = {...episode.about(Math.min(state.step, episode.steps)), effects: state.sort === "effect", changes: state.changes, ...(state.place === null ? {} : {place: state.place})};
     const found = await trying(() => this.newest(signal => ask("features", body, signal)), "features");
     if (!found) return;
     this.found = found;
@@ -44,7 +44,7 @@ export class Features {
     this.show();
     if (state.feature === null || !this.page.info.sae) this.fires = null;
     else {
-      const body = {...episode.about(Math.min(state.step, episode.steps)), feature: state.feature};
+      const body = {...episode.about(Math.min(state.step, episode.steps)), feature: state.feature, changes: state.changes};
       const answer = await trying(() => this.where(signal => ask("feature", body, signal)), "feature");
       if (!answer) return;
       this.fires = {...answer, step: body.step, values: numbers(answer.values)};

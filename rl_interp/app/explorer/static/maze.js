@@ -39,7 +39,7 @@ export class MazeEditor {
 
   async ask() {
     const text = encoded(this.maze);
-    const found = await trying(() => ask("field", {...this.page.episode.base, maze: text, changes: state.changes}), "maze");
+    const found = await trying(() => ask("field", {...this.page.episode.base, seed: state.seed, maze: text, changes: state.changes}), "maze");
     if (!found) { this.draw(); return; }
     const bitmap = await createImageBitmap(png(found.png));
     this.field = {text, bitmap, cells: numbers(found.cells), before: numbers(found.before), after: numbers(found.after), corner: found.corner, decision: found.decision};
