@@ -1,4 +1,4 @@
-"""What the explorer's server says under changes: in a moment and along the episode."""
+"""What the explorer's server says under changes: in a moment, along the episode, and as Python lines."""
 
 import base64
 from pathlib import Path
@@ -90,3 +90,38 @@ def test_features_are_of_what_is_there_under_the_changes(ask, folder):
     number = int(np.abs(after - before).argmax())
     assert numbers(ask("feature", feature=number, **random)["values"])[0] == pytest.approx(after[number], rel=1e-4)
     assert after[number] != pytest.approx(before[number], rel=0.1)
+
+
+def ran(ask, view, **body) -> list:
+    """What the Python lines of a view print."""
+    printed = []
+    python = ask("lines", view={"step": ASKED["step"], **view}, **body)["python"]
+    exec(python, {"print": lambda *values: printed.extend(values)})
+    return printed
+
+
+@pytest.mark.parametrize("changes", [[], [PATCH]])
+def test_the_lines_of_a_layer_give_what_is_shown_of_it(ask, changes):
+    (printed,) = ran(ask, {"tab": "layer", "point": "policy", "changes": changes})
+    shown = numbers(ask("layer", point="policy", changes=changes)["values"])
+    np.testing.assert_allclose(printed, shown, rtol=1e-5, atol=1e-6)
+
+
+def test_the_lines_of_features_give_what_is_shown_of_them(ask):
+    (printed,) = ran(ask, {"tab": "features", "changes": [PATCH]}, sae="random")
+    shown = ask("features", changes=[PATCH], sae="random")["features"][:20]
+    assert printed == pytest.approx({each["feature"]: each["activation"] for each in shown}, rel=1e-4)
+
+
+def test_the_lines_of_a_field_give_what_is_shown_of_it(ask):
+    maze = ask("maze", step=4, recipe={"seed": 7, "parts": [{"steps": 6}]})["maze"]
+    _, probabilities = ran(ask, {"tab": "maze", "maze": maze, "changes": [PATCH]})
+    shown = numbers(ask("field", maze=maze, seed=1, changes=[PATCH])["after"])
+    np.testing.assert_allclose(probabilities @ STEPS, shown, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["perturbation", "resample"])
+def test_the_lines_of_a_map_of_a_vector_give_what_is_shown_of_it(ask, method):
+    (printed,) = ran(ask, {"tab": "saliency", "method": method, "target": "chosen"}, run=WAYS)
+    shown = ask("saliency", run=WAYS, method=method, target="chosen")
+    np.testing.assert_allclose(printed, numbers(shown["values"]), rtol=1e-4, atol=1e-6)

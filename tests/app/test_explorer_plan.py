@@ -114,3 +114,15 @@ def test_the_lines_that_are_shown_of_a_plan_run_as_they_stand(probed, capsys):
     body = {"run": "sokoban", "recipe": {"seed": 3, "parts": [{"steps": 3}]}, "view": view}
     exec(client(make_app(Library([str(probed)]))).post("/api/lines", json=body).json()["python"], {})
     assert capsys.readouterr().out.count("Arrow(") > 10
+
+
+def test_the_lines_of_a_plan_give_what_is_shown_of_it_under_a_patch(probed):
+    changes, printed = ["patch:layer2.c=1"], {}
+    view = {"tab": "plan", "step": 2, "point": "layer2.c", "kernel": 1, "changes": changes}
+    body = {"run": "sokoban", "recipe": {"seed": 3, "parts": [{"steps": 3}]}, "view": view}
+    python = client(make_app(Library([str(probed)]))).post("/api/lines", json=body).json()["python"]
+    exec(python, {"print": printed.__setitem__})
+    shown = plan_of(probed, step=2, changes=changes).json()["changed"][-1]
+    for concept in ("agent", "box"):
+        for tick, arrows in enumerate(printed[concept]):
+            np.testing.assert_allclose([*map(list, arrows)], shown[tick][concept], rtol=1e-5)

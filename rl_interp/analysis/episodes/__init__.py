@@ -5,7 +5,7 @@ from rl_interp.analysis.episodes.changes import RandomControl, parse_changes
 from rl_interp.analysis.episodes.clusters import Clustered, clustered, clustered_alike
 from rl_interp.analysis.episodes.effects import Effect, effect
 from rl_interp.analysis.episodes.film import film
-from rl_interp.analysis.episodes.looking import saliency_along
+from rl_interp.analysis.episodes.looking import saliency_along, vectors_seen
 from rl_interp.analysis.episodes.recording import MOST_THINKING, Part, Recipe, Recording, editing, record
 from rl_interp.analysis.episodes.values import attributions, features, values
 
@@ -29,4 +29,5 @@ __all__ = [
     "saliency_along",
     "values",
     "values_along",
+    "vectors_seen",
 ]

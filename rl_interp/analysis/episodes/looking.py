@@ -1,10 +1,12 @@
-"""How much a place matters to an agent along a recorded episode."""
+"""Saliency in a recorded episode: along it, and beside what else is seen in it."""
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from rl_interp.analysis.episodes.recording import Recording
+from rl_interp.analysis.saliency_video import DATA_STEPS
 from rl_interp.core.errors import UserError
 from rl_interp.core.progress import SILENT, Progress
 from rl_interp.saliency import Target, saliency_map
@@ -44,3 +46,12 @@ def saliency_along(
             found[step] = made[np.ix_(rows, columns)].mean()
             update(done + 1)
     return found
+
+
+def vectors_seen(recording: Recording) -> Tensor | None:
+    """`[N, D]`: what a vector's entries are in the episode, which `saliency_map` takes as `data`; None of other
+    observations."""
+    if recording.loaded.env.observation_kind != "vector":
+        return None
+    steps = range(min(recording.steps + 1, DATA_STEPS))
+    return torch.from_numpy(np.stack([recording.moment(step).obs for step in steps])).to(recording.loaded.agent.device)

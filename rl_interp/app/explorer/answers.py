@@ -30,6 +30,7 @@ from rl_interp.analysis.episodes import (
     saliency_along,
     values,
     values_along,
+    vectors_seen,
 )
 from rl_interp.analysis.episodes import features as encoded
 from rl_interp.analysis.episodes.clusters import MOMENTS as CLUSTER_MOMENTS
@@ -220,11 +221,7 @@ def saliency(asked: Asked) -> Response:
     found, moment = asked.opened(), asked.moment()
     method = asked.text("method")
     target = target_of(asked.text("target"), found.loaded.env.action_names, found.sae)
-    if found.loaded.env.observation_kind == "vector":
-        recording = asked.recording()
-        data = torch.from_numpy(np.stack([recording.moment(t).obs for t in range(min(recording.steps + 1, 1000))]))
-    else:
-        data = None
+    data = vectors_seen(asked.recording())
     with found.agent(asked.wanted) as loaded:
         obs = torch.from_numpy(moment.obs[None])
         made = saliency_map(loaded.agent, obs, target, method, moment.state, data)

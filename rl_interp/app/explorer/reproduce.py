@@ -60,15 +60,15 @@ def _decision(recipe: Recipe, view: View) -> Lines:
 
 
 def _layer(recipe: Recipe, view: View) -> Lines:
-    imports, lines = _moment(recipe, view)
+    imports, lines, changes = _changed(recipe, view)
     imports.add("from rl_interp.analysis.episodes import values")
-    return imports, [*lines, f"print(values(loaded, [moment], {view.point!r})[0])  # [positions, units]"]
+    return imports, [*lines, f"print(values(loaded, [moment], {view.point!r}{changes})[0])  # [positions, units]"]
 
 
 def _features(recipe: Recipe, view: View) -> Lines:
-    imports, lines = _moment(recipe, view)
+    imports, lines, changes = _changed(recipe, view)
     imports.add("from rl_interp.analysis.episodes import features, values")
-    fired = "fired = features(sae, values(loaded, [moment], sae.hook))[0].max(0)"
+    fired = f"fired = features(sae, values(loaded, [moment], sae.hook{changes}))[0].max(0)"
     return imports, [*lines, fired, "print({int(i): fired[i] for i in (-fired).argsort()[:20] if fired[i] > 0})"]
 
 
@@ -93,10 +93,9 @@ def _clusters(recipe: Recipe, view: View) -> Lines:
 
 def _change(recipe: Recipe, view: View) -> Lines:
     imports, lines = _moment(recipe, view)
-    imports.add("from rl_interp.analysis.episodes import effect, parse_changes")
-    made = f"changes = parse_changes({list(view.changes)!r}, loaded, sae, {recipe.maze!r}, {recipe.seed})"
+    imports |= {_PARSE, "from rl_interp.analysis.episodes import effect"}
     return imports, [
-        *lines, made, "found = effect(loaded, moment, changes)",
+        *lines, _parsed(view, recipe.maze, recipe.seed), "found = effect(loaded, moment, changes)",
         "print(found.before.preferences, found.after.preferences)",
         "print(found.size, found.control_sizes, found.within_controls)",
     ]  # fmt: skip
@@ -105,30 +104,26 @@ def _change(recipe: Recipe, view: View) -> Lines:
 def _saliency(recipe: Recipe, view: View) -> Lines:
     imports, lines = _moment(recipe, view)
     imports |= {
+        "from rl_interp.analysis.episodes import vectors_seen", "import torch",
         "from rl_interp.analysis.saliency_video import target_of", "from rl_interp.saliency import saliency_map",
-        "import torch",
     }  # fmt: skip
     target = f"target = target_of({view.target!r}, loaded.env.action_names, sae)"
     return imports, [
         *lines, target, "obs = torch.from_numpy(moment.obs[None])",
-        f"print(saliency_map(loaded.agent, obs, target, {view.method!r}, moment.state)[0])",
+        f"print(saliency_map(loaded.agent, obs, target, {view.method!r}, moment.state, vectors_seen(recording))[0])",
     ]  # fmt: skip
 
 
 def _plan(recipe: Recipe, view: View) -> Lines:
-    imports, lines = _moment(recipe, view)
+    imports, lines, changes = _changed(recipe, view)
     imports |= {
         "from rl_interp.analysis.sokoban.plan import arrows, board_in, plans_in",
         "from rl_interp.analysis.sokoban.reading import probes_at",
     }
-    given = ["loaded", "moment", f"probes_at(loaded, {view.point!r}, {view.kernel})"]
-    if view.changes:
-        imports.add("from rl_interp.analysis.episodes import parse_changes")
-        given.append(f"parse_changes({list(view.changes)!r}, loaded, sae)")
-    if view.thinking:
-        given.append(f"thinking={view.thinking}")
+    given = f"loaded, moment, probes_at(loaded, {view.point!r}, {view.kernel}){changes}"
+    thinking = f", thinking={view.thinking}" if view.thinking else ""
     return imports, [
-        *lines, f"plans = plans_in({', '.join(given)})",
+        *lines, f"plans = plans_in({given}{thinking})",
         "for concept, read in plans.probabilities.items():",
         "    print(concept, [arrows(board_in(loaded.env, moment), tick) for tick in read[0, -1]])",
     ]  # fmt: skip
@@ -136,13 +131,12 @@ def _plan(recipe: Recipe, view: View) -> Lines:
 
 def _maze(recipe: Recipe, view: View) -> Lines:
     imports = {
-        "from rl_interp.analysis.mazes.fields import vector_field",
-        "from rl_interp.analysis.episodes import parse_changes",
+        _PARSE, "from rl_interp.analysis.mazes.fields import vector_field",
         "from rl_interp.core.envs.maze.text import maze_from_text",
-    }
+    }  # fmt: skip
     return imports, [
         f"maze = maze_from_text({view.maze!r})",
-        f"changes = parse_changes({list(view.changes)!r}, loaded, sae, {view.maze!r})",
+        _parsed(view, view.maze, recipe.seed),
         "field = vector_field(loaded.agent, maze, changes)",
         "print(field.cells, field.probabilities)",
     ]
@@ -152,6 +146,21 @@ _VIEWS = {
     "decision": _decision, "layer": _layer, "features": _features, "feature": _feature, "clusters": _clusters,
     "change": _change, "saliency": _saliency, "plan": _plan, "maze": _maze,
 }  # fmt: skip
+
+
+_PARSE = "from rl_interp.analysis.episodes import parse_changes"
+
+
+def _parsed(view: View, maze: str, seed: int) -> str:
+    return f"changes = parse_changes({list(view.changes)!r}, loaded, sae, {maze!r}, {seed})"
+
+
+def _changed(recipe: Recipe, view: View) -> tuple[set[str], list[str], str]:
+    """The moment on the screen and the changes that are switched on, with the argument that hands them on, if any."""
+    imports, lines = _moment(recipe, view)
+    if not view.changes:
+        return imports, lines, ""
+    return imports | {_PARSE}, [*lines, _parsed(view, recipe.maze, recipe.seed)], ", changes"
 
 
 def _moment(recipe: Recipe, view: View) -> Lines:
