@@ -182,6 +182,26 @@ def test_an_effect_is_told_from_its_controls(loaded):
     assert (read.within_controls, unread.within_controls, unread.size) == (False, True, 0)
 
 
+class Choosy(Wanderer):
+    """The same by Q-values, and never goes up."""
+
+    preference_kind = "q_values"
+
+    def step(self, obs, state=(), first=None):
+        out = super().step(obs, state, first)
+        q_values = out.logits.masked_fill(torch.arange(5) == 0, -torch.inf)
+        return PolicyOutput(out.state, q_values=q_values)
+
+
+def test_an_effect_on_q_values_leaves_out_what_is_ruled_out(loaded):
+    choosy = replace(loaded, agent=Choosy())
+    moment = record(choosy, Recipe(4, (Part(3),))).moment(2)
+    found = effect(choosy, moment, parse_changes(["add:h:2=9"], choosy))
+    change = found.after.preferences[0, 1:] - found.before.preferences[0, 1:]
+    assert found.size == pytest.approx(np.abs(change - change.mean()).max(), rel=1e-5)
+    assert np.isfinite(found.control_sizes).all()
+
+
 def test_layers_hold_what_the_agent_computed_then(loaded):
     recording = record(loaded, Recipe(4, (Part(5),)))
     moments = [recording.moment(step) for step in range(5)]

@@ -57,13 +57,16 @@ class Effect:
 
 def moved(kind: str, before: NDArray[np.floating], after: NDArray[np.floating]) -> NDArray[np.float64]:
     """`[N]`: how far decisions `after [N, A]` are from `before [1, A]`: of a policy the probability that moves to other
-    actions (total variation), of Q-values the largest change of an advantage Q − mean(Q), of means the distance."""
+    actions (total variation), of Q-values the largest change of an advantage Q − mean(Q), of means the distance.
+    Actions that either rules out, by -inf, have no advantage and are left out."""
     first, second = (torch.from_numpy(np.asarray(each, np.float64)) for each in (before, after))
     if kind == "logits":
         return ((second.softmax(-1) - first.softmax(-1)).abs().sum(-1) / 2).numpy()
     if kind == "q_values":
-        change = second - first
-        return (change - change.mean(-1, keepdim=True)).abs().amax(-1).numpy()
+        possible = first.isfinite() & second.isfinite()
+        change = (second - first).where(possible, 0)
+        mean = change.sum(-1, keepdim=True) / possible.sum(-1, keepdim=True)
+        return (change - mean).where(possible, 0).abs().amax(-1).numpy()
     return (second - first).norm(dim=-1).numpy()
 
 

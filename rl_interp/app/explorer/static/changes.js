@@ -59,7 +59,7 @@ export class Changes {
     const found = await trying(() => this.newest(signal => ask("effect", body, signal)), "change");
     if (!found) return;
     const controls = numbers(found.controls.preferences), count = controls.shape[1];
-    decision.effect = {step: body.step, after: numbers(found.after.preferences), controls: Array.from({length: controls.shape[0]}, (_, i) => controls.subarray(i * count, (i + 1) * count))};
+    decision.effect = {step: body.step, before: numbers(found.before.preferences), value: numbers(found.before.values)[0], after: numbers(found.after.preferences), controls: Array.from({length: controls.shape[0]}, (_, i) => controls.subarray(i * count, (i + 1) * count))};
     decision.draw();
     this.judge(found);
     this.judged = body.changes[0];

@@ -10,33 +10,33 @@ export class Decision {
     this.node = el("section", {id: "decision", "aria-label": "Decision"}, el("h2", {}, "What it would do here"), this.list, this.value);
   }
   draw() {
-    const {episode, info} = this.page, now = episode.preferences[state.step];
-    if (!now) return;
+    const {episode, info} = this.page;
+    if (!episode.preferences[state.step]) return;
     if (episode.ended && state.step >= episode.steps) {
       this.list.replaceChildren();
       this.value.textContent = "The episode has ended: there is nothing to decide.";
       return;
     }
     const effect = this.effect?.step === state.step ? this.effect : null;  // of another frame until the server has answered
-    const kind = info.preferences, before = shown(kind, now), after = effect && shown(kind, effect.after);
+    const {before: plain, value} = effect ?? {before: episode.preferences[state.step], value: episode.values[state.step]};
+    const kind = info.preferences, before = shown(kind, plain), after = effect && shown(kind, effect.after);
     const controls = effect ? effect.controls.map(each => shown(kind, each)) : [];
-    const all = [...before, ...(after ?? []), ...controls.flat()], top = kind === "logits" ? 1 : Math.max(...all.map(Math.abs), 1e-9);
+    const all = [...before, ...(after ?? []), ...controls.flat()], top = kind === "logits" ? 1 : Math.max(...all.map(Math.abs).filter(Number.isFinite), 1e-9);
     const likely = before.indexOf(Math.max(...before));
     this.list.replaceChildren(...info.actions.map((name, i) => {
-      const value = this.bar(before[i], top, kind, "before"), range = controls.map(each => each[i]);
+      const now = this.bar(before[i], top, kind, "before"), range = controls.map(each => each[i]).filter(Number.isFinite);
       const row = el(info.discrete ? "button" : "div", info.discrete ? {type: "button", title: "Do this, when you have taken over"} : {},
         el("span", {class: "name" + (i === likely ? " likely" : "")}, name.replaceAll("_", " ").toLowerCase()),
-        el("span", {class: "track"}, value, after && this.bar(after[i], top, kind, "after"), range.length ? this.range(range, top, kind) : null),
+        el("span", {class: "track"}, now, after && this.bar(after[i], top, kind, "after"), range.length ? this.range(range, top, kind) : null),
         el("span", {class: "number"}, this.text(before[i], kind), after ? el("br", {}) : null, after ? this.text(after[i], kind) : null));
       if (info.discrete) row.onclick = () => this.page.stage.act(i);
       return el("li", {}, row);
     }));
     const what = {logits: "Probability of each action", q_values: "Advantage of each action: its Q-value less their mean", mean: "Mean of each number of the action"}[kind];
-    const value = episode.values[state.step];
     this.value.textContent = what + (Number.isNaN(value) ? "." : `. ${kind === "q_values" ? "Largest Q-value" : "Value of the state"} ${num(value, 2)}.`);
   }
   bar(value, top, kind, name) {
-    const bar = el("span", {class: `bar ${name}${value < 0 ? " below" : ""}`}), share = Math.abs(value) / top;
+    const bar = el("span", {class: `bar ${name}${value < 0 ? " below" : ""}`}), share = Number.isFinite(value) ? Math.abs(value) / top : 0;
     if (kind === "logits") Object.assign(bar.style, {left: "0", width: `${100 * share}%`});
     else Object.assign(bar.style, {left: `${value < 0 ? 50 - 50 * share : 50}%`, width: `${50 * share}%`});
     return bar;
@@ -47,5 +47,5 @@ export class Decision {
     Object.assign(node.style, {left: `${low}%`, width: `${Math.max(.5, high - low)}%`});
     return node;
   }
-  text(value, kind) { return kind === "logits" ? pct(value, 0) : (value > 0 ? "+" : "") + num(value, 2); }
+  text(value, kind) { return value === -Infinity ? "ruled out" : kind === "logits" ? pct(value, 0) : (value > 0 ? "+" : "") + num(value, 2); }
 }

@@ -99,7 +99,8 @@ export class Episode {
 export const agentPart = (steps, changes = [], control = 0) => ({steps, changes, control, actions: [], edits: [], thinking: 0});
 export const ownPart = actions => ({steps: actions.length, changes: [], control: 0, actions, edits: [], thinking: 0});
 
-// What is shown of each action: the probabilities of a policy, the advantages of Q-values, or means.
+// What is shown of each action: the probabilities of a policy, the advantages of Q-values (-Infinity of one that is ruled
+// out, which the mean leaves out), or the numbers of a continuous action.
 export function shown(kind, preferences) {
   if (kind === "logits") {
     const top = Math.max(...preferences), powers = Array.from(preferences, each => Math.exp(each - top));
@@ -107,7 +108,7 @@ export function shown(kind, preferences) {
     return powers.map(each => each / sum);
   }
   if (kind === "q_values") {
-    const mean = preferences.reduce((a, b) => a + b, 0) / preferences.length;
+    const possible = preferences.filter(Number.isFinite), mean = possible.reduce((a, b) => a + b, 0) / possible.length;
     return Array.from(preferences, each => each - mean);
   }
   return Array.from(preferences);
@@ -115,5 +116,5 @@ export function shown(kind, preferences) {
 // How undecided it is: the entropy of a policy in nats, or the largest less the smallest Q-value.
 export function spread(kind, preferences) {
   if (kind === "logits") return -shown(kind, preferences).reduce((sum, p) => sum + (p > 0 ? p * Math.log(p) : 0), 0);
-  return Math.max(...preferences) - Math.min(...preferences);
+  return Math.max(...preferences) - Math.min(...preferences.filter(Number.isFinite));
 }
