@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -221,6 +222,15 @@ def test_an_episode_is_recorded_looked_into_and_changed(app):
     found = page.post("/api/effect", json=ASKED | {"changes": ["clamp:fc.post:2=50"], "controls": 5}).json()
     assert found["controls"]["preferences"]["shape"] == [5, 3]
     assert page.post("/api/track", json=ASKED | {"track": "unit:fc.post:1"}).json()["values"]["shape"] == [3]
+
+
+@pytest.mark.parametrize(("run", "target"), [("impala-unlock", "advantage"), ("beso-two-ways", "chosen")])
+def test_the_target_that_a_map_begins_with_is_one_that_the_agent_has(run, target):
+    page = client(make_app(Library([str(Path(__file__).parents[2] / "runs" / run)])))
+    opened = page.post("/api/open", json={"run": run}).json()
+    assert opened["target"] == target
+    body = ASKED | {"run": run, "method": opened["methods"][0], "target": target}
+    assert page.post("/api/saliency", json=body).status_code == 200
 
 
 def test_clusters_of_several_layers_are_told_with_their_places(app):

@@ -7,7 +7,22 @@ A and AA), at both widths, light and dark. Pictures of the tour go to docs/explo
 from itertools import product
 
 import pytest
-from explorer_pages import AXE, DREAM, KEPT, LONG, MAZE, PACMAN, ROOT, SOKOBAN, TOUR, UNLOCK, VIEWS, at_step, settled
+from explorer_pages import (
+    AXE,
+    DREAM,
+    KEPT,
+    LONG,
+    MAZE,
+    PACMAN,
+    ROOT,
+    SOKOBAN,
+    TOUR,
+    UNLOCK,
+    VIEWS,
+    WAYS,
+    at_step,
+    settled,
+)
 from playwright.sync_api import expect
 
 
@@ -34,6 +49,16 @@ def test_a_run_is_opened_by_a_click_and_the_list_is_gone_back_to(opened):
     expect(page.locator(".card", has_text=UNLOCK)).to_be_visible()
     page.go_back()
     expect(page.locator("#title")).to_have_text(UNLOCK)
+
+
+def test_the_card_of_a_run_says_what_can_be_done_with_it(opened):
+    page = opened()
+    words = {"editable": "edit states", "plan": "plan", "maze": "edit mazes"}
+    for run in (PACMAN, MAZE, UNLOCK, SOKOBAN, WAYS, "impala-crafter"):
+        card = page.locator(".card").filter(has=page.get_by_text(run, exact=True)).locator(".soft").first
+        info = page.evaluate("run => import('/static/server.js').then(m => m.ask('open', {run}))", run)
+        can = card.inner_text().split(" · ")
+        assert [name for name, word in words.items() if word in can] == [name for name in words if info[name]]
 
 
 @pytest.mark.parametrize("run", [PACMAN, MAZE, UNLOCK, DREAM, SOKOBAN, "impala-crafter", "dreamerv3-crafter"])

@@ -1,6 +1,6 @@
-"""What the explorer shows of a decision: under changes, and of actions that are ruled out."""
+"""What the explorer shows of a decision: under changes, of actions that are ruled out, and of continuous ones."""
 
-from explorer_pages import MAZE, PACMAN, settled
+from explorer_pages import MAZE, PACMAN, WAYS, at_step, settled
 from playwright.sync_api import expect
 
 
@@ -26,3 +26,26 @@ def test_an_action_that_is_ruled_out_has_no_bar_and_the_others_keep_theirs(opene
     widths = page.locator("#decision .bar").evaluate_all("bars => bars.map(each => parseFloat(each.style.width))")
     assert widths[0] == 0
     assert max(widths) == 50
+
+
+def test_a_policy_that_samples_continuous_actions_is_shown_mapped_and_changed(opened):
+    page = opened(f"run={WAYS}&seed=1&parts=10&step=3&tab=saliency", refusals=True)
+    at_step(page, 3)
+    expect(page.locator("#decision")).to_contain_text("Sample of each number of the action.")
+    expect(page.locator("#decision .likely")).to_have_count(0)
+    rows = page.locator(".saliency .row")
+    expect(rows.first).to_be_visible()
+    red, blue = ("rgb(255, 64, 48)", "rgb(64, 156, 255)")
+    for row in rows.all():
+        colour = row.locator(".bar").evaluate("bar => getComputedStyle(bar).backgroundColor")
+        assert colour == (red if float(row.locator(".number").inner_text()) > 0 else blue)
+    target = page.get_by_label("of", exact=True)
+    target.fill("value")
+    target.press("Enter")
+    expect(page.locator("#said.wrong")).to_contain_text("neither a value nor q_values")
+    expect(page.locator("#panel")).not_to_contain_text("Computing the map")
+    expect(page.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
+    expect(rows).to_have_count(0)
+    page.get_by_role("tab", name="Change").click()
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.locator("#verdict")).to_contain_text("is how far the action moves; under the 20 random changes")

@@ -14,7 +14,7 @@ KEPT = ROOT / ".browser"
 TOUR = ROOT / "docs" / "explorer"
 AXE = KEPT / "package" / "axe.min.js"
 PACMAN, MAZE, UNLOCK, DREAM = "dqn-mspacman", "impala-maze-region5", "impala-unlock", "dreamerv3-empty"
-SOKOBAN = "impala-sokoban-7x7"
+SOKOBAN, WAYS = "impala-sokoban-7x7", "beso-two-ways"
 VIEWS = {
     "runs": "",
     "layers": f"run={MAZE}&seed=7&step=4&point=block1.res1.sum&unit=6",

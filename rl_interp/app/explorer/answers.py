@@ -52,7 +52,7 @@ from rl_interp.core.hooks import hook_point
 from rl_interp.core.receptive_fields import has_positions
 from rl_interp.core.replay import recordings
 from rl_interp.core.store import ActivationStore
-from rl_interp.saliency import METHODS, VECTOR_METHODS, is_signed, randomisation_check, saliency_map
+from rl_interp.saliency import METHODS, VECTOR_METHODS, default_target, is_signed, randomisation_check, saliency_map
 from rl_interp.saliency.overlay import overlay
 
 MOST_FRAMES = 64
@@ -94,6 +94,7 @@ def opened(asked: Asked) -> Response:
             "dictionaries": mine,
             "sae": None if found.sae is None else _about_dictionary(found.sae),
             "methods": list(VECTOR_METHODS if vector else METHODS),
+            "target": default_target(loaded.agent.continuous),
             "observation": list(env.observation_shape),
             "maze": isinstance(env, MazeConfig),
             "plan": isinstance(env, SokobanConfig),

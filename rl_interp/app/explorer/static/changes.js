@@ -67,7 +67,7 @@ export class Changes {
   judge(found) {
     const sizes = Array.from(numbers(found.control_sizes)), [before, after] = [numbers(found.before.values)[0], numbers(found.after.values)[0]];
     const kind = this.page.info.preferences, size = value => kind === "logits" ? pct(value, 1) : num(value, 3);
-    const what = {logits: "of the probability moves to other actions", q_values: "is the largest change of an advantage", mean: "is how far the action moves"}[kind];
+    const what = {logits: "of the probability moves to other actions", q_values: "is the largest change of an advantage", mean: "is how far the action moves", actions: "is how far the action moves"}[kind];
     const value = Number.isNaN(before) ? "" : ` The value goes from ${num(before, 2)} to ${num(after, 2)}.`;
     this.verdict.className = found.within_controls ? "within" : "beyond";
     this.verdict.textContent = `${size(found.size)} ${what}; under the ${sizes.length} random changes of the same size it is ${size(Math.min(...sizes))} to ${size(Math.max(...sizes))}. ` +

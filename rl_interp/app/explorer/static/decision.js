@@ -22,7 +22,7 @@ export class Decision {
     const kind = info.preferences, before = shown(kind, plain), after = effect && shown(kind, effect.after);
     const controls = effect ? effect.controls.map(each => shown(kind, each)) : [];
     const all = [...before, ...(after ?? []), ...controls.flat()], top = kind === "logits" ? 1 : Math.max(...all.map(Math.abs).filter(Number.isFinite), 1e-9);
-    const likely = before.indexOf(Math.max(...before));
+    const likely = info.discrete ? before.indexOf(Math.max(...before)) : null;
     this.list.replaceChildren(...info.actions.map((name, i) => {
       const now = this.bar(before[i], top, kind, "before"), range = controls.map(each => each[i]).filter(Number.isFinite);
       const row = el(info.discrete ? "button" : "div", info.discrete ? {type: "button", title: "Do this, when you have taken over"} : {},
@@ -32,7 +32,7 @@ export class Decision {
       if (info.discrete) row.onclick = () => this.page.stage.act(i);
       return el("li", {}, row);
     }));
-    const what = {logits: "Probability of each action", q_values: "Advantage of each action: its Q-value less their mean", mean: "Mean of each number of the action"}[kind];
+    const what = {logits: "Probability of each action", q_values: "Advantage of each action: its Q-value less their mean", mean: "Mean of each number of the action", actions: "Sample of each number of the action"}[kind];
     this.value.textContent = what + (Number.isNaN(value) ? "." : `. ${kind === "q_values" ? "Largest Q-value" : "Value of the state"} ${num(value, 2)}.`);
   }
   bar(value, top, kind, name) {

@@ -110,8 +110,8 @@ export function sortChoice(label, discrete) {
 }
 
 // A bar from the middle, or from the left where no value is below 0.
-export function bar(value, top, signed = true) {
-  const inner = el("span", {class: "bar before"}), share = Math.abs(value) / top, [zero, whole] = signed ? [50, 50] : [0, 100];
+export function bar(value, top, signed = true, kind = "before") {
+  const inner = el("span", {class: "bar " + kind}), share = Math.abs(value) / top, [zero, whole] = signed ? [50, 50] : [0, 100];
   Object.assign(inner.style, {left: `${value < 0 ? zero - whole * share : zero}%`, width: `${whole * share}%`});
   return el("span", {class: "track"}, inner);
 }

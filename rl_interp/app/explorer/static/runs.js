@@ -12,7 +12,7 @@ export async function runs(open) {
 }
 function card({name, kind, env, dictionaries, steps}, open) {
   const can = ["play", "layers", "change", "saliency", ...(dictionaries.length ? ["features"] : []), ...(env.startsWith("rl_interp/Maze") ? ["edit mazes"] : []),
-    ...(/^(MiniGrid|Crafter|ALE\/MsPacman)/.test(env) ? ["edit states"] : []), ...(kind === "dreamerv3" ? ["imagination"] : [])];
+    ...(/^(MiniGrid|Crafter|ALE\/MsPacman|rl_interp\/Sokoban)/.test(env) ? ["edit states"] : []), ...(env.startsWith("rl_interp/Sokoban") ? ["plan"] : []), ...(kind === "dreamerv3" ? ["imagination"] : [])];
   const node = el("button", {type: "button", class: "card"}, el("strong", {}, name), el("span", {}, `${kind} in ${env.replaceAll(",", ", ")}`), el("span", {class: "soft"}, can.join(" · ")),
     el("span", {class: "soft"}, `${steps.length === 1 ? "checkpoint" : steps.length + " checkpoints, newest"} ${steps.at(-1).toLocaleString("en")}`));
   node.onclick = () => open(name);

@@ -12,7 +12,7 @@ export class Saliency {
     this.target = el("input", {type: "text", list: "targets", size: 18, spellcheck: "false"});
     const names = el("datalist", {id: "targets"}, [...targets, ...(state.point && state.unit !== null ? [`unit:${state.point}:${state.unit}`] : []), ...(sae && state.feature !== null ? [`feature:${state.feature}`] : [])].map(each => el("option", {value: each})));
     Object.assign(this.method, {value: state.method || methods[0], onchange: () => set({method: this.method.value})});
-    Object.assign(this.target, {value: state.target || (page.info.discrete ? "advantage" : "value"), onchange: () => set({target: this.target.value.trim()})});
+    Object.assign(this.target, {value: state.target || page.info.target, onchange: () => set({target: this.target.value.trim()})});
     this.stop = Object.assign(el("button", {type: "button", hidden: ""}, "Stop"), {onclick: () => this.cancel?.()});
     this.picture = el("div", {class: "saliency"});
     this.along = Object.assign(el("button", {type: "button", title: "A track of how much the place that you click in the frame matters, at up to 40 steps"}, "Follow a place along the episode"), {onclick: () => this.choose()});
@@ -49,7 +49,7 @@ export class Saliency {
       signal.addEventListener("abort", () => own.abort());
       this.cancel = () => { own.abort(); this.text.textContent = "Stopped."; this.stop.hidden = true; };
       return ask("saliency", body, own.signal);
-    }), "saliency");
+    }).catch(error => { this.clear(); throw error; }), "saliency");
     if (!found) return;
     this.stop.hidden = true;
     const test = found.alike === null ? "It can't be told here whether the map shows what was learned: a map is empty." :
@@ -62,7 +62,13 @@ export class Saliency {
       this.picture.replaceChildren(image);
     } else {
       const values = numbers(found.values), top = Math.max(...Array.from(values, Math.abs), 1e-9);
-      this.picture.replaceChildren(el("div", {class: "list"}, found.inputs.map((name, i) => el("div", {class: "row"}, el("span", {class: "name"}, name), bar(values[i], top), el("span", {class: "number"}, num(values[i], 3))))));
+      this.picture.replaceChildren(el("div", {class: "list"}, found.inputs.map((name, i) => el("div", {class: "row"}, el("span", {class: "name"}, name), bar(values[i], top, found.signed, !found.signed ? "matters" : values[i] > 0 ? "for" : "against"), el("span", {class: "number"}, num(values[i], 3))))));
     }
+  }
+  // Of what can't be mapped nothing is shown.
+  clear() {
+    this.text.textContent = "";
+    this.stop.hidden = true;
+    this.picture.replaceChildren();
   }
 }

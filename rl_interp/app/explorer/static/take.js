@@ -25,7 +25,7 @@ export class Take {
     const plan = this.page.panels.get("plan")?.found;
     const tab = shows === "features" && state.whole && state.feature !== null && this.page.info.sae ? "feature" : shows === "features" && !this.page.info.sae || shows === "change" && !state.changes.length || shows === "plan" && !plan?.looks ? "decision" : shows;
     const view = {step: Math.min(state.step, episode.steps), tab, point: shows === "plan" && plan?.looks ? plan.layer : state.point, changes: state.changes, method: state.method || this.page.info.methods[0],
-      target: state.target || (this.page.info.discrete ? "advantage" : "value"), maze: state.edited, feature: state.feature ?? 0, clusters: state.clusters, beside: this.page.panels.get("clusters")?.others ?? [], plane: state.plane, kernel: state.kernel, thinking: state.thinking};
+      target: state.target || this.page.info.target, maze: state.edited, feature: state.feature ?? 0, clusters: state.clusters, beside: this.page.panels.get("clusters")?.others ?? [], plane: state.plane, kernel: state.kernel, thinking: state.thinking};
     const found = await trying(() => this.newest(signal => ask("lines", {...episode.about(), view}, signal)), "lines");
     if (!found) return;
     this.python.textContent = found.python;
