@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from rl_interp.core.pictures import font_of
+from rl_interp.core.pictures import font_of, shortened
 from rl_interp.saliency.overlay import AGAINST, FOR, MATTERS, shades
 
 MOST = 16
 """Inputs that are shown, at most: those that matter most over the film."""
 _ROW, _TITLE, _FOOT = 24, 34, 30
-_NAMES = 250
-"""Pixels for names and values, at the left."""
+_NAMES, _NAME = 250, 160
+"""Pixels for names and values, at the left, and of these for a name."""
 _INK, _FAINT, _FRAME = (236, 238, 240), (140, 146, 154), (48, 54, 64)
 _GROUND = 34
 
@@ -30,7 +30,8 @@ class Inputs:
     """`[T, D]`: what the agent saw."""
     maps: NDArray[np.float32]
     """`[T, D]`: how much each entry mattered."""
-    first_step: int = 0
+    steps: Sequence[int]
+    """T of them: which of the episode they are."""
 
     @property
     def shown(self) -> NDArray[np.int64]:
@@ -42,9 +43,10 @@ class Inputs:
         """Pixels that `draw` needs, an even number."""
         return _TITLE + _ROW * len(self.shown) + _FOOT
 
-    def draw(self, image: Image.Image, top: int, split: int, step: int, scale: float, signed: bool) -> None:
-        """Names, values and the strip to the left of `split`, and a bar each to its right, beneath `top`."""
-        draw, at = ImageDraw.Draw(image), step - self.first_step
+    def draw(self, image: Image.Image, top: int, split: int, at: int, scale: float, signed: bool) -> None:
+        """Names, values and the strip to the left of `split`, and a bar each to its right, beneath `top`, of the frame
+        that is number `at` of the film."""
+        draw = ImageDraw.Draw(image)
         left, right = _NAMES, split - 24
         draw.text((24, top + 8), self._title(), _FAINT, font_of(13))
         draw.text((split + 24, top + 8), "now", _FAINT, font_of(13))
@@ -54,13 +56,13 @@ class Inputs:
         draw = ImageDraw.Draw(image)
         for row, entry in enumerate(map(int, self.shown)):
             middle = top + _ROW * (row + 0.5)
-            draw.text((24, middle), _short(self.names[entry]), _INK, font_of(13), anchor="lm")
+            draw.text((24, middle), shortened(self.names[entry], 13, _NAME), _INK, font_of(13), anchor="lm")
             draw.text((left - 12, middle), f"{self.values[at, entry]:.3g}", _FAINT, font_of(13), anchor="rm")
             _bar(draw, (split + 24, image.width - 24, middle), float(self.maps[at, entry]), scale, signed)
         x = left + (at + 0.5) / len(self.maps) * (right - left)
         draw.line((x, top - 4, x, bottom + 3), _INK, 2)
-        draw.text((left, bottom + 6), f"step {self.first_step:,}", _FAINT, font_of(13))
-        draw.text((right, bottom + 6), f"{self.first_step + len(self.maps) - 1:,}", _FAINT, font_of(13), anchor="ra")
+        draw.text((left, bottom + 6), f"step {self.steps[0]:,}", _FAINT, font_of(13))
+        draw.text((right, bottom + 6), f"{self.steps[-1]:,}", _FAINT, font_of(13), anchor="ra")
 
     def _title(self) -> str:
         if len(self.shown) == len(self.names):
@@ -91,7 +93,3 @@ def _bar(draw: ImageDraw.ImageDraw, place: tuple[int, int, float], value: float,
     draw.rectangle((begin, top, stop, bottom), colour)
     draw.line((zero, top, zero, bottom), _FAINT)
     draw.text((right, middle), f"{value:{'+' if signed else ''}.2g}", _FAINT, font_of(13), anchor="rm")
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 22 else f"{name[:9]}…{name[-12:]}"

@@ -112,7 +112,7 @@ class Frame:
     beside: Sequence[NDArray[np.float32]] = ()
     """`[h, w]` of each further method."""
     number: int = 0
-    """Its place in the film, for the tracks."""
+    """Its place in the film, for tracks and inputs."""
 
 
 def advantages(preferences: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -146,7 +146,7 @@ def _without_tracks(frame: Frame, panel: Panel) -> NDArray[np.uint8]:
     canvas[place[0] : place[0] + size[0], place[1] : place[1] + size[1]] = shown
     image = Image.fromarray(canvas)
     if inputs is not None:
-        inputs.draw(image, height, width, frame.step, panel.scale, panel.signed)
+        inputs.draw(image, height, width, frame.number, panel.scale, panel.signed)
     elif frame.observed is not None:
         _outline(
             image, frame.observed.enlarged(size[0] / frame.screen.shape[0], size[1] / frame.screen.shape[1]), place

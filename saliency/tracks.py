@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from rl_interp.core.pictures import font_of
+from rl_interp.core.pictures import font_of, shortened
 
 _ROW, _EDGE = 46, 14
 _NAMES, _VALUES = 190, 90
@@ -59,7 +59,8 @@ class Tracks:
             y = bottom - 2 - (values - low) / max(high - low, 1e-12) * (bottom - top - 4)
             draw.rectangle((_NAMES, top, width - _VALUES, bottom), _GROUND)
             draw.line([*zip(across, y.tolist(), strict=True)], _LINE, 2)
-            draw.text((_EDGE, (top + bottom) / 2), name, _FAINT, font_of(14), anchor="lm")
+            short = shortened(name, 14, _NAMES - _EDGE - 8)
+            draw.text((_EDGE, (top + bottom) / 2), short, _FAINT, font_of(14), anchor="lm")
         return image
 
     def _across(self, width: int) -> list[float]:

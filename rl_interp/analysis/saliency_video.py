@@ -323,7 +323,7 @@ def _panel(
     inputs = None
     if names := loaded.env.input_names:
         seen = np.stack([each.moment.obs for each in shots])
-        inputs = Inputs(names, seen, np.stack(columns[0]), shots[0].moment.step)
+        inputs = Inputs(names, seen, np.stack(columns[0]), [each.moment.step for each in shots])
     further = [Beside(name, _scale(maps), is_signed(name, target)) for name, maps in zip(beside, columns[1:])]  # noqa: B905
     values = np.array([each.tracks for each in shots], np.float64)
     return Panel(

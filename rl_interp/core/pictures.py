@@ -47,3 +47,14 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
     import matplotlib
 
     return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+
+
+@lru_cache(maxsize=1024)
+def shortened(text: str, size: int, width: int) -> str:
+    """A text of which so much of its middle is left out that it takes at most `width` pixels in a font of some size."""
+    kept, short = len(text), text
+    while kept and font_of(size).getlength(short) > width:
+        kept -= 1
+        first = kept * 2 // 5  # the end, which has the number, says more
+        short = f"{text[:first]}…{text[len(text) - kept + first :]}"
+    return short

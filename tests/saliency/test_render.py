@@ -17,7 +17,18 @@ from rl_interp.core.envs.observed import Observed
 from rl_interp.core.errors import UserError
 from rl_interp.core.pictures import write_png
 from rl_interp.core.video import write_video
-from rl_interp.saliency import Advantage, Bars, Beside, Frame, Panel, PolicyChange, compose, is_signed, saliency_map
+from rl_interp.saliency import (
+    Advantage,
+    Bars,
+    Beside,
+    Frame,
+    Panel,
+    PolicyChange,
+    Tracks,
+    compose,
+    is_signed,
+    saliency_map,
+)
 from rl_interp.saliency.overlay import AGAINST, FLOOR, FOR, MATTERS, overlay
 from rl_interp.saliency.render import advantages, probabilities
 
@@ -255,3 +266,12 @@ def test_a_picture_is_written_as_it_is(tmp_path):
 def test_the_map_of_a_vector_is_not_laid_over_a_screen():
     with pytest.raises(UserError, match=r"a map \(8,\) given, which has no places on a screen"):
         compose(frame(np.zeros(8)), PANEL)
+
+
+def test_names_of_tracks_end_before_their_plot_and_tell_apart_what_differs_at_the_end():
+    names = [f"unit:unconditional.block0.mlp.post:{unit}" for unit in (12, 13)]
+    tracks = Tracks(["", *names], np.zeros((2, 3)))
+    plain, *named = (tracks.drawn(600, 0)[14 + 46 * row :][:46] for row in range(3))
+    differ = [(picture != plain).any((0, 2)).nonzero()[0] for picture in named]
+    assert all(columns.max() < 190 for columns in differ)
+    assert (named[0] != named[1]).any()

@@ -92,19 +92,21 @@ def test_perturbing_vectors_is_captums_ablation(baseline):
     np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
 
-def drawn(maps: np.ndarray, step: int) -> np.ndarray:
+def drawn(maps: np.ndarray, number: int, steps=None) -> np.ndarray:
+    """A film's frame of some number; by default the film is in a row, from step 10 on."""
     names = [f"input {i}" for i in range(maps.shape[1])]
-    inputs = Inputs(names, np.zeros_like(maps), maps.astype(np.float32), first_step=10)
+    steps = range(10, 10 + len(maps)) if steps is None else steps
+    inputs = Inputs(names, np.zeros_like(maps), maps.astype(np.float32), steps)
     panel = Panel(("LEFT",), "chosen", "perturbation", 1.0, Bars("advantage", -1.0, 1.0), inputs=inputs)
     screen = np.zeros((400, 600, 3), np.uint8)
-    frame = Frame(screen, inputs.maps[step - 10], np.zeros(1, np.float32), 0, 0.0, step)
+    frame = Frame(screen, inputs.maps[number], np.zeros(1, np.float32), 0, 0.0, steps[number], number=number)
     return compose(frame, panel).astype(int)
 
 
 def test_a_bar_is_as_long_as_its_entry_matters_now_and_the_strip_shows_every_step():
     maps = np.zeros((50, 3))
     maps[20, 0], maps[20, 1], maps[40, 2] = 0.8, -0.4, 1.0
-    picture = drawn(maps, step=30)
+    picture = drawn(maps, 20)
     assert picture.shape == (460 + 34 + 3 * 24 + 30, 690 + 360, 3)
     bars = picture[460:, 690:]
     reds, blues = ((bars == colour).all(2) for colour in (FOR, AGAINST))
@@ -115,13 +117,25 @@ def test_a_bar_is_as_long_as_its_entry_matters_now_and_the_strip_shows_every_ste
     assert where.mean() / len(strip) == pytest.approx(40.5 / 50, abs=0.02)
 
 
+def test_of_clips_the_bars_and_values_are_those_of_the_step_that_is_shown():
+    maps = np.zeros((50, 3))
+    maps[20, 0], maps[30, 0] = 0.5, 1
+    clips = [*range(4, 24), *range(40, 70)]
+    here, there = ((drawn(maps, number, clips)[460:] == FOR).all(2)[:, 690:].sum() for number in (20, 30))
+    assert there == pytest.approx(2 * here, rel=0.1)
+    first, last = slice(250, 458), slice(458, 690)  # where the strip's ends are named
+    for steps, ends in ((range(4, 54), [first]), (range(20, 70), [last]), (clips, [first, last])):
+        for end in ends:
+            assert (drawn(maps, 0, clips)[-30:, end] == drawn(maps, 0, steps)[-30:, end]).all()
+
+
 def test_of_many_inputs_those_that_matter_most_are_shown():
     maps = np.zeros((5, 200), np.float32)
     maps[:, 100:110] = np.arange(1, 11)
-    inputs = Inputs([str(i) for i in range(200)], np.zeros_like(maps), maps)
+    inputs = Inputs([str(i) for i in range(200)], np.zeros_like(maps), maps, range(5))
     assert set(range(100, 110)) <= set(inputs.shown.tolist())
     assert len(inputs.shown) == 16
-    assert drawn(maps, step=10).shape[0] % 2 == 0
+    assert drawn(maps, 0).shape[0] % 2 == 0
 
 
 def test_a_chosen_actions_name_survives_without_a_choice():
