@@ -101,7 +101,7 @@ def evaluate_saliency(
         "target": target, "episodes": episodes, "states": len(seen), "seed": seed, "refused": refused,
         "seconds_per_map": seconds,
     }  # fmt: skip
-    result["best"] = max(maps, key=lambda name: len(result["beats_all_controls_in"][name]), default=None)
+    result["best"] = best_for_films(result["beats_all_controls_in"])
     result["sentence"] = sentence(result, loaded.run.path.name)
     folder = loaded.run.outputs / "analyses" / f"saliency-evaluation-{target.replace(':', '-')}"
     write_text(folder / "table.md", table(result))
@@ -255,6 +255,12 @@ class _States:
             name: each | _plain(bootstrap([last[name]], mean) if len(last[name]) else None)
             for name, each in found.items()
         }
+
+
+def best_for_films(wins: Mapping[str, Sequence[str]]) -> str | None:
+    """The method that wins most tests, of those that a film takes; None where none wins any."""
+    won = {name: len(tests) for name, tests in wins.items() if tests and name in METHODS}
+    return max(won, key=lambda name: won[name], default=None)
 
 
 def _are_same(maps: NDArray[np.float32], others: NDArray[np.float32]) -> bool:

@@ -56,10 +56,11 @@ what is to be chosen."""
 
 INSTEAD = {
     "sae report": ("continuous", (True,), "rl-interp sae compare {run} OTHER"),
-    "saliency": ("observation", ("vector",), "rl-interp probe {run}"),
+    "saliency": ("observation", ("vector",), "rl-interp probe {run} --hooks HOOK"),
+    "saliency evaluate": ("best", (None,), "rl-interp probe {run} --hooks HOOK"),
     "train beso": ("objective", ("mse", "mixture"), "rl-interp saliency {run}"),
 }
-"""The same for results with an entry of one of some values: there the usual command asks for what the agent lacks."""
+"""The same for results with an entry of one of some values: there the usual command asks for what there is not."""
 
 
 class _Quoted(Formatter):

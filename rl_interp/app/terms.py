@@ -266,7 +266,7 @@ TERMS = {
     "substrates_agree": "rank correlation of all maps' scores from substrate to substrate",
     "refused": "methods that this agent does not admit or that give another's maps, and why",
     "seconds_per_map": "seconds that a map took",
-    "best": "what won most tests",
+    "best": "what won most tests, of the methods that a film takes",
     "sentence": "the result in words",
     "control_frames": "frames that this is the mean of: with shuffled weights too, the target must depend on the input",
     "context": "number of frames that the model observed first",

@@ -5,7 +5,7 @@ import pytest
 from rl_interp.agents.impala import default_config
 from rl_interp.agents.impala.training import train
 from rl_interp.agents.load import load_agent
-from rl_interp.analysis.saliency_evaluation import evaluate_saliency
+from rl_interp.analysis.saliency_evaluation import best_for_films, evaluate_saliency
 from rl_interp.core.run import Run
 
 
@@ -25,6 +25,22 @@ def test_methods_with_the_same_maps_count_once(result):
         name: "its maps are those of perturbation here, which stands for both." for name in ("greydanus", "occlusion")
     }
     assert result["methods"]["perturbation"]["agreement"] == result["methods"]["sarfa"]["agreement"]
+
+
+@pytest.mark.parametrize(
+    ("wins", "best"),
+    [
+        (
+            {"gradient": ["deletion blur"], "rise": ["deletion blur", "insertion blur"], "entities": ["a", "b", "c"]},
+            "rise",
+        ),
+        ({"gradient": [], "entities": ["counterfactual action"]}, None),
+        ({"entities": [], "perturbation": []}, None),
+        ({}, None),
+    ],
+)
+def test_the_best_method_for_films_is_one_that_they_take_and_that_wins_something(wins, best):
+    assert best_for_films(wins) == best
 
 
 @pytest.mark.full

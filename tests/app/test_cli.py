@@ -13,7 +13,7 @@ import pytest
 from rl_interp.app import cli
 from rl_interp.app.commands.info import EXTRAS
 from rl_interp.app.glossary import explained
-from rl_interp.app.next import NEXT, next_command
+from rl_interp.app.next import INSTEAD, NEXT, next_command
 from rl_interp.app.progress import show_log
 from rl_interp.core.compiled import announce
 
@@ -52,6 +52,12 @@ def call(capsys, monkeypatch):
 def flags(helped: str) -> set[str]:
     """Those that a command's help lists."""
     return {each for pair in re.findall(r"^\W*(--[\w.-]+)(?:, (--[\w.-]+))?", helped, re.M) for each in pair if each}
+
+
+def required(helped: str) -> set[str]:
+    """Those without which a command does nothing."""
+    _, *described = re.split(r"^\W*(?=--\w)", helped, flags=re.M)
+    return {re.findall(r"--[\w.-]+", each)[0] for each in described if "(required)" in each}
 
 
 def test_the_list_of_commands_imports_none_of_them():
@@ -107,18 +113,21 @@ def test_a_command_that_is_not_there_is_named_beside_the_nearest(call, line, nea
 
 
 def test_every_command_has_a_next_one_which_there_is(call):
-    for words, line in NEXT.items():
+    for words, line in [*NEXT.items(), *((words, line) for words, (*_, line) in INSTEAD.items())]:
         assert any(f"{command} ".startswith(f"{words} ") for command in (*COMMANDS, "import")), words
         if line.startswith("rl-interp "):
             following = max((each for each in COMMANDS if line.startswith(f"rl-interp {each}")), key=len)
-            assert set(re.findall(r" (--[\w-]+)", line)) <= flags(call(f"{following} --help")[1]), line
+            helped = call(f"{following} --help")[1]
+            assert required(helped) <= set(re.findall(r" (--[\w-]+)", line)) <= flags(helped), line
     assert all(command in NEXT or command.partition(" ")[0] in NEXT for command in COMMANDS)
 
 
 def test_the_next_command_names_what_the_result_is_about():
     assert next_command("sae report", {"run": "features", "continuous": False}) == "rl-interp sae test features"
     assert next_command("sae report", {"run": "features", "continuous": True}) == "rl-interp sae compare features OTHER"
-    assert next_command("saliency", {"run": "ant", "observation": "vector"}) == "rl-interp probe ant"
+    assert next_command("saliency", {"run": "ant", "observation": "vector"}) == "rl-interp probe ant --hooks HOOK"
+    assert next_command("saliency evaluate", {"run": "ant", "best": "rise"}) == "rl-interp saliency ant --method rise"
+    assert next_command("saliency evaluate", {"run": "ant", "best": None}) == "rl-interp probe ant --hooks HOOK"
     assert next_command("train beso", {"run": "ways", "objective": "mse"}) == "rl-interp saliency ways"
     assert next_command("train beso", {"run": "ways", "objective": "diffusion"}) == "rl-interp denoise samplers ways"
     assert next_command("collect", {"run": "a b", "hook": "fc.post"}) == "rl-interp sae fit 'a b' --hook fc.post"

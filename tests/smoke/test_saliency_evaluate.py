@@ -14,6 +14,7 @@ def test_methods_are_tested_beside_controls(run, place):
         assert row["randomisation"]["shares"][-1] == 1
     assert result["methods"]["entities"]["counterfactual"]["action"]["value"] in (0, 0.25, 0.5, 0.75, 1)
     assert result["beats_all_controls"] == [], "two episodes give no interval"
+    assert result["best"] is None
     assert result["sentence"].startswith("On tiny, no method")
     status, _, error = run("saliency evaluate tiny --methods lime")
     assert (status, "unknown saliency method 'lime'" in error) == (1, True)
