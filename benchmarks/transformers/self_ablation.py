@@ -131,7 +131,7 @@ def _follow(agent: Transformer, texts: Tensor) -> tuple[Followed, dict[str, floa
     renamed = {points[-1]: "fc"}  # `leak` looks at one layer of that name alone
     units = {renamed.get(name, name): each[rows] for name, each in units.items()}
     masks = {renamed.get(name, name): each[rows] for name, each in masks.items()}
-    return Followed(episodes[rows], actions[rows], units, masks, {}), losses
+    return Followed(episodes[rows], actions[rows], units, masks, {}, {}), losses
 
 
 def _circuits(loaded: Loaded) -> dict[str, Any]:
