@@ -26,7 +26,7 @@ test-slow: .venv/installed  ## the long ones: the whole demo, and longer trainin
 	$(BIN)/python -m pytest -m slow
 
 test-browser: .venv/installed .browser/package/axe.min.js  ## the explorer in Chromium (apt-get install chromium npm)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(addprefix tests/browser/,explorer.py explorer_actions.py explorer_inside.py explorer_sokoban.py)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/explorer*.py
 
 mutants: .venv/installed  ## make faults on purpose, and list those that no test notices
 	$(BIN)/python tests/mutants/run.py

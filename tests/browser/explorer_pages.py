@@ -104,3 +104,22 @@ def place_on_screen(page, x: float, y: float, of: tuple[float, float]):
     """Where a share of the frame's width and height lies in the window."""
     box = page.locator("#frame").bounding_box()
     return box["x"] + box["width"] * x / of[0], box["y"] + box["height"] * y / of[1]
+
+
+class Held(list):
+    """Questions of a page by one name, which get no answer until they are let go."""
+
+    def __init__(self, page, name: str):
+        self.page, self.open = page, False
+        page.route(f"**/api/{name}", lambda route: route.continue_() if self.open else self.append(route))
+
+    def wait(self, count: int):
+        """Until so many were asked."""
+        while len(self) < count:
+            self.page.wait_for_timeout(20)
+
+    def let_go(self):
+        """These, and all that follow."""
+        self.open = True
+        for route in self:
+            route.continue_()

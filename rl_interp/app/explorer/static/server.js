@@ -80,16 +80,21 @@ export function say(text, kind = "", about = "") {
   node.className = kind;
   node.dataset.about = about;
 }
-// Runs what may fail, and says why in the page.
+// Runs what may fail, and says why in the page: null. What was given up has not failed: undefined, as of `newest`.
 export async function trying(call, about = "") {
   try {
     const found = await call();
-    const said = document.getElementById("said");  // what went wrong elsewhere stays
-    if (said.className === "wrong" && said.dataset.about === about) say("");
+    mended(about);
     return found;
   } catch (error) {
+    if (error.name === "AbortError") return undefined;
     if (!(error instanceof Refused)) console.warn(error);
     say((about ? about + ": " : "") + error.message, "wrong", about);
-    return undefined;
+    return null;
   }
+}
+// Takes back what was said to be wrong; what went wrong elsewhere stays.
+export function mended(about) {
+  const said = document.getElementById("said");
+  if (said.className === "wrong" && said.dataset.about === about) say("");
 }

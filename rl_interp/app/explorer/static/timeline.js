@@ -10,7 +10,7 @@ const COLOURS = ["--track-1", "--track-2", "--track-3", "--track-4", "--track-5"
 
 export class Timeline {
   constructor(page) {
-    Object.assign(this, {page, found: new Map(), asked: new Map()});
+    Object.assign(this, {page, found: new Map(), asked: new Map(), failed: new Map()});
     this.canvas = el("canvas", {id: "timeline", role: "img", "aria-label": "tracks along the episode"});
     this.scrub = el("input", {type: "range", id: "scrub", min: 0, max: 0, value: 0, "aria-label": "Step of the episode"});
     this.scrub.oninput = () => page.stage.go(+this.scrub.value);
@@ -36,13 +36,15 @@ export class Timeline {
 
   // Tracks that the server knows are asked for once the episode is recorded, and again when it has changed.
   async load() {
-    const {episode} = this.page, wanted = state.tracks.filter(each => this.asked.get(each) !== key(episode));
+    const {episode} = this.page, of = key(episode), wanted = state.tracks.filter(each => this.asked.get(each) !== of);
     if (!episode.whole || !wanted.length) return;
+    this.failed.clear();
     await this.newest(async signal => {
       for (const track of wanted) {
-        const answer = await trying(() => ask("track", {...episode.about(), track}, signal), named(track));
-        if (answer) this.found.set(track, numbers(answer.values));
-        this.asked.set(track, key(episode));
+        const failed = error => { if (!signal.aborted) this.failed.set(track, error.message); throw error; };
+        const answer = await trying(() => ask("track", {...episode.about(), track}, signal).catch(failed), named(track));
+        if (signal.aborted) return;
+        if (answer) { this.found.set(track, numbers(answer.values)); this.asked.set(track, of); }
         this.draw();
       }
     });
@@ -54,7 +56,12 @@ export class Timeline {
     if (value) rows.push({name: info.preferences === "q_values" ? "largest Q-value" : "value", values: episode.values});
     if (info.discrete) rows.push({name: info.preferences === "logits" ? "entropy of the policy" : "spread of Q-values",
       values: episode.preferences.map((each, step) => episode.ended && step === episode.steps ? NaN : spread(info.preferences, each))});
-    return [...rows, ...state.tracks.map(track => ({name: named(track), values: this.found.get(track) ?? [], track}))];
+    const of = key(episode), waits = episode.whole ? "computing …" : "after recording";
+    return [...rows, ...state.tracks.map(track => {
+      if (this.asked.get(track) === of) return {name: named(track), values: this.found.get(track)};
+      const failed = this.failed.get(track);  // what was found of another episode is not shown for this one
+      return {name: named(track), values: [], failed, waits: failed ? "" : waits};
+    })];
   }
   // All but what depends on the step, which is drawn anew when the episode, the tracks or the page's width change.
   draw() {
@@ -84,20 +91,21 @@ export class Timeline {
     if (ground.width) context.drawImage(ground, 0, 0);  // it has none while the list of runs is shown instead
     context.scale(devicePixelRatio, devicePixelRatio);
     Object.assign(context, {font: FONT, fillStyle: soft});
-    for (const {values, top, low, high, known} of rows) {
+    for (const {values, top, low, high, known, waits} of rows) {
       const now = values[state.step];
-      context.fillText(known ? `${Number.isFinite(now) ? short(now) : "–"}  (${short(low)} to ${short(high)})` : episode.whole ? "computing …" : "after recording", 4, top + 29);
+      context.fillText(known ? `${Number.isFinite(now) ? short(now) : "–"}  (${short(low)} to ${short(high)})` : waits ?? "–", 4, top + 29);
     }
     context.fillStyle = accent;
     context.fillRect(x(state.step) - 1, 0, 2, height);
   }
-  row(context, {name, values, bars}, top, x, width, ink, colour) {
+  row(context, {name, values, bars, waits, failed}, top, x, width, ink, colour) {
     const known = Array.from(values).filter(Number.isFinite), low = Math.min(0, ...known), high = Math.max(...known, low + 1e-9);
     const y = value => top + ROW - (value - low) / (high - low) * ROW;
     context.fillStyle = colour("--tint");
     context.fillRect(LEFT, top, width - LEFT - 8, ROW);
     context.fillStyle = colour("--ink");
     context.fillText(fitting(context, name, LEFT - 12), 4, top + 14);
+    if (failed) context.fillText(fitting(context, failed, width - LEFT - 24), LEFT + 8, top + 22);
     Object.assign(context, {strokeStyle: ink, fillStyle: ink, lineWidth: 1.5});
     if (bars) values.forEach((value, step) => { if (value) context.fillRect(x(step) - 1, Math.min(y(value), y(0)), 2.5, Math.abs(y(value) - y(0)) + 1); });
     else {
@@ -105,7 +113,7 @@ export class Timeline {
       for (let step = 0; step < values.length; step++) Number.isFinite(values[step]) && context.lineTo(x(step), y(values[step]));
       context.stroke();
     }
-    return {values, top, low, high, known: known.length > 0};
+    return {values, top, low, high, known: known.length > 0, waits};
   }
   // Where somebody else begins to decide.
   parts(context, x, height, ink) {
