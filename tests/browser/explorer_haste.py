@@ -1,6 +1,6 @@
 """The explorer when people are quicker than its answers, or these fail, in a real browser; as `explorer.py`."""
 
-from explorer_pages import UNLOCK, Held
+from explorer_pages import MAZE, UNLOCK, Held, settled
 from playwright.sync_api import expect
 
 LAST_TRACK = "explorer.timeline.drawn.rows.at(-1)"
@@ -38,3 +38,17 @@ def test_tracks_may_be_added_one_while_another_is_computed_and_one_that_fails_sa
     expect(page.locator("#said.wrong")).to_contain_text("there are 0 to")
     assert "there are 0 to" in page.evaluate("explorer.timeline.rows().at(-1).failed")
     assert page.evaluate(f"{LAST_TRACK}.waits") == ""
+
+
+def test_another_episode_brings_its_own_maze(opened):
+    page = opened(f"run={MAZE}&seed=7&tab=maze")
+    settled(page, "maze")
+    first, maze = page.locator("#maze").get_attribute("data-maze"), page.locator("#maze")
+    choose_episode(page, 8)
+    expect(maze).not_to_have_attribute("data-maze", first)
+    page.get_by_role("tab", name="Layers").click()
+    choose_episode(page, 7)
+    page.wait_for_function("() => explorer.episode.seed === 7")
+    page.get_by_role("tab", name="Maze").click()
+    expect(maze).to_have_attribute("data-maze", first)
+    expect(page.locator("#said")).to_have_text("")

@@ -18,17 +18,27 @@ export class MazeEditor {
       button("Play from here", "Let the agent play the edited maze", () => this.play())), this.canvas, this.text);
   }
   start() {
-    listen(["changes"], () => this.follow());
-    listen(["edited"], () => { this.maze = decoded(state.edited); this.follow(); });
-    if (state.edited) { this.maze = decoded(state.edited); this.follow(); } else this.load();
+    listen(["changes"], () => { if (this.page.active === this) this.load(); });
+    listen(["edited"], () => this.take());
+    this.take();
+    this.load();
   }
-  load() { if (!this.maze) this.fromFrame(); }  // from then on it has a maze of its own, whatever frame is shown
+  take() {
+    this.maze = state.edited ? decoded(state.edited) : null;  // in another episode, that of its frame is asked for
+    if (this.maze) this.follow();
+    else this.undone = [];
+  }
+  // Once it has a maze, that is its own, whatever frame is shown.
+  load() {
+    if (!this.maze) this.fromFrame();
+    else if (this.changes !== state.changes) this.follow();
+  }
 
   async fromFrame() {
     const {episode} = this.page;
     if (episode.steps < 0) return;
     const found = await trying(() => this.newest(signal => ask("maze", episode.about(Math.min(state.step, episode.steps)), signal)), "maze");
-    if (found) this.edit(decoded(found.maze));
+    if (found && episode.seed === state.seed) this.edit(decoded(found.maze));
   }
   edit(maze) {
     if (this.maze && encoded(maze) !== encoded(this.maze)) this.undone.push(encoded(this.maze));
@@ -38,7 +48,9 @@ export class MazeEditor {
   undo() { if (this.undone.length) { this.maze = decoded(this.undone.pop()); set({edited: encoded(this.maze)}); } }
 
   async ask() {
+    if (!this.maze) return;
     const text = encoded(this.maze);
+    this.changes = state.changes;
     const found = await trying(() => ask("field", {...this.page.episode.base, seed: state.seed, maze: text, changes: state.changes}), "maze");
     if (!found) { this.draw(); return; }
     const bitmap = await createImageBitmap(png(found.png));
@@ -51,6 +63,7 @@ export class MazeEditor {
     return {start, scale: SIDE / (CELL * cells)};
   }
   draw() {
+    if (!this.maze) return;
     const context = this.canvas.getContext("2d"), {field, view: {start, scale}} = this;
     context.setTransform(scale, 0, 0, scale, -start * scale, -start * scale);
     context.imageSmoothingEnabled = false;
@@ -113,6 +126,7 @@ export class MazeEditor {
     set({edited: encoded(maze)});
   }
   async play() {
+    if (!this.maze) return;
     const maze = encoded(this.maze);
     if (await this.page.replay([agentPart(STEPS, [...state.changes])], 0, maze)) this.page.stage.toggle(true);
   }
