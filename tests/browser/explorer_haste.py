@@ -1,6 +1,6 @@
 """The explorer when people are quicker than its answers, or these fail, in a real browser; as `explorer.py`."""
 
-from explorer_pages import MAZE, UNLOCK, Held, settled
+from explorer_pages import MAZE, PACMAN, UNLOCK, Held, settled
 from playwright.sync_api import expect
 
 LAST_TRACK = "explorer.timeline.drawn.rows.at(-1)"
@@ -52,3 +52,60 @@ def test_another_episode_brings_its_own_maze(opened):
     page.get_by_role("tab", name="Maze").click()
     expect(maze).to_have_attribute("data-maze", first)
     expect(page.locator("#said")).to_have_text("")
+
+
+def test_a_run_that_is_left_while_it_opens_stays_left_and_going_back_opens_it_once(opened):
+    page = opened()
+    asked = Held(page, "open")
+    page.locator(".card", has_text=UNLOCK).click()
+    asked.wait(1)
+    page.get_by_role("button", name="All runs").click()
+    asked.let_go()
+    expect(page.locator(".card", has_text=UNLOCK)).to_be_visible()
+    page.wait_for_timeout(500)
+    expect(page.locator("#stage")).to_have_count(0)
+    opens = []
+    page.on("request", lambda request: opens.append(request.url) if request.url.endswith("/open") else None)
+    page.go_back()
+    page.locator("#frame[data-step='0']").wait_for()
+    assert len(opens) == 1
+
+
+def test_the_episode_chosen_last_is_shown_whichever_answer_comes_first(opened):
+    page = opened(f"run={UNLOCK}&seed=1")
+    expect(page.locator("#where")).to_contain_text("of 10 ·")
+    asked = Held(page, "episode")
+    choose_episode(page, 2)
+    asked.wait(1)
+    choose_episode(page, 3)
+    asked.wait(2)
+    late = asked.pop(0)
+    asked.let_go()
+    page.wait_for_function("() => explorer.episode.seed === 3 && explorer.episode.whole")
+    late.continue_()
+    page.wait_for_timeout(500)
+    assert page.evaluate("explorer.episode.seed") == 3
+
+
+def test_a_recording_that_is_left_does_not_change_what_is_opened_next(opened):
+    page = opened(f"run={PACMAN}&seed=1&parts=4000")
+    asked = Held(page, "episode")
+    asked.wait(1)
+    page.evaluate("address => { location.hash = address; }", f"run={UNLOCK}&seed=1&parts=7")
+    expect(page.locator("#title")).to_have_text(UNLOCK)
+    asked.let_go()
+    expect(page.locator("#where")).to_contain_text("of 7 ·")
+
+
+def test_what_waits_when_a_run_is_left_is_not_done(opened):
+    page = opened(f"run={UNLOCK}&seed=1&step=3")
+    expect(page.locator("#where")).to_contain_text("of 10 ·")
+    asked = Held(page, "episode")
+    page.keyboard.press("t")
+    for _ in range(2):
+        page.keyboard.press("ArrowLeft")
+    asked.wait(1)
+    page.get_by_role("button", name="All runs").click()
+    asked.let_go()
+    page.wait_for_timeout(1500)
+    assert "parts" not in page.url

@@ -13,7 +13,7 @@ import {take} from "./names.js";
 import {Plan} from "./plan.js";
 import {runs} from "./runs.js";
 import {Saliency} from "./saliency.js";
-import {ask, eager, say, trying} from "./server.js";
+import {ask, eager, newest, say, trying} from "./server.js";
 import {Stage} from "./stage.js";
 import {fresh, listen, read, set, silence, state, write} from "./state.js";
 import {Take} from "./take.js";
@@ -27,7 +27,7 @@ const has = (info, tab) => ({maze: info.maze, plan: info.plan, edit: info.editab
 class Page {
   constructor(info) {
     take(info.sae?.names);
-    Object.assign(this, {info, shown: "layer", growing: null, panels: new Map()});
+    Object.assign(this, {info, shown: "layer", growing: null, panels: new Map(), latest: newest()});
     const base = {run: state.run, ...(state.checkpoint === null ? {} : {checkpoint: state.checkpoint}), ...(state.sae === null ? {} : {sae: state.sae})};
     this.episode = new Episode(base, state);
     if (!state.point || !(state.point in info.points)) state.point = firstPoint(info.points);
@@ -63,7 +63,8 @@ class Page {
   }
   async restore(which, step = 0) {
     if (!which) return;
-    const [hook, episode] = JSON.parse(which), found = await trying(() => ask("stored", {...this.episode.base, hook, episode}), "recorded episode");
+    const [hook, episode] = JSON.parse(which);
+    const found = await trying(() => this.latest(signal => ask("stored", {...this.episode.base, hook, episode}, signal)), "recorded episode");
     if (!found) return;
     set({seed: found.seed, maze: "", fork: null});
     this.seed.value = found.seed;
@@ -119,21 +120,22 @@ class Page {
       if (error.name !== "AbortError") throw error;
       episode.parts = episode.recipe(Math.max(1, episode.steps)).parts;
     }), "recording");
-    if (this.episode !== episode) return;
+    if (mine !== this.growing) return;
     this.stop.hidden = true;
     state.parts = episode.parts;
     this.timeline.draw();
     this.timeline.load();
   }
-  // Another episode in place of this one, the same up to where the parts differ.
+  // Another episode in place of this one, the same up to where the parts differ; unless a third was asked for meanwhile.
   async replay(parts, step, maze = state.maze, anew = false) {
+    if (page !== this) return false;  // it was left meanwhile
     const same = maze === this.episode.maze && state.seed === this.episode.seed && !anew ? common(parts, this.episode.parts) : 0;
     const other = same ? this.episode.fork(Math.min(same, this.episode.steps)) : new Episode(this.episode.base, {seed: state.seed, maze, parts});
     Object.assign(other, {parts, seed: state.seed, maze});
     const edits = [...parts, ...this.episode.parts].some(part => part.edits.length || part.thinking);
     if (edits) other.frames.delete(other.steps);  // it may look otherwise now
     const until = parts.at(-1)?.actions.length && !anew ? Infinity : edits ? Math.max(step, other.steps + 1) : step;
-    if (!await trying(() => other.reach(until).then(() => true), "recording")) return false;
+    if (!await trying(() => this.latest(signal => other.reach(until, signal).then(() => true)), "recording")) return false;
     this.episode = other;
     this.timeline.draw();
     set({parts, maze, step: Math.min(step, other.steps)});
@@ -151,6 +153,13 @@ class Page {
     history.replaceState(null, "", write());
     show();
   }
+  // What it still waits for is given up.
+  leave() {
+    this.stage.toggle(false);
+    this.growing?.abort();
+    this.growing = null;
+    this.latest(() => null);
+  }
 }
 
 // How many steps two lists of parts have in common.
@@ -165,19 +174,24 @@ const firstPoint = points => {
 };
 
 let page = null;
+const opening = newest();
 async function show() {
   silence();
-  page?.stage.toggle(false);
-  page?.growing?.abort();
+  page?.leave();
   page = null;
   say("");
   $("back").hidden = !state.run;
   document.title = state.run ? `${state.run} – explorer` : "rl-interp explorer";
   $("title").textContent = state.run || "Explorer";
   $("about").textContent = "";
-  if (!state.run) return runs(run => { Object.assign(state, fresh(run)); history.pushState(null, "", write()); show(); });
+  if (!state.run) {
+    opening(() => null);  // gives up what is still being opened
+    return runs(run => { Object.assign(state, fresh(run)); history.pushState(null, "", write()); show(); });
+  }
   $("main").replaceChildren(note(`Opening ${state.run} …`));
-  const info = await trying(() => ask("open", {run: state.run, ...(state.checkpoint === null ? {} : {checkpoint: state.checkpoint}), ...(state.sae === null ? {} : {sae: state.sae})}), state.run);
+  const wanted = {run: state.run, ...(state.checkpoint === null ? {} : {checkpoint: state.checkpoint}), ...(state.sae === null ? {} : {sae: state.sae})};
+  const info = await trying(() => opening(signal => ask("open", wanted, signal)), state.run);
+  if (info === undefined) return;  // something else was opened meanwhile
   if (!info) { $("main").replaceChildren(note("This can't be opened, for the reason above. Choose another run.")); return; }
   $("about").textContent = `${info.kind} in ${info.env}, checkpoint ${info.checkpoint.toLocaleString("en")}`;
   page = new Page(info);
@@ -187,8 +201,7 @@ async function show() {
 
 $("back").onclick = () => { Object.assign(state, fresh("")); history.pushState(null, "", location.pathname); show(); };
 $("help").onclick = sheet;
-addEventListener("hashchange", () => { Object.assign(state, read()); show(); });
-addEventListener("popstate", () => { Object.assign(state, read()); show(); });
+addEventListener("hashchange", () => { Object.assign(state, read()); show(); });  // going back and forward too
 addEventListener("keydown", event => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, dialog")) return;
   if (event.key === "?") return sheet();
