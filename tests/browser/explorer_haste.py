@@ -109,3 +109,17 @@ def test_what_waits_when_a_run_is_left_is_not_done(opened):
     asked.let_go()
     page.wait_for_timeout(1500)
     assert "parts" not in page.url
+
+
+def test_a_change_that_cannot_be_made_takes_the_last_ones_effect_away(opened):
+    page = opened(f"run={MAZE}&seed=7&step=2&tab=change&changes=ablate:policy:1", refusals=True)
+    expect(page.locator("#decision .bar.after")).to_have_count(5)
+    page.get_by_label("Unit, channel").fill("77")
+    page.locator("#panel").get_by_label("Layer", exact=True).select_option("policy")
+    page.get_by_role("button", name="Add", exact=True).click()
+    expect(page.locator("#said.wrong")).to_contain_text("77")
+    expect(page.locator("#verdict")).to_contain_text("can't be made")
+    expect(page.locator("#decision .bar.after")).to_have_count(0)
+    page.get_by_role("button", name="Remove clamp:policy:77").click()
+    expect(page.locator("#decision .bar.after")).to_have_count(5)
+    expect(page.locator("#said")).to_have_text("")

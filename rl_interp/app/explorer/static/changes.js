@@ -1,7 +1,7 @@
 // Changes of the agent: what they do to this decision, beside random controls, and the futures that they lead to.
 import {agentPart} from "./episode.js";
 import {pointChoice} from "./layers.js";
-import {ask, eager, newest, numbers, trying} from "./server.js";
+import {ask, eager, mended, newest, numbers, trying} from "./server.js";
 import {listen, set, state} from "./state.js";
 
 const CONTROLS = 20, AHEAD = 150;
@@ -9,7 +9,7 @@ const KINDS = {clamp: "hold at", scale: "multiply by", add: "add", ablate: "swit
 
 export class Changes {
   constructor(page) {
-    Object.assign(this, {page, newest: newest(), futures: [], drawing: eager(() => this.frames())});
+    Object.assign(this, {page, newest: newest(), made: null, futures: [], of: null, drawing: eager(() => this.frames())});
     const kinds = {...KINDS, ...(page.info.maze ? {cheese: "add the cheese vector times", corner: "add the corner vector times"} : {})};
     this.kind = el("select", {"aria-label": "What to do"}, Object.entries(kinds).map(([value, text]) => el("option", {value}, text)));
     this.point = pointChoice(page, () => {});
@@ -28,10 +28,9 @@ export class Changes {
     this.point.value = state.point;
     if (state.unit !== null) this.unit.value = state.unit;
     listen(["changes"], () => this.load());
-    listen(["fork", "changes"], () => this.split());
+    listen(["fork"], () => this.split());
     this.fit();
     this.load();
-    this.split();
   }
   fit() {
     const kind = this.kind.value;
@@ -49,15 +48,27 @@ export class Changes {
       el("button", {type: "button", "aria-label": `Remove ${text}`}, "Remove"), {onclick: () => set({changes: state.changes.filter((_, k) => k !== i)})}))));
     const {episode, decision} = this.page;
     this.both.disabled = !state.changes.length;
+    this.split();
     if (!state.changes.length || episode.steps < 0) {
+      this.newest(() => null);
+      mended("change");
       decision.effect = null;
+      this.verdict.className = "";
       this.verdict.textContent = "Change a unit, channel or feature, and see at once how the decision changes, beside 20 random changes of the same size.";
       decision.draw();
       return;
     }
     const body = {...episode.about(Math.min(state.step, episode.steps)), changes: state.changes, controls: CONTROLS};
     const found = await trying(() => this.newest(signal => ask("effect", body, signal)), "change");
-    if (!found) return;
+    if (found === undefined) return;
+    this.made = found && body.changes;
+    this.split();
+    if (!found) {
+      decision.effect = null;
+      Object.assign(this.verdict, {className: "", textContent: `${state.changes.length > 1 ? "These changes" : "This change"} can't be made, for the reason above.`});
+      decision.draw();
+      return;
+    }
     const controls = numbers(found.controls.preferences), count = controls.shape[1];
     decision.effect = {step: body.step, before: numbers(found.before.preferences), value: numbers(found.before.values)[0], after: numbers(found.after.preferences), controls: Array.from({length: controls.shape[0]}, (_, i) => controls.subarray(i * count, (i + 1) * count))};
     decision.draw();
@@ -74,11 +85,17 @@ export class Changes {
       (found.within_controls ? `The effect lies within the random controls (larger than ${found.larger_than} of ${sizes.length}): no evidence that ${state.changes.length > 1 ? "these units matter" : "this unit matters"} here.` : "The effect is larger than that of every random control.") + value;
   }
 
-  // Futures from a frame on, with the same random numbers: as it is, under the changes, and under a random control.
+  // Futures from a frame on, with the same random numbers: as it is, under the changes, and under a random control. They
+  // are made once the changes are known to be possible and the episode has come to the frame, and anew where it changes.
   split() {
     const {episode} = this.page, {fork, changes} = state;
-    this.both.textContent = fork === null ? "Show both futures from this frame" : "Close the futures";
-    this.futures = fork === null || !changes.length || episode.steps < fork ? [] : [
+    if (this.page.active !== this) return;
+    this.both.textContent = fork === null || !changes.length ? "Show both futures from this frame" : "Close the futures";
+    if (fork !== null && episode.whole && episode.steps < fork) return set({fork: null});
+    const can = fork !== null && this.made === changes && episode.steps >= fork, of = JSON.stringify(can && [episode.recipe(fork), episode.prepared(fork), changes]);
+    if (of === this.of) return;
+    this.of = of;
+    this.futures = !can ? [] : [
       ["as it is", agentPart(AHEAD)], ["changed", agentPart(AHEAD, [...changes])], ["random control", agentPart(AHEAD, [...changes], 1)],
     ].map(([name, part]) => ({name, episode: episode.fork(fork, {...part, ...episode.prepared(fork)}), canvas: el("canvas", {role: "img", "aria-label": `future ${name}`, width: 1, height: 1}), text: el("figcaption", {}, name)}));
     this.at = el("input", {type: "range", min: 0, max: AHEAD, value: 0, "aria-label": "Steps after the frame"});

@@ -112,6 +112,7 @@ class Page {
       this.stop.hidden = episode.whole;
       this.timeline.draw();
       if (first) this.moved();
+      this.panels.get("change")?.split();
       this.stage.tell();
     };
     this.stop.hidden = false;
@@ -138,7 +139,7 @@ class Page {
     if (!await trying(() => this.latest(signal => other.reach(until, signal).then(() => true)), "recording")) return false;
     this.episode = other;
     this.timeline.draw();
-    set({parts, maze, step: Math.min(step, other.steps)});
+    set({parts, maze, step: Math.min(step, other.steps), fork: state.fork > step ? null : state.fork});
     this.moved();
     this.grow();
     return true;
