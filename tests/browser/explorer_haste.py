@@ -1,6 +1,6 @@
 """The explorer when people are quicker than its answers, or these fail, in a real browser; as `explorer.py`."""
 
-from explorer_pages import MAZE, PACMAN, UNLOCK, Held, settled
+from explorer_pages import MAZE, PACMAN, UNLOCK, Held, place_on_screen, settled
 from playwright.sync_api import expect
 
 LAST_TRACK = "explorer.timeline.drawn.rows.at(-1)"
@@ -109,6 +109,36 @@ def test_what_waits_when_a_run_is_left_is_not_done(opened):
     asked.let_go()
     page.wait_for_timeout(1500)
     assert "parts" not in page.url
+
+
+def test_quick_edits_add_up_and_a_drag_is_undone_at_once(opened):
+    page = opened(f"run={UNLOCK}&seed=1&step=3&tab=edit", height=1400, width=1600, refusals=True)
+    page.locator(".tools input").first.wait_for()
+    size = page.evaluate("[explorer.active.shown.grid.columns, explorer.active.shown.grid.rows]")
+    taken = page.evaluate("explorer.active.shown.things.map(each => each.key)")
+    free = [(x, y) for x in range(1, 4) for y in range(1, size[1] - 1) if f"{x},{y}" not in taken]
+
+    def centre(cell):
+        return place_on_screen(page, cell[0] + 0.5, cell[1] + 0.5, size)
+
+    page.get_by_label("place", exact=True).check()
+    for cell in free[:2]:
+        page.mouse.click(*centre(cell))
+    expect(page.locator(".changes li")).to_have_count(2)
+    page.locator(".tools input").first.check()
+    page.mouse.move(*centre(free[0]))
+    page.mouse.down()
+    for cell in free[2:6]:
+        page.mouse.move(*centre(cell))
+    page.mouse.up()
+    moved = "move:{},{}:{},{}".format(*free[0], *free[5])
+    expect(page.locator(".changes li").last).to_have_text(moved)
+    page.wait_for_timeout(1500)
+    assert page.evaluate("explorer.active.undone.length") == 3
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".changes li")).to_have_count(2)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator(".changes li")).to_have_count(1)
 
 
 def test_a_change_that_cannot_be_made_takes_the_last_ones_effect_away(opened):

@@ -1,14 +1,14 @@
 // The editor of a state, on its frame: what is in it is dragged, placed, coloured and taken away; the agent is asked at once.
 import {agentPart, cut, ownPart} from "./episode.js";
 import {pointed} from "./places.js";
-import {ask, eager, newest, trying} from "./server.js";
-import {state} from "./state.js";
+import {ask, newest, trying} from "./server.js";
+import {listen, state} from "./state.js";
 
 const ON = 300, NEAR = 9;
 
 export class Editor {
   constructor(page) {
-    Object.assign(this, {page, newest: newest(), shown: null, undone: [], drag: null, tool: 0, chosen: {}});
+    Object.assign(this, {page, newest: newest(), shown: null, undone: [], drag: null, tool: 0, chosen: {}, queue: Promise.resolve()});
     this.back = Object.assign(el("button", {type: "button", title: "Take the last edit back (u)"}, "Undo"), {onclick: () => this.undo()});
     this.tools = el("div", {class: "tools", role: "radiogroup", "aria-label": "What a click in the frame does"});
     this.numbers = el("div", {class: "controls"});
@@ -16,9 +16,11 @@ export class Editor {
     this.list = el("ul", {class: "changes"});
     this.node = el("div", {}, el("div", {class: "controls"}, this.back, Object.assign(el("button", {type: "button"}, "Play on from here"), {onclick: () => page.stage.toggle(true)})),
       this.tools, this.numbers, this.text, this.list);
-    this.follow = eager((edit, before) => this.apply(edit, before));
   }
-  start() { this.load(); }
+  start() {
+    listen(["seed"], () => { this.undone = []; });
+    this.load();
+  }
   async load() {
     const {episode} = this.page;
     if (episode.steps < 0 || this.drag) return;
@@ -61,22 +63,33 @@ export class Editor {
   }
 
   // The episode before the edits of this frame, those that it has, and the actions that are played again after them.
-  base() {
-    const {episode} = this.page, lead = Math.min(this.shown.lead, state.step), start = state.step - lead;
+  base(step = state.step) {
+    const {episode} = this.page, lead = Math.min(this.shown.lead, step), start = step - lead;
     let at = 0, had = [];
     for (const part of episode.parts) { if (at === start) had = part.edits; at += part.steps; }
-    return {parts: cut(episode.parts, start), had, again: episode.actions.slice(start, state.step)};
+    return {parts: cut(episode.parts, start), had, again: episode.actions.slice(start, step)};
   }
-  async apply(edit, {parts, had, again} = this.base()) {
-    const before = this.page.episode.parts, edits = [...had, edit], next = agentPart(ON, [...state.changes]);
-    if (!await this.page.replay([...parts, ...(again.length ? [{...ownPart(again), edits}, next] : [{...next, edits}])], state.step)) return;
-    if (!this.drag) this.undone.push(before);
-    if (!this.drag) await this.load();
+  // One after the other, each on what the one before has left.
+  queued(call) { return this.queue = this.queue.then(call, call); }
+  apply(edit) {
+    const {step} = state;
+    return this.queued(async () => {
+      const before = this.page.episode.parts;
+      if (!await this.edit(edit, this.base(step), step)) return;
+      this.undone.push(before);
+      await this.load();
+    });
   }
-  async undo() {
-    if (!this.undone.length) return;
-    await this.page.replay(this.undone.pop(), state.step);
-    await this.load();
+  edit(edit, {parts, had, again}, step) {
+    const edits = [...had, edit], next = agentPart(ON, [...state.changes]);
+    return this.page.replay([...parts, ...(again.length ? [{...ownPart(again), edits}, next] : [{...next, edits}])], step);
+  }
+  undo() {
+    return this.queued(async () => {
+      if (!this.undone.length) return;
+      await this.page.replay(this.undone.pop(), state.step);
+      await this.load();
+    });
   }
 
   // Where a pointer is: a cell as COLUMN,ROW, or a pixel of the screen; null outside of the cells.
@@ -100,21 +113,26 @@ export class Editor {
     const tools = this.shown.tools.filter(each => !each.value), tool = tools[this.tool], drags = tools.find(each => /\{from\}/.test(each.form)), thing = this.thingAt(event, place);
     if (thing && tool === drags) {
       this.page.stage.canvas.setPointerCapture(event.pointerId);
-      this.drag = {tool: drags, from: thing.key, place, base: this.base(), parts: this.page.episode.parts, moved: false};
+      this.drag = {tool: drags, from: thing.key, place, step: state.step};
     } else if (tool !== drags && /\{at\}/.test(tool.form)) this.apply(this.filled(tool, {at: place}));
   }
   move(event) {
     const {drag} = this, place = drag && this.at(event);
     if (!place || place === drag.place) return;
-    Object.assign(drag, {place, moved: true});
-    this.follow(this.filled(drag.tool, {from: drag.from, at: place}), drag.base);
+    drag.place = place;
+    this.queued(() => this.follow(drag, place));
   }
-  async up() {
+  // Of a drag, only the place where the pointer is now counts.
+  async follow(drag, place) {
+    if (place !== drag.place) return;
+    drag.before ??= {...this.base(drag.step), all: this.page.episode.parts};
+    drag.made = await this.edit(this.filled(drag.tool, {from: drag.from, at: place}), drag.before, drag.step) || drag.made;
+  }
+  up() {
     const {drag} = this;
     if (!drag) return;
     this.drag = null;
-    if (drag.moved) this.undone.push(drag.parts);
-    await this.load();
+    this.queued(() => { if (drag.made) this.undone.push(drag.before.all); return this.load(); });
   }
   get overlay() {
     return (context, scale, observed, step) => {
