@@ -1,6 +1,6 @@
 """The explorer when people are quicker than its answers, or these fail, in a real browser; as `explorer.py`."""
 
-from explorer_pages import MAZE, PACMAN, UNLOCK, Held, place_on_screen, settled
+from explorer_pages import MAZE, PACMAN, UNLOCK, Held, at_step, place_on_screen, settled
 from playwright.sync_api import expect
 
 LAST_TRACK = "explorer.timeline.drawn.rows.at(-1)"
@@ -139,6 +139,26 @@ def test_quick_edits_add_up_and_a_drag_is_undone_at_once(opened):
     expect(page.locator(".changes li")).to_have_count(2)
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".changes li")).to_have_count(1)
+
+
+def test_a_features_page_waits_for_the_feature_chosen_last_and_keeps_what_is_typed(opened):
+    page = opened(f"run={PACMAN}&seed=1&step=80&sae=pacman-features&tab=features&whole=1")
+    rows = page.locator(".list button.row")
+    rows.first.wait_for()
+    asked = Held(page, "described")
+    rows.nth(0).click()
+    asked.wait(1)
+    rows.nth(1).click()
+    asked.wait(2)
+    page.get_by_label("name", exact=True).fill("half a na")
+    page.wait_for_timeout(200)
+    expect(page.locator(".feature")).to_contain_text("Looking through the recorded episodes")
+    asked.let_go()
+    page.keyboard.press("Escape")
+    page.locator("#after").click()
+    at_step(page, 81)
+    page.locator(".feature .peak, .feature:has-text('in none of the recorded')").first.wait_for()
+    expect(page.get_by_label("name", exact=True)).to_have_value("half a na")
 
 
 def test_a_change_that_cannot_be_made_takes_the_last_ones_effect_away(opened):

@@ -6,7 +6,7 @@ import {state} from "./state.js";
 
 export class FeaturePage {
   constructor(page) {
-    Object.assign(this, {page, newest: newest(), shown: null});
+    Object.assign(this, {page, newest: newest(), of: null, shown: null});
     this.name = el("input", {type: "text", maxlength: 80, size: 24, id: "name"});
     this.text = el("textarea", {maxlength: 2000, rows: 2, id: "note"});
     this.saved = el("span", {class: "soft", role: "status"});
@@ -17,13 +17,19 @@ export class FeaturePage {
     this.node = el("section", {class: "feature", "aria-label": "About the feature"}, form, this.rest);
   }
   async load() {
-    if (this.shown === state.feature) return;
-    const feature = this.shown = state.feature, {name, note: text} = named(feature);
-    Object.assign(this.name, {value: name});
-    Object.assign(this.text, {value: text});
-    this.saved.textContent = "";
+    const {feature} = state;
+    if (this.of !== feature) {  // no more than once: they may be half typed
+      const {name, note: text} = named(feature);
+      this.of = feature;
+      this.name.value = name;
+      this.text.value = text;
+      this.saved.textContent = "";
+    }
+    if (this.shown === feature) return;
+    this.shown = feature;
     this.rest.replaceChildren(note("Looking through the recorded episodes …"));
     const found = await trying(() => this.newest(signal => ask("described", {...this.page.episode.base, feature}, signal)), called(feature));
+    if (found === undefined) return;
     if (!found) { this.rest.replaceChildren(note("This can't be shown, for the reason above.")); this.shown = null; return; }
     this.rest.replaceChildren(...this.describe(found));
   }
