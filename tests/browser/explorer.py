@@ -116,6 +116,30 @@ def test_a_person_takes_over_by_keyboard_and_hands_back(opened):
     assert "k3.3.2" in page.url
 
 
+def test_a_button_that_has_the_focus_keeps_its_keys_and_the_focus(opened):
+    page = opened(f"run={UNLOCK}&seed=1&step=3&point=fc.post")
+    row = page.get_by_role("button", name="unit 5", exact=True)
+    row.press("Enter")
+    expect(row).to_have_attribute("aria-pressed", "true")
+    expect(row).to_be_focused()
+    page.get_by_role("button", name="Take over").press("Enter")
+    expect(page.locator("#frame")).to_be_focused()
+    page.locator("#decision .bars button", has_text="toggle").press("Enter")
+    at_step(page, 4)
+    assert page.evaluate("explorer.info.actions[explorer.episode.actions[3]]").lower() == "toggle"
+
+
+def test_a_features_button_keeps_the_focus(opened):
+    page = opened(f"run={PACMAN}&seed=1&step=80&sae=pacman-features&tab=features")
+    row = page.locator(".list button.row").first
+    row.press("Enter")
+    expect(row).to_have_attribute("aria-pressed", "true")
+    expect(row).to_be_focused()
+    page.get_by_role("button", name="All about it").press("Enter")
+    expect(page.locator(".feature")).to_be_visible()
+    expect(page.get_by_role("button", name="All about it")).to_be_focused()
+
+
 def test_two_tabs_do_not_disturb_each_other_and_slow_work_blocks_nobody(opened):
     slow = opened("run=dreamerv3-crafter&seed=1&parts=30&step=2&tab=saliency&method=integrated-gradients")
     other = opened(f"run={UNLOCK}&seed=1&step=3")

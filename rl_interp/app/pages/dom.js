@@ -15,3 +15,10 @@ const cell = (content, words=false, name="td") => el(name, words ? {class: "text
 // `words`: the columns that hold words, which are set to the left.
 const heads = (names, ...words) => el("tr", {}, names.map((name, i) => cell(name, words.includes(i), "th")));
 const table = (names, rows, ...words) => el("table", {}, heads(names, ...words), rows.map(row => el("tr", {}, row.map((content, i) => cell(content, words.includes(i))))));
+// Other children for a node. Those that are there already stay, and the focus stays where it is, or with what says the same.
+function put(parent, nodes) {
+  if (nodes.length === parent.children.length && nodes.every((each, i) => each === parent.children[i])) return;
+  const had = parent.contains(document.activeElement) ? document.activeElement : null;
+  parent.replaceChildren(...nodes);
+  if (had) (had.isConnected ? had : [...parent.querySelectorAll(had.tagName)].find(each => each.textContent === had.textContent))?.focus({preventScroll: true});
+}

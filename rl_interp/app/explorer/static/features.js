@@ -8,7 +8,7 @@ import {listen, set, state} from "./state.js";
 
 export class Features {
   constructor(page) {
-    Object.assign(this, {page, newest: newest(), where: newest(), found: null, fires: null});
+    Object.assign(this, {page, newest: newest(), where: newest(), found: null, fires: null, rows: new Map(), said: note("")});
     this.choice = el("select", {"aria-label": "Dictionary"}, el("option", {value: ""}, "none"), page.info.dictionaries.map(({name, hook}) => el("option", {value: name}, `${name} (${hook})`)));
     this.choice.value = state.sae ?? "";
     this.choice.onchange = () => page.reopen({sae: this.choice.value || null, feature: null, place: null, changes: state.changes.filter(each => !/:f\d+/.test(each))});
@@ -54,22 +54,30 @@ export class Features {
   }
   show() {
     if (!this.found) return;
-    const {features, firing} = this.found, top = Math.max(...features.map(each => each.activation), 1e-9), {sae} = this.page.info;
+    const {firing} = this.found, features = state.sort === "number" ? [...this.found.features].sort((a, b) => a.feature - b.feature) : this.found.features;
+    const top = Math.max(...features.map(each => each.activation), 1e-9), {sae} = this.page.info;
     this.anywhere.hidden = state.place === null;
-    this.list.replaceChildren(note(`${firing} of ${sae.features} features of ${sae.hook} fire ${state.place === null ? "in this frame" : "at the place that is framed"}${this.found.grid && state.place === null ? "; click in the frame to see which fire there" : ""}.`),
-      ...features.map(({feature, activation, effect}) => {
-        const chosen = state.feature === feature;
-        const node = el("button", {type: "button", class: "row" + (chosen ? " chosen" : ""), "aria-pressed": chosen}, el("span", {class: "name"}, called(feature)), bar(activation, top, false),
-          el("span", {class: "number"}, num(activation, 2)), effect === null ? null : el("span", {class: "number soft"}, `effect ${num(effect, 3)}`));
-        node.onclick = () => set({feature: chosen ? null : feature});
-        return node;
-      }));
+    const listed = firing > features.length ? `; the ${features.length} ${state.sort === "effect" ? "of the largest effect" : "strongest"} are listed` : "";
+    this.said.textContent = `${firing} of ${sae.features} features of ${sae.hook} fire ${state.place === null ? "in this frame" : "at the place that is framed"}${listed}${this.found.grid && state.place === null ? "; click in the frame to see which fire there" : ""}.`;
+    put(this.list, [this.said, ...features.map(each => this.row(each, top))]);
     const now = this.fires ? Math.max(...this.fires.values) : 0;
-    this.one.replaceChildren(...(state.feature === null ? [] : about(this.page, called(state.feature), `feature:${state.feature}`, sae.hook, "f" + state.feature,
-      this.fires ? (now > 0 ? `fires here at ${num(now, 2)}` : "does not fire in this frame") : "…")));
-    if (state.feature !== null) this.one.lastChild.append(Object.assign(el("button", {type: "button", "aria-pressed": Boolean(state.whole)}, "All about it"), {onclick: () => set({whole: state.whole ? null : 1})}));
+    const one = state.feature === null ? [] : about(this.page, called(state.feature), `feature:${state.feature}`, sae.hook, "f" + state.feature,
+      this.fires ? (now > 0 ? `fires here at ${num(now, 2)}` : "does not fire in this frame") : "…");
+    one.at(-1)?.append(Object.assign(el("button", {type: "button", "aria-pressed": Boolean(state.whole)}, "All about it"), {onclick: () => set({whole: state.whole ? null : 1})}));
+    put(this.one, one);
     this.whole.node.hidden = state.feature === null || !state.whole;
     if (!this.whole.node.hidden) this.whole.load();
+  }
+  // A feature's button, which stays the same from frame to frame.
+  row({feature, activation, effect}, top) {
+    const chosen = state.feature === feature, node = this.rows.get(feature) ?? el("button", {type: "button"});
+    this.rows.set(feature, node);
+    node.className = "row" + (chosen ? " chosen" : "");
+    node.setAttribute("aria-pressed", chosen);
+    node.replaceChildren(el("span", {class: "name"}, called(feature)), bar(activation, top, false), el("span", {class: "number"}, num(activation, 2)),
+      effect === null ? "" : el("span", {class: "number soft"}, `effect ${num(effect, 3)}`));
+    node.onclick = () => set({feature: chosen ? null : feature});
+    return node;
   }
   get lays() { return Boolean(this.fires?.grid) && state.feature !== null; }
   get overlay() {

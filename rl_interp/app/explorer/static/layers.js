@@ -7,7 +7,7 @@ const BARS = 60, TILE = 56;
 
 export class Layers {
   constructor(page) {
-    Object.assign(this, {page, newest: newest(), held: null, tiles: new Map()});
+    Object.assign(this, {page, newest: newest(), held: null, nodes: new Map(), rest: note("")});
     this.choice = pointChoice(page, () => set({point: this.choice.value, unit: null}));
     this.sort = sortChoice("sorted by", page.info.discrete);
     this.list = el("div", {class: "tiles"});
@@ -52,25 +52,30 @@ export class Layers {
     const signed = order.some(unit => this.of(unit)[0] < 0);
     const listed = maps ? order : order.slice(0, BARS), top = maps ? 0 : Math.max(...order.map(unit => Math.abs(this.of(unit)[0])), 1e-9);
     const nodes = listed.map(unit => maps ? this.tile(unit, grid ?? square(positions)) : this.row(unit, top, signed, effects));
-    if (units > listed.length) nodes.push(note(`${units - listed.length} more, which are smaller.`));
-    if (nodes.length !== this.list.children.length || nodes.some((each, i) => each !== this.list.children[i])) this.list.replaceChildren(...nodes);
-    this.one.replaceChildren(...(state.unit === null || state.unit >= units ? [note(maps ? `${units} channels at ${positions} positions. Choose one to lay it over the frame.${last}` : `${units} units. Choose one to follow it along the episode or to change it.${last}`)]
+    const rest = {number: "", effect: ", whose effects are smaller"}[state.sort] ?? ", which are smaller";
+    this.rest.textContent = `${units - listed.length} more${rest}.`;
+    if (units > listed.length) nodes.push(this.rest);
+    put(this.list, nodes);
+    put(this.one, (state.unit === null || state.unit >= units ? [note(maps ? `${units} channels at ${positions} positions. Choose one to lay it over the frame.${last}` : `${units} units. Choose one to follow it along the episode or to change it.${last}`)]
       : about(this.page, `unit ${state.unit} of ${state.point}`, `unit:${state.point}:${state.unit}`, state.point, String(state.unit), `largest value here ${num(Math.max(...this.of(state.unit)), 3)}`)));
   }
   // A channel as a small map, on the canvas that it had in the frame before.
   tile(unit, grid) {
-    const node = this.tiles.get(unit) ?? el("button", {type: "button", "aria-label": `unit ${unit}`}, el("canvas", {"aria-hidden": "true"}), el("span", {}, unit));
-    this.tiles.set(unit, this.button(node, unit, "tile"));
+    const node = this.button(unit, "tile", () => [el("canvas", {"aria-hidden": "true"}), el("span", {}, unit)]);
     paint(node.firstChild, this.of(unit), grid);
     return node;
   }
   row(unit, top, signed, effects) {
     const value = this.of(unit)[0], all = effects.length === this.held.units;
-    return this.button(el("button", {type: "button", "aria-label": `unit ${unit}`}, el("span", {class: "name"}, `unit ${unit}`), bar(value, top, signed),
-      el("span", {class: "number"}, num(value, 3)), all ? el("span", {class: "number soft"}, `effect ${num(effects[unit], 3)}`) : null), unit, "row");
+    const node = this.button(unit, "row", () => []);
+    node.replaceChildren(...[el("span", {class: "name"}, `unit ${unit}`), bar(value, top, signed), el("span", {class: "number"}, num(value, 3)),
+      all ? el("span", {class: "number soft"}, `effect ${num(effects[unit], 3)}`) : ""]);
+    return node;
   }
-  button(node, unit, kind) {
-    const chosen = state.unit === unit;
+  // A unit's button, which stays the same from frame to frame.
+  button(unit, kind, content) {
+    const key = `${kind} ${unit}`, node = this.nodes.get(key) ?? el("button", {type: "button", "aria-label": `unit ${unit}`}, content()), chosen = state.unit === unit;
+    this.nodes.set(key, node);
     node.className = kind + (chosen ? " chosen" : "");
     node.setAttribute("aria-pressed", chosen);
     node.onclick = () => set({unit: chosen ? null : unit});

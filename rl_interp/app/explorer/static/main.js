@@ -211,7 +211,7 @@ addEventListener("keydown", event => {
   if (/^[1-9]$/.test(event.key) && tab) tab.click();
   else if (event.key === "u" && page.active.undo) page.active.undo();
   else if ([",", "."].includes(event.key) && page.active.turn) page.active.turn(event.key === "," ? -1 : 1);
-  else if ([" ", "Enter"].includes(event.key) && event.target.closest("button, summary, a") && !page.stage.own) return;
+  else if ([" ", "Enter"].includes(event.key) && event.target.closest("button, summary, a")) return;
   else if (!page.stage.key(event)) return;
   event.preventDefault();
 });

@@ -161,10 +161,6 @@ export class Plan {
   }
 }
 
-// Nodes that are there already stay where they are, and keep the focus.
-function put(parent, nodes) {
-  if (nodes.length !== parent.children.length || nodes.some((each, i) => each !== parent.children[i])) parent.replaceChildren(...nodes);
-}
 const counted = (arrows, names) => names.map(name => READ[name].counted(arrows[name].length)).reverse().join(" and ");
 function draw(context, x, y, side, direction, sure, {colour, shaft, head}) {
   const [down, right] = MOVES[direction], corners = [[-.36, shaft], [.04, shaft], [.04, head], [.38, 0], [.04, -head], [.04, -shaft], [-.36, -shaft]];

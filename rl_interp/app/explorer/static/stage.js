@@ -16,7 +16,7 @@ export class Stage {
   // `page` has the agent's `info`, the `episode`, and `replay(parts, step)`, by which another episode takes its place.
   constructor(page) {
     Object.assign(this, {page, overlay: null, picked: null, editor: null, playing: 0, own: false, timer: 0});
-    this.canvas = el("canvas", {id: "frame", role: "img", "aria-label": "game screen", width: 1, height: 1});
+    this.canvas = el("canvas", {id: "frame", role: "img", "aria-label": "game screen", width: 1, height: 1, tabindex: -1});
     this.canvas.addEventListener("click", event => this.pick(event));
     for (const kind of ["down", "move", "up"]) this.canvas.addEventListener("pointer" + kind, event => this.editor?.[kind](event));
     const button = (id, content, title, call) => Object.assign(el("button", {id, type: "button", title, ...(typeof content === "string" ? {} : {"aria-label": title})}, content), {onclick: call});
@@ -98,6 +98,7 @@ export class Stage {
     this.toggle(false);
     this.own = true;
     this.tell();
+    this.canvas.focus({preventScroll: true});  // a button that has the focus keeps its keys
     this.canvas.scrollIntoView({block: "nearest"});
   }
   // What a person does instead of the agent, one action after the other, however quickly keys are pressed.
