@@ -78,16 +78,28 @@ class Page {
     if (!this.panels.has(name)) this.panels.set(name, new TABS[name][1](this));
     return this.panels.get(name);
   }
+  get tab() { return state.tab in TABS && has(this.info, state.tab) ? state.tab : "layer"; }
   open() {
-    const name = state.tab in TABS && has(this.info, state.tab) ? state.tab : "layer", panel = this.panelOf(name);
+    const name = this.tab, panel = this.panelOf(name);
     if (name !== "take") this.shown = name;
-    for (const tab of this.tabs.children) tab.setAttribute("aria-selected", tab.id === "tab-" + name);
-    this.panel.setAttribute("aria-labelledby", "tab-" + name);
-    this.panel.replaceChildren(panel.node);
+    this.face(name);
     this.active = panel;
     Object.assign(this.stage, {overlay: panel.overlay ?? null, picked: panel.picked ?? null, editor: name === "edit" ? panel : null});
-    if (panel.started) { panel.load(); } else { panel.started = true; panel.start(); }
+    this.fill(name);
     this.stage.draw();
+  }
+  // The tab that is marked, and its panel below.
+  face(name) {
+    for (const tab of this.tabs.children) tab.setAttribute("aria-selected", tab.id === "tab-" + name);
+    this.panel.setAttribute("aria-labelledby", "tab-" + name);
+    this.panel.replaceChildren(this.panelOf(name).node);
+  }
+  // A panel begins, or is brought up to date.
+  fill(name) {
+    const panel = this.panelOf(name);
+    if (panel.started) return panel.load();
+    panel.started = true;
+    return panel.start();
   }
   // A frame is drawn with what is laid over it, when the server has answered, or soon.
   moved() {
@@ -100,6 +112,7 @@ class Page {
   }
   async look() {
     await this.active.load();
+    if (this.tab === "take") await this.fill(this.shown);  // which is what is taken away
     if (state.changes.length && this.active !== this.panels.get("change")) await this.panelOf("change").load();
   }
 

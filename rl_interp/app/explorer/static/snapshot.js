@@ -1,11 +1,14 @@
 // The page as it stands as one HTML file that needs nothing else: pictures in place of canvases, and no script.
-import {state, write} from "./state.js";
-
 const STYLES = ["style.css", "explorer.css"];
 const POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'";
 
-export async function snapshot(python) {
-  const css = await Promise.all(STYLES.map(async name => (await fetch("/static/" + name)).text()));
+// The page's style, for pictures in place of canvases, and buttons that are off because nothing runs.
+export async function styles() {
+  const texts = await Promise.all(STYLES.map(async name => (await fetch("/static/" + name)).text()));
+  return texts.join("\n").replaceAll(" canvas", " img") + "\nbutton:disabled { opacity:1 }";
+}
+
+export function snapshot(css, address, python) {
   const inert = document.implementation.createHTMLDocument("");  // in which nothing is loaded and nothing runs
   const shown = inert.importNode(document.documentElement, true);
   const pictures = [...document.querySelectorAll("canvas, img")].map(each => each instanceof HTMLCanvasElement ? each.toDataURL() : drawn(each));
@@ -22,12 +25,12 @@ export async function snapshot(python) {
   [...shown.querySelectorAll("input, textarea")].forEach((copy, i) => { if (copy.tagName === "INPUT") copy.setAttribute("value", fields[i].value); else copy.textContent = fields[i].value; });
   shown.querySelectorAll("button, input, select, textarea").forEach(node => node.setAttribute("disabled", ""));
   shown.querySelectorAll("script, link, dialog, noscript").forEach(node => node.remove());
-  shown.querySelector("main").append(...about(inert, python));
-  return "<!doctype html>\n" + shown.outerHTML.replace("</head>", () => `<meta http-equiv="Content-Security-Policy" content="${POLICY}"><style>${css.join("\n")}</style></head>`);
+  shown.querySelector("main").append(...about(inert, address, python));
+  return "<!doctype html>\n" + shown.outerHTML.replace("</head>", () => `<meta http-equiv="Content-Security-Policy" content="${POLICY}"><style>${css}</style></head>`);
 }
-function about(inert, python) {
+function about(inert, address, python) {
   const node = (name, text) => Object.assign(inert.createElement(name), {textContent: text});
-  return [node("h2", "Where this is from"), node("p", "The address of this view in rl-interp explore, and the Python lines that give the same:"), node("pre", write(state)), node("pre", python)];
+  return [node("h2", "Where this is from"), node("p", "The address of this view in rl-interp explore, and the Python lines that give the same:"), node("pre", address), node("pre", python)];
 }
 function drawn(image) {
   const canvas = el("canvas", {width: image.naturalWidth || 1, height: image.naturalHeight || 1});

@@ -1,7 +1,7 @@
 // What can be taken away: a link, pictures, and the lines that give the same.
 import {ask, film, newest, trying} from "./server.js";
-import {snapshot} from "./snapshot.js";
-import {state, write} from "./state.js";
+import {snapshot, styles} from "./snapshot.js";
+import {listen, state, write} from "./state.js";
 
 export class Take {
   constructor(page) {
@@ -13,13 +13,18 @@ export class Take {
     const copy = text => button("Copy", async event => { await navigator.clipboard.writeText(text()); event.target.textContent = "Copied"; });
     this.node = el("div", {}, el("div", {class: "controls"}, el("label", {for: "link"}, "link to this view"), this.link, copy(() => this.link.value)),
       el("div", {class: "controls"}, button("Frame as PNG", () => this.save(page.stage.canvas, "frame")), button("Timeline as PNG", () => this.save(page.timeline.canvas, "timeline")),
-        button("Page as one HTML file", () => this.whole()), this.mp4 = button("Episode as MP4", () => this.film())),
+        button("Page as one HTML file", event => this.whole(event.target)), this.mp4 = button("Episode as MP4", () => this.film())),
       el("h3", {}, "Python lines that give the same"), this.python, copy(() => this.python.textContent), el("h3", {}, "Command"), this.command, copy(() => this.command.textContent));
   }
-  start() { this.load(); }
+  start() {
+    listen(Object.keys(state), () => this.tell());
+    if (!this.before.started) this.page.fill(this.page.shown);
+    this.load();
+  }
+  tell() { this.link.value = location.href.replace(/#.*/, "") + this.address; }
   async load() {
     const {episode} = this.page;
-    this.link.value = location.href.replace(/#.*/, "") + write();
+    this.tell();
     if (episode.steps < 0) return;
     const shows = {layer: "layer", features: "features", change: "change", saliency: "saliency", maze: "maze", clusters: "clusters", plan: "plan"}[this.page.shown] ?? "decision";
     const plan = this.page.panels.get("plan")?.found;
@@ -31,14 +36,20 @@ export class Take {
     this.python.textContent = found.python;
     this.command.textContent = found.command;
   }
+  // What is taken away is the tab that was looked at before this one: its address, and what it lays over the frame.
+  get address() { return write({...state, tab: this.page.shown}); }
+  get before() { return this.page.panelOf(this.page.shown); }
+  get overlay() { return (...frame) => this.before.overlay?.(...frame); }
+  get lays() { return this.before.lays; }
   save(canvas, what) { canvas.toBlob(blob => download(blob, `${state.run}-${what}-step${state.step}.png`)); }
-  // The tab that was looked at before this one.
-  async whole() {
-    const {page} = this;
-    page.panel.replaceChildren(page.panelOf(page.shown).node);
-    const text = await trying(() => snapshot(this.python.textContent), "page");
-    page.panel.replaceChildren(this.node);
-    if (text) download(new Blob([text], {type: "text/html"}), `${state.run}-step${state.step}.html`);
+  async whole(button) {
+    const {page} = this, css = await trying(styles, "page");
+    if (!css) return;
+    page.face(page.shown);
+    const text = snapshot(css, this.address, this.python.textContent);
+    page.face(page.tab);
+    button.focus();
+    download(new Blob([text], {type: "text/html"}), `${state.run}-step${state.step}.html`);
   }
   // The episode, with the unit or feature that is chosen laid over it, if it has places.
   async film() {
