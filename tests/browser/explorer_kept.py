@@ -70,6 +70,28 @@ def test_a_link_opens_the_tab_that_was_looked_at(opened, view):
     expect(page.locator("#link")).to_have_value(re.compile(f"tab={view}"))
 
 
+def test_a_clusters_name_is_of_its_layer_count_and_episode(opened):
+    page = opened(VIEWS["clusters"].partition("&beside")[0])
+    settled(page, "clusters")
+    name, layer = page.get_by_label("name of cluster 0"), page.locator("#panel").get_by_label("Layer", exact=True)
+    name.fill("walls of the maze")
+    name.press("Enter")
+    layer.select_option("block1.res1.sum")
+    expect(name).to_have_value("")
+    layer.select_option("block2.res1.sum")
+    expect(name).to_have_value("walls of the maze")
+    page.get_by_label("clusters", exact=True).fill("5")
+    page.get_by_label("clusters", exact=True).press("Enter")
+    expect(page.locator(".clusters .controls")).to_have_count(5)
+    expect(name).to_have_value("")
+    page.get_by_label("clusters", exact=True).fill("6")
+    page.get_by_label("clusters", exact=True).press("Enter")
+    expect(name).to_have_value("walls of the maze")
+    page.locator("#seed").fill("8")
+    page.locator("#seed").press("Enter")
+    expect(name).to_have_value("")
+
+
 def test_sorted_by_number_is_by_number(opened):
     page = opened(f"run={PACMAN}&seed=1&step=80&sae=pacman-features&tab=features&sort=number")
     page.locator(".list .row").first.wait_for()

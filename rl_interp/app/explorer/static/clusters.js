@@ -53,6 +53,7 @@ export class ClusterView {
     if (!found) return;
     const layers = found.layers.map(each => ({...each, alike: numbers(each.alike)}));
     this.asked = asked;
+    this.key = `${body.point} ${body.count} ${short(JSON.stringify(body.recipe))}`;
     this.found = {...found, layers, step: body.step, points: numbers(found.points), others: numbers(found.others)};
     this.show();
   }
@@ -61,7 +62,8 @@ export class ClusterView {
     const plot = share === null ? "The plot has alike positions near each other (distances between groups mean little)" : `The plot has the layer's two main axes, ${pct(share, 0)} of its variance`;
     this.text.textContent = `Positions that hold alike values have one colour (k-means over the episode). ${plot}; large points are of this frame.${others.length ? " Clusters of other layers have the colours of those whose places they share." : " Point at one, or at the frame."}`;
     const counts = Array.from({length: state.clusters}, (_, i) => first.assigned.filter(each => each === i).length);
-    if (!this.list.contains(document.activeElement)) this.list.replaceChildren(...counts.map((count, i) => this.row(i, count)));
+    if (this.listed !== this.key || !this.list.contains(document.activeElement)) this.list.replaceChildren(...counts.map((count, i) => this.row(i, count)));
+    this.listed = this.key;
     this.small = new Map(others.map(({point}) => [point, this.small.get(point) ?? this.figure(point)]));
     const nodes = [...this.small.values()].map(({node}) => node);
     if (nodes.length !== this.beside.children.length || nodes.some(node => !this.beside.contains(node))) this.beside.replaceChildren(...nodes);
@@ -86,12 +88,15 @@ export class ClusterView {
     name.onfocus = () => this.light(i);
     return row;
   }
-  // Names and colours are in the address: "3 #ff0000 walls" of cluster 3.
-  given(i) { return state.named.find(each => each.startsWith(`${i} `))?.split(" ").slice(1) ?? []; }
+  // Names and colours are in the address: "conv1.post 8 1x2y3z 3 #ff0000 walls" of cluster 3 of 8 of a layer in an episode.
+  given(i) {
+    const start = `${this.key} ${i} `;
+    return state.named.find(each => each.startsWith(start))?.slice(start.length).split(" ") ?? [];
+  }
   nameOf(i) { return this.given(i).slice(1).join(" "); }
   colourOf(i) { const [colour] = this.given(i); return /^#[0-9a-f]{6}$/i.test(colour ?? "") ? colour : COLOURS[i]; }
   keep(i, name, colour) {
-    set({named: [...state.named.filter(each => !each.startsWith(`${i} `)), `${i} ${colour} ${name.trim()}`]});
+    set({named: [...state.named.filter(each => !each.startsWith(`${this.key} ${i} `)), `${this.key} ${i} ${colour} ${name.trim()}`]});
     this.again();
   }
   light(cluster) {
@@ -178,3 +183,6 @@ export class ClusterView {
     };
   }
 }
+
+// A few letters that stand for a text.
+const short = text => (Array.from(text).reduce((sum, each) => Math.imul(sum, 31) + each.codePointAt(0) | 0, 0) >>> 0).toString(36);
