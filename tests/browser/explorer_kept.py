@@ -70,6 +70,12 @@ def test_a_link_opens_the_tab_that_was_looked_at(opened, view):
     expect(page.locator("#link")).to_have_value(re.compile(f"tab={view}"))
 
 
+def test_every_seed_that_the_box_allows_is_kept_in_the_address(opened):
+    page = opened(f"run={UNLOCK}&seed=1073741823&parts=2")
+    assert page.evaluate("explorer.episode.seed") == 1073741823
+    expect(page.locator("#seed")).to_have_value("1073741823")
+
+
 def test_a_clusters_name_is_of_its_layer_count_and_episode(opened):
     page = opened(VIEWS["clusters"].partition("&beside")[0])
     settled(page, "clusters")

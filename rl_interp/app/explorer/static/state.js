@@ -33,7 +33,7 @@ export function read(address = location.hash) {
     const text = given.get(name);
     if (LISTS.includes(name)) found[name] = given.getAll(name);
     else if (name === "parts") found.parts = text.split("~").map(partOf).filter(part => part) ;
-    else if (NUMBERS.includes(name)) found[name] = /^\d{1,9}$/.test(text) ? +text : DEFAULTS[name];
+    else if (NUMBERS.includes(name)) found[name] = /^\d{1,10}$/.test(text) ? +text : DEFAULTS[name];
     else found[name] = text;
   }
   if (!found.parts.length) found.parts = structuredClone(DEFAULTS.parts);
