@@ -254,6 +254,22 @@ def test_a_report_can_be_sorted_searched_filtered_and_clicked(report, opened, tm
     assert page.inner_text("#detail h3") == f"Feature {features[linked]['alike'][0][0]}"
 
 
+def test_reports_are_used_by_keyboard(report, comparison, opened, tmp_path):
+    page = opened(write_page("report", report, tmp_path / "report.html"))
+    page.locator("#list th button").first.press("Enter")
+    assert page.locator("#list th[aria-sort=ascending]").inner_text() == "# ↑"
+    assert page.evaluate("document.activeElement.innerText") == "# ↑"
+    row = page.locator("#list tr.row button").nth(1)
+    row.press("Enter")
+    assert page.inner_text("#detail h3") == f"Feature {row.inner_text()}"
+    dot = page.locator("#map circle[data-f]").last
+    dot.press(" ")
+    assert page.inner_text("#detail h3") == f"Feature {dot.get_attribute('data-f')}"
+    page = opened(write_page("comparison", comparison, tmp_path / "comparison.html"))
+    page.locator("#list tr.row button").nth(1).press("Enter")
+    assert page.locator("#list tr.row.chosen").get_attribute("data-i") == "1"
+
+
 def test_a_report_says_where_there_is_no_interval(report, opened, tmp_path):
     shown = opened(write_page("report", report, tmp_path / "report.html")).inner_text("main")
     assert re.search(r"as trained\t3.500\t3.500\t1\.\d+ – 5\.\d+\t8", shown)

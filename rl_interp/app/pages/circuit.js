@@ -22,7 +22,7 @@ const dots = D.nodes.flatMap((node, c) => node.units.map((unit, u) => {
 const headings = D.nodes.map((node, c) => [svg("text", {x: 60 + gap*c, y: c % 2 ? 16 : 32, "text-anchor": "middle", class: "value"}, node.node),
   svg("text", {x: 60 + gap*c, y: height + above + 16, "text-anchor": "middle"}, `${node.units.length} of ${node.of}`)]);
 const lines = [...D.edges.keys()].sort((a, b) => Math.abs(D.edges[a][4]) - Math.abs(D.edges[b][4])).map(i => curve(D.edges[i], i));
-$("drawing").append(svg("svg", {width: 120 + gap*(D.nodes.length - 1), height: height + above + 30, role: "img", "aria-label": "The circuit"}, lines, headings, dots));
+$("drawing").append(svg("svg", {width: 120 + gap*(D.nodes.length - 1), height: height + above + 30, role: "group", "aria-label": "The circuit"}, lines, headings, dots));
 
 function where(state) {
   const image = el("img", {src: "data:image/webp;base64," + D.pictures[state.picture], alt: "screen of the state"});

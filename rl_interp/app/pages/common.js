@@ -1,4 +1,5 @@
 const D = JSON.parse($("data").textContent);
+const button = text => el("button", {type: "button"}, text);  // of a table's row or heading, for the keyboard
 function bars(values, labels, {width=300, height=120, title=""} = {}) {
   const top = Math.max(...values, 1e-12), w = width / values.length;
   return svg("svg", {width: width + 8, height: height + 36, role: "img", "aria-label": title},

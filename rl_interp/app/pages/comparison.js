@@ -16,7 +16,7 @@ function list() {
   $("count").textContent = `${shown.length} of ${all.length}`;
   const top = heads(["first", "best concept", "correlation", "second", "best concept"], 1, 4);
   $("list").replaceChildren(el("table", {}, top, shown.map(([f, g, r], i) => el("tr", {class: "row", "data-i": i},
-    cell(called(0, f)), cell(concept(0, f), true), cell(num(r, 2)), cell(called(1, g)), cell(concept(1, g), true)))));
+    cell(button(called(0, f))), cell(concept(0, f), true), cell(num(r, 2)), cell(called(1, g)), cell(concept(1, g), true)))));
   if (shown.length) show(0); else $("detail").replaceChildren(note("There is none."));
 }
 function half(s, i) {

@@ -14,14 +14,17 @@ if (known.length) $("metrics").append(el("tr", {}, el("td", {}, "tell a concept 
 const ways = D.continuous ? D.actions.flatMap(a => [`${a}, up`, `${a}, down`]) : D.actions, pushes = f => D.continuous ? f.clamp.towards.flatMap(v => [v, -v]) : f.clamp.towards;
 const hue = a => `hsl(${Math.round(360*a/ways.length)} 65% 52%)`, favoured = f => pushes(f).indexOf(Math.max(...pushes(f)));
 const placed = F.filter(f => f.place), side = 620;
-const dot = f => svg("circle", {"data-f": f.i, cx: 8 + f.place[0]*(side - 16), cy: 8 + f.place[1]*(side - 16), r: f.clamp ? 2.5 + 9*Math.sqrt(Math.min(1, f.clamp.changed)) : 3,
-  fill: f.clamp && f.clamp.changed > .01 ? hue(favoured(f)) : "var(--soft)", "fill-opacity": ".75"}, svg("title", {}, `feature ${f.i}${f.name ? ", " + f.name : f.best ? ", " + f.best.concept : ""}`));
+const called = f => `feature ${f.i}${f.name ? ", " + f.name : f.best ? ", " + f.best.concept : ""}`;
+const dot = f => svg("circle", {"data-f": f.i, tabindex: 0, role: "button", "aria-label": called(f), cx: 8 + f.place[0]*(side - 16), cy: 8 + f.place[1]*(side - 16), r: f.clamp ? 2.5 + 9*Math.sqrt(Math.min(1, f.clamp.changed)) : 3,
+  fill: f.clamp && f.clamp.changed > .01 ? hue(favoured(f)) : "var(--soft)", "fill-opacity": ".75"}, svg("title", {}, called(f)));
 const legend = (colour, r, text) => el("div", {}, svg("svg", {width: 14, height: 14}, svg("circle", {cx: 7, cy: 7, r, fill: colour})), " ", text);
 if (placed.length) $("map").append(el("div", {class: "columns"},
-  svg("svg", {width: side, height: side, role: "img", "aria-label": "map of the features"}, placed.map(dot)),
+  svg("svg", {width: side, height: side, role: "group", "aria-label": "map of the features"}, placed.map(dot)),
   F.some(f => f.clamp) ? el("div", {}, ways.map((a, i) => legend(hue(i), 6, a)), legend("var(--soft)", 4, D.continuous ? "moves the action by under 0.01 standard deviations" : "changes under 1% of actions")) : null));
 else $("map").append(note("Too few living features for a map."));
-$("map").onclick = e => { const at = e.target.closest("circle[data-f]"); if (at) { show(+at.dataset.f); $("browser").scrollIntoView({behavior: "smooth"}); } };
+const pick = e => { const at = e.target.closest("circle[data-f]"); if (at) { show(+at.dataset.f); $("browser").scrollIntoView({behavior: "smooth"}); } };
+$("map").onclick = pick;
+$("map").onkeydown = e => { if (e.key === "Enter" || e.key === " ") { e.preventDefault(); pick(e); } };
 
 const best = f => f.best ? f.best.concept : "–";
 const ofConcepts = [["best concept", f => f.best ? f.best.concept : "", best], ["AUROC", f => f.best ? f.best.auroc : 0, f => f.best ? num(f.best.auroc, 2) : "–"]];
@@ -36,15 +39,16 @@ function list() {
   const key = columns[sort][1];
   shown.sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : a.i - b.i) * (down ? -1 : 1));
   $("count").textContent = `${shown.length} of ${F.length}; "clamp" is ${D.continuous ? "how far the action moves, in standard deviations," : "the share of states whose action changes"} when the feature is clamped`;
-  const top = heads(columns.map(([name], i) => name + (i === sort ? (down ? " ↓" : " ↑") : "")), words);
+  const top = heads(columns.map(([name], i) => button(name + (i === sort ? (down ? " ↓" : " ↑") : ""))), words);
   [...top.children].forEach((head, i) => { head.dataset.c = i; });
+  top.children[sort].setAttribute("aria-sort", down ? "descending" : "ascending");
   $("list").replaceChildren(el("table", {}, top, shown.map(f => el("tr", {class: "row" + (f.i === chosen ? " chosen" : ""), "data-f": f.i},
-    columns.map(([, , shows], i) => cell(shows(f), i === words))))));
+    columns.map(([, , shows], i) => cell(i ? shows(f) : button(shows(f)), i === words))))));
   return shown;
 }
 $("list").onclick = e => {
   const head = e.target.closest("th"), row = e.target.closest("tr.row");
-  if (head) { const c = +head.dataset.c; down = c === sort ? !down : c !== 0 && c !== words; sort = c; list(); }
+  if (head) { const c = +head.dataset.c; down = c === sort ? !down : c !== 0 && c !== words; sort = c; list(); $("list").querySelectorAll("th button")[c].focus(); }
   if (row) show(+row.dataset.f);
 };
 $("detail").onclick = e => { const link = e.target.closest("a[data-f]"); if (link) { e.preventDefault(); show(+link.dataset.f); } };
