@@ -4,7 +4,7 @@ import {state} from "./state.js";
 
 export class Decision {
   constructor(page) {
-    Object.assign(this, {page, effect: null});
+    Object.assign(this, {page, effect: null, rows: []});
     this.value = el("p", {class: "soft"});
     this.list = el("ol", {class: "bars"});
     this.node = el("section", {id: "decision", "aria-label": "Decision"}, el("h2", {}, "What it would do here"), this.list, this.value);
@@ -23,14 +23,15 @@ export class Decision {
     const controls = effect ? effect.controls.map(each => shown(kind, each)) : [];
     const all = [...before, ...(after ?? []), ...controls.flat()], top = kind === "logits" ? 1 : Math.max(...all.map(Math.abs).filter(Number.isFinite), 1e-9);
     const likely = info.discrete ? before.indexOf(Math.max(...before)) : null;
-    this.list.replaceChildren(...info.actions.map((name, i) => {
+    put(this.list, info.actions.map((name, i) => {
       const now = this.bar(before[i], top, kind, "before"), range = controls.map(each => each[i]).filter(Number.isFinite);
-      const row = el(info.discrete ? "button" : "div", info.discrete ? {type: "button", title: "Do this, when you have taken over"} : {},
+      const row = this.rows[i] ??= el(info.discrete ? "button" : "div", info.discrete ? {type: "button", title: "Do this, when you have taken over"} : {});
+      row.replaceChildren(
         el("span", {class: "name" + (i === likely ? " likely" : "")}, name.replaceAll("_", " ").toLowerCase()),
         el("span", {class: "track"}, now, after && this.bar(after[i], top, kind, "after"), range.length ? this.range(range, top, kind) : null),
         el("span", {class: "number"}, this.text(before[i], kind), after ? el("br", {}) : null, after ? this.text(after[i], kind) : null));
       if (info.discrete) row.onclick = () => this.page.stage.act(i);
-      return el("li", {}, row);
+      return row.parentNode ?? el("li", {}, row);
     }));
     const what = {logits: "Probability of each action", q_values: "Advantage of each action: its Q-value less their mean", mean: "Mean of each number of the action", actions: "Sample of each number of the action"}[kind];
     this.value.textContent = what + (Number.isNaN(value) ? "." : `. ${kind === "q_values" ? "Largest Q-value" : "Value of the state"} ${num(value, 2)}.`);
