@@ -63,8 +63,8 @@ class Transfer(Agent, Generic[Network]):
         self.observation, self.preference_kind = task.observation, task.preference_kind
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
-        self.hook_points = {
-            prefix + name: replace(point, path=f"{part}.{point.path}", head=point.head and f"{part}.{point.head}")
+        self.hook_points = {  # none has a head: what either makes is a part of the preferences
+            prefix + name: replace(point, path=f"{part}.{point.path}", head=None)
             for part, prefix, network in (("task", "", task), ("explorer", "explorer.", explorer))
             for name, point in network.hook_points.items()
         }

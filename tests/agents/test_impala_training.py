@@ -374,6 +374,7 @@ def test_a_transfer_agent_opens_both_networks(explorer):
     agent = make_agent(replace(SMALL, explorer=str(explorer.path)))
     check_agent(agent, torch.from_numpy(played()["obs"][0]))
     assert {"lstm.h", "explorer.lstm.h", "explorer.conv1.post"} <= agent.hook_points.keys()
+    assert not any(point.head for point in agent.hook_points.values())
 
 
 def test_transfer_between_other_actions_is_refused(explorer):
