@@ -128,12 +128,10 @@ def _held_out(episodes: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
 def information(policy: NDArray[np.floating[Any]]) -> float:
     """Nats that an action, drawn from a policy `[N, A]`, tells of the state: the mutual information of the two, which
     is 0 if the policy is the same in all N states and at most its entropy."""
-
-    def entropy(p: NDArray[np.float64]) -> NDArray[np.float64]:
-        return -np.where(p > 0, p * np.log(np.maximum(p, 1e-300)), 0.0).sum(-1)
+    from scipy.stats import entropy
 
     p = np.asarray(policy, np.float64)
-    return float(entropy(p.mean(0)) - entropy(p).mean())
+    return float(entropy(p.mean(0)) - entropy(p, axis=1).mean())
 
 
 def bits_of(seen: Followed) -> dict[str, int]:

@@ -1,12 +1,6 @@
 """IMPALA's learning: losses, phases, actors, resume."""
 
-import os
-import pickle
-import signal
-import threading
-import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +10,7 @@ from selection import in_full
 from rl_interp.agents.cbet import CBETConfig
 from rl_interp.agents.impala import IMPALAConfig, Training, default_config, make_agent, train
 from rl_interp.agents.impala.actor import Actor, environments, flat_weights, set_flat_weights, unroll_layout
-from rl_interp.agents.impala.actor_pool import LocalActorPool, ProcessActorPool, SharedWeights
+from rl_interp.agents.impala.actor_pool import LocalActorPool
 from rl_interp.agents.impala.learner import Learner, losses
 from rl_interp.agents.load import load_agent, load_config
 from rl_interp.agents.loop import DivergedError
@@ -221,102 +215,6 @@ def test_training_logs_checkpoints_evaluates_and_loads(tmp_path):
     assert {"loss", "entropy", "rho", "bonus", "steps_per_second"} <= lines[-1].keys()
     assert run.checkpoint_steps() == [640]
     assert load_agent(run.path).agent.policy.weight.shape == (7, 16)
-
-
-@pytest.mark.full
-def test_actor_processes_play_with_the_weights_given_and_are_replaced_when_they_die(taken_log_probs, heard):
-    torch.manual_seed(0)
-    agent = make_agent(SMALL)
-    actors = ProcessActorPool(SMALL, 0, agent, count=2, progress=heard)
-    try:
-        actors.publish(flat_weights(agent))
-        seen = set()
-        while len(seen) < 2:
-            index, unroll = actors.next()
-            seen.add(index)
-        np.testing.assert_allclose(unroll["log_probs"], taken_log_probs(agent, unroll), atol=1e-5)
-        os.kill(actors._actors[0].process.pid, signal.SIGKILL)
-        while actors._actors[0].life == 0 or actors._actors[0].finished == 0:
-            actors.next()
-        assert heard.warnings == [
-            "actor 0 died (exit code -9); a new one takes its place, and its unfinished unroll is lost."
-        ]
-    finally:
-        actors.close()
-
-
-@pytest.mark.full
-def test_an_actor_that_hangs_is_replaced(heard):
-    agent = make_agent(SMALL)
-    actors = ProcessActorPool(SMALL, 0, agent, count=1, timeout=20.0, progress=heard)
-    try:
-        actors.publish(flat_weights(agent))
-        actors.next()
-        os.kill(actors._actors[0].process.pid, signal.SIGSTOP)
-        actors._timeout = 1.0
-        replace_one = actors._replace
-
-        def replaced(index, why):
-            replace_one(index, why)
-            actors._timeout = 60.0  # the new one's first unroll takes longer
-
-        actors._replace = replaced
-        while actors._actors[0].life == 0 or actors._actors[0].finished == 0:
-            actors.next()
-        assert "has not answered for 1 s" in heard.warnings[0]
-    finally:
-        actors.close()
-
-
-@pytest.mark.full
-def test_the_time_that_an_actor_takes_to_start_does_not_count_as_silence(monkeypatch):
-    agent = make_agent(SMALL)
-    actors = ProcessActorPool(SMALL, 0, agent, count=1, timeout=60.0)
-    try:
-        actors.publish(flat_weights(agent))
-        process = actors._actors[0].process.pid
-        os.kill(process, signal.SIGSTOP)  # in the middle of its imports
-        later = time.monotonic() + 100
-        monkeypatch.setattr("rl_interp.agents.impala.actor_pool.time", SimpleNamespace(monotonic=lambda: later))
-        threading.Timer(1.5, os.kill, (process, signal.SIGCONT)).start()
-        assert actors.next()[0] == 0
-    finally:
-        actors.close()
-
-
-def test_an_actor_that_never_begins_ends_the_training():
-    agent = make_agent(SMALL)
-    actors = ProcessActorPool(SMALL, 0, agent, count=1, start_timeout=0.0)
-    try:
-        actors.publish(flat_weights(agent))
-        os.kill(actors._actors[0].process.pid, signal.SIGSTOP)
-        with pytest.raises(WorkerError, match=r"actor 0 has not begun for 0 s before its first unroll"):
-            actors.next()
-    finally:
-        actors.close()
-
-
-def test_weights_that_are_read_while_others_are_written_are_of_one_version():
-    size = 1 << 18
-    ours = SharedWeights(size)
-    theirs, versions = pickle.loads(pickle.dumps(ours)), []
-    ours.write(np.zeros(size, np.float32))
-    done = threading.Event()
-
-    def read():
-        while not done.is_set():
-            versions.append(np.unique(theirs.read()))
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    for version in range(1, 2000):
-        ours.write(np.full(size, version, np.float32))
-    done.set()
-    reader.join()
-    theirs.close()
-    ours.close(unlink=True)
-    assert all(len(seen) == 1 for seen in versions)
-    assert len({float(seen[0]) for seen in versions}) > 5
 
 
 def test_an_environment_that_gives_no_number_stops_training_in_one_sentence(monkeypatch):

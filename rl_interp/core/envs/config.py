@@ -90,7 +90,8 @@ class EnvConfig(ABC):
 
     @property
     def observations_recur(self) -> bool:
-        """Whether the very same observations come again in play, so that counting them says which are rare."""
+        """Whether the very same observations come again in play, so that counting them says which are rare. They do not
+        where a world scrolls, or is drawn with noise."""
         return False
 
     def observed(self, height: int, width: int) -> Observed:

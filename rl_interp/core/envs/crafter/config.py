@@ -50,11 +50,6 @@ class CrafterConfig(EnvConfig):
     def cell_pixels(self) -> tuple[int, int]:
         return 7, 0
 
-    @property
-    def observations_recur(self) -> bool:
-        """The world scrolls, what the player has and needs changes, and nights are drawn with noise."""
-        return False
-
     def summary(self, returns: NDArray[np.float64], last: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         rates = last["achievements"].mean(0)
         return {
