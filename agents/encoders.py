@@ -84,19 +84,36 @@ def nature_cnn(shape: tuple[int, ...]) -> Encoder:
     return Encoder(layers, _both_sides("conv", "relu", (1, 2, 3)), (inputs, *size))
 
 
-def resnet(shape: tuple[int, ...], channels: tuple[int, ...] = CHANNELS) -> Encoder:
+def resnet(
+    shape: tuple[int, ...], channels: tuple[int, ...] = CHANNELS, cell: tuple[int, int] | None = None
+) -> Encoder:
     """Pictures of any size through sections of a convolution, a max-pool and two residual blocks: the deep network of
-    Espeholt et al. (2018), figure 3. Every section halves the picture."""
+    Espeholt et al. (2018), figure 3. Every section halves the picture.
+
+    Args:
+        cell: where the picture shows a grid, pixels along a cell, and above and left of the first: then the first
+            convolution sees each cell alone and nothing is pooled, so that a layer's positions are the cells.
+    """
     widths, size = [shape[0], *channels], shape[1:]
-    sections = nn.Sequential(*(_Section(a, b) for a, b in itertools.pairwise(widths)))
-    for _ in channels:
-        size = tuple(-(-side // 2) for side in size)
+    if cell is None:
+        sections = [_Section(nn.Conv2d(a, b, 3, padding=1), MaxPool2d()) for a, b in itertools.pairwise(widths)]
+        for _ in channels:
+            size = tuple(-(-side // 2) for side in size)
+    else:
+        side, margin = cell
+        size = tuple((pixels - margin) // side for pixels in size)
+        convs = [nn.Conv2d(shape[0], channels[0], side, side)]
+        convs += [nn.Conv2d(a, b, 3, padding=1) for a, b in itertools.pairwise(channels)]
+        sections = [_Section(conv) for conv in convs]
     points = {
         f"block{s + 1}.{name}": (f"sections.{s}.{path}", "B C H W")
-        for s in range(len(channels))
-        for name, path in (("conv", "conv"), ("pool", "pool"), *_Residual.places(1), *_Residual.places(2))
+        for s, section in enumerate(sections)
+        for name, path in section.places()
     }
-    layers = {"scale": Scale(), "sections": sections, "relu": nn.ReLU()}
+    layers: dict[str, nn.Module] = {"scale": Scale()}
+    if cell is not None and cell[1]:
+        layers["margin"] = nn.ZeroPad2d((-cell[1], 0, -cell[1], 0))  # cut off
+    layers |= {"sections": nn.Sequential(*sections), "relu": nn.ReLU()}
     return Encoder(layers, points | {"torso.post": ("relu", "B C H W")}, (widths[-1], *size))
 
 
@@ -175,14 +192,21 @@ def _both_sides(before: str, after: str, numbers: tuple[int, ...]) -> dict[str, 
 
 
 class _Section(nn.Module):
-    def __init__(self, inputs: int, outputs: int):
+    """A convolution, perhaps a pool, and two residual blocks."""
+
+    def __init__(self, conv: nn.Conv2d, pool: nn.Module | None = None):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.pool = MaxPool2d()
-        self.res1, self.res2 = _Residual(outputs), _Residual(outputs)
+        self.conv, self.pool = conv, pool
+        self.res1, self.res2 = _Residual(conv.out_channels), _Residual(conv.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.res2(self.res1(self.pool(self.conv(x))))
+        x = self.conv(x)
+        return self.res2(self.res1(x if self.pool is None else self.pool(x)))
+
+    def places(self) -> tuple[tuple[str, str], ...]:
+        """Names and paths of its hook points."""
+        first = (("conv", "conv"),) if self.pool is None else (("conv", "conv"), ("pool", "pool"))
+        return (*first, *_Residual.places(1), *_Residual.places(2))
 
 
 class _Residual(nn.Module):

@@ -31,7 +31,8 @@ def steps_per_second(config: IMPALAConfig, actors: int = 1) -> float:
     """The rate of training, once it is under way."""
     training = Training(config, 0, actors=actors)
     try:
-        for _ in range(20):
+        start, begun = time.perf_counter(), training.learner.updates
+        while training.learner.updates < begun + 20 and time.perf_counter() - start < SECONDS:
             training.advance()
         start, before = time.perf_counter(), training.agent_steps
         while time.perf_counter() - start < SECONDS:

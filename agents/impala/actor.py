@@ -125,7 +125,7 @@ def unroll_layout(config: IMPALAConfig, agent: Agent) -> dict[str, tuple[tuple[i
     return layout
 
 
-def environments(unroll: Unroll, part: slice) -> Unroll:
+def environments(unroll: Unroll, part: NDArray[np.integer]) -> Unroll:
     """The part of an unroll that is of some environments."""
     return {name: array[part] if name.startswith("state") else array[:, part] for name, array in unroll.items()}
 

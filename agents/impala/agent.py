@@ -27,6 +27,7 @@ class IMPALA(Agent):
         categories: how many each channel has, where bytes are categories: for a smaller network on embedded cells.
             None where they are intensities: for the deep ResNet.
         channels: of the ResNet's sections.
+        cell: for a ResNet whose positions are the cells of a grid; see `encoders.resnet`.
         hidden: width of the fully connected layer, and of the one before it for vectors.
         lstm: width of the LSTM; 0 for an agent without memory.
         self_ablation: units of each layer that its ablated stream keeps; 0 for an agent without one.
@@ -41,10 +42,11 @@ class IMPALA(Agent):
         hidden: int = 256,
         lstm: int = 256,
         self_ablation: int = 0,
+        cell: tuple[int, int] | None = None,
     ):
         super().__init__()
         self.observation = observation_kind(shape, categories)
-        self.torso = encoder(shape, categories, partial(resnet, channels=channels), hidden)
+        self.torso = encoder(shape, categories, partial(resnet, channels=channels, cell=cell), hidden)
         self.fc, self.relu = nn.Linear(self.torso.width, hidden), nn.ReLU()
         self.lstm = HookedLSTM(hidden, lstm) if lstm else None
         self.policy, self.baseline = nn.Linear(lstm or hidden, num_actions), nn.Linear(lstm or hidden, 1)
@@ -77,7 +79,10 @@ class IMPALA(Agent):
             given: LSTMState = state or self.initial_state(batch)
             h, new = self.lstm(flat.unflatten(0, (time, batch)), given, first)
             flat = h.flatten(0, 1)
-        logits, values = self.policy(flat).float(), self.baseline(flat).float()
+        # In bf16 a value would be rounded by as much as a step changes it, and a preference by a tenth of PPO's bound.
+        with torch.autocast(flat.device.type, enabled=False):
+            flat = flat.to(self.policy.weight.dtype)
+            logits, values = self.policy(flat).float(), self.baseline(flat).float()
         return PolicyOutput(new, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
 
 
@@ -105,4 +110,5 @@ def _network(config: IMPALAConfig) -> IMPALA | DRC:
     given = len(env.action_names), env.observation_shape, env.categories
     if config.network == "drc":
         return DRC(*given, config.layers, config.ticks, config.channels[0], config.hidden)
-    return IMPALA(*given, tuple(config.channels), config.hidden, config.lstm, config.self_ablation)
+    cell = env.cell_pixels if config.cells else None
+    return IMPALA(*given, tuple(config.channels), config.hidden, config.lstm, config.self_ablation, cell)

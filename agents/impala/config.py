@@ -45,6 +45,9 @@ class IMPALAConfig(PhasedConfig):
     """What the agent is: the encoder that suits the observation and an LSTM (impala), or a DRC (drc)."""
     channels: tuple[int, ...] = (16, 32, 32)
     """Channels of the ResNet's sections, for pixels; of a DRC one number, that of all its layers."""
+    cells: bool = False
+    """Whether, in pictures of a grid, the ResNet's first convolution sees each cell alone and nothing is pooled, so
+    that a layer's positions are the cells."""
     layers: int = 3
     """ConvLSTM layers of a DRC."""
     ticks: int = 3
@@ -55,6 +58,10 @@ class IMPALAConfig(PhasedConfig):
     """Width of the LSTM; 0 for none, where everything worth knowing is in view."""
     gamma: float = 0.99
     """Discount per step."""
+    clip: float = 0.0
+    """The policy's loss is PPO's surrogate with this bound of |π/μ − 1| (Schulman et al. 2017, eq. 7; with V-trace: Luo
+    et al. 2020), on advantages of a standard deviation of 1, and the value's that of targets of such a one; 0 for
+    V-trace's policy gradient."""
     vtrace_lambda: float = 1.0
     """Factor of V-trace's trace coefficients: 1 for targets of all the steps that follow, 0 for one."""
     learning_rate: float = 2e-3
@@ -96,7 +103,7 @@ class IMPALAConfig(PhasedConfig):
             at_least_1=("unroll", "epochs", "channels", "hidden", "layers", "ticks"),
             at_least_0=(
                 "final_learning_rate", "adam_eps", "entropy_cost", "baseline_cost", "logit_penalty", "weight_penalty",
-                "reward_scale", "reward_clip", "self_ablation", "distance_cost",
+                "reward_scale", "reward_clip", "self_ablation", "distance_cost", "clip",
             ),
             positive=("learning_rate", "max_grad_norm"),
             share=("gamma", "vtrace_lambda", "adam_beta2"),
@@ -109,6 +116,8 @@ class IMPALAConfig(PhasedConfig):
             raise UserError(
                 f"channels={reprlib.repr(self.channels)} given; they are widths of at most {MOST_SECTIONS} sections."
             )
+        if self.cells and (self.env.observation_kind != "pixels" or self.env.cell_pixels is None):
+            raise UserError(f"cells given for {self.env.id}, which shows no picture of a grid of cells; leave it out.")
         if self.lstm < 0:
             raise UserError(f"lstm={self.lstm} given; it is a width, or 0 for no LSTM.")
         if self.self_ablation >= self.hidden:
@@ -136,6 +145,8 @@ class IMPALAConfig(PhasedConfig):
             raise UserError(
                 f"channels={reprlib.repr(self.channels)} given for a DRC; all its layers have as many: give one number."
             )
+        if self.cells:
+            raise UserError("cells given for a DRC, whose positions are those of the picture; leave it out.")
         if self.self_ablation:
             raise UserError("self_ablation given for a DRC, which has no ablated stream; leave it out.")
         if self.lstm:
@@ -160,7 +171,8 @@ def default_config(environment: EnvConfig | str, **overrides: object) -> IMPALAC
     if isinstance(env, AtariConfig):
         values |= dict(agent_steps=2_500_000, learning_rate=6e-4, reward_clip=1.0, checkpoint_every=100_000)
     if isinstance(env, CrafterConfig):
-        values |= dict(unroll=32, minibatches=4, gamma=0.95, entropy_cost=0.002)
+        values |= dict(cells=True, channels=(64,), unroll=64, minibatches=8, epochs=3, gamma=0.95, vtrace_lambda=0.65)
+        values |= dict(clip=0.2, learning_rate=4.5e-4, final_learning_rate=4.5e-4)
     if isinstance(env, MazeConfig):
         values |= dict(agent_steps=3_000_000, lstm=0, num_envs=64, unroll=32, minibatches=8, gamma=0.98)
         values |= dict(entropy_cost=0.005, checkpoint_every=100_000)

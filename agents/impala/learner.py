@@ -18,6 +18,10 @@ from rl_interp.core.agent import Agent, PolicyOutput, State
 
 _HEADS = re.compile(r"(^|\.)(policy|baseline)\.\w+$")
 """Weights of the last layers."""
+_NEW = 0.01
+"""Weight of an update's numbers in their moments."""
+_SMALLEST = 1e-8
+"""Variance."""
 
 
 class Learner:
@@ -30,6 +34,7 @@ class Learner:
         betas = 0.9, config.adam_beta2
         self.optimizer = torch.optim.Adam(learned, config.learning_rate, betas, config.adam_eps, fused=True)
         self.bf16 = config.computes_in_bf16(device)
+        self.moments = Moments(), Moments()
         self.updates = 0
 
     def update(self, unroll: Unroll, progress: float) -> "Losses":
@@ -79,20 +84,54 @@ class Learner:
         if not isinstance(self.agent, IMPALA) or self.agent.self_ablation is None:
             with bf16:
                 out = self.agent.unroll(*given)
-            own = losses(self.config, out, batch)
+            own = losses(self.config, out, batch, self.moments)
             return replace(own, total=own.total + self._penalties(out))
         with bf16:
             out, ablated, distance = both_streams(self.agent, self.agent.torso, self.agent.policy, *given)
-        own, second = losses(self.config, out, batch), losses(self.config, ablated, batch)
+        own, second = losses(self.config, out, batch, self.moments), losses(self.config, ablated, batch)
         total = own.total + self._penalties(out) + ABLATED_COST * second.total + self.config.distance_cost * distance
         return replace(own, total=total, ablated=second.total.detach(), distance=distance.detach())
 
     def state(self) -> dict[str, Any]:
-        return {"updates": self.updates, "optimizer": self.optimizer.state_dict()}
+        moments = [each.state() for each in self.moments]
+        return {"updates": self.updates, "optimizer": self.optimizer.state_dict(), "moments": moments}
 
     def restore(self, state: dict[str, Any]) -> None:
         self.updates = state["updates"]
         self.optimizer.load_state_dict(state["optimizer"])
+        for each, saved in zip(self.moments, state.get("moments", ()), strict=False):  # earlier versions have none
+            each.restore(saved)
+
+
+class Moments:
+    """Mean and variance of numbers over the last hundred updates or so.
+
+    PPO takes those of a minibatch. Where rewards are rare, most minibatches hold none, and what is but the value's
+    noise would be made as large there as a reward is in others.
+    """
+
+    def __init__(self):
+        self.weight = self._mean = self._square = 0.0
+
+    def update(self, numbers: Tensor) -> None:
+        if numbers.numel():
+            self.weight += _NEW * (1 - self.weight)
+            self._mean += _NEW * (numbers.mean().item() - self._mean)
+            self._square += _NEW * (numbers.square().mean().item() - self._square)
+
+    @property
+    def mean(self) -> float:
+        return self._mean / max(self.weight, _NEW)
+
+    @property
+    def variance(self) -> float:
+        return max(self._square / max(self.weight, _NEW) - self.mean**2, _SMALLEST)
+
+    def state(self) -> list[float]:
+        return [self.weight, self._mean, self._square]
+
+    def restore(self, state: list[float]) -> None:
+        self.weight, self._mean, self._square = state
 
 
 @dataclass(frozen=True)
@@ -114,12 +153,16 @@ class Losses:
     """With self-ablation, the mean squared distance of the two streams' last hidden representations."""
 
 
-def losses(config: IMPALAConfig, out: PolicyOutput, batch: dict[str, Tensor]) -> Losses:
+def losses(
+    config: IMPALAConfig, out: PolicyOutput, batch: dict[str, Tensor], moments: tuple[Moments, Moments] | None = None
+) -> Losses:
     """Losses (§4.2), each a mean over the steps of an unroll.
 
     Args:
         out: the agent's on the T + 1 observations.
         batch: the unroll's arrays as tensors, with `rewards` as they are to be learned from.
+        moments: of advantages and of values' targets, which the surrogate and the value's loss beside it are brought
+            to the scale of; by default those of this batch alone.
     """
     assert out.logits is not None
     assert out.value is not None
@@ -134,11 +177,25 @@ def losses(config: IMPALAConfig, out: PolicyOutput, batch: dict[str, Tensor]) ->
         out.value[:-1].detach(), out.value[-1].detach(), valid, lambda_=config.vtrace_lambda,
     )  # fmt: skip
     count = valid.sum().clamp(min=1)
-    policy = -(targets.advantages * taken).sum() / count  # advantages are 0 where not valid
     value = 0.5 * (valid * (targets.vs - out.value[:-1]) ** 2).sum() / count
+    if config.clip:
+        of_advantages, of_targets = moments or (Moments(), Moments())
+        of_advantages.update(targets.errors[valid])
+        of_targets.update(targets.vs[valid])
+        advantages = (targets.errors - of_advantages.mean) / of_advantages.variance**0.5
+        policy = -(valid * _surrogate(taken - batch["log_probs"], advantages, config.clip)).sum() / count
+        value = value / of_targets.variance
+    else:
+        policy = -(targets.advantages * taken).sum() / count  # advantages are 0 where not valid
     entropy = -(valid * (log_probs.exp() * log_probs).sum(-1)).sum() / count
     total = policy + config.baseline_cost * value - config.entropy_cost * entropy
     return Losses(total, policy.detach(), value.detach(), entropy.detach(), (valid * targets.rhos).sum() / count)
+
+
+def _surrogate(log_ratios: Tensor, advantages: Tensor, clip: float) -> Tensor:
+    """PPO's clipped objective (Schulman et al. 2017, arXiv 1707.06347, eq. 7) of each step."""
+    ratios = log_ratios.exp()
+    return torch.minimum(ratios * advantages, ratios.clamp(1 - clip, 1 + clip) * advantages)
 
 
 @dataclass(frozen=True)
@@ -149,6 +206,9 @@ class VTrace:
     """Value targets v_s (eq. 1)."""
     advantages: Tensor
     """min(ρ̄_pg, ratio) · (r_s + γ v_{s+1} − V(x_s)), the weights of ∇ log π."""
+    errors: Tensor
+    """r_s + γ (λ v_{s+1} + (1 − λ) V(x_{s+1})) − V(x_s): on policy, generalised advantages (Schulman et al. 2016). The
+    ratio of the action itself is not in them."""
     rhos: Tensor
     """Importance ratios π/μ, not truncated: how far behind the actors were."""
 
@@ -200,4 +260,6 @@ def vtrace(
     # The policy's gradient is weighted by r_s + γ v_{s+1} − V(x_s).
     next_vs = torch.cat([vs[1:], bootstrap[None]])
     advantages = real * rhos.clamp(max=pg_rho_bar) * (rewards + discounts * next_vs - values)
-    return VTrace(vs, advantages, rhos)
+    mixed = lambda_ * next_vs + (1 - lambda_) * next_values
+    errors = real * (rewards + discounts * mixed - values)
+    return VTrace(vs, advantages, errors, rhos)

@@ -72,11 +72,11 @@ class Training:
         if bonus is not None:
             unroll = {**unroll, "bonus": bonus}
         # An update for each share of the environments, whole in time: V-trace and the LSTM go along it.
-        parts = np.split(np.arange(self.config.num_envs), self.config.minibatches)
-        for part in parts * self.config.epochs:
-            self._losses = self.learner.update(
-                environments(unroll, slice(part[0], part[-1] + 1)), self.agent_steps / self.config.agent_steps
-            )
+        progress, order = self.agent_steps / self.config.agent_steps, np.arange(self.config.num_envs)
+        for _ in range(self.config.epochs):
+            for part in np.split(order, self.config.minibatches):
+                self._losses = self.learner.update(environments(unroll, part), progress)
+            order = torch.randperm(self.config.num_envs).numpy()  # another pass, in other company
         self.actors.publish(flat_weights(self.agent))
         self.agent_steps += self.config.unroll * self.config.num_envs
 

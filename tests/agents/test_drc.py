@@ -6,7 +6,7 @@ import torch
 from rl_interp.agents.impala import default_config, make_agent, published_drc
 from rl_interp.agents.impala.drc import DRC
 from rl_interp.core.check_agent import check_agent
-from rl_interp.core.envs import SokobanConfig
+from rl_interp.core.envs import MiniGridConfig, SokobanConfig
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_cache, run_with_hooks
 from rl_interp.core.interventions import During, Zero, as_hooks
@@ -121,6 +121,7 @@ def test_the_preset_has_the_published_settings():
     [
         (dict(channels=(16, 32, 32)), r"channels=\(16, 32, 32\) given for a DRC; .* give one number"),
         (dict(lstm=8), "lstm=8 given for a DRC"),
+        (dict(cells=True, env=MiniGridConfig(observation="pixels")), "cells given for a DRC"),
         (dict(ticks=0), "ticks=0 given"),
         (dict(env="CartPole-v1"), "a DRC is for boards of 3 cells or more a side: give network='impala'"),
     ],

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from rl_interp.agents.impala import default_config, make_agent
 from rl_interp.agents.impala.agent import IMPALA
 from rl_interp.agents.impala.network import HookedLSTM
 from rl_interp.agents.max_pool import MaxPool2d
 from rl_interp.core.check_agent import check_agent
+from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_cache, run_with_hooks
 from rl_interp.core.interventions import Add, Clamp, Splice, Zero, as_hooks
 
@@ -112,6 +114,16 @@ def obs(agent):
 
 def test_the_network_keeps_the_agent_contract(agent, obs):
     check_agent(agent, obs[0])
+
+
+def test_a_network_of_cells_keeps_the_contract_where_there_are_pictures_of_cells(obs_of_pixels):
+    torch.manual_seed(0)
+    check_agent(IMPALA(5, (3, 16, 16), channels=(4, 8), hidden=16, lstm=12, cell=(5, 1)), obs_of_pixels)
+    config = default_config("CrafterReward-v1")
+    assert make_agent(config).torso(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, *config.channels, 9, 9)
+    for env in ("ALE/MsPacman-v5", "MiniGrid-Unlock-v0"):
+        with pytest.raises(UserError, match=f"cells given for {env}, which shows no picture of a grid"):
+            default_config(env, cells=True)
 
 
 def test_without_an_lstm_it_keeps_the_contract_and_its_head_reads_the_layer_below(obs_of_pixels):

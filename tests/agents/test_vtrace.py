@@ -55,6 +55,26 @@ def test_on_policy_the_target_is_the_n_step_return(segment):
         torch.testing.assert_close(got.vs[s], following)
 
 
+@pytest.mark.parametrize("lambda_", [0.0, 0.65, 1.0])
+def test_on_policy_the_errors_are_generalised_advantages(segment, lambda_):
+    """Schulman et al. 2016, eq. 16: the sum of later temporal differences, discounted by γλ."""
+    segment["behavior_log_probs"] = segment["target_log_probs"]
+    got = vtrace(**segment, lambda_=lambda_)
+    following = torch.cat([segment["values"][1:], segment["bootstrap"][None]])
+    deltas = segment["rewards"] + segment["discounts"] * following - segment["values"]
+    for s in range(T):
+        expected = sum((lambda_ * segment["discounts"][s:t]).prod(0) * deltas[t] for t in range(s, T))
+        torch.testing.assert_close(got.errors[s], expected)
+
+
+def test_the_errors_do_not_hold_the_actions_own_ratio(segment):
+    rarer = segment | {"behavior_log_probs": segment["behavior_log_probs"].clone()}
+    rarer["behavior_log_probs"][3] += 1
+    ours, theirs = vtrace(**segment).errors, vtrace(**rarer).errors
+    torch.testing.assert_close(ours[3:], theirs[3:])
+    assert not torch.allclose(ours[2], theirs[2])
+
+
 def test_nothing_passes_a_step_that_only_reset(segment):
     """A segment with an autoreset step equals the two segments on its sides."""
     cut = 3
@@ -72,12 +92,14 @@ def test_nothing_passes_a_step_that_only_reset(segment):
     for side, where in sides.items():
         torch.testing.assert_close(whole.vs[where], parts[side].vs)
         torch.testing.assert_close(whole.advantages[where], parts[side].advantages)
+        torch.testing.assert_close(whole.errors[where], parts[side].errors)
     torch.testing.assert_close(whole.vs[cut], segment["values"][cut])
     assert not whole.advantages[cut].any()
+    assert not whole.errors[cut].any()
 
 
 def test_no_gradient_reaches_the_networks_through_the_targets(segment):
     segment["values"].requires_grad_()
     segment["target_log_probs"].requires_grad_()
     got = vtrace(**segment)
-    assert not any(tensor.requires_grad for tensor in (got.vs, got.advantages, got.rhos))
+    assert not any(tensor.requires_grad for tensor in (got.vs, got.advantages, got.errors, got.rhos))

@@ -9,6 +9,7 @@ from rl_interp.agents.impala import IMPALA
 from rl_interp.agents.impala.drc import DRC
 from rl_interp.core.envs import AtariConfig, CrafterConfig, MazeConfig, MiniGridConfig, SokobanConfig
 from rl_interp.core.errors import HookError, UserError
+from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.receptive_fields import receptive_fields, spatial_points
 from rl_interp.core.wrap import wrap
 
@@ -62,6 +63,24 @@ def test_symbols_are_cells_and_tiles_are_cells():
         IMPALA(17, (3, 64, 64), channels=(2,), hidden=4), "block1.pool", torch.zeros(1, 3, 64, 64).byte()
     )
     np.testing.assert_array_equal(place.cells(CrafterConfig())[0][:8], [0, 0, 0, 0, 1, 1, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "env", [CrafterConfig(), MiniGridConfig(observation="pixels"), MazeConfig()], ids=["Crafter", "MiniGrid", "maze"]
+)
+def test_a_network_of_cells_has_a_position_for_each_and_first_sees_it_alone(env):
+    cell = env.cell_pixels
+    agent = IMPALA(5, env.observation_shape, channels=(4, 6), hidden=4, lstm=0, cell=cell)
+    obs = torch.zeros(1, *env.observation_shape, dtype=torch.uint8)
+    for name in ("block1.conv", "block1.res2.sum", "block2.conv", "torso.post"):
+        rows, columns = receptive_fields(agent, name, obs).cells(env)
+        assert rows.tolist() == columns.tolist() == list(range((env.observation_shape[1] - cell[1]) // cell[0]))
+    row, column = 2, 5
+    pixels = [slice(cell[1] + cell[0] * at, cell[1] + cell[0] * (at + 1)) for at in (row, column)]
+    edited = obs.clone()
+    edited[..., *pixels] = torch.randint(1, 256, edited[..., *pixels].shape, dtype=torch.uint8)
+    before, after = (run_with_cache(agent, each, names=["block1.conv"])[1]["block1.conv"] for each in (obs, edited))
+    assert np.argwhere((before != after).any(1)[0].numpy()).tolist() == [[row, column]]
 
 
 def test_the_nearest_position_of_a_cell_is_about_it():
