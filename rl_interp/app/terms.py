@@ -141,6 +141,7 @@ TERMS = {
     "stability": "how alike the features of fits with other seeds are: mean cosine of matched directions",
     "stability_of_samples": "the same for directions that are random samples: what chance gives",
     "stability_of_random": "the same for random directions",
+    "found_again": "share of living features that other seeds find again, more closely than 95% of samples are",
     "coverage": "what the features tell of the environment's ground truth",
     "concepts": "ground-truth concepts, true or false in each state",
     "rates": "share of states in which each concept is true",

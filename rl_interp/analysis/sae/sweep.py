@@ -189,7 +189,8 @@ def rows(
                 [load_sae(row["run"], opened=opened, progress=progress) for row in of_size]
             )
             for row, agreement in zip(of_size, agreements, strict=True):
-                row |= {"stability": agreement} | {f"stability_of_{name}": value for name, value in controls.items()}
+                row |= {"stability": agreement.cosine, "found_again": agreement.found_again}
+                row |= {f"stability_of_{name}": value for name, value in controls.items()}
     return found
 
 
@@ -214,6 +215,7 @@ def markdown(found: Sequence[dict[str, Any]]) -> str:
     columns = {
         "fvu": "FVU", "l0": "L0", "dead_fraction": "dead", "action_agreement": "same action", "stability": "stability",
         "stability_of_samples": "of samples", "stability_of_random": "of random directions",
+        "found_again": "found again",
         "return_recovered": "return recovered from zero [95%]",
         "return_recovered_mean": "from mean [95%]", "return_recovered_resample": "from resample [95%]",
     }  # fmt: skip
