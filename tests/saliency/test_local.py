@@ -79,6 +79,7 @@ def whole(method, agent: Agent, obs: Tensor, target, monkeypatch, state=None) ->
 AGENTS = {
     "Nature CNN": lambda: DQN(3, (4, 44, 52)),
     "ResNet": lambda: IMPALA(3, (4, 44, 52), channels=(16, 24), hidden=32, lstm=0),
+    "ResNet of cells": lambda: IMPALA(3, (4, 44, 52), channels=(16,), hidden=32, lstm=0, cell=(4, 2)),
     "ResNet and LSTM": lambda: IMPALA(3, (4, 44, 52), channels=(5,), hidden=32, lstm=16),
 }
 
