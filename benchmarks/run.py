@@ -16,7 +16,9 @@ HEADER = ["benchmark", "unit", "ours", "peers", "ratio to the best peer", "share
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 SCRIPTS = sorted(
-    p.stem for p in HERE.glob("*.py") if p.stem not in ("__init__", "circuit_search", "explorer", "measure", "run")
+    p.stem
+    for p in HERE.glob("*.py")
+    if p.stem not in ("__init__", "circuit_search", "dead_features", "explorer", "measure", "run")
 )
 
 
