@@ -14,7 +14,7 @@ its own network plays. The published setting is that of DuPlessie & Gritsevskiy 
 
 import argparse
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from rl_interp.analysis.representations import dormant, effective_rank
 from rl_interp.analysis.sae.runs import LoadedSAE, load_sae
 from rl_interp.analysis.sae.stability import Agreement, stability
 from rl_interp.analysis.sae.sweep import FIGURES, fit_group, name_of
+from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json
 from rl_interp.core.hooks import last_layer
 from rl_interp.core.pictures import new_figure, save_figure
@@ -64,32 +65,41 @@ def _checkpoint(loaded: Loaded) -> dict[str, Any]:
     returns = score(loaded, EPISODES, seed=1_000, epsilon=0.001).returns
     with tempfile.TemporaryDirectory() as folder:
         store = collect_store(loaded, last_layer(loaded.agent), SAMPLES, Path(folder) / "store", 0, 0.01, "float32")
-        values = store.read(np.flatnonzero(store.column("controllable")))  # those that are fitted
-        figures = {
-            "returns": returns.tolist(), "samples": len(values), "effective_rank": effective_rank(values),
-            "dormant": dormant(values), "silent_units": int((values.max(0) <= 0).sum()),
-        }  # fmt: skip
         fits: dict[str, list[LoadedSAE]] = {}
+        figures: dict[str, Any] = {}
         for name, setting in SETTINGS.items():
-            configs = [replace(setting, seed=seed) for seed in range(SEEDS)]
-            fit_group(loaded, store, configs, path := Path(folder) / name, episodes=0)
+            path, configs = Path(folder) / name, [replace(setting, seed=seed) for seed in range(SEEDS)]
+            fit_group(loaded, store, configs, path, episodes=0)
             fits[name] = [load_sae(path / name_of(store.hook, config), opened=(loaded, store)) for config in configs]
             # Behind one whitening: in raw activations, with a mean and a loud direction, any two samples are alike.
             agreements, controls = stability(fits[name], behind=fits["ours"][0])
             figures[name] = {"fits": [_figures(fit, each) for fit, each in zip(fits[name], agreements, strict=True)]}
-            figures[name] |= {"stability_of": controls, "gaussian": _of_noise(values, setting)}
-    return figures
+            figures[name] |= {"stability_of": controls}
+        first = fits["ours"][0]
+        values = store.read(first.rows)
+        fitted = np.flatnonzero(np.isin(first.rows, first.train_rows))
+        noise = _gaussian(values)
+        for name, setting in SETTINGS.items():
+            figures[name]["gaussian"] = _dead(noise, fitted, setting)
+        figures["published"]["shuffled"] = _dead(values, fitted, replace(SETTINGS["published"], shuffle=True))
+    return figures | {
+        "returns": returns.tolist(), "samples": len(values), "effective_rank": effective_rank(values),
+        "dormant": dormant(values), "silent_units": int((values.max(0) <= 0).sum()),
+    }  # fmt: skip
 
 
-def _of_noise(values: NDArray[np.float32], setting: SAEConfig) -> dict[str, float]:
-    """Of a dictionary fitted to Gaussian noise with the mean and the covariance of activations `[N, D]`, which has as
-    many directions and no features: the control of what a count of dead latents tells."""
-    rng = np.random.default_rng(0)
+def _gaussian(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Noise with the mean and the covariance of activations `[N, D]`: as many directions, and no features. The control
+    of what a count of dead latents tells."""
     mean, covariance = values.mean(0, dtype=np.float64), np.cov(values, rowvar=False, dtype=np.float64)
-    noise = rng.multivariate_normal(mean, covariance, len(values), method="eigh").astype(np.float32)
-    data = ArrayActivations(noise)
-    metrics = evaluate(fit(data, setting), data, np.arange(len(noise)))
-    return {"dead_fraction": metrics.dead_fraction, "fvu": metrics.fvu}
+    rng = np.random.default_rng(0)
+    return rng.multivariate_normal(mean, covariance, len(values), method="eigh").astype(np.float32)
+
+
+def _dead(values: NDArray[np.float32], fitted: NDArray[np.integer], setting: SAEConfig) -> float:
+    """Share of latents that fire in none of all rows, fitted to some, as a run's are."""
+    data = ArrayActivations(values)
+    return evaluate(fit(data, setting, fitted), data, np.arange(len(values))).dead_fraction
 
 
 def _figures(fit: LoadedSAE, agreement: Agreement) -> dict[str, Any]:
@@ -101,65 +111,74 @@ def _figures(fit: LoadedSAE, agreement: Agreement) -> dict[str, Any]:
 def report() -> None:
     """Print the tables and draw the picture."""
     runs = [read_json(path) for path in sorted(OUT.glob("*.json"))]
+    if not runs:
+        raise UserError(f"{OUT} holds no results; measure first.")
     rows = []
-    for at in zip(*(run["checkpoints"].items() for run in runs), strict=True):
-        each = [figures for _, figures in at]
-        cells = [_both(f"{np.mean(figures['returns']):,.0f}" for figures in each)]
-        cells += [_both(f"{figures['effective_rank']:.1f}" for figures in each)]
+    for step in sorted({int(step) for run in runs for step in run["checkpoints"]}):
+        each = [run["checkpoints"].get(str(step)) for run in runs]
+        cells = [_cells(each, lambda figures: f"{np.mean(figures['returns']):,.0f}")]
+        cells += [_cells(each, lambda figures: f"{figures['effective_rank']:.1f}")]
         for name in SETTINGS:
-            cells += [_both(f"{_mean(figures, name, 'dead_fraction'):.1%}" for figures in each)]
-            cells += [_both(f"{figures[name]['gaussian']['dead_fraction']:.1%}" for figures in each)]
-            cells += [_both(f"{_mean(figures, name, 'cosine'):.2f}" for figures in each)]
-            cells += [_both(f"{figures[name]['stability_of']['samples']:.2f}" for figures in each)]
-            cells += [_both(f"{_mean(figures, name, 'found_again'):.1%}" for figures in each)]
-        rows.append([f"{int(at[0][0]):,}", *cells])
-    heads = [
-        f"{of}, {name}" for name in SETTINGS for of in ("dead", "of noise", "stability", "of samples", "found again")
-    ]
-    print(markdown(["steps", "return", "effective rank", *heads], rows))
-    every = [figures for run in runs for step, figures in run["checkpoints"].items() if step != "0"]
-    returns = np.array([np.mean(figures["returns"]) for figures in every])
+            cells += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'dead_fraction'):.1%}")]
+            cells += [_cells(each, lambda figures, name=name: f"{figures[name]['gaussian']:.1%}")]
+            cells += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'cosine'):.2f}")]
+            cells += [_cells(each, lambda figures, name=name: f"{figures[name]['stability_of']['samples']:.2f}")]
+            cells += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'found_again'):.1%}")]
+        cells += [_cells(each, lambda figures: f"{figures['published']['shuffled']:.1%}")]
+        rows.append([f"{step:,}", *cells])
+    columns = ("dead", "of noise", "stability", "of samples", "found again")
+    heads = [f"{of}, {name}" for name in SETTINGS for of in columns]
+    print(markdown(["steps", "return", "effective rank", *heads, "dead, published, shuffled"], rows))
     for name in SETTINGS:
-        for what, values in _candidates(every, name).items():
-            correlation = spearmanr(returns, values)
-            print(f"{name}: return and {what}: Spearman {correlation.statistic:.2f}, p {correlation.pvalue:.3f}")
+        for what in ("dead", "dead of noise", "stability", "found again", "effective rank"):
+            print(f"{name}: return and {what}, rank correlation within runs: {_within(runs, name, what)}")
     _picture(runs)
 
 
-def _candidates(every: list[dict[str, Any]], name: str) -> dict[str, list[float]]:
-    """What might go with the return, of each checkpoint."""
-    return {
-        "dead": [_mean(figures, name, "dead_fraction") for figures in every],
-        "dead of noise": [figures[name]["gaussian"]["dead_fraction"] for figures in every],
-        "stability": [_mean(figures, name, "cosine") for figures in every],
-        "effective rank": [figures["effective_rank"] for figures in every],
-    }
+def _cells(each: list[dict[str, Any] | None], shown: Callable[[dict[str, Any]], str]) -> str:
+    return ", ".join("–" if figures is None else shown(figures) for figures in each)
+
+
+def _within(runs: list[dict[str, Any]], name: str, what: str) -> str:
+    """Over the checkpoints of each run after the first, whose agent has learned nothing. Checkpoints of a run are not
+    independent, so that there is no interval: the runs are what can agree."""
+    found = []
+    for run in runs:
+        every = [figures for step, figures in run["checkpoints"].items() if int(step)]
+        values = _of(every, name, what)
+        returns = [float(np.mean(figures["returns"])) for figures in every]
+        found.append(f"{spearmanr(returns, values).statistic:.2f}" if len(set(values)) > 1 else "–")
+    return ", ".join(found)
+
+
+def _of(every: list[dict[str, Any]], name: str, what: str) -> list[float]:
+    """One of what might go with the return, of each checkpoint."""
+    if what == "effective rank":
+        return [figures["effective_rank"] for figures in every]
+    if what == "dead of noise":
+        return [figures[name]["gaussian"] for figures in every]
+    of_fits = {"dead": "dead_fraction", "stability": "cosine", "found again": "found_again"}
+    return [_mean(figures, name, of_fits[what]) for figures in every]
 
 
 def _mean(figures: dict[str, Any], name: str, what: str) -> float:
-    return float(np.mean([each[what] for each in figures[name]["fits"]]))
-
-
-def _both(cells: Iterable[str]) -> str:
-    return ", ".join(cells)
+    return float(np.mean([each[what] for each in figures[name]["fits"] if each[what] is not None]))
 
 
 def _picture(runs: list[dict[str, Any]]) -> None:
     figure, axes = new_figure(1, 3, 13.5, 4.2)
     left, *others = axes.flat
     for i, run in enumerate(runs):
-        steps = [int(step) for step in run["checkpoints"]]
         every = list(run["checkpoints"].values())
-        returns = [np.mean(figures["returns"]) for figures in every]
-        left.plot(steps, returns, ".-", color=f"C{i}", label=f"seed {i}")
+        returns = [float(np.mean(figures["returns"])) for figures in every]
+        left.plot([int(step) for step in run["checkpoints"]], returns, ".-", color=f"C{i}", label=run["run"])
         for axis, name in zip(others, ("published", "ours"), strict=True):
-            dead, noise = (values for what, values in _candidates(every, name).items() if what.startswith("dead"))
-            axis.plot(returns, dead, ".", color=f"C{i}", markersize=9)
-            axis.plot(returns, noise, "x", color=f"C{i}")
+            axis.plot(returns, _of(every, name, "dead"), ".", color=f"C{i}", markersize=9)
+            axis.plot(returns, _of(every, name, "dead of noise"), "x", color=f"C{i}")
             axis.set_title(f"{name} setting")
             axis.set_xlabel("return")
     left.set_xlabel("steps")
-    left.set_ylabel("return, 30 episodes")
+    left.set_ylabel(f"return, {EPISODES} episodes")
     left.legend()
     others[0].set_ylabel("share of latents that are dead")
     others[0].plot([], [], ".", color="0.4", markersize=9, label="of the layer")
@@ -169,14 +188,16 @@ def _picture(runs: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
+    """Measure runs, or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("measure", "report"))
-    parser.add_argument("runs", nargs="*")
-    arguments = parser.parse_args()
-    if arguments.what == "report":
-        report()
-    for run in arguments.runs:
+    what = parser.add_subparsers(dest="what", required=True)
+    what.add_parser("measure").add_argument("runs", nargs="+")
+    what.add_parser("report")
+    asked = parser.parse_args()
+    for run in asked.runs if asked.what == "measure" else ():
         measure(run)
+    if asked.what == "report":
+        report()
 
 
 if __name__ == "__main__":

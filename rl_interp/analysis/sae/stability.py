@@ -5,19 +5,24 @@ in the raw activations. The controls are samples of either half of the episodes,
 directions, which point where no data lie.
 """
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from rl_interp.analysis.sae.runs import LoadedSAE
 from rl_interp.sae.data import sample_rows
+from rl_interp.sae.evaluation.metrics import largest_cosines
+
+_SAME = 1 - 1e-5
+"""Cosine from which on two samples are one state."""
+_FEWEST = 20
+"""Samples that a share of 95% can be told of."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +31,10 @@ class Agreement:
 
     cosine: float
     """`matched_cosine`."""
-    found_again: float
-    """Share of them that are matched more closely than 95% of samples of one half of the episodes are by samples of the
-    other: 0.05 where a fit is no more than samples are."""
+    found_again: float | None
+    """Share of them that have another fit's feature nearer than 95% of as many samples have a sample of the other half
+    of the episodes: about 0.05 where features are no more than samples are. None where there are too few samples, or
+    nothing lives."""
 
 
 def stability(fits: Sequence[LoadedSAE], behind: LoadedSAE | None = None) -> tuple[list[Agreement], dict[str, float]]:
@@ -41,7 +47,8 @@ def stability(fits: Sequence[LoadedSAE], behind: LoadedSAE | None = None) -> tup
 
     Args:
         fits: two or more, of one store and split.
-        behind: the fit behind whose whitening they are compared; by default the first, where all have the same ridge.
+        behind: the fit behind whose whitening they are compared, without what of them lies along the data's mean, which
+            uncentred fits share; by default the first, where all have the same ridge and are centred alike.
     """
     states = [fit.run.load_state() for fit in fits]
     chosen = states[0] if behind is None else behind.run.load_state()
@@ -50,42 +57,51 @@ def stability(fits: Sequence[LoadedSAE], behind: LoadedSAE | None = None) -> tup
         fit.sae.W_dec.detach().cpu()[_living(fit, state)] @ whitening["to"]
         for fit, state in zip(fits, states, strict=True)
     ]
+    if behind is not None:
+        mean = normalize((whitening["mean"] @ whitening["to"]).float(), dim=0)
+        directions = [those - (those @ mean)[:, None] * mean for those in directions]
     rng, first = np.random.default_rng(0), fits[0]
     episodes = first.store.column("episode", first.train_rows)
     half = np.isin(episodes, rng.permutation(np.unique(episodes))[::2])
-    samples = []
-    for those, side in zip(directions[:2], (half, ~half), strict=True):
-        rows = sample_rows(first.train_rows[side], len(those), rng)
-        samples.append((torch.from_numpy(first.target.read(rows)) - whitening["mean"]) @ whitening["to"])
-    random = [torch.from_numpy(rng.normal(size=those.shape)) for those in directions[:2]]
-    by_samples, by_random = _matched(*samples), _matched(*random)
-    close = np.quantile(by_samples, 0.95) if len(by_samples) else np.inf
 
-    cosines, found = np.full((2, len(fits), len(fits)), np.nan)
-    for a, b in itertools.permutations(range(len(fits)), 2):
-        matched = _matched(directions[a], directions[b])
-        cosines[a, b] = _mean(matched)
-        found[a, b] = (matched > close).sum() / max(1, len(directions[a]))
-    agreements = zip(np.nanmean(cosines, 1).tolist(), np.nanmean(found, 1).tolist(), strict=True)
-    return [Agreement(*each) for each in agreements], {"samples": _mean(by_samples), "random": _mean(by_random)}
+    def samples(*counts: int) -> list[Tensor]:
+        """As many of either half of the episodes."""
+        rows = [sample_rows(first.train_rows[of], n, rng) for of, n in zip((half, ~half), counts, strict=True)]
+        return [(torch.from_numpy(first.target.read(each)) - whitening["mean"]) @ whitening["to"] for each in rows]
+
+    random = [torch.from_numpy(rng.normal(size=those.shape)) for those in directions[:2]]
+    controls = {"samples": matched_cosine(*samples(*map(len, directions[:2]))), "random": matched_cosine(*random)}
+    cosines = {(a, b): matched_cosine(directions[a], directions[b]) for a, b in combinations(range(len(fits)), 2)}
+    agreements = []
+    for a in range(len(fits)):
+        others = [b for b in range(len(fits)) if b != a]
+        against = [(directions[b], *samples(len(directions[a]), len(directions[b]))) for b in others]
+        found = [_found_again(directions[a], *each) for each in against]
+        known = [share for share in found if share is not None]
+        cosine = np.mean([cosines[min(a, b), max(a, b)] for b in others])
+        agreements.append(Agreement(float(cosine), float(np.mean(known)) if known else None))
+    return agreements, controls
+
+
+def _found_again(features: Tensor, others: Tensor, samples: Tensor, other_samples: Tensor) -> float | None:
+    if not len(features) or not len(others) or not len(other_samples):
+        return None
+    by_chance = largest_cosines(samples, other_samples)
+    by_chance = by_chance[by_chance < _SAME]  # a state that comes again is no chance
+    if len(by_chance) < _FEWEST:
+        return None
+    return float((largest_cosines(features, others) > by_chance.double().quantile(0.95)).double().mean())
 
 
 def matched_cosine(first: Tensor, second: Tensor) -> float:
     """The mean cosine of directions `first [F, D]` and `second [G, D]`, each paired with at most one of the other's so
     that the sum is largest (Kuhn 1955); 0 without any."""
-    return _mean(_matched(first, second))
-
-
-def _matched(first: Tensor, second: Tensor) -> NDArray[np.floating]:
-    """`[min(F, G)]`: the cosines of those pairs."""
     from scipy.optimize import linear_sum_assignment
 
+    if not len(first) or not len(second):
+        return 0.0
     cosines = (normalize(first, dim=1) @ normalize(second, dim=1).T).numpy()
-    return cosines[linear_sum_assignment(cosines, maximize=True)]
-
-
-def _mean(cosines: NDArray[np.floating]) -> float:
-    return float(cosines.mean()) if len(cosines) else 0.0
+    return float(cosines[linear_sum_assignment(cosines, maximize=True)].mean())
 
 
 def _living(fit: LoadedSAE, state: dict[str, Any]) -> Tensor:
