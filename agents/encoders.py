@@ -88,11 +88,12 @@ def resnet(
     shape: tuple[int, ...], channels: tuple[int, ...] = CHANNELS, cell: tuple[int, int] | None = None
 ) -> Encoder:
     """Pictures of any size through sections of a convolution, a max-pool and two residual blocks: the deep network of
-    Espeholt et al. (2018), figure 3. Every section halves the picture.
+    Espeholt et al. (2018), figure 3. Every section halves the picture, but for cells.
 
     Args:
         cell: where the picture shows a grid, pixels along a cell, and above and left of the first: then the first
-            convolution sees each cell alone and nothing is pooled, so that a layer's positions are the cells.
+            convolution sees each cell alone and nothing is pooled, so that a layer's positions are the cells. Pixels
+            beyond the last whole cell are not seen.
     """
     widths, size = [shape[0], *channels], shape[1:]
     if cell is None:

@@ -127,7 +127,7 @@ def unroll_layout(config: IMPALAConfig, agent: Agent) -> dict[str, tuple[tuple[i
 
 def environments(unroll: Unroll, part: NDArray[np.integer]) -> Unroll:
     """The part of an unroll that is of some environments."""
-    return {name: array[part] if name.startswith("state") else array[:, part] for name, array in unroll.items()}
+    return {name: np.take(array, part, 0 if name.startswith("state") else 1) for name, array in unroll.items()}
 
 
 def flat_weights(agent: Agent) -> NDArray[np.float32]:

@@ -79,7 +79,7 @@ class IMPALA(Agent):
             given: LSTMState = state or self.initial_state(batch)
             h, new = self.lstm(flat.unflatten(0, (time, batch)), given, first)
             flat = h.flatten(0, 1)
-        # In bf16 a value would be rounded by as much as a step changes it, and a preference by a tenth of PPO's bound.
+        # bf16 has 8 binary digits: a value of 1 would be rounded by .004, as much as a step may change it.
         with torch.autocast(flat.device.type, enabled=False):
             flat = flat.to(self.policy.weight.dtype)
             logits, values = self.policy(flat).float(), self.baseline(flat).float()

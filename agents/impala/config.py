@@ -20,7 +20,7 @@ NETWORKS = ("impala", "drc")
 SOLVER = "solver"
 """Who is imitated, instead of a file's solutions."""
 MOST_SECTIONS = 16
-"""Sections of the ResNet, at most: each halves the picture, so that more would see a single point."""
+"""Sections of the ResNet, at most: each halves the picture (without `cells`), so that more would see a single point."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class IMPALAConfig(PhasedConfig):
     """Channels of the ResNet's sections, for pixels; of a DRC one number, that of all its layers."""
     cells: bool = False
     """Whether, in pictures of a grid, the ResNet's first convolution sees each cell alone and nothing is pooled, so
-    that a layer's positions are the cells."""
+    that a layer's positions are the cells (in Crafter with the inventory's, in mazes with those of the margin)."""
     layers: int = 3
     """ConvLSTM layers of a DRC."""
     ticks: int = 3
@@ -59,9 +59,9 @@ class IMPALAConfig(PhasedConfig):
     gamma: float = 0.99
     """Discount per step."""
     clip: float = 0.0
-    """The policy's loss is PPO's surrogate with this bound of |π/μ − 1| (Schulman et al. 2017, eq. 7; with V-trace: Luo
-    et al. 2020), on advantages of a standard deviation of 1, and the value's that of targets of such a one; 0 for
-    V-trace's policy gradient."""
+    """The policy's loss is PPO's surrogate, with this bound of |π/μ − 1| (Schulman et al. 2017, eq. 7), on V-trace's
+    targets. Advantages are then brought to a standard deviation of 1, and the value's squared error is divided by the
+    variance of its targets. 0 for V-trace's policy gradient."""
     vtrace_lambda: float = 1.0
     """Factor of V-trace's trace coefficients: 1 for targets of all the steps that follow, 0 for one."""
     learning_rate: float = 2e-3
@@ -112,9 +112,9 @@ class IMPALAConfig(PhasedConfig):
             raise UserError(
                 f"minibatches={self.minibatches} given for {self.num_envs} environments; they must share them equally."
             )
-        if not all(width >= 1 for width in self.channels) or len(self.channels) > MOST_SECTIONS:
+        if not 1 <= len(self.channels) <= MOST_SECTIONS or not all(width >= 1 for width in self.channels):
             raise UserError(
-                f"channels={reprlib.repr(self.channels)} given; they are widths of at most {MOST_SECTIONS} sections."
+                f"channels={reprlib.repr(self.channels)} given; they are widths of 1 to {MOST_SECTIONS} sections."
             )
         if self.cells and (self.env.observation_kind != "pixels" or self.env.cell_pixels is None):
             raise UserError(f"cells given for {self.env.id}, which shows no picture of a grid of cells; leave it out.")
@@ -124,6 +124,15 @@ class IMPALAConfig(PhasedConfig):
             raise UserError(
                 f"self_ablation={self.self_ablation} given with hidden={self.hidden}; fewer units must win than the "
                 "fully connected layer has."
+            )
+        if self.final_learning_rate > self.learning_rate:
+            raise UserError(
+                f"final_learning_rate={self.final_learning_rate} given with learning_rate={self.learning_rate}; step "
+                "sizes fall or stay: give a smaller final one."
+            )
+        if self.self_ablation and self.clip:
+            raise UserError(
+                f"self_ablation given with clip={self.clip}, which has no rule for the ablated stream; give clip=0."
             )
         if self.self_ablation and self.explorer is not None:
             raise UserError("self_ablation and explorer given; an agent beside an explorer has no ablated stream.")
@@ -171,8 +180,9 @@ def default_config(environment: EnvConfig | str, **overrides: object) -> IMPALAC
     if isinstance(env, AtariConfig):
         values |= dict(agent_steps=2_500_000, learning_rate=6e-4, reward_clip=1.0, checkpoint_every=100_000)
     if isinstance(env, CrafterConfig):
+        step_size = overrides.get("learning_rate", 4.5e-4)
         values |= dict(cells=True, channels=(64,), unroll=64, minibatches=8, epochs=3, gamma=0.95, vtrace_lambda=0.65)
-        values |= dict(clip=0.2, learning_rate=4.5e-4, final_learning_rate=4.5e-4)
+        values |= dict(clip=0.2, learning_rate=step_size, final_learning_rate=step_size)
     if isinstance(env, MazeConfig):
         values |= dict(agent_steps=3_000_000, lstm=0, num_envs=64, unroll=32, minibatches=8, gamma=0.98)
         values |= dict(entropy_cost=0.005, checkpoint_every=100_000)
@@ -182,7 +192,7 @@ def default_config(environment: EnvConfig | str, **overrides: object) -> IMPALAC
         )
         values |= dict(entropy_cost=0.001, vtrace_lambda=0.95)
     if overrides.get("network", "drc" if isinstance(env, SokobanConfig) else "impala") == "drc":
-        values |= dict(network="drc", layers=2, ticks=2, channels=(16,), hidden=256, lstm=0)
+        values |= dict(network="drc", layers=2, ticks=2, channels=(16,), hidden=256, lstm=0, cells=False)
     return IMPALAConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]
 
 

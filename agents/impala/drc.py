@@ -79,7 +79,9 @@ class DRC(Agent):
         time, batch = obs.shape[:2]
         out, encoded, state = self.swept(obs, state, first)
         flat = self.relu(self.fc((out + encoded).flatten(0, 1).flatten(1)))
-        logits, values = self.policy(flat).float(), self.baseline(flat).float()
+        with torch.autocast(flat.device.type, enabled=False):  # as IMPALA's
+            flat = flat.to(self.policy.weight.dtype)
+            logits, values = self.policy(flat).float(), self.baseline(flat).float()
         return PolicyOutput(state, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
 
     def swept(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> tuple[Tensor, Tensor, State]:

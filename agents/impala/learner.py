@@ -19,9 +19,10 @@ from rl_interp.core.agent import Agent, PolicyOutput, State
 _HEADS = re.compile(r"(^|\.)(policy|baseline)\.\w+$")
 """Weights of the last layers."""
 _NEW = 0.01
-"""Weight of an update's numbers in their moments."""
-_SMALLEST = 1e-8
-"""Variance."""
+"""Weight of an update's numbers in their moments, which are so those of about the last hundred."""
+_SMALLEST = 1e-4
+"""Variance that numbers are divided by, at least: where nothing has been rewarded yet they are the value's noise alone,
+which is not to be made as large as a reward, of the order of 1."""
 
 
 class Learner:
@@ -104,10 +105,10 @@ class Learner:
 
 
 class Moments:
-    """Mean and variance of numbers over the last hundred updates or so.
+    """Mean and variance of numbers over about the last hundred updates.
 
-    PPO takes those of a minibatch. Where rewards are rare, most minibatches hold none, and what is but the value's
-    noise would be made as large there as a reward is in others.
+    PPO takes those of a minibatch. Where rewards are rare, most minibatches hold none, and the value's noise would
+    count in these as much as a reward does in others.
     """
 
     def __init__(self):
@@ -115,6 +116,7 @@ class Moments:
 
     def update(self, numbers: Tensor) -> None:
         if numbers.numel():
+            numbers = numbers.double()
             self.weight += _NEW * (1 - self.weight)
             self._mean += _NEW * (numbers.mean().item() - self._mean)
             self._square += _NEW * (numbers.square().mean().item() - self._square)

@@ -71,12 +71,14 @@ class Training:
         self._returns.extend(ended[np.isfinite(ended)].tolist())
         if bonus is not None:
             unroll = {**unroll, "bonus": bonus}
-        # An update for each share of the environments, whole in time: V-trace and the LSTM go along it.
-        progress, order = self.agent_steps / self.config.agent_steps, np.arange(self.config.num_envs)
-        for _ in range(self.config.epochs):
-            for part in np.split(order, self.config.minibatches):
-                self._losses = self.learner.update(environments(unroll, part), progress)
-            order = torch.randperm(self.config.num_envs).numpy()  # another pass, in other company
+        progress, shares = self.agent_steps / self.config.agent_steps, self.config.minibatches
+        for epoch in range(self.config.epochs):
+            # An update for each share of the environments, whole in time: V-trace and the LSTM go along it. Passes
+            # after the first deal them anew.
+            dealt = torch.randperm(self.config.num_envs) if epoch and shares > 1 else torch.arange(self.config.num_envs)
+            for part in np.split(dealt.numpy(), shares):
+                share = environments(unroll, part) if shares > 1 else unroll
+                self._losses = self.learner.update(share, progress)
         self.actors.publish(flat_weights(self.agent))
         self.agent_steps += self.config.unroll * self.config.num_envs
 

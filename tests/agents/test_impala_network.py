@@ -121,6 +121,7 @@ def test_a_network_of_cells_keeps_the_contract_where_there_are_pictures_of_cells
     check_agent(IMPALA(5, (3, 16, 16), channels=(4, 8), hidden=16, lstm=12, cell=(5, 1)), obs_of_pixels)
     config = default_config("CrafterReward-v1")
     assert make_agent(config).torso(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)).shape == (1, *config.channels, 9, 9)
+    assert not default_config("CrafterReward-v1", network="drc").cells
     for env in ("ALE/MsPacman-v5", "MiniGrid-Unlock-v0"):
         with pytest.raises(UserError, match=f"cells given for {env}, which shows no picture of a grid"):
             default_config(env, cells=True)

@@ -29,6 +29,7 @@ SMALL = IMPALAConfig(
 MAZE = replace(
     SMALL, env=MazeConfig(max_side=5, start="anywhere", curriculum=True), lstm=0, channels=(4, 4), minibatches=2
 )
+CLIPPED = replace(SMALL, clip=0.2, epochs=2, minibatches=2)
 COUNTING = replace(SMALL, cbet=CBETConfig(coefficient=0.1, width=1 << 12))
 
 
@@ -194,6 +195,47 @@ def test_a_run_takes_an_update_for_each_minibatch_of_each_epoch(tmp_path):
     assert run.load_state()["learner"]["updates"] == 6 * SMALL.agent_steps // (SMALL.num_envs * SMALL.unroll)
 
 
+def test_later_epochs_deal_the_environments_anew(monkeypatch):
+    training, seen = Training(replace(SMALL, num_envs=8, minibatches=2, epochs=3), seed=0), []
+    update = training.learner.update
+
+    def noted(unroll, progress):
+        seen.append(unroll)
+        return update(unroll, progress)
+
+    monkeypatch.setattr(training.learner, "update", noted)
+    _, unroll = training.actors.next()
+    training.actors.next = lambda: (0, unroll)
+    training.advance()
+    training.close()
+    passes = [np.concatenate([part["log_probs"] for part in seen[i : i + 2]], 1) for i in (0, 2, 4)]
+    np.testing.assert_array_equal(passes[0], unroll["log_probs"])
+    for later in passes[1:]:
+        assert not np.array_equal(later, unroll["log_probs"])
+        np.testing.assert_array_equal(np.sort(later, 1), np.sort(unroll["log_probs"], 1))
+
+
+@pytest.mark.parametrize("network", ["impala", "drc"])
+def test_policy_and_value_are_in_float32_beside_bf16(network):
+    agent, read = make_agent(SMALL if network == "impala" else replace(SMALL, network="drc", channels=(4,), lstm=0)), []
+    for head in (agent.policy, agent.baseline):
+        head.register_forward_hook(lambda module, args, out: read.append((args[0].dtype, out.dtype)))
+    with torch.autocast("cpu", torch.bfloat16):
+        agent.unroll(torch.zeros(2, 1, 3, 7, 7, dtype=torch.uint8))
+    assert read == [(torch.float32, torch.float32)] * 2
+
+
+def test_step_sizes_do_not_rise_and_an_ablated_stream_has_no_surrogate():
+    with pytest.raises(
+        UserError, match=r"final_learning_rate=0\.01 given with learning_rate=0\.002; step"
+    ):
+        replace(SMALL, final_learning_rate=0.01)
+    with pytest.raises(UserError, match=r"self_ablation given with clip=0\.2, .*; give clip=0"):
+        replace(SMALL, self_ablation=4, clip=0.2)
+    with pytest.raises(UserError, match=r"channels=\(\) given; they are widths of 1 to 16 sections"):
+        replace(SMALL, channels=())
+
+
 def test_an_epoch_more_learns_from_the_same_batch():
     """Two epochs are two updates by one unroll; V-trace sees in the second that the policy has moved."""
     training = Training(replace(SMALL, epochs=2), seed=0)
@@ -204,7 +246,7 @@ def test_an_epoch_more_learns_from_the_same_batch():
     training.advance()
     rhos = [learner.update(unroll, 0.0).rho for _ in range(2)]
     for a, b in zip(training.agent.parameters(), learner.agent.parameters(), strict=True):
-        torch.testing.assert_close(a, b)
+        assert torch.equal(a, b)
     assert abs(rhos[0] - 1) < 1e-5 < abs(rhos[1] - 1)
     training.close()
 
@@ -240,7 +282,7 @@ def test_the_bonus_is_that_of_the_counts_in_order_of_arrival():
     np.testing.assert_array_equal(training._bonus(0, unroll), np.stack(wanted))
 
 
-@pytest.mark.parametrize("config", [SMALL, COUNTING, *in_full(MAZE)], ids=["base", "cbet", "maze"])
+@pytest.mark.parametrize("config", [SMALL, COUNTING, CLIPPED, *in_full(MAZE)], ids=["base", "cbet", "clipped", "maze"])
 def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(tmp_path, config):
     whole = Training(config, 3)
     while whole.agent_steps < 640:

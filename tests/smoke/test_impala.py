@@ -13,7 +13,8 @@ from rl_interp.core.hooks import run_with_cache
 from rl_interp.core.replay import revisit
 
 SMALL = "--hidden 16 --lstm 16 --num-envs 4 --unroll 10 --eval-episodes 2 --precision fp32"
-CRAFTER = f"train impala --env CrafterReward-v1 --env.length 40 --channels 4 8 --agent-steps 160 {SMALL}"
+SHORT = f"--agent-steps 160 --minibatches 2 {SMALL}"
+CRAFTER = f"train impala --env CrafterReward-v1 --env.length 40 --channels 4 8 {SHORT}"
 UNLOCK = f"train impala --env MiniGrid-Unlock-v0 --agent-steps 400 {SMALL}"
 
 
