@@ -226,9 +226,7 @@ def test_policy_and_value_are_in_float32_beside_bf16(network):
 
 
 def test_step_sizes_do_not_rise_and_an_ablated_stream_has_no_surrogate():
-    with pytest.raises(
-        UserError, match=r"final_learning_rate=0\.01 given with learning_rate=0\.002; step"
-    ):
+    with pytest.raises(UserError, match=r"final_learning_rate=0\.01 given with learning_rate=0\.002; step"):
         replace(SMALL, final_learning_rate=0.01)
     with pytest.raises(UserError, match=r"self_ablation given with clip=0\.2, .*; give clip=0"):
         replace(SMALL, self_ablation=4, clip=0.2)
