@@ -1,5 +1,6 @@
 """Feature maps of an agent's layers: tables beside their controls, and pictures that follow a state through them."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ TRAINED = "trained"
 RANDOM, PIXELS = "random network", "raw pixels"
 _BATCH, _ENVS = 64, 8
 _PATCH_CELLS, _WIDEST_PATCH = 3, 9
+_LETTERS = 12
+"""Of a title, to an inch."""
 
 
 @dataclass(frozen=True)
@@ -287,10 +290,9 @@ def _sheet(loaded: Loaded, states: States, maps: Maps, path: Path) -> Path:
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
-    figure.suptitle(
-        f"{loaded.run.path.name}: one state through the layers; above each map, the truth that its clusters tell most "
-        "of, and how much", fontsize=10,
-    )  # fmt: skip
+    title = "one state through the layers; above each map, the truth that its clusters tell most of, and how much"
+    letters = int(_LETTERS * figure.get_figwidth())
+    figure.suptitle(textwrap.fill(f"{loaded.run.path.name}: {title}", letters), fontsize=10)
     return save_figure(figure, path)
 
 
