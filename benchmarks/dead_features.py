@@ -113,25 +113,34 @@ def report() -> None:
     runs = [read_json(path) for path in sorted(OUT.glob("*.json"))]
     if not runs:
         raise UserError(f"{OUT} holds no results; measure first.")
-    rows = []
-    for step in sorted({int(step) for run in runs for step in run["checkpoints"]}):
+    steps = sorted({int(step) for run in runs for step in run["checkpoints"]})
+    counts, found = [], []
+    for step in steps:
         each = [run["checkpoints"].get(str(step)) for run in runs]
-        cells = [_cells(each, lambda figures: f"{np.mean(figures['returns']):,.0f}")]
-        cells += [_cells(each, lambda figures: f"{figures['effective_rank']:.1f}")]
-        for name in SETTINGS:
-            cells += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'dead_fraction'):.1%}")]
-            cells += [_cells(each, lambda figures, name=name: f"{figures[name]['gaussian']:.1%}")]
-            cells += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'cosine'):.2f}")]
-            cells += [_cells(each, lambda figures, name=name: f"{figures[name]['stability_of']['samples']:.2f}")]
-            cells += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'found_again'):.1%}")]
-        cells += [_cells(each, lambda figures: f"{figures['published']['shuffled']:.1%}")]
-        rows.append([f"{step:,}", *cells])
-    columns = ("dead", "of noise", "stability", "of samples", "found again")
-    heads = [f"{of}, {name}" for name in SETTINGS for of in columns]
-    print(markdown(["steps", "return", "effective rank", *heads, "dead, published, shuffled"], rows))
+        count = [_cells(each, lambda figures: f"{np.mean(figures['returns']):,.0f}")]
+        count += [_cells(each, lambda figures: f"{figures['effective_rank']:.1f}")]
+        again = []
+        for name in ("published", "ours"):
+            count += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'dead_fraction'):.1%}")]
+            count += [_cells(each, lambda figures, name=name: f"{figures[name]['gaussian']:.1%}")]
+            again += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'cosine'):.2f}")]
+            again += [_cells(each, lambda figures, name=name: f"{figures[name]['stability_of']['samples']:.2f}")]
+            again += [_cells(each, lambda figures, name=name: f"{figures[name]['stability_of']['random']:.2f}")]
+            again += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'found_again'):.1%}")]
+        counts.append([f"{step:,}", *count, _cells(each, lambda figures: f"{figures['published']['shuffled']:.1%}")])
+        found.append([f"{step:,}", *again])
+    heads = ["steps", "return", "effective rank", "dead, published", "of noise", "dead, ours", "of noise"]
+    print(markdown([*heads, "dead, published, shuffled"], counts))
+    columns = ("stability", "of samples", "of random directions", "found again")
+    print(markdown(["steps", *(f"{of}, {name}" for name in ("published", "ours") for of in columns)], found))
     for name in SETTINGS:
         for what in ("dead", "dead of noise", "stability", "found again", "effective rank"):
             print(f"{name}: return and {what}, rank correlation within runs: {_within(runs, name, what)}")
+        same = []
+        for run in runs:
+            every = list(run["checkpoints"].values())
+            same.append(spearmanr(_of(every, name, "dead"), _of(every, name, "dead of noise")).statistic)
+        print(f"{name}: dead of the layer and of noise: {', '.join(f'{each:.2f}' for each in same)}")
     _picture(runs)
 
 
@@ -171,13 +180,13 @@ def _picture(runs: list[dict[str, Any]]) -> None:
     for i, run in enumerate(runs):
         every = list(run["checkpoints"].values())
         returns = [float(np.mean(figures["returns"])) for figures in every]
-        left.plot([int(step) for step in run["checkpoints"]], returns, ".-", color=f"C{i}", label=run["run"])
+        left.plot([int(step) / 1000 for step in run["checkpoints"]], returns, ".-", color=f"C{i}", label=run["run"])
         for axis, name in zip(others, ("published", "ours"), strict=True):
             axis.plot(returns, _of(every, name, "dead"), ".", color=f"C{i}", markersize=9)
             axis.plot(returns, _of(every, name, "dead of noise"), "x", color=f"C{i}")
-            axis.set_title(f"{name} setting")
+            axis.set_title({"published": "the published setting", "ours": "the suite's setting"}[name])
             axis.set_xlabel("return")
-    left.set_xlabel("steps")
+    left.set_xlabel("steps, thousands")
     left.set_ylabel(f"return, {EPISODES} episodes")
     left.legend()
     others[0].set_ylabel("share of latents that are dead")
