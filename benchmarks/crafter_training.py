@@ -47,7 +47,11 @@ def measure() -> Result:
     peers = {"crafter.Env alone, no numba": bare(False), "crafter.Env alone, numba": bare(True)}
     share = replace(CONFIG, num_envs=CONFIG.num_envs // CONFIG.minibatches, minibatches=1)
     limit = minigrid_training.updates_alone(share, 40) / CONFIG.epochs
-    details = {"environments": CONFIG.num_envs, "steps per unroll": CONFIG.unroll, "epochs": CONFIG.epochs}
+    details: dict[str, object] = {
+        "environments": CONFIG.num_envs,
+        "steps per unroll": CONFIG.unroll,
+        "epochs": CONFIG.epochs,
+    }
     details["the ResNet of whole pictures, steps/s"] = f"{minigrid_training.steps_per_second(WHOLE):.0f}"
     return Result("crafter_training", "steps/s", ours, peers, limit, details)
 

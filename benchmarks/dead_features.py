@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
 from rl_interp.agents.load import Loaded, load_agent
 from rl_interp.analysis.playing import collect_store, score
@@ -139,7 +139,7 @@ def report() -> None:
         same = []
         for run in runs:
             every = list(run["checkpoints"].values())
-            same.append(spearmanr(_of(every, name, "dead"), _of(every, name, "dead of noise")).statistic)
+            same.append(_rank_correlation(_of(every, name, "dead"), _of(every, name, "dead of noise")))
         print(f"{name}: dead of the layer and of noise: {', '.join(f'{each:.2f}' for each in same)}")
     _picture(runs)
 
@@ -156,8 +156,13 @@ def _within(runs: list[dict[str, Any]], name: str, what: str) -> str:
         every = [figures for step, figures in run["checkpoints"].items() if int(step)]
         values = _of(every, name, what)
         returns = [float(np.mean(figures["returns"])) for figures in every]
-        found.append(f"{spearmanr(returns, values).statistic:.2f}" if len(set(values)) > 1 else "–")
+        found.append(f"{_rank_correlation(returns, values):.2f}" if len(set(values)) > 1 else "–")
     return ", ".join(found)
+
+
+def _rank_correlation(one: list[float], other: list[float]) -> float:
+    """Spearman's."""
+    return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
 def _of(every: list[dict[str, Any]], name: str, what: str) -> list[float]:
