@@ -14,7 +14,6 @@ from rl_interp.core.errors import UserError
 from rl_interp.sae.data import sample_rows
 from rl_interp.sae.evaluation.features import Features, best_per_concept
 
-_QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.9)
 _COMPONENTS = 64
 _FITTED_ROWS = 20_000
 FEW = 16
@@ -107,24 +106,30 @@ def both_signs(train: NDArray[np.floating], held_out: NDArray[np.floating]) -> t
 def _best_f1(
     train: Features, held_out: Features, train_labels: NDArray[np.bool_], held_out_labels: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
-    """The pair of feature and threshold is chosen in training, among quantiles of its own positive activations."""
-    thresholds = np.stack([train.quantile(q) for q in _QUANTILES])  # [Q, F]
-    chosen, scored = _f1(train, thresholds, train_labels), _f1(held_out, thresholds, held_out_labels)  # [Q, F, C]
-    concepts = chosen.shape[-1]
-    best = chosen.reshape(-1, concepts).argmax(0)
-    return scored.reshape(-1, concepts)[best, np.arange(concepts)]
-
-
-def _f1(features: Features, thresholds: NDArray[np.floating], labels: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """`[Q, F, C]`: 2 TP / (2 TP + FP + FN) of "above the threshold" as a detector, for thresholds `[Q, F]`."""
-    true, found = labels.astype(np.float64), np.empty((*thresholds.shape, labels.shape[1]))
-    for numbers, part in features.parts():
-        above = part.matrix()
-        values = above.data
-        for q, at in enumerate(thresholds[:, numbers]):
-            above.data = (values >= np.repeat(at, np.diff(above.indptr)).clip(min=1e-12)).astype(np.float64)
-            named = np.asarray(above.sum(1)).reshape(-1, 1)
-            found[q, numbers] = 2 * (above @ true) / np.maximum(named + labels.sum(0), 1)
+    """F1 = 2 TP / (2 TP + FP + FN) of "at least the threshold" as a detector. The pair of feature and threshold is
+    chosen in training, among all positive activations: a rare concept may be told by the topmost hundredth of a neuron
+    that nearly always fires."""
+    true, concepts = train_labels.sum(0), np.arange(train_labels.shape[1])
+    best, chosen, threshold = np.zeros(len(concepts)), np.zeros(len(concepts), int), np.full(len(concepts), np.inf)
+    for feature in range(train.d_sae):
+        values = train.values(feature)
+        order = np.argsort(-values, kind="stable")[: int((values > 0).sum())]
+        values = values[order]
+        # What is equal is above a threshold together.
+        ends = np.flatnonzero(np.append(values[1:] < values[:-1], True)[: len(values)])
+        if not len(ends):
+            continue
+        hits = train_labels[train.rows(feature)[order]].cumsum(0, dtype=np.int32)[ends]
+        scores = 2 * hits / (1 + ends[:, None] + true)
+        at = scores.argmax(0)
+        better = scores[at, concepts] > best
+        best[better], chosen[better] = scores[at, concepts][better], feature
+        threshold[better] = values[ends[at[better]]]
+    found = np.zeros(len(concepts))
+    for concept in concepts:
+        named = held_out.rows(chosen[concept])[held_out.values(chosen[concept]) >= threshold[concept]]
+        wanted = held_out_labels[:, concept]
+        found[concept] = 2 * wanted[named].sum() / (len(named) + wanted.sum())
     return found
 
 
