@@ -4,7 +4,7 @@ and in the suite's own: dead latents, features that another seed finds again, an
     for seed in 0 1 2; do
       rl-interp train dqn --env ALE/MsPacman-v5 --seed $seed --agent-steps 200000 --keep-checkpoints 6 \
         --keep-spacing even --epsilon-steps 80000 --replay-capacity 200000 --name dqn$seed
-      python -m benchmarks.dead_features measure runs/dqn$seed      # resumes; 25 minutes of one core
+      python -m benchmarks.dead_features measure runs/dqn$seed      # resumes; 8 minutes of one core
     done
     python -m benchmarks.dead_features report                       # tables and the picture
 
@@ -113,26 +113,13 @@ def report() -> None:
     runs = [read_json(path) for path in sorted(OUT.glob("*.json"))]
     if not runs:
         raise UserError(f"{OUT} holds no results; measure first.")
-    steps = sorted({int(step) for run in runs for step in run["checkpoints"]})
-    counts, found = [], []
-    for step in steps:
-        each = [run["checkpoints"].get(str(step)) for run in runs]
-        count = [_cells(each, lambda figures: f"{np.mean(figures['returns']):,.0f}")]
-        count += [_cells(each, lambda figures: f"{figures['effective_rank']:.1f}")]
-        again = []
-        for name in ("published", "ours"):
-            count += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'dead_fraction'):.1%}")]
-            count += [_cells(each, lambda figures, name=name: f"{figures[name]['gaussian']:.1%}")]
-            again += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'cosine'):.2f}")]
-            again += [_cells(each, lambda figures, name=name: f"{figures[name]['stability_of']['samples']:.2f}")]
-            again += [_cells(each, lambda figures, name=name: f"{figures[name]['stability_of']['random']:.2f}")]
-            again += [_cells(each, lambda figures, name=name: f"{_mean(figures, name, 'found_again'):.1%}")]
-        counts.append([f"{step:,}", *count, _cells(each, lambda figures: f"{figures['published']['shuffled']:.1%}")])
-        found.append([f"{step:,}", *again])
-    heads = ["steps", "return", "effective rank", "dead, published", "of noise", "dead, ours", "of noise"]
-    print(markdown([*heads, "dead, published, shuffled"], counts))
-    columns = ("stability", "of samples", "of random directions", "found again")
-    print(markdown(["steps", *(f"{of}, {name}" for name in ("published", "ours") for of in columns)], found))
+    columns = {"dead": ".1%", "dead of noise": ".1%"}
+    heads = {"return": ",.0f", "effective rank": ".1f"}
+    again = {"stability": ".2f", "of samples": ".2f", "of random directions": ".2f", "found again": ".1%"}
+    counts = [(of, "ours", form) for of, form in heads.items()]
+    counts += [(of, name, form) for name in ("published", "ours") for of, form in columns.items()]
+    print(_table(runs, [*counts, ("dead, shuffled", "published", ".1%")]))
+    print(_table(runs, [(of, name, form) for name in ("published", "ours") for of, form in again.items()]))
     for name in SETTINGS:
         for what in ("dead", "dead of noise", "stability", "found again", "effective rank"):
             print(f"{name}: return and {what}, rank correlation within runs: {_within(runs, name, what)}")
@@ -144,8 +131,16 @@ def report() -> None:
     _picture(runs)
 
 
-def _cells(each: list[dict[str, Any] | None], shown: Callable[[dict[str, Any]], str]) -> str:
-    return ", ".join("–" if figures is None else shown(figures) for figures in each)
+def _table(runs: list[dict[str, Any]], columns: list[tuple[str, str, str]]) -> str:
+    """A line for each step, of all runs; columns are what is shown, in which setting, and how."""
+    steps = sorted({int(step) for run in runs for step in run["checkpoints"]})
+    rows = []
+    for step in steps:
+        each = [run["checkpoints"][str(step)] for run in runs if str(step) in run["checkpoints"]]
+        cells = [", ".join(format(value, form) for value in _of(each, name, what)) for what, name, form in columns]
+        rows.append([f"{step:,}", *cells])
+    heads = [what if what in _OF_AGENTS else f"{what}, {name}" for what, name, _ in columns]
+    return markdown(["steps", *heads], rows)
 
 
 def _within(runs: list[dict[str, Any]], name: str, what: str) -> str:
@@ -155,7 +150,7 @@ def _within(runs: list[dict[str, Any]], name: str, what: str) -> str:
     for run in runs:
         every = [figures for step, figures in run["checkpoints"].items() if int(step)]
         values = _of(every, name, what)
-        returns = [float(np.mean(figures["returns"])) for figures in every]
+        returns = _of(every, name, "return")
         found.append(f"{_rank_correlation(returns, values):.2f}" if len(set(values)) > 1 else "–")
     return ", ".join(found)
 
@@ -165,18 +160,31 @@ def _rank_correlation(one: list[float], other: list[float]) -> float:
     return float(np.corrcoef(rankdata(one), rankdata(other))[0, 1])
 
 
+_OF_AGENTS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "return": lambda figures: float(np.mean(figures["returns"])),
+    "effective rank": lambda figures: figures["effective_rank"],
+}
+_OF_SETTINGS: dict[str, Callable[[dict[str, Any]], float]] = {
+    "dead": lambda figures: _mean(figures, "dead_fraction"),
+    "dead of noise": lambda figures: figures["gaussian"],
+    "dead, shuffled": lambda figures: figures["shuffled"],
+    "stability": lambda figures: _mean(figures, "cosine"),
+    "of samples": lambda figures: figures["stability_of"]["samples"],
+    "of random directions": lambda figures: figures["stability_of"]["random"],
+    "found again": lambda figures: _mean(figures, "found_again"),
+}
+
+
 def _of(every: list[dict[str, Any]], name: str, what: str) -> list[float]:
-    """One of what might go with the return, of each checkpoint."""
-    if what == "effective rank":
-        return [figures["effective_rank"] for figures in every]
-    if what == "dead of noise":
-        return [figures[name]["gaussian"] for figures in every]
-    of_fits = {"dead": "dead_fraction", "stability": "cosine", "found again": "found_again"}
-    return [_mean(figures, name, of_fits[what]) for figures in every]
+    """A figure of each checkpoint; what is the agent's own is the same in every setting."""
+    if what in _OF_AGENTS:
+        return [_OF_AGENTS[what](figures) for figures in every]
+    return [_OF_SETTINGS[what](figures[name]) for figures in every]
 
 
-def _mean(figures: dict[str, Any], name: str, what: str) -> float:
-    return float(np.mean([each[what] for each in figures[name]["fits"] if each[what] is not None]))
+def _mean(figures: dict[str, Any], what: str) -> float:
+    """Over the fits."""
+    return float(np.mean([each[what] for each in figures["fits"] if each[what] is not None]))
 
 
 def _picture(runs: list[dict[str, Any]]) -> None:
@@ -184,7 +192,7 @@ def _picture(runs: list[dict[str, Any]]) -> None:
     left, *others = axes.flat
     for i, run in enumerate(runs):
         every = list(run["checkpoints"].values())
-        returns = [float(np.mean(figures["returns"])) for figures in every]
+        returns = _of(every, "ours", "return")
         left.plot([int(step) / 1000 for step in run["checkpoints"]], returns, ".-", color=f"C{i}", label=run["run"])
         for axis, name in zip(others, ("published", "ours"), strict=True):
             axis.plot(returns, _of(every, name, "dead"), ".", color=f"C{i}", markersize=9)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rl_interp.agents.encoders import CHANNELS, encoder, observation_kind, resnet
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.agents.impala.drc import DRC
-from rl_interp.agents.impala.network import HookedLSTM, LSTMState, lstm_hook_points
+from rl_interp.agents.impala.network import HookedLSTM, LSTMState, lstm_hook_points, policy_and_value
 from rl_interp.agents.impala.self_ablation import SelfAblation
 from rl_interp.agents.phases import Transfer, explorer_config
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
@@ -79,10 +79,7 @@ class IMPALA(Agent):
             given: LSTMState = state or self.initial_state(batch)
             h, new = self.lstm(flat.unflatten(0, (time, batch)), given, first)
             flat = h.flatten(0, 1)
-        # bf16 has 8 binary digits: a value of 1 would be rounded by .004, as much as a step may change it.
-        with torch.autocast(flat.device.type, enabled=False):
-            flat = flat.to(self.policy.weight.dtype)
-            logits, values = self.policy(flat).float(), self.baseline(flat).float()
+        logits, values = policy_and_value(self.policy, self.baseline, flat)
         return PolicyOutput(new, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
 
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from rl_interp.agents.encoders import Encoder, OneHot, Scale, observation_kind
 from rl_interp.agents.impala.drc_sequence import Parameters, fits, sweep
+from rl_interp.agents.impala.network import policy_and_value
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import tick
@@ -79,9 +80,7 @@ class DRC(Agent):
         time, batch = obs.shape[:2]
         out, encoded, state = self.swept(obs, state, first)
         flat = self.relu(self.fc((out + encoded).flatten(0, 1).flatten(1)))
-        with torch.autocast(flat.device.type, enabled=False):  # as IMPALA's
-            flat = flat.to(self.policy.weight.dtype)
-            logits, values = self.policy(flat).float(), self.baseline(flat).float()
+        logits, values = policy_and_value(self.policy, self.baseline, flat)
         return PolicyOutput(state, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
 
     def swept(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> tuple[Tensor, Tensor, State]:

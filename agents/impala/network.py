@@ -1,4 +1,4 @@
-"""IMPALA's memory: an LSTM whose gates can be hooked."""
+"""What IMPALA has after its encoder: an LSTM whose gates can be hooked, and the heads."""
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +8,14 @@ from rl_interp.core.agent import HookPoint
 
 LSTMState = tuple[Tensor, Tensor]
 """Hidden and cell state, `[B, D]` each."""
+
+
+def policy_and_value(policy: nn.Linear, baseline: nn.Linear, features: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and values `[N, A]` and `[N, 1]` of features `[N, D]`, in float32 beside bf16: of bf16's 8 binary digits a
+    value of 1 would be rounded by .004, as much as a step may change it."""
+    with torch.autocast(features.device.type, enabled=False):
+        features = features.to(policy.weight.dtype)
+        return policy(features).float(), baseline(features).float()
 
 
 class HookedLSTM(nn.Module):

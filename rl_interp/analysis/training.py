@@ -104,8 +104,9 @@ def _made_longer(run: Run, before: TrainConfig, config: TrainConfig) -> str:
     if isinstance(before, IMPALAConfig) and isinstance(config, IMPALAConfig):
         at = run.newest_step()
         rates = [each.step_size(at / each.agent_steps) for each in (before, config)]
-        sentence += (
-            f" Its step size falls to {config.final_learning_rate:g} at the last step, so that at step {at} it now is "
-            f"{rates[1]:.3g} instead of {rates[0]:.3g}."
-        )
+        if rates[0] != rates[1]:
+            sentence += (
+                f" Its step size falls to {config.final_learning_rate:g} at the last step, so that at step {at} it now "
+                f"is {rates[1]:.3g} instead of {rates[0]:.3g}."
+            )
     return sentence

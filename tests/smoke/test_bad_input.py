@@ -277,13 +277,16 @@ LENGTHENED = {
     "dqn": f"{TRAIN} --name longer --agent-steps",
     "impala": "train impala --env MiniGrid-Empty-5x5-v0 --hidden 16 --lstm 16 --num-envs 4 --unroll 10 --log-every 40 "
     "--eval-episodes 1 --actors 0 --name longer --agent-steps",
+    "impala, one step size": "train impala --env MiniGrid-Empty-5x5-v0 --hidden 16 --lstm 16 --num-envs 4 --unroll 10 "
+    "--log-every 40 --eval-episodes 1 --actors 0 --learning-rate 1e-3 --final-learning-rate 1e-3 --name longer "
+    "--agent-steps",
     "dreamerv3": "train dreamerv3 --env MiniGrid-Empty-5x5-v0 --size debug --num-envs 2 --batch-size 2 "
     "--batch-length 8 --train-ratio 2 --learning-starts 32 --imag-horizon 4 --eval-episodes 1 --name longer "
     "--agent-steps",
 }
 
 
-@pytest.mark.parametrize("agent", mostly_in_full(LENGTHENED, ["impala"]))
+@pytest.mark.parametrize("agent", mostly_in_full(LENGTHENED, ["impala", "impala, one step size"]))
 def test_a_finished_training_is_made_longer(run, place, agent):
     command = LENGTHENED[agent]
     assert run(f"{command} 240")[0] == 0
@@ -292,6 +295,7 @@ def test_a_finished_training_is_made_longer(run, place, agent):
     assert result["agent_steps"] == 360
     assert "is made longer, from 240 to 360 steps." in error
     assert ("Its step size falls to 0 at the last step, so that at step 240 it now is" in error) == (agent == "impala")
+    assert ("Its step size" in error) == (agent == "impala")
     (once,) = Run.open("longer").meta["extended"]
     assert (once["from"], once["to"], once["at"]) == (240, 360, 240)
     assert Run.open("longer").config["agent_steps"] == 360

@@ -16,7 +16,7 @@ from rl_interp.core.run import Run
 HERE = Path(__file__).parent
 BEFORE = sorted((HERE.parent / "study-cbet").glob("impala-crafter-base-seed*.json"))
 WITHOUT = {
-    "without-clip": "without the clipped surrogate", "without-epochs": "with one pass", "without-lambda": "with λ = 1",
+    "without-clip": "without the clipped surrogate", "without-epochs": "with one pass",
     "without-cells": "with the ResNet of whole pictures", "without-scale": "values not brought to scale",
 }  # fmt: skip
 
@@ -39,8 +39,7 @@ def draw() -> None:
         _line(left, HERE / f"seed{seed}.json", color=f"C{seed}", label=f"now, seed {seed}")
     _line(right, HERE / "seed0.json", color="black", label="all (seed 0)", linewidth=2)
     for i, (name, label) in enumerate(WITHOUT.items()):
-        if (HERE / f"{name}.json").exists():
-            _line(right, HERE / f"{name}.json", color=f"C{i + 3}", label=label)
+        _line(right, HERE / f"{name}.json", color=f"C{i + 3}", label=label)
     right.set_xlim(0, 0.21)
     for axis in (left, right):
         axis.set_xlabel("decisions, millions")
@@ -52,9 +51,8 @@ def draw() -> None:
 
 
 def _line(axis: plt.Axes, path: Path, **look: object) -> None:
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        axis.plot(np.array(kept["steps"]) / 1e6, kept["returns"], **{"linewidth": 1.2} | look)
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    axis.plot(np.array(kept["steps"]) / 1e6, kept["returns"], **{"linewidth": 1.2} | look)
 
 
 if __name__ == "__main__":
