@@ -9,8 +9,8 @@ from rl_interp.core.errors import UserError, require_numbers
 
 @dataclass(frozen=True)
 class DQNConfig(PhasedConfig):
-    """Everything a DQN run depends on besides its seed. The defaults train on an Atari game for 10M emulator frames;
-    `default_config` has those of other environments.
+    """Everything a DQN run depends on besides its seed. The defaults are those of the first reference agent, for 10M
+    emulator frames of an Atari game; `default_config` has what an environment is trained with today.
 
     With CBET's bonus, rewards are remembered with the bonus that they had then.
     """
@@ -32,6 +32,11 @@ class DQNConfig(PhasedConfig):
     """Treat a lost life as the end of an episode in learning (the game itself goes on)."""
     clip_reward: bool = True
     """Whether rewards are clipped to [-1, 1] for learning (reported returns never are)."""
+    reward_scale: float = 1.0
+    """What rewards are multiplied by for learning, before any clipping."""
+    rescale: bool = False
+    """Whether the network learns h(Q), about the root of Q (Pohlen et al. 2018), so that rewards of very different
+    sizes need no clipping."""
     batch_size: int = 32
     """Transitions per update."""
     train_every: int = 8
@@ -44,6 +49,12 @@ class DQNConfig(PhasedConfig):
     """Rewards summed before the value is bootstrapped (Sutton 1988; 1 in Mnih et al.)."""
     double: bool = False
     """Whether the online network chooses the bootstrap's action (van Hasselt et al. 2016)."""
+    priority: float = 0.0
+    """Exponent of the errors by which transitions are drawn from the replay (Schaul et al. 2016: 0.5 to 0.7); 0 to draw
+    them uniformly."""
+    dueling: bool = False
+    """Whether a value of the state and advantages of the actions are learned, whose sum the Q-values are (Wang et al.
+    2016)."""
     gamma: float = 0.99
     """Discount per step."""
     learning_rate: float = 1.5e-4
@@ -67,8 +78,8 @@ class DQNConfig(PhasedConfig):
                 "batch_size", "train_every", "replay_capacity", "n_step", "target_every", "epsilon_steps", "hidden",
             ),
             at_least_0=("env_threads", "learning_starts", "adam_eps"),
-            positive=("learning_rate", "max_grad_norm"),
-            share=("gamma", "epsilon_final"),
+            positive=("learning_rate", "max_grad_norm", "reward_scale"),
+            share=("gamma", "epsilon_final", "priority"),
         )  # fmt: skip
         if self.learning_starts > self.replay_capacity:
             raise UserError(
@@ -89,6 +100,10 @@ _SMALL: dict[str, object] = dict(
     checkpoint_every=20_000, eval_every=0, hidden=256,
 )  # fmt: skip
 DEFAULTS: dict[str, dict[str, object]] = {
+    "atari": dict(
+        clip_reward=False, reward_scale=0.1, rescale=True, priority=0.6, dueling=True, learning_rate=3e-4,
+        epsilon_steps=100_000,
+    ),
     "vector": {**_SMALL, "agent_steps": 100_000, "epsilon_steps": 10_000},
     "symbols": {**_SMALL, "agent_steps": 200_000, "epsilon_steps": 50_000},
     "pixels": {
@@ -97,11 +112,11 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "batch_size": 32, "hidden": 512,
     },
 }  # fmt: skip
-"""What differs from Atari's settings, by the kind of an environment's observations."""
+"""What differs from the settings of the published DQN, by the kind of an environment's observations."""
 
 
 def default_config(environment: EnvConfig | str, **overrides: object) -> DQNConfig:
     """The configuration that suits an environment."""
     env = env_config(environment).eased
-    values = {} if isinstance(env, AtariConfig) else DEFAULTS[env.observation_kind]
+    values = DEFAULTS["atari" if isinstance(env, AtariConfig) else env.observation_kind]
     return DQNConfig(env=env, **{**values, **overrides})  # pyright: ignore[reportArgumentType]

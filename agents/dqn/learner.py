@@ -1,6 +1,8 @@
-"""One DQN update: Huber loss on an n-step, optionally double, bootstrapped target."""
+"""One DQN update: Huber loss on an n-step, optionally double and rescaled, bootstrapped target."""
 
 import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -21,10 +23,16 @@ class Learner:
         self.agent, self.config = agent.to(device), config
         self.device = device
         self.target = copy.deepcopy(agent).requires_grad_(False)
+        task = agent.task if isinstance(agent, Transfer) else agent
+        self.dueling = Dueling(task.q) if config.dueling else None
         learned = [parameter for parameter in agent.parameters() if parameter.requires_grad]
+        if self.dueling:
+            learned = self.dueling.of(learned)
         self.optimizer = torch.optim.Adam(learned, config.learning_rate, eps=config.adam_eps, fused=True)
         self.bf16 = config.computes_in_bf16(device)
         self.updates = 0
+        self.errors = torch.zeros(0)
+        """`[B]`: by how much the values of the last batch were wrong, on the device."""
 
     def update(self, batch: Batch) -> Tensor:
         """Take one optimiser step and return the loss, a detached scalar on the device."""
@@ -35,15 +43,22 @@ class Learner:
         # Products in bf16; values and their difference in float32, where small errors still count. In contexts of their
         # own: until PyTorch 2.9 one keeps the weights that it has cast, and those of the target have no gradient.
         with self._autocast():
-            target = bootstrap(self.agent, self.target, returns, discounts, next_obs, self.config.double)
+            target = bootstrap(
+                self.agent, self.target, returns, discounts, next_obs, self.config.double, self.config.rescale
+            )
         with self._autocast():
             q = self.agent.step(obs).preferences.float().gather(1, actions[:, None])[:, 0]
         # Huber: quadratic below an error of 1, linear above, as Mnih et al. clip the error.
-        loss = F.smooth_l1_loss(q, target)
+        losses = F.smooth_l1_loss(q, target, reduction="none")
+        if batch.weights is not None:
+            losses = losses * torch.from_numpy(batch.weights).to(self.device)
+        loss = losses.mean()
+        self.errors = (q - target).detach()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.config.max_grad_norm)
-        self.optimizer.step()
+        with self.dueling.instead() if self.dueling else nullcontext():
+            nn.utils.clip_grad_norm_(self.optimizer.param_groups[0]["params"], self.config.max_grad_norm)
+            self.optimizer.step()
         self.updates += 1
         # In between the target stands still, so that the values learned from do not move with every update.
         if self.updates % self.config.target_every == 0:
@@ -64,14 +79,81 @@ class Learner:
         self.updates = state["updates"]
         self.target.load_state_dict(state["target"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.dueling:
+            self.dueling.read()
+
+
+class Dueling:
+    """A value of the state and advantages of the actions, Q = V + A − mean A (Wang et al. 2016, arXiv 1511.06581, eq.
+    9), as what is learned of one linear layer.
+
+    Every action's reward so teaches the values of all. There the two have hidden layers of their own; of one that they
+    share, their sum is linear too, so that the network is the same with and without, and only the optimiser's step
+    differs.
+    """
+
+    def __init__(self, layer: nn.Linear):
+        self.whole = [layer.weight, layer.bias]
+        self.values = [nn.Parameter(each[:1].detach().clone()) for each in self.whole]
+        self.advantages = [nn.Parameter(each.detach().clone()) for each in self.whole]
+        self.read()
+
+    def of(self, learned: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+        """The parameters to be optimised, with the layer's replaced by their parts."""
+        whole = {id(each) for each in self.whole}
+        return [*(each for each in learned if id(each) not in whole), *self.values, *self.advantages]
+
+    @torch.no_grad()
+    def read(self) -> None:
+        """Take the parts from the layer."""
+        for each, value, advantage in zip(self.whole, self.values, self.advantages, strict=True):
+            value.copy_(each.mean(0, keepdim=True))
+            advantage.copy_(each - value)
+
+    @contextmanager
+    @torch.no_grad()
+    def instead(self) -> Iterator[None]:
+        """Within it the layer's gradients are those of the parts; behind it the layer is the sum of these."""
+        for each, value, advantage in zip(self.whole, self.values, self.advantages, strict=True):
+            assert each.grad is not None
+            value.grad = each.grad.sum(0, keepdim=True)
+            advantage.grad = each.grad - each.grad.mean(0, keepdim=True)
+            each.grad = None
+        yield
+        for each, value, advantage in zip(self.whole, self.values, self.advantages, strict=True):
+            each.copy_(value + advantage - advantage.mean(0, keepdim=True))
 
 
 @torch.no_grad()
 def bootstrap(
-    online: Agent, target: Agent, returns: Tensor, discounts: Tensor, next_obs: Tensor, double: bool
+    online: Agent,
+    target: Agent,
+    returns: Tensor,
+    discounts: Tensor,
+    next_obs: Tensor,
+    double: bool,
+    rescaled: bool = False,
 ) -> Tensor:
     """`[B]`: R + discount · Q_target(s', a'), with a' the target's greedy action (Mnih et al. 2015) or, if
-    `double`, the online network's (van Hasselt et al. 2016, eq. 4)."""
+    `double`, the online network's (van Hasselt et al. 2016, eq. 4). If `rescaled`, networks have h(Q), and so has the
+    target: h(R + discount · h⁻¹(Q_target(s', a')))."""
     q = target.step(next_obs).preferences.float()
     chooser = online.step(next_obs).preferences if double else q
-    return returns + discounts * q.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
+    q = q.gather(1, chooser.argmax(1, keepdim=True))[:, 0]
+    return rescale(returns + discounts * unscale(q)) if rescaled else returns + discounts * q
+
+
+_SLOPE = 1e-2
+"""ε of Pohlen et al. (2018): what h rises by, however large the return."""
+
+
+def rescale(returns: Tensor) -> Tensor:
+    """h(x) = sign(x)(√(|x| + 1) − 1) + εx (Pohlen et al. 2018, arXiv 1805.11593, proposition A.2)."""
+    return returns.sign() * ((returns.abs() + 1).sqrt() - 1) + _SLOPE * returns
+
+
+def unscale(values: Tensor) -> Tensor:
+    """h⁻¹, in float64 within: the difference of two near numbers is squared."""
+    size = values.abs().double()
+    root = (1 + 4 * _SLOPE * (size + 1 + _SLOPE)).sqrt() - 1
+    return values.sign() * ((root / (2 * _SLOPE)).square() - 1).to(values.dtype)

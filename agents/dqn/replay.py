@@ -15,6 +15,12 @@ from numpy.typing import DTypeLike, NDArray
 from rl_interp.agents.ring import Ring
 from rl_interp.core.errors import UserError
 
+_LEAST = 1e-3
+"""Added to errors, so that every transition is drawn again some time."""
+_CORRECTION = 0.4
+"""Exponent β of the weights that make up, in part, for drawing some more often (Schaul et al. 2016, §3.4, where it
+grows to 1)."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -29,6 +35,10 @@ class Batch:
     returns: NDArray[np.float32]
     discounts: NDArray[np.float32]
     next_obs: NDArray[Any]
+    weights: NDArray[np.float32] | None = None
+    """`[B]`, at most 1: of each one's loss, where they were not drawn uniformly; None where all are 1."""
+    where: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    """Slots and environments `[B]` that they were drawn from, which `Replay.reprioritize` takes."""
 
 
 class Replay(Ring):
@@ -41,6 +51,8 @@ class Replay(Ring):
     Args:
         stack: frames `[S, *frame_shape]` in an observation; None where it is one frame, `frame_shape`.
         actions: how many there are.
+        priority: exponent α of the errors by which transitions are drawn (Schaul et al. 2016, arXiv 1511.05952, eq. 1);
+            0 to draw them uniformly.
     """
 
     def __init__(
@@ -54,6 +66,7 @@ class Replay(Ring):
         directory: Path | None = None,
         dtype: DTypeLike = np.uint8,
         actions: int = 18,
+        priority: float = 0.0,
     ):
         length, frames = capacity // num_envs, stack or 1
         if length <= frames + n_step:
@@ -70,6 +83,11 @@ class Replay(Ring):
         self.terminal = self.array("terminal", grid, np.bool_)
         self.valid = self.array("valid", grid, np.bool_)
         self.age = self.array("age", grid, np.uint8)
+        self.priority = priority
+        if priority:
+            self.mass = self.array("mass", grid, np.float32)  # (|error| + ε) ** α
+            self._rows = self.mass.sum(1, dtype=np.float64)
+            self._largest = 1.0
 
     def add(
         self,
@@ -91,10 +109,14 @@ class Replay(Ring):
         self.reward[at] = reward
         self.terminal[at] = terminal
         self.valid[at] = valid
+        if self.priority:
+            # What was never learned from is drawn soon; what starts no transition, never.
+            self.mass[at] = self._largest * valid
+            self._rows[at] = self.mass[at].sum()
         self.advance()
 
     def sample(self, batch: int, rng: np.random.Generator) -> Batch:
-        """Draw `batch` transitions uniformly, with replacement, from those whose window is complete."""
+        """Draw `batch` transitions, with replacement, from those whose window is complete."""
         slots, envs = self._draw(batch, rng)
         # R = Σ_k γ^k r_k while the episode runs; `ahead` counts the steps to the observation bootstrapped from.
         returns = np.zeros(batch, np.float32)
@@ -114,15 +136,28 @@ class Replay(Ring):
             returns,
             discount.astype(np.float32),
             self._observations((slots + ahead) % self.length, envs),
+            self._weights(slots, envs) if self.priority else None,
+            (slots, envs),
         )
+
+    def _weights(self, slots: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray[np.float32]:
+        weights = self.mass[slots, envs] ** -_CORRECTION
+        return weights / weights.max()
+
+    def reprioritize(self, batch: Batch, errors: NDArray[np.float32]) -> None:
+        """Draw the transitions of a batch from now on by what was wrong with their values, `errors [B]`."""
+        if self.priority:
+            mass = (np.abs(errors) + _LEAST) ** self.priority
+            self.mass[batch.where] = mass
+            self._rows[batch.where[0]] = self.mass[batch.where[0]].sum(1)
+            self._largest = max(self._largest, float(mass.max()))
 
     def _draw(self, batch: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         slots = np.empty(0, np.int64)
         envs = np.empty(0, np.int64)
         # Drawn blindly and thrown away where the window, from the stack's first frame to the last reward, has a gap.
         for _ in range(1000):
-            s = rng.integers(self.size, size=batch)
-            e = rng.integers(self.num_envs, size=batch)
+            s, e = self._candidates(batch, rng)
             end = self.tick[(s + self.n_step) % self.length]
             start = self.tick[(s - self.age[s, e]) % self.length]
             whole = (end - self.tick[s] == self.n_step) & (self.tick[s] - start == self.age[s, e])
@@ -131,6 +166,17 @@ class Replay(Ring):
             if len(slots) >= batch:
                 return slots[:batch], envs[:batch]
         raise UserError(f"the replay holds {len(self)} slots but no complete transition; collect more before learning.")
+
+    def _candidates(self, batch: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        if not self.priority:
+            return rng.integers(self.size, size=batch), rng.integers(self.num_envs, size=batch)
+        # First a slot by the sum over its environments, then one of these.
+        below = np.cumsum(self._rows[: self.size])
+        points = rng.random(batch) * below[-1]
+        slots = np.minimum(np.searchsorted(below, points, side="right"), self.size - 1)
+        within = np.cumsum(self.mass[slots], axis=1, dtype=np.float64)
+        envs = (within <= (points - (below - self._rows[: self.size])[slots])[:, None]).sum(1)
+        return slots, np.minimum(envs, self.num_envs - 1)
 
     def _observations(self, slots: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray[Any]:
         if self.stack is None:
@@ -152,3 +198,6 @@ class Replay(Ring):
             self.tick[self.tick >= self.next_tick] = self._never
         else:
             self.next_tick = max(self.next_tick, int(self.tick.max())) + self.length
+        if self.priority:
+            self._largest = max(self._largest, float(self.mass.max()))
+            self._rows = self.mass.sum(1, dtype=np.float64)

@@ -52,6 +52,7 @@ class Training:
             directory,
             env.observation_dtype,
             len(env.action_names),
+            config.priority,
         )
         self.bonus = None
         if config.cbet is not None:
@@ -105,7 +106,9 @@ class Training:
         if config.life_loss_terminal and lives is not None and self._lives is not None:
             terminal = terminal | (lives < self._lives)
         self._lives = lives
-        reward = np.clip(step.reward, -1, 1) if config.clip_reward else step.reward
+        reward = config.reward_scale * step.reward
+        if config.clip_reward:
+            reward = np.clip(reward, -1, 1)
         if self.bonus is None:
             return reward, terminal
         # Counts are of the change that the step made, so the scene before it is kept.
@@ -122,7 +125,9 @@ class Training:
         config, now = self.config, self.agent_steps
         if len(self.replay) >= config.learning_starts:
             for _ in range(now // config.train_every - (now - config.num_envs) // config.train_every):
-                self.loss = self.learner.update(self.replay.sample(config.batch_size, self.rng))
+                batch = self.replay.sample(config.batch_size, self.rng)
+                self.loss = self.learner.update(batch)
+                self.replay.reprioritize(batch, self.learner.errors.cpu().numpy())
 
     def metrics(self) -> dict[str, float]:
         """The last update's loss; the mean return of episodes that ended since the last call."""
