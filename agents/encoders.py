@@ -73,6 +73,13 @@ def observation_kind(
     return "pixels" if categories is None else "symbols"
 
 
+def in_float32(head: nn.Linear, features: Tensor) -> Tensor:
+    """A last layer's outputs in float32 beside bf16, of whose 8 binary digits a value of 1 would be rounded by .004, as
+    much as a step may change it or one action differ from another."""
+    with torch.autocast(features.device.type, enabled=False):
+        return head(features.to(head.weight.dtype)).float()
+
+
 def nature_cnn(shape: tuple[int, ...]) -> Encoder:
     """Pictures through three convolutions: Mnih et al. (2015) in the sizes of DuPlessie & Gritsevskiy (2024), 32-64-32
     channels."""

@@ -6,7 +6,7 @@ Of Atari's frames the encoder is the Nature CNN; with nine actions the agent the
 from torch import Tensor, nn
 
 from rl_interp.agents.dqn.config import DQNConfig
-from rl_interp.agents.encoders import NATURE_SIDE, Encoder, encoder, nature_cnn, observation_kind, resnet
+from rl_interp.agents.encoders import NATURE_SIDE, Encoder, encoder, in_float32, nature_cnn, observation_kind, resnet
 from rl_interp.agents.phases import Transfer, explorer_config
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
 
@@ -51,7 +51,7 @@ class DQN(Agent):
     def step(self, obs: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
         x = obs
         for layer in self.children():
-            x = layer(x)
+            x = layer(x) if layer is not self.q else in_float32(self.q, x)
         return PolicyOutput(q_values=x)
 
 

@@ -42,11 +42,11 @@ class Learner:
         )
         # Products in bf16; values and their difference in float32, where small errors still count. In contexts of their
         # own: until PyTorch 2.9 one keeps the weights that it has cast, and those of the target have no gradient.
-        with self._autocast():
+        with self.autocast():
             target = bootstrap(
                 self.agent, self.target, returns, discounts, next_obs, self.config.double, self.config.rescale
             )
-        with self._autocast():
+        with self.autocast():
             q = self.agent.step(obs).preferences.float().gather(1, actions[:, None])[:, 0]
         # Huber: quadratic below an error of 1, linear above, as Mnih et al. clip the error.
         losses = F.smooth_l1_loss(q, target, reduction="none")
@@ -65,7 +65,8 @@ class Learner:
             self.target.load_state_dict(self.agent.state_dict())
         return loss.detach()
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """The precision of products."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def state(self) -> dict[str, Any]:
@@ -149,11 +150,12 @@ _SLOPE = 1e-2
 
 def rescale(returns: Tensor) -> Tensor:
     """h(x) = sign(x)(√(|x| + 1) − 1) + εx (Pohlen et al. 2018, arXiv 1805.11593, proposition A.2)."""
-    return returns.sign() * ((returns.abs() + 1).sqrt() - 1) + _SLOPE * returns
+    size = returns.abs()
+    return returns.sign() * (size / ((size + 1).sqrt() + 1)) + _SLOPE * returns  # √(x + 1) − 1 without cancellation
 
 
 def unscale(values: Tensor) -> Tensor:
-    """h⁻¹, in float64 within: the difference of two near numbers is squared."""
+    """h⁻¹, in float64 within, for two near numbers are subtracted."""
     size = values.abs().double()
     root = (1 + 4 * _SLOPE * (size + 1 + _SLOPE)).sqrt() - 1
     return values.sign() * ((root / (2 * _SLOPE)).square() - 1).to(values.dtype)

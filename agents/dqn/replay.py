@@ -37,8 +37,8 @@ class Batch:
     next_obs: NDArray[Any]
     weights: NDArray[np.float32] | None = None
     """`[B]`, at most 1: of each one's loss, where they were not drawn uniformly; None where all are 1."""
-    where: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
-    """Slots and environments `[B]` that they were drawn from, which `Replay.reprioritize` takes."""
+    where: tuple[NDArray[np.int64], ...] = ()
+    """Slots and environments `[B]` that they were drawn from, for `Replay.reprioritize`."""
 
 
 class Replay(Ring):

@@ -82,7 +82,8 @@ class Training:
     def advance(self) -> None:
         """Take one step in every environment and the updates that are due."""
         config = self.config
-        actions = self.actor.act(self._obs, self._first, self.epsilon)
+        with self.learner.autocast():
+            actions = self.actor.act(self._obs, self._first, self.epsilon)
         # The emulators step in their threads while this one learns.
         self.env.send(actions)
         self._learn()

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
-from rl_interp.agents.impala.agent import make_agent
+from rl_interp.agents.impala.agent import IMPALA, make_agent
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.agents.loop import restored_state
 from rl_interp.core.agent import Agent
@@ -37,6 +37,9 @@ class Actor:
         # For symbols, converting the weights at every step costs what the smaller products save.
         pixels = config.env.observation_kind == "pixels"
         self._bf16 = pixels and config.computes_in_bf16(torch.device("cpu"))
+        self._seen = (
+            Seen(self.agent) if isinstance(self.agent, IMPALA) and self.agent.observation == "symbols" else None
+        )
 
     @torch.no_grad()
     def play(self, weights: NDArray[np.float32], out: Unroll) -> None:
@@ -46,6 +49,8 @@ class Actor:
             WorkerError: an environment gave a reward that is not finite.
         """
         set_flat_weights(self.agent, weights)
+        if self._seen is not None:
+            self._seen.forget()
         for i, leaf in enumerate(self.state):
             out[f"state{i}"][:] = leaf.numpy()
         for t in range(self.config.unroll):
@@ -73,11 +78,15 @@ class Actor:
 
     def _choose(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Actions sampled from the policy, and their log-probabilities."""
+        obs, first = torch.from_numpy(self.obs), torch.from_numpy(self.first)
         with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-            out = self.agent.step(torch.from_numpy(self.obs), self.state, torch.from_numpy(self.first))
+            if self._seen is None:
+                out = self.agent.unroll(obs[None], self.state, first[None])
+            else:
+                out = self._seen.agent.decide(self._seen(obs)[None], self.state, first[None])
         assert out.logits is not None
         self.state = out.state
-        log_probs = out.logits.log_softmax(-1).numpy()
+        log_probs = out.logits[0].log_softmax(-1).numpy()
         # With Gumbel noise added, the largest is a sample of the softmax.
         actions = (log_probs + self.rng.gumbel(size=log_probs.shape)).argmax(-1)
         return actions, np.take_along_axis(log_probs, actions[:, None], 1)[:, 0]
@@ -100,6 +109,32 @@ class Actor:
 
     def close(self) -> None:
         self.env.close()
+
+
+class Seen:
+    """What an agent makes of single observations of symbols, remembered for as long as its weights stay: within an
+    unroll most come again."""
+
+    def __init__(self, agent: IMPALA):
+        self.agent = agent
+        self.forget()
+
+    def forget(self) -> None:
+        self._places: dict[bytes, int] = {}
+        self._features = torch.empty(0, self.agent.fc.out_features)
+
+    def __call__(self, obs: Tensor) -> Tensor:
+        """Features `[N, D]` of observations `[N, ...]`."""
+        numbers, new = [], []
+        for row, each in enumerate(obs.numpy()):
+            key, known = each.tobytes(), len(self._places)
+            number = self._places.setdefault(key, known)
+            numbers.append(number)
+            if number == known:
+                new.append(row)
+        if new:
+            self._features = torch.cat([self._features, self.agent.see(obs[new])])
+        return self._features[numbers]
 
 
 def unroll_layout(config: IMPALAConfig, agent: Agent) -> dict[str, tuple[tuple[int, ...], DTypeLike]]:

@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from rl_interp.agents.encoders import CHANNELS, encoder, observation_kind, resnet
 from rl_interp.agents.impala.config import IMPALAConfig
 from rl_interp.agents.impala.drc import DRC
-from rl_interp.agents.impala.network import HookedLSTM, LSTMState, lstm_hook_points, policy_and_value
+from rl_interp.agents.impala.network import (
+    HookedLSTM,
+    LSTMState,
+    lstm_hook_points,
+    once_each,
+    policy_and_value,
+    watched,
+)
 from rl_interp.agents.impala.self_ablation import SelfAblation
 from rl_interp.agents.phases import Transfer, explorer_config
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
@@ -73,14 +80,28 @@ class IMPALA(Agent):
     ) -> PolicyOutput:
         time, batch = obs.shape[:2]
         # Torso and fully connected layer see each observation alone, so time and batch are one axis to them.
-        flat = self.relu(self.fc(self.torso(obs.flatten(0, 1)).flatten(1)))
+        flat = obs.flatten(0, 1)
+        features = once_each(self.see, flat) if self._sees_again(time) else self.see(flat)
+        return self.decide(features.unflatten(0, (time, batch)), state, first)
+
+    def see(self, obs: Tensor) -> Tensor:
+        """`fc.post [N, D]` of observations `[N, ...]`, the part that depends on nothing before them."""
+        return self.relu(self.fc(self.torso(obs).flatten(1)))
+
+    def decide(self, features: Tensor, state: State = (), first: Tensor | None = None) -> PolicyOutput:
+        """The rest of `unroll`, from features `[T, B, D]`."""
         new: State = ()
         if self.lstm is not None:
-            given: LSTMState = state or self.initial_state(batch)
-            h, new = self.lstm(flat.unflatten(0, (time, batch)), given, first)
-            flat = h.flatten(0, 1)
-        logits, values = policy_and_value(self.policy, self.baseline, flat)
-        return PolicyOutput(new, logits=logits.unflatten(0, (time, batch)), value=values.view(time, batch))
+            given: LSTMState = state or self.initial_state(features.shape[1])
+            features, new = self.lstm(features, given, first)
+        logits, values = policy_and_value(self.policy, self.baseline, features.flatten(0, 1))
+        return PolicyOutput(new, logits=logits.unflatten(0, features.shape[:2]), value=values.view(features.shape[:2]))
+
+    def _sees_again(self, time: int) -> bool:
+        """Whether to look for observations that come again: while it learns, in a world of symbols, where three in four
+        do within an unroll; and not where a hook wants to see each."""
+        again = self.training and self.observation == "symbols" and time > 1
+        return again and not watched(self.torso, self.fc, self.relu)
 
 
 def make_agent(config: IMPALAConfig) -> IMPALA | DRC | Transfer[IMPALA | DRC]:

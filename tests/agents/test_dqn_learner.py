@@ -1,12 +1,14 @@
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.optimize
 import torch
 
 from rl_interp import check_agent
 from rl_interp.agents.dqn import DQN, DQNConfig, Learner
-from rl_interp.agents.dqn.learner import bootstrap
+from rl_interp.agents.dqn.learner import bootstrap, rescale, unscale
 from rl_interp.agents.dqn.replay import Batch
 from rl_interp.agents.loop import DivergedError, check_finite
 from rl_interp.core.device import bf16_pays
@@ -71,6 +73,85 @@ def test_the_bootstrap_follows_both_papers(batch):
         for i in range(6):
             action = (q_online if double else q_target)[i].argmax()
             assert got[i].item() == pytest.approx(float(returns[i] + discounts[i] * q_target[i, action]), abs=1e-5)
+
+
+@pytest.mark.parametrize("value", [-37.0, -1.0, -1e-4, 0.0, 0.3, 1.0, 12.5, 300.0])
+def test_values_are_rescaled_as_published_and_back(value):
+    x = torch.tensor([value])
+    h = np.sign(value) * (np.sqrt(abs(value) + 1) - 1) + 0.01 * value
+    assert rescale(x).item() == pytest.approx(h, rel=1e-5, abs=1e-8)
+    found = scipy.optimize.brentq(lambda r: rescale(torch.tensor(r, dtype=torch.float64)).item() - h, -1e4, 1e4)
+    assert unscale(torch.tensor([h])).item() == pytest.approx(found, rel=1e-4, abs=1e-6)
+    assert found == pytest.approx(value, abs=1e-6)
+
+
+def test_a_rescaled_bootstrap_adds_rewards_to_returns_and_not_to_their_roots(batch):
+    target = network(1)
+    returns, discounts, next_obs = (torch.from_numpy(a) for a in (batch.returns, batch.discounts, batch.next_obs))
+    got = bootstrap(target, target, returns, discounts, next_obs, False, rescaled=True)
+    with torch.no_grad():
+        best = target.step(next_obs).q_values.amax(1)
+    torch.testing.assert_close(unscale(got), returns + discounts * unscale(best), rtol=1e-4, atol=1e-5)
+    ended = discounts == 0
+    torch.testing.assert_close(got[ended], rescale(returns[ended]))
+
+
+def test_dueling_learns_as_a_layer_of_a_value_and_advantages_does(batch):
+    """Beside the two layers of Wang et al. (2016), made by hand and differentiated by PyTorch."""
+    config = DQNConfig(dueling=True, precision="fp32")
+    learner = Learner(network(), config, CPU)
+
+    class TwoLayers(torch.nn.Module):
+        def __init__(self, q: torch.nn.Linear):
+            super().__init__()
+            self.value, self.advantage = torch.nn.Linear(512, 1), torch.nn.Linear(512, 9)
+            with torch.no_grad():
+                self.value.weight.copy_(q.weight.mean(0, keepdim=True))
+                self.value.bias.copy_(q.bias.mean(0, keepdim=True))
+                self.advantage.weight.copy_(q.weight - self.value.weight)
+                self.advantage.bias.copy_(q.bias - self.value.bias)
+
+        def forward(self, x):
+            advantages = self.advantage(x)
+            return self.value(x) + advantages - advantages.mean(1, keepdim=True)
+
+    theirs = network()
+    theirs.q = TwoLayers(theirs.q)  # pyright: ignore[reportAttributeAccessIssue]
+    reference = Learner(theirs, DQNConfig(precision="fp32"), CPU)
+    obs = torch.from_numpy(batch.obs)
+    before = learner.agent.step(obs).q_values.detach()
+    torch.testing.assert_close(theirs.step(obs).q_values, before)
+    for number in range(4):
+        torch.testing.assert_close(learner.update(batch), reference.update(batch))
+        if number == 1:  # a resumed run has its parts from the layer
+            learner.restore(learner.state())
+    after = learner.agent.step(obs).q_values
+    torch.testing.assert_close(after, theirs.step(obs).q_values, rtol=1e-4, atol=1e-5)
+    assert (after - before).abs().max() > 1e-3
+    assert sum(p.numel() for p in learner.agent.parameters()) == 867_465
+    plain = Learner(network(), DQNConfig(precision="fp32"), CPU)
+    for _ in range(4):
+        plain.update(batch)
+    assert (plain.agent.step(obs).q_values - after).abs().max() > 1e-3, "dueling must matter here"
+
+
+def test_transitions_that_were_drawn_more_often_weigh_less(batch):
+    weights = np.array([1, 0.5, 0.25, 1, 0.1, 0.7], np.float32)
+    config = DQNConfig(precision="fp32")
+    got = Learner(network(), config, CPU).update(replace(batch, weights=weights))
+    alone = []
+    for i in range(6):
+        one = Batch(
+            *(getattr(batch, name)[i : i + 1] for name in ("obs", "actions", "returns", "discounts", "next_obs"))
+        )
+        learner = Learner(network(), config, CPU)
+        alone.append(learner.update(one).item())
+        q = network().step(torch.from_numpy(one.obs)).q_values[0, one.actions[0]].item()
+        target = bootstrap(
+            network(), network(), *(torch.from_numpy(a) for a in (one.returns, one.discounts, one.next_obs)), False
+        )
+        assert learner.errors.tolist() == pytest.approx([q - target.item()], abs=1e-5)
+    assert got.item() == pytest.approx(float((weights * alone).mean()), rel=1e-5)
 
 
 def test_an_update_is_one_adam_step_on_the_huber_loss(batch):

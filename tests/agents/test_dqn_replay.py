@@ -1,6 +1,7 @@
 """Replay against a plain record of everything that was added."""
 
 import subprocess
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -69,8 +70,8 @@ class Record:
         np.testing.assert_array_equal(stack, np.stack(wanted))
 
 
-def make(capacity=80, n_step=3, directory=None):
-    return Replay(capacity, 2, (2, 2), stack=4, n_step=n_step, gamma=GAMMA, directory=directory)
+def make(capacity=80, n_step=3, directory=None, priority=0.0):
+    return Replay(capacity, 2, (2, 2), stack=4, n_step=n_step, gamma=GAMMA, directory=directory, priority=priority)
 
 
 LENGTHS = [[9, 1, 24, 13], [20, 16, 3, 24]]
@@ -102,6 +103,59 @@ def test_a_frame_is_stored_once():
     replay = Replay(1000, 4)
     naive = 1000 * 4 * 84 * 84  # one stack of four per transition, even before the next observation
     assert replay.frames.nbytes * 4 == naive
+
+
+def test_transitions_are_drawn_by_their_errors():
+    record = Record(make(priority=0.5), LENGTHS)
+    record.add(36)
+    replay, rng = record.replay, np.random.default_rng(0)
+    record.check(replay.sample(400, rng))  # all alike, as none was learned from
+    errors = {}
+    for _ in range(40):
+        batch = replay.sample(50, rng)
+        wrong = rng.gamma(0.5, size=50).astype(np.float32)
+        replay.reprioritize(batch, wrong)
+        errors |= dict(zip(zip(*batch.where, strict=True), wrong, strict=True))  # of one drawn twice, the last counts
+    assert len(errors) == len(record.check(replay.sample(4000, rng))), "all were learned from"
+    batch = replay.sample(60_000, rng)
+    drawn = Counter(zip(*batch.where, strict=True))
+    shares = {at: np.sqrt(error + 1e-3) for at, error in errors.items()}
+    total = sum(shares.values())
+    for at, share in shares.items():
+        wanted = 60_000 * share / total
+        assert abs(drawn[at] - wanted) < 5 * np.sqrt(wanted)
+    weights = {at: weight for at, weight in zip(zip(*batch.where, strict=True), batch.weights, strict=True)}
+    rarest = min(shares, key=shares.__getitem__)
+    for at, weight in weights.items():
+        assert weight == pytest.approx((shares[rarest] / shares[at]) ** 0.4, rel=1e-3)
+
+
+def test_what_was_never_learned_from_is_drawn_as_what_was_most_wrong():
+    record = Record(make(priority=1.0, capacity=400), LENGTHS)
+    record.add(30)
+    replay, rng = record.replay, np.random.default_rng(0)
+    for _ in range(20):
+        batch = replay.sample(50, rng)
+        replay.reprioritize(batch, np.full(50, 1e-2, np.float32))
+    old = replay.next_tick
+    record.add(8)
+    drawn = replay.sample(4000, rng).where
+    assert (drawn[0] >= old - replay.n_step).mean() > 0.85
+
+
+def test_a_resumed_ring_remembers_what_was_wrong(tmp_path):
+    record = Record(make(priority=0.5, directory=tmp_path), LENGTHS)
+    record.add(30)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        batch = record.replay.sample(50, rng)
+        record.replay.reprioritize(batch, rng.gamma(0.5, size=50).astype(np.float32))
+    record.replay.flush()
+    again = make(priority=0.5, directory=tmp_path)
+    again.restore(record.replay.state(), goes_on=True)
+    here, there = (each.sample(200, np.random.default_rng(1)) for each in (record.replay, again))
+    np.testing.assert_array_equal(here.where, there.where)
+    np.testing.assert_allclose(here.weights, there.weights)
 
 
 def test_a_ring_on_disk_goes_on_after_a_resume_without_mixing_runs(tmp_path):
