@@ -60,10 +60,16 @@ class HookedLSTM(nn.Module):
         the weights' own type, whatever autocast says."""
         with torch.autocast(x.device.type, enabled=False):
             hidden, cell = state
+            unwatched = not watched(*self.children())
+            if unwatched and len(x) == 1 and not torch.is_grad_enabled():  # as an actor steps
+                kept = (hidden, cell) if first is None else (hidden * ~first[0][:, None], cell * ~first[0][:, None])
+                weights = self.weight_ih, self.weight_hh, self.bias, torch.zeros_like(self.bias)
+                hidden, cell = torch.lstm_cell(x[0].to(self.bias.dtype), kept, *weights)
+                return hidden[None], (hidden, cell)
             # The inputs' part of the gates does not wait for the state, so it is one product for all steps.
             projected = F.linear(x.to(self.bias.dtype), self.weight_ih, self.bias)
             keep = projected.new_ones(*x.shape[:2], 1) if first is None else (~first).to(projected.dtype)[..., None]
-            if not watched(*self.children()):  # three times as fast
+            if unwatched:  # three times as fast
                 outputs, hidden, cell = _Sequence.apply(projected, hidden, cell, self.weight_hh, keep)
                 return outputs, (hidden, cell)
             outputs = []

@@ -111,6 +111,10 @@ def test_dueling_learns_as_a_layer_of_a_value_and_advantages_does(batch):
                 self.advantage.weight.copy_(q.weight - self.value.weight)
                 self.advantage.bias.copy_(q.bias - self.value.bias)
 
+        @property
+        def weight(self):
+            return self.value.weight
+
         def forward(self, x):
             advantages = self.advantage(x)
             return self.value(x) + advantages - advantages.mean(1, keepdim=True)
@@ -190,6 +194,16 @@ def test_the_target_is_copied_on_schedule(batch):
 def test_auto_precision_uses_bf16_only_where_the_processor_multiplies_in_it():
     assert Learner(network(), DQNConfig(), CPU).bf16 == bf16_pays(CPU)
     assert Learner(network(), DQNConfig(precision="bf16"), CPU).bf16
+
+
+def test_values_are_in_float32_beside_bf16(frames):
+    agent = network()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        q = agent.step(frames).q_values
+        features = agent.relu4(agent.fc(agent.flatten(agent.conv3(agent.conv2(agent.conv1(agent.scale(frames)))))))
+    assert q.dtype == torch.float32
+    assert features.dtype == torch.bfloat16
+    assert not torch.equal(q, q.bfloat16().float()), "values must have more digits than bf16 has"
 
 
 def test_bf16_updates_stay_close_to_fp32(batch):

@@ -1,10 +1,14 @@
 """The IMPALA network: its LSTM beside PyTorch's, its hook points, its shapes."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from rl_interp.agents.impala import default_config, make_agent
+from rl_interp.agents.impala.actor import Actor, flat_weights, unroll_layout
 from rl_interp.agents.impala.agent import IMPALA
 from rl_interp.agents.impala.network import HookedLSTM
 from rl_interp.agents.max_pool import MaxPool2d
@@ -41,6 +45,20 @@ def test_the_lstm_is_pytorchs_forwards_and_backwards():
     torch.testing.assert_close(lstm.weight_hh.grad, theirs.weight_hh_l0.grad)
     torch.testing.assert_close(lstm.weight_ih.grad, theirs.weight_ih_l0.grad)
     torch.testing.assert_close(lstm.bias.grad, theirs.bias_ih_l0.grad)
+
+
+def test_one_step_without_gradients_is_the_same_step():
+    torch.manual_seed(0)
+    lstm, x, state = HookedLSTM(5, 7), torch.randn(T, B, 5), (torch.randn(B, 7), torch.randn(B, 7))
+    first = torch.rand(T, B) < 0.3
+    assert first.any()
+    wanted, last = lstm(x, state, first)
+    with torch.no_grad():
+        for t in range(T):
+            h, state = lstm(x[t : t + 1], state, first[t : t + 1])
+            torch.testing.assert_close(h[0], wanted[t])
+        torch.testing.assert_close(state, last)
+        torch.testing.assert_close(lstm(x[:1], state, None), lstm(x[:1], state, torch.zeros(1, B, dtype=torch.bool)))
 
 
 @pytest.mark.parametrize("watched", [False, True])
@@ -235,3 +253,53 @@ def test_pooling_elsewhere_is_pytorchs_own():
         assert torch.equal(MaxPool2d()(other), nn.MaxPool2d(3, 2, 1)(other))
     nan = torch.full((1, 1, 3, 3), torch.nan, dtype=torch.bfloat16)
     assert MaxPool2d()(nan.contiguous(memory_format=torch.channels_last)).isnan().all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_observations_that_come_again_are_seen_once_with_the_same_results(seed):
+    """Outputs and gradients of a learning agent beside those of one that sees each, on a tenth as many observations as
+    there are places."""
+    env = default_config("MiniGrid-DoorKey-5x5-v0").env
+    torch.manual_seed(seed)
+    agent = IMPALA(7, env.observation_shape, env.categories, hidden=16, lstm=8)
+    kinds = torch.stack([torch.randint(0, n, (5, 7, 7)) for n in env.categories], 1).to(torch.uint8)
+    obs = kinds[torch.randint(0, 5, (10, 5))]
+    seen = []
+    count = agent.torso.embed.register_forward_pre_hook(lambda module, given: seen.append(len(given[0])))
+    first = torch.rand(10, 5) < 0.2
+
+    def run():
+        agent.zero_grad()
+        out = agent.unroll(obs, first=first)
+        (out.logits.square().sum() + out.value.sin().sum()).backward()
+        return [out.logits.detach(), out.value.detach(), *(p.grad.clone() for p in agent.parameters())]
+
+    watched = run()
+    count.remove()
+    embed = agent.torso.embed.forward
+    agent.torso.embed.forward = lambda given: seen.append(len(given)) or embed(given)
+    again = run()
+    evaluated = agent.eval().unroll(obs, first=first)
+    assert seen == [50, 5, 50], "hooks, and an agent that does not learn, see every observation"
+    torch.testing.assert_close(again, watched, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(evaluated.logits, again[0])
+
+
+def test_what_an_actor_remembers_of_observations_is_forgotten_with_new_weights():
+    config = replace(default_config("MiniGrid-DoorKey-5x5-v0"), num_envs=4, unroll=12)
+    actor, agent = Actor(config, 0, 0), make_agent(config).eval()
+    layout = unroll_layout(config, agent)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        agent.load_state_dict(make_agent(config).state_dict())
+        out = {name: np.zeros(shape, dtype) for name, (shape, dtype) in layout.items()}
+        actor.play(flat_weights(agent), out)
+        with torch.no_grad():
+            wanted = agent.unroll(
+                torch.from_numpy(out["obs"]), tuple(torch.from_numpy(out[f"state{i}"]) for i in range(2)),
+                torch.from_numpy(out["first"]),
+            ).logits.log_softmax(-1)[:-1]  # fmt: skip
+        taken = wanted.gather(-1, torch.from_numpy(out["actions"])[..., None])[..., 0]
+        torch.testing.assert_close(torch.from_numpy(out["log_probs"]), taken, rtol=1e-4, atol=1e-5)
+        assert len(actor._seen._places) < 0.8 * 12 * 4, "some must have come again"
+    actor.close()
