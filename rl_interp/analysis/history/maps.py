@@ -67,7 +67,10 @@ def _of_episode(agents: Mapping[int, Loaded], loaded: Loaded, seed: int, count: 
         return
     wanted = {free[i] for i in np.linspace(0, len(free) - 1, count + 2).round().astype(int)[1:-1]}
     states: dict[int, State] = {step: each.agent.initial_state(1) for step, each in agents.items()}
+    remember = any(states.values())
     for moment in islice(follow(loaded, make_labelled(loaded.env), seed), max(wanted) + 1):
+        if moment.step not in wanted and not remember:
+            continue
         seen, maps = {}, {}
         for step, each in agents.items():
             obs = torch.from_numpy(moment.obs[None]).to(each.agent.device)

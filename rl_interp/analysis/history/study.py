@@ -35,6 +35,8 @@ from rl_interp.sae import action_agreement, q_nmse
 
 _FEWEST = 2
 _EPSILON = 0.05
+_PIECE = 128
+"""Steps that an agent without a memory sees at once."""
 _MOST = 2_000_000_000
 """Bytes of activations of all checkpoints together, at most."""
 Followed = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -134,9 +136,15 @@ def _followed(
 def _follow(agent: Agent, episode: Episode, hook: str) -> Followed:
     obs = torch.from_numpy(episode.obs)[:, None].to(agent.device)
     actions = torch.from_numpy(episode.actions)[:, None].to(agent.device)
-    out, cache = run_with_cache(agent, obs, names=[hook], actions=actions, unroll=True)
-    values = _by_unit(cache[hook], hook_point(agent, hook), len(obs))
-    return values, out.preferences[:, 0].float().cpu().numpy()
+    # Without a memory in pieces of one size: PyTorch keeps what it prepares for each size of a convolution's input, and
+    # episodes are of all lengths.
+    size = len(obs) if agent.initial_state(1) else _PIECE
+    parts = []
+    for piece, taken in zip(obs.split(size), actions.split(size), strict=True):
+        out, cache = run_with_cache(agent, piece, names=[hook], actions=taken, unroll=True)
+        parts.append((_by_unit(cache[hook], hook_point(agent, hook), len(piece)), out.preferences[:, 0].float().cpu()))
+    values, preferences = zip(*parts, strict=True)
+    return np.concatenate(values), np.concatenate(preferences)
 
 
 def _by_unit(cached: Tensor, point: HookPoint, steps: int) -> NDArray[np.float32]:
