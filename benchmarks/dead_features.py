@@ -3,7 +3,8 @@ and in the suite's own: dead latents, features that another seed finds again, an
 
     for seed in 0 1 2; do
       rl-interp train dqn --env ALE/MsPacman-v5 --seed $seed --agent-steps 200000 --keep-checkpoints 6 \
-        --keep-spacing even --epsilon-steps 80000 --replay-capacity 200000 --name dqn$seed
+        --keep-spacing even --epsilon-steps 80000 --replay-capacity 200000 --name dqn$seed \
+        --clip-reward --reward-scale 1 --no-rescale --no-dueling --priority 0 --learning-rate 1.5e-4 --adam-eps 1.5e-4
       python -m benchmarks.dead_features measure runs/dqn$seed      # resumes; 8 minutes of one core
     done
     python -m benchmarks.dead_features report                       # tables and the picture
