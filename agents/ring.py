@@ -85,11 +85,11 @@ class Ring:
         self.cursor = (self.cursor + 1) % self.length
         self.size = min(self.size + 1, self.length)
 
-    def state(self) -> dict[str, int]:
+    def state(self) -> dict[str, Any]:
         """The counters; the arrays are in the directory already."""
         return {"cursor": self.cursor, "size": self.size, "next_tick": self.next_tick}
 
-    def restore(self, state: dict[str, int]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         self.cursor, self.size, self.next_tick = state["cursor"], state["size"], state["next_tick"]
         if self.size < self.length and self.cursor != self.size:
             if self.cursor:  # it has wrapped around, so its oldest slots would be in the middle of a longer ring

@@ -69,11 +69,18 @@ class Learner:
         """The precision of products."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
+    def begin(self) -> None:
+        """Go on from weights that the agent was given."""
+        self.target.load_state_dict(self.agent.state_dict())
+        if self.dueling:
+            self.dueling.read()
+
     def state(self) -> dict[str, Any]:
         return {
             "updates": self.updates,
             "target": self.target.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "dueling": None if self.dueling is None else self.dueling.state(),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -81,7 +88,7 @@ class Learner:
         self.target.load_state_dict(state["target"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.dueling:
-            self.dueling.read()
+            self.dueling.restore(state["dueling"])
 
 
 class Dueling:
@@ -110,6 +117,14 @@ class Dueling:
         for each, value, advantage in zip(self.whole, self.values, self.advantages, strict=True):
             value.copy_(each.mean(0, keepdim=True))
             advantage.copy_(each - value)
+
+    def state(self) -> list[Tensor]:
+        return [each.detach() for each in (*self.values, *self.advantages)]
+
+    @torch.no_grad()
+    def restore(self, state: Sequence[Tensor]) -> None:
+        for each, saved in zip((*self.values, *self.advantages), state, strict=True):
+            each.copy_(saved)
 
     @contextmanager
     @torch.no_grad()

@@ -112,7 +112,7 @@ class Replay(Ring):
         if self.priority:
             # What was never learned from is drawn soon; what starts no transition, never.
             self.mass[at] = self._largest * valid
-            self._rows[at] = self.mass[at].sum()
+            self._rows[at] = self.mass[at].sum(dtype=np.float64)
         self.advance()
 
     def sample(self, batch: int, rng: np.random.Generator) -> Batch:
@@ -149,7 +149,7 @@ class Replay(Ring):
         if self.priority:
             mass = (np.abs(errors) + _LEAST) ** self.priority
             self.mass[batch.where] = mass
-            self._rows[batch.where[0]] = self.mass[batch.where[0]].sum(1)
+            self._rows[batch.where[0]] = self.mass[batch.where[0]].sum(1, dtype=np.float64)
             self._largest = max(self._largest, float(mass.max()))
 
     def _draw(self, batch: int, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -186,7 +186,10 @@ class Replay(Ring):
         frames[back > self.age[slots, envs][:, None]] = 0
         return frames
 
-    def restore(self, state: dict[str, int], goes_on: bool = False) -> None:
+    def state(self) -> dict[str, Any]:
+        return super().state() | ({"largest": self._largest} if self.priority else {})
+
+    def restore(self, state: dict[str, Any], goes_on: bool = False) -> None:
         """Go on from `state`.
 
         Slots written after it (by a run that was killed) stay usable, but a gap in the ticks keeps every batch on one
@@ -199,5 +202,5 @@ class Replay(Ring):
         else:
             self.next_tick = max(self.next_tick, int(self.tick.max())) + self.length
         if self.priority:
-            self._largest = max(self._largest, float(self.mass.max()))
+            self._largest = state["largest"]
             self._rows = self.mass.sum(1, dtype=np.float64)

@@ -191,7 +191,7 @@ class Training:
     def continue_from(self, weights: Mapping[str, torch.Tensor], agent_steps: int, source: Path) -> None:
         """Go on from weights alone: the optimiser starts afresh, and the replay fills before learning does."""
         load_into(self.agent, weights, source)
-        self.learner.target.load_state_dict(self.agent.state_dict())
+        self.learner.begin()
         self.agent_steps = agent_steps
         self._begin()
 

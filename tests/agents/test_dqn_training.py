@@ -1,6 +1,7 @@
 """Training on the real game, small: schedules, resume, interruption, bad input."""
 
 import os
+import shutil
 import signal
 import threading
 from contextlib import contextmanager
@@ -46,23 +47,39 @@ def test_training_counts_updates_and_logs(tmp_path):
     assert load_agent(run.path).agent.q.weight.shape == (9, 512)
 
 
-def test_the_learner_resumes_exactly(tmp_path):
+TODAY = replace(SMALL, priority=0.6, dueling=True, rescale=True, clip_reward=False, reward_scale=0.1)
+
+
+@pytest.mark.parametrize("config", [SMALL, TODAY])
+def test_the_learner_resumes_exactly(tmp_path, config):
     """From a checkpoint, the same batches in the same order give the same weights to the last bit."""
-    training = Training(SMALL, 0, tmp_path / "replay")
+    training = Training(config, 0, tmp_path / "replay")
     while training.agent_steps < 400:
         training.advance()
-    run = make(tmp_path / "run")
+    run = make(tmp_path / "run", config)
     run.save_checkpoint(training.agent_steps, training.agent.state_dict(), training.state())
-    resumed = Training(SMALL, 0, tmp_path / "replay")
+    resumed = Training(config, 0, shutil.copytree(tmp_path / "replay", tmp_path / "again"))
     resumed.restore(run.load_weights(), run.load_state(), run.path)
     assert resumed.agent_steps == 400
     for each in (training, resumed):
         for _ in range(5):
-            each.learner.update(each.replay.sample(8, each.rng))
+            batch = each.replay.sample(8, each.rng)
+            each.learner.update(batch)
+            each.replay.reprioritize(batch, each.learner.errors.numpy())
     for a, b in zip(training.agent.parameters(), resumed.agent.parameters(), strict=True):
         assert torch.equal(a, b)
     for a, b in zip(training.learner.target.parameters(), resumed.learner.target.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_training_goes_on_from_weights_alone_with_a_value_and_advantages_of_these(tmp_path):
+    training = Training(TODAY, 0, tmp_path / "replay")
+    weights = {name: torch.randn_like(weight) * 0.01 for name, weight in training.agent.state_dict().items()}
+    training.continue_from(weights, 100, tmp_path)
+    while training.learner.updates < 3:
+        training.advance()
+    for name, weight in training.agent.state_dict().items():
+        assert 0 < (weight - weights[name]).abs().max() < 3 * 3 * TODAY.learning_rate * 1.01, name
 
 
 @pytest.mark.full
