@@ -74,10 +74,11 @@ def observation_kind(
 
 
 def in_float32(head: nn.Linear, features: Tensor) -> Tensor:
-    """A last layer's outputs in float32 beside bf16, of whose 8 binary digits a value of 1 would be rounded by .004, as
-    much as a step may change it or one action differ from another."""
+    """A last layer's outputs in float32, or in float64 if it computes in that; not in bf16, by whose 8 binary digits a
+    value of 1 would be rounded by .004, as much as a step may change it or one action differ from another."""
     with torch.autocast(features.device.type, enabled=False):
-        return head(features.to(head.weight.dtype)).float()
+        out = head(features.to(head.weight.dtype))
+        return out if out.dtype == torch.float64 else out.float()
 
 
 def nature_cnn(shape: tuple[int, ...]) -> Encoder:

@@ -9,6 +9,7 @@ from rl_interp.agents.dqn.config import DQNConfig
 from rl_interp.agents.encoders import NATURE_SIDE, Encoder, encoder, in_float32, nature_cnn, observation_kind, resnet
 from rl_interp.agents.phases import Transfer, explorer_config
 from rl_interp.core.agent import Agent, HookPoint, PolicyOutput, State
+from rl_interp.core.errors import UserError
 
 
 class DQN(Agent):
@@ -60,7 +61,13 @@ def make_agent(config: DQNConfig) -> DQN | Transfer[DQN]:
     task = _dqn(config)
     if config.explorer is None:
         return task
-    return Transfer(task, _dqn(explorer_config(config, "dqn")), task.q)
+    theirs = explorer_config(config, "dqn")
+    if theirs.rescale != config.rescale:
+        raise UserError(
+            f"{config.explorer} was trained with rescale={theirs.rescale}, and this run has rescale={config.rescale}; "
+            f"values on different scales can't be added: give {'--rescale' if theirs.rescale else '--no-rescale'}."
+        )
+    return Transfer(task, _dqn(theirs), task.q)
 
 
 def _dqn(config: DQNConfig) -> DQN:

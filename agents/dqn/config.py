@@ -33,7 +33,7 @@ class DQNConfig(PhasedConfig):
     clip_reward: bool = True
     """Whether rewards are clipped to [-1, 1] for learning (reported returns never are)."""
     reward_scale: float = 1.0
-    """What rewards are multiplied by for learning, before any clipping."""
+    """What the environment's rewards are multiplied by for learning, before any clipping; a bonus is not."""
     rescale: bool = False
     """Whether the network learns h(Q), about the root of Q (Pohlen et al. 2018), so that rewards of very different
     sizes need no clipping."""
@@ -112,7 +112,7 @@ DEFAULTS: dict[str, dict[str, object]] = {
         "batch_size": 32, "hidden": 512,
     },
 }  # fmt: skip
-"""What differs from the settings of the published DQN, by the kind of an environment's observations."""
+"""What differs from `DQNConfig`'s own defaults, for Atari and by the kind of other environments' observations."""
 
 
 def default_config(environment: EnvConfig | str, **overrides: object) -> DQNConfig:

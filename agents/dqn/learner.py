@@ -95,9 +95,9 @@ class Dueling:
     """A value of the state and advantages of the actions, Q = V + A − mean A (Wang et al. 2016, arXiv 1511.06581, eq.
     9), as what is learned of one linear layer.
 
-    Every action's reward so teaches the values of all. There the two have hidden layers of their own; of one that they
-    share, their sum is linear too, so that the network is the same with and without, and only the optimiser's step
-    differs.
+    So every action's reward teaches the values of all. In the paper the two have hidden layers of their own; with a
+    shared one their sum is linear too, so that the network is the same with and without, and only the optimiser's steps
+    differ.
     """
 
     def __init__(self, layer: nn.Linear):
@@ -129,7 +129,7 @@ class Dueling:
     @contextmanager
     @torch.no_grad()
     def instead(self) -> Iterator[None]:
-        """Within it the layer's gradients are those of the parts; behind it the layer is the sum of these."""
+        """Within it the layer's gradients are those of the parts; after it the layer is the sum of these."""
         for each, value, advantage in zip(self.whole, self.values, self.advantages, strict=True):
             assert each.grad is not None
             value.grad = each.grad.sum(0, keepdim=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import DTypeLike, NDArray
 
 from rl_interp.agents.ring import Ring
@@ -85,8 +86,10 @@ class Replay(Ring):
         self.age = self.array("age", grid, np.uint8)
         self.priority = priority
         if priority:
-            self.mass = self.array("mass", grid, np.float32)  # (|error| + ε) ** α
-            self._rows = self.mass.sum(1, dtype=np.float64)
+            # (|error| + ε) ** α, and their sums over environments: in memory, and saved with the agent's weights, whose
+            # errors they are.
+            self.mass = np.zeros(grid, np.float32)
+            self._rows = np.zeros(length)
             self._largest = 1.0
 
     def add(
@@ -146,7 +149,7 @@ class Replay(Ring):
 
     def reprioritize(self, batch: Batch, errors: NDArray[np.float32]) -> None:
         """Draw the transitions of a batch from now on by what was wrong with their values, `errors [B]`."""
-        if self.priority:
+        if self.priority and np.isfinite(errors).all():  # others end the training, and are not to outlast it
             mass = (np.abs(errors) + _LEAST) ** self.priority
             self.mass[batch.where] = mass
             self._rows[batch.where[0]] = self.mass[batch.where[0]].sum(1, dtype=np.float64)
@@ -175,7 +178,7 @@ class Replay(Ring):
         points = rng.random(batch) * below[-1]
         slots = np.minimum(np.searchsorted(below, points, side="right"), self.size - 1)
         within = np.cumsum(self.mass[slots], axis=1, dtype=np.float64)
-        envs = (within <= (points - (below - self._rows[: self.size])[slots])[:, None]).sum(1)
+        envs = (within <= (points - below[slots] + self._rows[slots])[:, None]).sum(1)
         return slots, np.minimum(envs, self.num_envs - 1)
 
     def _observations(self, slots: NDArray[np.int64], envs: NDArray[np.int64]) -> NDArray[Any]:
@@ -187,7 +190,9 @@ class Replay(Ring):
         return frames
 
     def state(self) -> dict[str, Any]:
-        return super().state() | ({"largest": self._largest} if self.priority else {})
+        if not self.priority:
+            return super().state()
+        return super().state() | {"mass": torch.from_numpy(self.mass.copy()), "largest": self._largest}
 
     def restore(self, state: dict[str, Any], goes_on: bool = False) -> None:
         """Go on from `state`.
@@ -203,4 +208,5 @@ class Replay(Ring):
             self.next_tick = max(self.next_tick, int(self.tick.max())) + self.length
         if self.priority:
             self._largest = state["largest"]
+            self.mass[: len(state["mass"])] = state["mass"].numpy()  # fewer, of a ring that is longer now
             self._rows = self.mass.sum(1, dtype=np.float64)

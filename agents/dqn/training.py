@@ -128,7 +128,8 @@ class Training:
             for _ in range(now // config.train_every - (now - config.num_envs) // config.train_every):
                 batch = self.replay.sample(config.batch_size, self.rng)
                 self.loss = self.learner.update(batch)
-                self.replay.reprioritize(batch, self.learner.errors.cpu().numpy())
+                if config.priority:
+                    self.replay.reprioritize(batch, self.learner.errors.cpu().numpy())
 
     def metrics(self) -> dict[str, float]:
         """The last update's loss; the mean return of episodes that ended since the last call."""

@@ -112,8 +112,8 @@ class Actor:
 
 
 class Seen:
-    """What an agent makes of single observations of symbols, remembered for as long as its weights stay: within an
-    unroll most come again."""
+    """What an agent makes of single observations of symbols, remembered for as long as its weights stay the same:
+    within an unroll most come again."""
 
     def __init__(self, agent: IMPALA):
         self.agent = agent

@@ -29,11 +29,12 @@ def once_each(see: Callable[[Tensor], Tensor], obs: Tensor) -> Tensor:
     gradients, which add up."""
     rows = obs.flatten(1).long()
     factors = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=torch.Generator().manual_seed(0))
-    # Sums of products that wrap around tell rows apart with certainty enough to sort by, and the rows decide.
+    # Sums of products that wrap around tell rows apart well enough to group by, and the rows decide.
     numbers, which = torch.unique((rows * factors.to(rows.device)).sum(1), return_inverse=True)
     example = torch.empty_like(numbers).scatter_(0, which, torch.arange(len(rows), device=rows.device))
     different = obs[example]
-    return see(different)[which] if torch.equal(different[which], obs) else see(obs)
+    # In float32 where they are in bf16, as the gradients of what came often would be lost in a sum of 8 binary digits.
+    return see(different).float()[which] if torch.equal(different[which], obs) else see(obs)
 
 
 class HookedLSTM(nn.Module):
@@ -62,6 +63,7 @@ class HookedLSTM(nn.Module):
             hidden, cell = state
             unwatched = not watched(*self.children())
             if unwatched and len(x) == 1 and not torch.is_grad_enabled():  # as an actor steps
+                hidden, cell = hidden.to(self.bias.dtype), cell.to(self.bias.dtype)
                 kept = (hidden, cell) if first is None else (hidden * ~first[0][:, None], cell * ~first[0][:, None])
                 weights = self.weight_ih, self.weight_hh, self.bias, torch.zeros_like(self.bias)
                 hidden, cell = torch.lstm_cell(x[0].to(self.bias.dtype), kept, *weights)

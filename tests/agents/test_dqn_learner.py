@@ -127,8 +127,10 @@ def test_dueling_learns_as_a_layer_of_a_value_and_advantages_does(batch):
     torch.testing.assert_close(theirs.step(obs).q_values, before)
     for number in range(4):
         torch.testing.assert_close(learner.update(batch), reference.update(batch))
-        if number == 1:  # a resumed run has its parts from the layer
-            learner.restore(learner.state())
+        if number == 1:  # as a resumed run does
+            state, agent = copy.deepcopy(learner.state()), copy.deepcopy(learner.agent)
+            learner = Learner(agent, config, CPU)
+            learner.restore(state)
     after = learner.agent.step(obs).q_values
     torch.testing.assert_close(after, theirs.step(obs).q_values, rtol=1e-4, atol=1e-5)
     assert (after - before).abs().max() > 1e-3

@@ -143,19 +143,41 @@ def test_what_was_never_learned_from_is_drawn_as_what_was_most_wrong():
     assert (drawn[0] >= old - replay.n_step).mean() > 0.85
 
 
-def test_a_resumed_ring_remembers_what_was_wrong(tmp_path):
-    record = Record(make(priority=0.5, directory=tmp_path), LENGTHS)
+def learn(replay, rng, times=10):
+    for _ in range(times):
+        batch = replay.sample(50, rng)
+        replay.reprioritize(batch, rng.gamma(0.5, size=50).astype(np.float32))
+
+
+def test_a_resumed_ring_remembers_what_was_wrong_at_its_checkpoint(tmp_path):
+    record, rng = Record(make(priority=0.5, directory=tmp_path), LENGTHS), np.random.default_rng(0)
     record.add(30)
-    rng = np.random.default_rng(0)
-    for _ in range(10):
-        batch = record.replay.sample(50, rng)
-        record.replay.reprioritize(batch, rng.gamma(0.5, size=50).astype(np.float32))
+    learn(record.replay, rng)
+    state = record.replay.state()
+    wanted = record.replay.sample(200, np.random.default_rng(1))
+    learn(record.replay, rng)  # by a run that was then killed
     record.replay.flush()
     again = make(priority=0.5, directory=tmp_path)
-    again.restore(record.replay.state(), goes_on=True)
-    here, there = (each.sample(200, np.random.default_rng(1)) for each in (record.replay, again))
-    np.testing.assert_array_equal(here.where, there.where)
-    np.testing.assert_allclose(here.weights, there.weights)
+    again.restore(state, goes_on=True)
+    found = again.sample(200, np.random.default_rng(1))
+    np.testing.assert_array_equal(found.where, wanted.where)
+    np.testing.assert_array_equal(found.weights, wanted.weights)
+    assert not np.array_equal(record.replay.sample(200, np.random.default_rng(1)).where, wanted.where)
+    longer = make(capacity=160, priority=0.5, directory=tmp_path)
+    longer.restore(state, goes_on=True)
+    np.testing.assert_array_equal(longer.sample(200, np.random.default_rng(1)).where, wanted.where)
+
+
+@pytest.mark.parametrize("error", [np.nan, np.inf])
+def test_an_error_that_is_no_number_changes_no_priority(error):
+    record, rng = Record(make(priority=0.5), LENGTHS), np.random.default_rng(0)
+    record.add(30)
+    learn(record.replay, rng)
+    before = record.replay.state()
+    record.replay.reprioritize(record.replay.sample(50, rng), np.full(50, error, np.float32))
+    after = record.replay.state()
+    assert after["largest"] == before["largest"]
+    assert after["mass"].equal(before["mass"])
 
 
 def test_a_ring_on_disk_goes_on_after_a_resume_without_mixing_runs(tmp_path):

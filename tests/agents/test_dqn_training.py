@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from rl_interp.agents.dqn import DQNConfig, Training, train
+from rl_interp.agents.dqn import DQNConfig, Training, make_agent, train
 from rl_interp.agents.load import load_agent
 from rl_interp.agents.loop import DivergedError
 from rl_interp.core.errors import RunError, UserError
@@ -136,6 +136,12 @@ def test_a_diverged_loss_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypat
     with pytest.raises(DivergedError, match="the loss became inf at step 300"):
         train(SMALL, run, 0)
     assert run.checkpoint_steps() == []
+
+
+def test_values_of_an_explorer_on_another_scale_are_refused(tmp_path):
+    run = make(tmp_path / "explorer", TODAY)
+    with pytest.raises(UserError, match=r"rescale=True, and this run has rescale=False; .* give --rescale"):
+        make_agent(replace(SMALL, explorer=str(run.path)))
 
 
 def test_weights_of_another_stack_are_refused(tmp_path):

@@ -47,9 +47,10 @@ def test_the_lstm_is_pytorchs_forwards_and_backwards():
     torch.testing.assert_close(lstm.bias.grad, theirs.bias_ih_l0.grad)
 
 
-def test_one_step_without_gradients_is_the_same_step():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_one_step_without_gradients_is_the_same_step(dtype):
     torch.manual_seed(0)
-    lstm, x, state = HookedLSTM(5, 7), torch.randn(T, B, 5), (torch.randn(B, 7), torch.randn(B, 7))
+    lstm, x, state = HookedLSTM(5, 7).to(dtype), torch.randn(T, B, 5), (torch.randn(B, 7), torch.randn(B, 7))
     first = torch.rand(T, B) < 0.3
     assert first.any()
     wanted, last = lstm(x, state, first)
@@ -283,6 +284,25 @@ def test_observations_that_come_again_are_seen_once_with_the_same_results(seed):
     assert seen == [50, 5, 50], "hooks, and an agent that does not learn, see every observation"
     torch.testing.assert_close(again, watched, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(evaluated.logits, again[0])
+
+
+def test_gradients_of_what_comes_often_are_not_lost_in_bf16():
+    """An observation in nine of ten places, beside float32."""
+    env = default_config("MiniGrid-DoorKey-5x5-v0").env
+    torch.manual_seed(0)
+    agent = IMPALA(7, env.observation_shape, env.categories)
+    kinds = torch.stack([torch.randint(0, n, (64, 7, 7)) for n in env.categories], 1).to(torch.uint8)
+    obs = kinds[torch.where(torch.rand(20, 32) < 0.9, 0, torch.randint(1, 64, (20, 32)))]
+
+    def gradient(bf16: bool):
+        agent.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            out = agent.unroll(obs)
+        (out.value.mean() + out.logits.log_softmax(-1)[..., 0].mean()).backward()
+        return agent.fc.weight.grad.clone()
+
+    exact = gradient(False)
+    assert (gradient(True) - exact).norm() < 0.1 * exact.norm()
 
 
 def test_what_an_actor_remembers_of_observations_is_forgotten_with_new_weights():

@@ -136,8 +136,8 @@ def _followed(
 def _follow(agent: Agent, episode: Episode, hook: str) -> Followed:
     obs = torch.from_numpy(episode.obs)[:, None].to(agent.device)
     actions = torch.from_numpy(episode.actions)[:, None].to(agent.device)
-    # Without a memory in pieces of one size: PyTorch keeps what it prepares for each size of a convolution's input, and
-    # episodes are of all lengths.
+    # Without a memory in pieces: PyTorch keeps what it prepares for each size of a convolution's input, and episodes
+    # are of all lengths.
     size = len(obs) if agent.initial_state(1) else _PIECE
     parts = []
     for piece, taken in zip(obs.split(size), actions.split(size), strict=True):
