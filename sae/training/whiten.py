@@ -108,7 +108,10 @@ class Whitening:
             UserError: all samples are the same.
         """
         mean = values.mean(0, dtype=np.float64)
-        varies = float(values.var(0, dtype=np.float64).sum())
+        # Some columns at a time: in float64 all would be twice the samples.
+        varies = sum(
+            float(part.var(0, dtype=np.float64).sum()) for part in np.array_split(values, -(-values.shape[1] // 512), 1)
+        )
         if not varies:
             raise UserError("every activation is the same, so there is nothing to decompose.")
         width = values.shape[1]

@@ -1,6 +1,7 @@
 """Dictionaries of a layer through training: one of each checkpoint, and one of all together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -63,8 +64,9 @@ def _crosscode(
         sources = [each.flat for each in varied]
         coder = fit_crosscoder(sources, config, fitted)
         update(1)
-        out_of_step = [np.roll(each, n * turns, 0) for n, each in enumerate(sources)]
-        apart = fit_crosscoder(out_of_step, config, fitted)
+        with _out_of_step(sources, turns):
+            apart = fit_crosscoder(sources, config, fitted)
+            living_apart = _encoded(apart, sources, held_out).density() > 0
         update(2)
     encoding = _encoded(coder, sources, held_out)
     living = encoding.density() > 0
@@ -82,12 +84,23 @@ def _crosscode(
             "born": float((born == number).mean()),
             "stay": float(present[-1, born == number].mean()) if (born == number).any() else None,
         }
-    living_apart = _encoded(apart, out_of_step, held_out).density() > 0
     return {
         "latents": settings.crosscoder, "living": int(living.sum()), "l0": len(encoding.latents) / len(encoding),
         "spread": float(np.median(coder.spread()[living])),
         "spread_by_chance": float(np.median(apart.spread()[living_apart])) if living_apart.any() else None,
     }  # fmt: skip
+
+
+@contextmanager
+def _out_of_step(sources: Sequence[NDArray[np.float32]], turns: int) -> Iterator[None]:
+    """Each source moved by `turns` samples against the one before, in place, as all together are large."""
+    for n, each in enumerate(sources):
+        each[:] = np.roll(each, n * turns, 0)
+    try:
+        yield
+    finally:
+        for n, each in enumerate(sources):
+            each[:] = np.roll(each, -n * turns, 0)
 
 
 def _encoded(coder: Crosscoder, sources: Sequence[NDArray[np.float32]], rows: NDArray[np.int64]) -> Encoding:
