@@ -10,7 +10,7 @@ from rl_interp.analysis.sae.evaluation import play_spliced
 from rl_interp.analysis.sae.runs import load_sae
 
 FIT = (
-    "sae fit tiny --hook conv3.post --to fc.post --latents 64 --k 4 --epochs 2 --batch-size 128 --episodes 0 "
+    "sae fit tiny --hook conv3.post --to fc.post --latents 64 --k 4 --epochs 8 --batch-size 128 --episodes 0 "
     "--name across"
 )
 
