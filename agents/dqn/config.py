@@ -59,6 +59,8 @@ class DQNConfig(PhasedConfig):
     """Discount per step."""
     learning_rate: float = 1.5e-4
     """Adam's step size."""
+    final_learning_rate: float | None = None
+    """What the step size falls to, linearly, at `agent_steps`; None to keep it."""
     adam_eps: float = 1.5e-4
     """Adam's epsilon (Hessel et al. 2018)."""
     max_grad_norm: float = 10.0
@@ -81,6 +83,11 @@ class DQNConfig(PhasedConfig):
             positive=("learning_rate", "max_grad_norm", "reward_scale"),
             share=("gamma", "epsilon_final", "priority"),
         )  # fmt: skip
+        if self.final_learning_rate is not None and not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise UserError(
+                f"final_learning_rate={self.final_learning_rate} given with learning_rate={self.learning_rate}; step "
+                "sizes fall or stay: give one from 0 to the first, or none."
+            )
         if self.learning_starts > self.replay_capacity:
             raise UserError(
                 f"learning_starts={self.learning_starts} given with replay_capacity={self.replay_capacity}; learning "
@@ -92,6 +99,11 @@ class DQNConfig(PhasedConfig):
                 f"learning_starts={self.learning_starts} given; {self.num_envs} environments and {self.n_step}-step "
                 f"returns need more than {window}."
             )
+
+    def step_size(self, progress: float) -> float:
+        """Adam's, after a share of the training in [0, 1]."""
+        final = self.learning_rate if self.final_learning_rate is None else self.final_learning_rate
+        return self.learning_rate + min(1.0, progress) * (final - self.learning_rate)
 
 
 _SMALL: dict[str, object] = dict(

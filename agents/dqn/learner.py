@@ -34,8 +34,12 @@ class Learner:
         self.errors = torch.zeros(0)
         """`[B]`: by how much the values of the last batch were wrong, on the device."""
 
-    def update(self, batch: Batch) -> Tensor:
-        """Take one optimiser step and return the loss, a detached scalar on the device."""
+    def update(self, batch: Batch, progress: float = 0.0) -> Tensor:
+        """Take one optimiser step and return the loss, a detached scalar on the device.
+
+        Args:
+            progress: share of the training done, in [0, 1].
+        """
         obs, actions, returns, discounts, next_obs = (
             torch.from_numpy(array).to(self.device, non_blocking=True)
             for array in (batch.obs, batch.actions, batch.returns, batch.discounts, batch.next_obs)
@@ -54,6 +58,8 @@ class Learner:
             losses = losses * torch.from_numpy(batch.weights).to(self.device)
         loss = losses.mean()
         self.errors = (q - target).detach()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.config.step_size(progress)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         with self.dueling.instead() if self.dueling else nullcontext():

