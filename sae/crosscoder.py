@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from rl_interp.core.errors import UserError
-from rl_interp.sae.data import ArrayActivations
+from rl_interp.sae.data import ArrayActivations, check_finite
 from rl_interp.sae.model import SAE
 from rl_interp.sae.training.config import SAEConfig
 from rl_interp.sae.training.feed import Feed
@@ -76,16 +76,18 @@ def fit_crosscoder(
         )
     layers = [ArrayActivations(each) for each in sources]
     chosen = np.arange(len(sources[0])) if rows is None else rows
+    for each in layers:
+        check_finite(each, chosen)
     maps = [Whitening.of(each.read(chosen), config.ridge, config.centre) for each in layers]
     scales = [max(each.variance, torch.finfo(torch.float32).tiny) ** 0.5 for each in maps]
     inner = [each.to.shape[1] for each in maps]
-    whitened = np.empty((len(sources[0]), sum(inner)), np.float32)
+    whitened = np.empty((len(chosen), sum(inner)), np.float32)
     for layer, each, scale, part in zip(layers, maps, scales, _parts(whitened, inner), strict=True):
-        part[:] = each.apply(layer.array) / scale
+        part[:] = each.apply(layer.read(chosen)) / scale
     # They are white: whitened together, what all sources have in common would count as little as what one has.
-    together = Whitening.scaling(whitened[chosen], config.centre)
+    together = Whitening.scale(whitened, config.centre)
     with torch.enable_grad():
-        trainer = Trainer(Feed(ArrayActivations(whitened), config, rows, device=device, whitening=together), config)
+        trainer = Trainer(Feed(ArrayActivations(whitened), config, device=device, whitened=together), config)
         trainer.run()
     fitted = trainer.sae()
     decoders = fitted.W_dec.split(inner, dim=1)

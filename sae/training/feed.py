@@ -29,8 +29,8 @@ class Feed:
     Args:
         policy: `[D, D]`, the metric of what an agent decides with respect to what is reconstructed, which
             `config.policy_weight` weighs.
-        whitening: to read the data through, whatever `config.ridge` is; by default one that is made from a sample of
-            them.
+        whitened: how the data were whitened already, whatever `config.ridge` is; by default the feed does it, as a
+            sample of them says.
 
     Raises:
         UserError: NaN or infinity in the activations, or all of them are the same, or the device is not there; or a
@@ -45,7 +45,7 @@ class Feed:
         target: Data | None = None,
         device: str = "cpu",
         policy: Tensor | None = None,
-        whitening: Whitening | None = None,
+        whitened: Whitening | None = None,
     ):
         if config.policy_weight and policy is None:
             raise UserError(
@@ -60,8 +60,8 @@ class Feed:
         if self._fits_in_memory(self.raw.width):
             check_finite(self.raw, self.rows)  # elsewhere that would be a pass over a disk: see `check_finite`
         self._epoch, self._done = 0, 0
-        if whitening is not None:
-            self._whiten((whitening,))
+        if whitened is not None:
+            self.whitenings, self._data, self._order, self._batches = (whitened,), self.raw, self.rows, None
             return
         sample = self.raw.read(sample_rows(self.rows, _STATISTICS_ROWS, np.random.default_rng(config.data_seed)))
         if not np.isfinite(sample).all():

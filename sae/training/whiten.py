@@ -100,29 +100,26 @@ class Whitening:
         )
 
     @classmethod
-    def scaling(cls, values: NDArray[np.float32], centre: bool = True) -> "Whitening":
-        """One factor for all, as `of` with `ridge = inf` has, but in the coordinates of the samples `[N, D]`, so that
-        neither covariance nor components are computed and no width is too large: for samples that are white already.
+    def scale(cls, values: NDArray[np.float32], centre: bool = True) -> "Whitening":
+        """Bring samples `[N, D]` to one scale, in place, and return the whitening that this was: one factor for all, as
+        `of` with `ridge = inf` has, but in their own coordinates, so that neither covariance nor components are
+        computed, no width is too large, and nothing is copied. For samples that are white already.
 
         Raises:
             UserError: all samples are the same.
         """
-        mean = values.mean(0, dtype=np.float64)
+        width = values.shape[1]
         # Some columns at a time: in float64 all would be twice the samples.
-        varies = sum(
-            float(part.var(0, dtype=np.float64).sum()) for part in np.array_split(values, -(-values.shape[1] // 512), 1)
-        )
+        columns = np.array_split(values, -(-width // 512), 1)
+        mean = np.concatenate([part.mean(0, dtype=np.float64) for part in columns])
+        varies = sum(float(part.var(0, dtype=np.float64).sum()) for part in columns)
         if not varies:
             raise UserError("every activation is the same, so there is nothing to decompose.")
-        width = values.shape[1]
-        factor = (varies / width) ** -0.5
-        return cls(
-            _tensor(mean if centre else np.zeros_like(mean)),
-            _diagonal(factor, width),
-            _diagonal(1 / factor, width),
-            float(width),
-            varies / _largest_variance(values, mean),
-        )
+        dimensions, factor = varies / _largest_variance(values, mean), (varies / width) ** -0.5
+        taken = mean if centre else np.zeros_like(mean)
+        for part, its_mean in zip(columns, np.array_split(taken, len(columns)), strict=True):
+            part[:] = (part - its_mean) * factor
+        return cls(_tensor(taken), _diagonal(factor, width), _diagonal(1 / factor, width), float(width), dimensions)
 
     def apply(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """`[N, R]` from `[N, D]`."""

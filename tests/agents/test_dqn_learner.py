@@ -12,6 +12,7 @@ from rl_interp.agents.dqn.learner import bootstrap, rescale, unscale
 from rl_interp.agents.dqn.replay import Batch
 from rl_interp.agents.loop import DivergedError, check_finite
 from rl_interp.core.device import bf16_pays
+from rl_interp.core.errors import UserError
 from rl_interp.core.hooks import run_with_cache
 
 CPU = torch.device("cpu")
@@ -182,6 +183,23 @@ def test_an_update_is_one_adam_step_on_the_huber_loss(batch):
         g = gradient * 0.01 / norm
         step = config.learning_rate * g / (g.abs() + config.adam_eps)  # Adam's first step, bias-corrected
         torch.testing.assert_close(new, old - step, rtol=1e-4, atol=2e-7)
+
+
+@pytest.mark.parametrize(("final", "share"), [(None, 1.0), (0.0, 0.25), (5e-5, 0.5)])
+def test_steps_shrink_in_a_line_to_the_final_one(batch, final, share):
+    config = DQNConfig(learning_rate=1.5e-4, final_learning_rate=final, precision="fp32")
+    start = network().q.weight.detach()
+    moved = []
+    for progress in (0.0, 0.75):
+        learner = Learner(network(), config, CPU)
+        learner.update(batch, progress)
+        moved.append((learner.agent.q.weight.detach() - start).norm().item())
+    assert moved[1] == pytest.approx(share * moved[0], rel=1e-3)
+
+
+def test_a_final_step_size_above_the_first_is_refused():
+    with pytest.raises(UserError, match=r"final_learning_rate=0\.01 given with learning_rate=0\.00015; step sizes"):
+        DQNConfig(final_learning_rate=0.01)
 
 
 def test_the_target_is_copied_on_schedule(batch):

@@ -72,6 +72,16 @@ def test_the_learner_resumes_exactly(tmp_path, config):
         assert torch.equal(a, b)
 
 
+def test_the_step_size_falls_with_the_steps_that_are_left(tmp_path):
+    training = Training(replace(SMALL, final_learning_rate=0.0), 0, tmp_path / "replay")
+    sizes = []
+    while training.agent_steps < SMALL.agent_steps:
+        training.advance()
+        sizes.append(training.learner.optimizer.param_groups[0]["lr"])
+    assert sizes[0] == SMALL.learning_rate
+    assert sizes[-1] == pytest.approx(SMALL.learning_rate * SMALL.train_every / SMALL.agent_steps)
+
+
 def test_training_goes_on_from_weights_alone_with_a_value_and_advantages_of_these(tmp_path):
     training = Training(TODAY, 0, tmp_path / "replay")
     weights = {name: torch.randn_like(weight) * 0.01 for name, weight in training.agent.state_dict().items()}
@@ -119,7 +129,7 @@ def test_a_signal_stops_with_a_checkpoint_from_which_training_goes_on(tmp_path):
 def test_an_agent_that_diverged_between_two_looks_at_the_loss_stops_as_well(tmp_path, monkeypatch):
     run = make(tmp_path / "run")
 
-    def diverge(self, batch):
+    def diverge(self, *given):
         with torch.no_grad():
             self.agent.q.bias.fill_(float("nan"))
         return torch.tensor(0.0)
@@ -132,7 +142,7 @@ def test_an_agent_that_diverged_between_two_looks_at_the_loss_stops_as_well(tmp_
 
 def test_a_diverged_loss_stops_and_keeps_the_last_checkpoint(tmp_path, monkeypatch):
     run = make(tmp_path / "run")
-    monkeypatch.setattr("rl_interp.agents.dqn.training.Learner.update", lambda self, batch: torch.tensor(float("inf")))
+    monkeypatch.setattr("rl_interp.agents.dqn.training.Learner.update", lambda self, *given: torch.tensor(float("inf")))
     with pytest.raises(DivergedError, match="the loss became inf at step 300"):
         train(SMALL, run, 0)
     assert run.checkpoint_steps() == []

@@ -55,22 +55,27 @@ def test_sources_that_do_not_belong_together_are_refused():
         fit_crosscoder([np.ones((5, 2)), np.ones((4, 2))], CONFIG)
     with pytest.raises(UserError, match="sources of 5 samples"):
         fit_crosscoder([np.ones((5, 2))], CONFIG)
+    with pytest.raises(UserError, match="activation row 3 holds NaN or infinity"):
+        fit_crosscoder([np.eye(5), np.diag([1, 1, 1, np.nan, 1]) + np.eye(5)], CONFIG)
     with pytest.raises(UserError, match="policy_weight=1 given for a crosscoder"):
         fit_crosscoder([np.ones((5, 2))] * 2, SAEConfig(policy_weight=1))
 
 
 def test_one_factor_for_all_is_that_of_a_whitening_whose_ridge_is_infinite():
     rows = (RNG.normal(size=(500, 6)) * [5, 3, 1, 1, 1, 0.5] @ RNG.normal(size=(6, 6)) + 2).astype(np.float32)
-    found, wanted = Whitening.scaling(rows), Whitening.of(rows, ridge=float("inf"))
-    z, other = found.apply(rows), wanted.apply(rows)
+    z = rows.copy()
+    found, wanted = Whitening.scale(z), Whitening.of(rows, ridge=float("inf"))
+    other = wanted.apply(rows)
+    np.testing.assert_allclose(z, found.apply(rows), atol=1e-5)
     np.testing.assert_allclose(z @ z.T, other @ other.T, atol=1e-3)
     np.testing.assert_allclose(torch.from_numpy(z) @ found.back + found.mean, rows, atol=1e-4)
     assert found.variance == pytest.approx(wanted.variance)
     assert found.dimensions == pytest.approx(wanted.dimensions, rel=1e-3)
-    uncentred = Whitening.scaling(rows, centre=False)
-    np.testing.assert_allclose(uncentred.apply(rows), rows * (uncentred.to @ torch.ones(6))[0].item(), rtol=1e-5)
+    z = rows.copy()
+    uncentred = Whitening.scale(z, centre=False)
+    np.testing.assert_allclose(z, rows * (uncentred.to @ torch.ones(6))[0].item(), rtol=1e-5)
     with pytest.raises(UserError, match="every activation is the same"):
-        Whitening.scaling(np.ones((9, 3), np.float32))
+        Whitening.scale(np.ones((9, 3), np.float32))
 
 
 def test_sources_may_be_wider_together_than_what_can_be_whitened(monkeypatch):
