@@ -56,8 +56,11 @@ class PartialForward:
             read = _read(lambda: agent.step(obs, self.state), leaves)
         read |= finished.keys() - leaves.keys()
         changed = None
-        # Operations in place need memory of their own to write into, and a choice may read what no derivative reaches.
-        for self._writable, kept in ((False, read), (True, read), (True, finished.keys())):
+        # Operations in place need memory of their own to write into, a choice may read what no derivative reaches, and
+        # what comes after the point may look at the observations anew, as a value's network of its own does.
+        attempts = ((False, False, read), (False, True, read), (False, True, finished.keys()))
+        attempts += tuple((True, writable, kept) for _, writable, kept in attempts)
+        for self._looks, self._writable, kept in attempts:
             self._given: dict[nn.Module, tuple[Tensor, bool]] = {
                 module: (given, True) if module in kept else (given[:1].clone(), False)
                 for module, given in finished.items()
@@ -132,7 +135,7 @@ class PartialForward:
             return unread.clone if self._writable else lambda: unread
 
         answers = {module: answer(*each) for module, each in self._given.items()}
-        obs = self.obs[:1].expand(count, *self.obs.shape[1:])
+        obs = self.obs[rows] if self._looks else self.obs[:1].expand(count, *self.obs.shape[1:])
         state = tree_map(lambda leaf: leaf[rows], self.state)
         with (
             torch.set_grad_enabled(values.requires_grad and torch.is_grad_enabled()),

@@ -202,8 +202,33 @@ def test_what_only_a_choice_reads_is_kept(ruled_out):
         torch.testing.assert_close(found, [wanted.logits] * 3)
 
 
+class Apart(nn.Module):
+    """A policy and a value with networks of their own, each of which reads the observations."""
+
+    def __init__(self):
+        super().__init__()
+        self.policy, self.logits = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.worth, self.value = nn.Linear(4, 8), nn.Linear(8, 1)
+
+    def forward(self, obs):
+        logits = self.logits(self.policy(obs).relu())
+        return PolicyOutput(logits=logits, value=self.value(self.worth(obs).relu())[:, 0])
+
+
+@pytest.mark.parametrize("at", ["policy", "worth"])
+def test_what_looks_at_the_observations_anew_sees_each_ones_own(at):
+    agent = wrap(Apart(), {at: (at, "B D")})
+    given, rows = torch.randn(5, 4), torch.tensor([3, 0, 0])
+    partial = PartialForward(agent, given, at)
+    out = partial(partial.values[rows] + 1, rows)
+    with torch.no_grad():
+        want = run_with_hooks(agent, given[rows], hooks={at: lambda value, site: value + 1})
+    torch.testing.assert_close(out.preferences, want.preferences)
+    torch.testing.assert_close(out.value, want.value)
+
+
 class Odd(nn.Module):
-    """Adds something of the first observation to all, when it is run again; and rules an action out."""
+    """Adds something of another observation to each, and rules an action out."""
 
     def __init__(self):
         super().__init__()
@@ -211,7 +236,7 @@ class Odd(nn.Module):
         self.layer = nn.Linear(4, 3)
 
     def forward(self, obs):
-        out = self.layer(obs) + obs[:, :1]
+        out = self.layer(obs) + obs.roll(1, 0)[:, :1]
         return torch.cat([out, torch.full_like(out[:, :1], -torch.inf)], 1)
 
 
