@@ -59,6 +59,7 @@ class Training:
         self.agent_steps = 0
         self._figures: list[dict[str, float]] = []
         self._returns: list[float] = []
+        self._bonuses: list[float] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -98,6 +99,7 @@ class Training:
             assert self._scene is not None
             self._came["bonus"] = self.bonus(step.obs, self._scene, scene, step.first)
             self._scene = scene
+            self._bonuses.append(float(self._came["bonus"].mean()))
         self._return += step.reward
         for i in np.flatnonzero(step.done):
             self._returns.append(float(self._return[i]))
@@ -130,7 +132,8 @@ class Training:
         return [own] if explorer is None else [own, (explorer.world_model.rssm, 3, EXPLORER)]
 
     def metrics(self) -> dict[str, float]:
-        """Means since the last call: of every update's figures, and of the extrinsic returns of episodes that ended."""
+        """Means since the last call: of every update's figures, of the extrinsic returns of episodes that ended, and of
+        the bonus that was paid."""
         values: dict[str, float] = {"updates": self.learner.updates}
         if self._figures:
             values |= {name: float(np.mean([each[name] for each in self._figures])) for name in self._figures[0]}
@@ -138,6 +141,9 @@ class Training:
         if self._returns:
             values |= {"episode_return": float(np.mean(self._returns)), "episodes": len(self._returns)}
             self._returns.clear()
+        if self._bonuses:
+            values["bonus"] = float(np.mean(self._bonuses))
+            self._bonuses.clear()
         return values
 
     def score(self) -> Episodes:
