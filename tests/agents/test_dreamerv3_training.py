@@ -148,7 +148,8 @@ def test_the_bonus_that_was_paid_is_logged():
     training = Training(replace(COUNTING, learning_starts=1000), 0, None)
     for _ in range(10):
         training.advance()
-    paid = [*training.replay.fields["bonus"][1:10], training._came["bonus"]]  # what the last step gave is not stored yet
+    # What the last step gave is not stored yet.
+    paid = [*training.replay.fields["bonus"][1:10], training._came["bonus"]]
     assert training.metrics()["bonus"] == pytest.approx(np.mean(paid)) != 0
     assert "bonus" not in training.metrics(), "a step's bonus is told once"
     training.close()

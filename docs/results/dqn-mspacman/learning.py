@@ -21,7 +21,7 @@ CURVES = {
     "rescaled-alone": ("before, with rescaled values", "C2", 1),
     "roots": ("before, with roots of rewards", "C4", 1),
     "priority-alone": ("before, with priorities", "C5", 1),
-    "now-seed2": ("now, seed 2", "C0", 2),
+    "now-seed2": ("now, seed 2; the step size falls from 1.67 on", "C0", 2),
     "nearly-1": ("now, but Adam's ε of before and values in bf16", "C1", 1),
     "nearly-2": (None, "C1", 1),
     "nearly-3": (None, "C1", 1),
