@@ -29,9 +29,11 @@ class CBETConfig:
     """Whether all actors share one table, or each has its own."""
     width: int = 1 << 20
     """Counters per row of a table, which has four rows of 4-byte counters: 16 MiB a table, however much is seen."""
-    # In pre-training nothing else keeps the bonus from vanishing; 0.001 in the paper.
+    # In pre-training nothing else keeps the bonus from vanishing; 0.001 in the paper, where an actor has one
+    # environment. Drawn for each of many, counts would last each of them too short a time to tell what is rare.
     reset_probability: float = 0.0
-    """Probability, per environment step, that a table is cleared, states and changes separately; for pre-training."""
+    """Probability, at each step that all environments of an actor take, that a table is cleared, states and changes
+    separately; for pre-training."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.coefficient < inf:
@@ -47,10 +49,13 @@ class CBETConfig:
                 raise UserError(f"{name}={getattr(self, name)!r} given; it is one of {', '.join(known)}.")
 
 
-def default_bonus(env: EnvConfig) -> CBETConfig:
+def default_bonus(env: EnvConfig, pretrain: bool = False) -> CBETConfig:
     """Where the same observations come again they are counted as they are, as the paper does in MiniGrid; elsewhere by
-    their SimHash, as it does in Habitat, since hardly any would be counted twice."""
-    return CBETConfig(key="exact" if env.observations_recur else "simhash")
+    their SimHash, as it does in Habitat, since hardly any would be counted twice. In pre-training counts are reset at
+    random, as there."""
+    return CBETConfig(
+        key="exact" if env.observations_recur else "simhash", reset_probability=0.001 if pretrain else 0.0
+    )
 
 
 class CBET:
@@ -109,7 +114,7 @@ class CBET:
         if not self.config.reset_probability:
             return
         for table in (self.states, self.changes):
-            if (self._rng.random(self.num_envs) < self.config.reset_probability).any():
+            if self._rng.random() < self.config.reset_probability:
                 table.clear()
 
     def state(self) -> dict[str, Any]:

@@ -102,9 +102,10 @@ def test_training_says_how_it_went_and_resumes(run, place):
 @pytest.mark.usefixtures("agents")
 @pytest.mark.full
 def test_phases_and_the_bonus_are_flags(run, place):
-    command = f"{EMPTY} --cbet --cbet.reset-probability 0.001 --cbet.width 4096 --pretrain --name explorer"
+    command = f"{EMPTY} --cbet --cbet.width 4096 --pretrain --name explorer"
     status, _, error = run(command)
     assert status == 0, error
+    assert "reset_probability: 0.001" in Path("runs/explorer/config.yaml").read_text()
     status, _, error = run(f"{EMPTY} --explorer explorer --name transferred")
     assert status == 0, error
     assert run("evaluate transferred --episodes 1")[0] == 0

@@ -103,13 +103,13 @@ def test_training_says_how_it_went_and_resumes(run, place):
 @pytest.mark.full
 def test_phases_and_the_bonus_are_flags(run, place):
     tasks = "MiniGrid-Empty-5x5-v0,MiniGrid-Unlock-v0"
-    command = f"train impala --env {tasks} --cbet --cbet.reset-probability 0.001 --cbet.width 4096 --pretrain"
+    command = f"train impala --env {tasks} --cbet --cbet.width 4096 --pretrain"
     status, _, error = run(f"{command} --agent-steps 400 {SMALL} --actors 0 --name explorer")
     assert status == 0, error
     status, _, error = run(f"{UNLOCK} --explorer explorer --actors 0 --name transferred")
     assert status == 0, error
     assert run("evaluate transferred --episodes 1")[0] == 0
-    assert "cbet" in Path("runs/explorer/config.yaml").read_text()
+    assert "reset_probability: 0.001" in Path("runs/explorer/config.yaml").read_text()
     assert run(f"{CRAFTER} --cbet --cbet.width 4096 --actors 0 --name counted")[0] == 0
 
 

@@ -8,7 +8,7 @@ import tyro
 
 from rl_interp.agents import beso, dqn, dreamerv3, impala, transformer
 from rl_interp.agents.beso import BESOConfig
-from rl_interp.agents.cbet import CBETConfig, default_bonus
+from rl_interp.agents.cbet import default_bonus
 from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.dreamerv3 import DreamerV3Config
 from rl_interp.agents.dreamerv3.config import SIZES
@@ -51,9 +51,12 @@ class _Asked:
     preset: str | None = None
     task: str | None = None
     cbet: bool = False
+    pretrain: bool = False
 
-    def bonus(self, env: EnvConfig) -> CBETConfig | None:
-        return default_bonus(env) if self.cbet else None
+    def bonus(self, env: EnvConfig) -> dict[str, Any]:
+        if not self.cbet:
+            return {}
+        return {"cbet": default_bonus(env, self.pretrain), "pretrain": self.pretrain}
 
 
 def _asked(arguments: list[str]) -> _Asked:
@@ -68,7 +71,7 @@ def _asked(arguments: list[str]) -> _Asked:
 def _dqn_config(arguments: list[str]) -> DQNConfig:
     asked = _asked(arguments)
     env = asked.env.config(DQNConfig().env)
-    return dqn.default_config(env, cbet=asked.bonus(env))
+    return dqn.default_config(env, **asked.bonus(env))
 
 
 def _impala_config(arguments: list[str]) -> IMPALAConfig:
@@ -76,13 +79,13 @@ def _impala_config(arguments: list[str]) -> IMPALAConfig:
     env = asked.env.config(IMPALAConfig().env)
     chosen = {"network": asked.network} if asked.network in NETWORKS else {}
     default = impala.PRESETS.get(asked.preset or "", impala.default_config)
-    return default(env, cbet=asked.bonus(env), **chosen)
+    return default(env, **asked.bonus(env), **chosen)
 
 
 def _dreamerv3_config(arguments: list[str]) -> DreamerV3Config:
     asked = _asked(arguments)
     env = asked.env.config(DreamerV3Config().env)
-    return dreamerv3.default_config(env, asked.size or "tiny", cbet=asked.bonus(env))
+    return dreamerv3.default_config(env, asked.size or "tiny", **asked.bonus(env))
 
 
 def _transformer_config(arguments: list[str]) -> TransformerConfig:
