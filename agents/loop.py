@@ -74,13 +74,21 @@ class TrainConfig:
 
     @property
     def kept_steps(self) -> list[int]:
-        """Steps whose weights are kept: 0, and the others up to `agent_steps`; in `log`, from a 500th of it on."""
+        """Steps whose weights are kept: 0, and the others after learning starts and up to `agent_steps`; in `log`, from
+        a 500th of these on."""
         if not self.keep_checkpoints:
             return []
-        first, count = self.agent_steps / 500, max(0, self.keep_checkpoints - 1)
-        even = np.linspace(0, self.agent_steps, count + 1)[1:]
+        count, start = max(0, self.keep_checkpoints - 1), min(self.learning_starts_at, self.agent_steps)
+        learns = self.agent_steps - start
+        even = start + np.linspace(0, learns, count + 1)[1:]
+        first = start + learns / 500
         steps = np.geomspace(first, self.agent_steps, count) if self.keep_spacing == "log" and count > 1 else even
         return [0, *sorted({round(step) for step in steps.tolist()} - {0})]
+
+    @property
+    def learning_starts_at(self) -> int:
+        """Steps before the first update, in which the weights stay as they are."""
+        return 0
 
     def computes_in_bf16(self, device: torch.device) -> bool:
         """Whether the agent's products are in bf16 on a device."""

@@ -21,7 +21,8 @@ class PhasedConfig(TrainConfig):
     cbet: CBETConfig | None = None
     """The exploration bonus; none by default."""
     pretrain: bool = False
-    """Pre-training of an exploration policy: the bonus is the only reward, and no state is terminal."""
+    """Pre-training of an exploration policy: the bonus is the only reward, to the learner no state is terminal, and
+    counts are reset at random (`cbet.reset_probability`, by default 0.001)."""
     explorer: str | None = None
     """Transfer: the run of a pre-trained policy, whose frozen logits are added to the learned ones."""
 

@@ -75,7 +75,7 @@ def fit_crosscoder(
             "it at 0."
         )
     layers = [ArrayActivations(each) for each in sources]
-    chosen = np.arange(len(sources[0])) if rows is None else rows
+    chosen = np.arange(len(sources[0])) if rows is None else np.sort(rows)
     for each in layers:
         check_finite(each, chosen)
     maps = [Whitening.of(each.read(chosen), config.ridge, config.centre) for each in layers]

@@ -32,8 +32,8 @@ class CBETConfig:
     # In pre-training nothing else keeps the bonus from vanishing; 0.001 in the paper, where an actor has one
     # environment. Drawn for each of many, counts would last each of them too short a time to tell what is rare.
     reset_probability: float = 0.0
-    """Probability, at each step that all environments of an actor take, that a table is cleared, states and changes
-    separately; for pre-training."""
+    """Probability, each time all environments take a step, that a table is cleared, states and changes separately; for
+    pre-training."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.coefficient < inf:
@@ -52,7 +52,7 @@ class CBETConfig:
 def default_bonus(env: EnvConfig, pretrain: bool = False) -> CBETConfig:
     """Where the same observations come again they are counted as they are, as the paper does in MiniGrid; elsewhere by
     their SimHash, as it does in Habitat, since hardly any would be counted twice. In pre-training counts are reset at
-    random, as there."""
+    random, as often as there in the eyes of one environment, though what all have seen is counted together."""
     return CBETConfig(
         key="exact" if env.observations_recur else "simhash", reset_probability=0.001 if pretrain else 0.0
     )

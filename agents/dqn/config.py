@@ -100,6 +100,10 @@ class DQNConfig(PhasedConfig):
                 f"returns need more than {window}."
             )
 
+    @property
+    def learning_starts_at(self) -> int:
+        return self.learning_starts
+
     def step_size(self, progress: float) -> float:
         """Adam's, after a share of the training in [0, 1]."""
         final = self.learning_rate if self.final_learning_rate is None else self.final_learning_rate

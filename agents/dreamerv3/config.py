@@ -118,6 +118,10 @@ class DreamerV3Config(PhasedConfig):
             raise UserError(f"horizon={self.horizon} given; it must be at least 2 steps.")
 
     @property
+    def learning_starts_at(self) -> int:
+        return self.learning_starts
+
+    @property
     def discount(self) -> float:
         return 1 - 1 / self.horizon
 

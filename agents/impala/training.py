@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ class Training:
         load_start(self.agent, config)
         self.learner = Learner(self.agent, config, pick_device(device))
         self.actors = _make_actors(config, seed, self.agent, actors, ray_address, progress)
+        self._actors = max(1, actors)
         self._bonuses: dict[int, CBET] = {}
         self.agent_steps = 0
         self._clear()
@@ -98,9 +100,12 @@ class Training:
         if index not in self._bonuses:
             config = self.config
             assert config.cbet is not None
+            # All actors' environments take a step in as many calls as there are actors.
+            calls = self._actors if config.cbet.shared else 1
+            cbet = replace(config.cbet, reset_probability=config.cbet.reset_probability / calls)
             # Seeded alike, so that counts of different actors are of the same keys.
             self._bonuses[index] = CBET(
-                config.cbet, config.num_envs, config.env.observation_shape, config.env.scene_shape, self.seed
+                cbet, config.num_envs, config.env.observation_shape, config.env.scene_shape, self.seed
             )
         return self._bonuses[index]
 

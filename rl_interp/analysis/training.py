@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.impala import IMPALAConfig
 from rl_interp.agents.load import agent_package, load_config, new_run_path
 from rl_interp.agents.loop import TrainConfig
@@ -100,13 +101,13 @@ def _require_same(path: Path, recorded: Any, given: Any) -> None:
 
 def _made_longer(run: Run, before: TrainConfig, config: TrainConfig) -> str:
     sentence = f"{run.path} is made longer, from {before.agent_steps} to {config.agent_steps} steps."
-    # Of the schedules, only IMPALA's depends on the run's length.
-    if isinstance(before, IMPALAConfig) and isinstance(config, IMPALAConfig):
+    # Of the schedules, only that of the step size depends on the run's length.
+    if isinstance(before, IMPALAConfig | DQNConfig) and isinstance(config, IMPALAConfig | DQNConfig):
         at = run.newest_step()
         rates = [each.step_size(at / each.agent_steps) for each in (before, config)]
         if rates[0] != rates[1]:
             sentence += (
-                f" Its step size falls to {config.final_learning_rate:g} at the last step, so that at step {at} it now "
-                f"is {rates[1]:.3g} instead of {rates[0]:.3g}."
+                f" Its step size falls to {config.step_size(1):g} at the last step, so that at step {at} it now is "
+                f"{rates[1]:.3g} instead of {rates[0]:.3g}."
             )
     return sentence

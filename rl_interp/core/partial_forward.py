@@ -19,7 +19,8 @@ class PartialForward:
 
     What was finished when the point's value was there is not computed again: modules that are called once answer with
     what they gave the first time. Of these, only those that something after the point reads, such as the other arm of a
-    residual sum, are copied for each run.
+    residual sum, are copied for each run. What looks at the observations after the point, such as a value that has a
+    network of its own, is computed each time.
 
     Args:
         obs: `[N, ...]`.
@@ -40,8 +41,12 @@ class PartialForward:
         if point.element is not None or point.call is not None:
             raise HookError(f"{at!r} can't be run again from: it must be all that a module gives once in a step.")
         self._target = agent.get_submodule(point.path)
+        seen = obs.clone()
         with torch.no_grad():
             plain, finished = self._finished(at)
+        if not torch.equal(obs, seen):
+            obs.copy_(seen)
+            raise HookError(f"{at!r} can't be run again from: the agent writes into its observations.")
         if any(given.is_inference() for given in finished.values()) and not torch.is_inference_mode_enabled():
             raise HookError(
                 f"{at!r} can't be run again from: the agent computes it in torch.inference_mode(), which leaves no "
@@ -135,7 +140,7 @@ class PartialForward:
             return unread.clone if self._writable else lambda: unread
 
         answers = {module: answer(*each) for module, each in self._given.items()}
-        obs = self.obs[rows] if self._looks else self.obs[:1].expand(count, *self.obs.shape[1:])
+        obs = self.obs[rows.to(self.obs.device)] if self._looks else self.obs[:1].expand(count, *self.obs.shape[1:])
         state = tree_map(lambda leaf: leaf[rows], self.state)
         with (
             torch.set_grad_enabled(values.requires_grad and torch.is_grad_enabled()),

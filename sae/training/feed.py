@@ -124,7 +124,13 @@ class Feed:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches that `state_dict` had seen."""
+        """Go on after the batches that `state_dict` had seen.
+
+        Raises:
+            UserError: the data had been whitened before they were given.
+        """
+        if self._data is self.raw:
+            raise UserError("a fit on data that were whitened before can't be taken up again; fit anew.")
         self._epoch, self._done, self._batches = state["epoch"], state["done"], None
         if not self.has(state):
             pairs = zip(self.whitenings, state["whitenings"], strict=True)  # earlier versions kept no dimensions

@@ -50,7 +50,7 @@ def test_training_counts_updates_and_logs(tmp_path):
 TODAY = replace(SMALL, priority=0.6, dueling=True, rescale=True, clip_reward=False, reward_scale=0.1)
 
 
-@pytest.mark.parametrize("config", [SMALL, TODAY])
+@pytest.mark.parametrize("config", [SMALL, replace(TODAY, final_learning_rate=0.0)])
 def test_the_learner_resumes_exactly(tmp_path, config):
     """From a checkpoint, the same batches in the same order give the same weights to the last bit."""
     training = Training(config, 0, tmp_path / "replay")
@@ -64,7 +64,7 @@ def test_the_learner_resumes_exactly(tmp_path, config):
     for each in (training, resumed):
         for _ in range(5):
             batch = each.replay.sample(8, each.rng)
-            each.learner.update(batch)
+            each.learner.update(batch, each.agent_steps / config.agent_steps)
             each.replay.reprioritize(batch, each.learner.errors.numpy())
     for a, b in zip(training.agent.parameters(), resumed.agent.parameters(), strict=True):
         assert torch.equal(a, b)

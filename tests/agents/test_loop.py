@@ -1,13 +1,14 @@
 """The loop around every agent's training, on one that only counts: kills, restarts, two at once, dying actors."""
 
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from rl_interp.agents.dqn import DQNConfig
 from rl_interp.agents.loop import TrainConfig, train_run
 from rl_interp.core.envs.workers import WorkerError
 from rl_interp.core.errors import RunError, UserError
@@ -158,6 +159,13 @@ def test_weights_are_kept_along_the_way_and_those_after_a_resume_are_written_aga
     assert run.weights(5).load()["weight"].dtype == torch.float32
     even = Config(keep_checkpoints=5, keep_spacing="even")
     assert even.kept_steps == [0, 25, 50, 75, 100]
+
+
+def test_no_weights_are_kept_between_the_first_step_and_the_first_update():
+    config = DQNConfig(agent_steps=120_000, learning_starts=20_000, keep_checkpoints=3)
+    assert config.kept_steps == [0, 20_200, 120_000]
+    assert replace(config, keep_spacing="even").kept_steps == [0, 70_000, 120_000]
+    assert replace(config, agent_steps=10_000).kept_steps == [0, 10_000]
 
 
 def test_more_to_keep_than_the_disk_has_room_for_is_refused_at_once(run, monkeypatch):

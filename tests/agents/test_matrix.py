@@ -92,7 +92,7 @@ def learns_is_saved_and_loads(kind, env, cbet, tmp_path):
         figures = training.metrics()
         assert figures["updates"] > 0
         assert all(np.isfinite(value) for value in figures.values())
-        assert ("bonus" in figures) == (cbet and kind != "dreamerv3")
+        assert ("bonus" in figures) == cbet
         run = Run.create(tmp_path / "run", kind, config, 0)
         run.save_checkpoint(160, training.agent.state_dict(), training.state())
     finally:

@@ -11,6 +11,7 @@ import numba
 import pytest
 
 from rl_interp.app import cli
+from rl_interp.app.commands import train
 from rl_interp.app.commands.info import EXTRAS
 from rl_interp.app.glossary import explained
 from rl_interp.app.next import INSTEAD, NEXT, next_command
@@ -232,3 +233,11 @@ def test_defaults_of_a_training_follow_the_environment_the_size_and_the_bonus(ca
     assert status == 0, err
     assert re.search(shown, out, re.S)
     assert ("--cbet.form" in flags(out)) == ("--cbet" in line)
+
+
+@pytest.mark.parametrize("agent", ["dqn", "impala", "dreamerv3"])
+def test_pretraining_resets_counts_at_random(agent):
+    config = getattr(train, f"_{agent}_config")
+    assert config(["--cbet", "--pretrain"]).cbet.reset_probability == 0.001
+    assert config(["--cbet"]).cbet.reset_probability == 0
+    assert config([]).cbet is None

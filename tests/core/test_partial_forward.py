@@ -175,6 +175,22 @@ def test_an_agent_that_decides_otherwise_when_it_is_run_again_is_refused():
         PartialForward(wrap(Counting(), {"layer": ("layer", "B D")}), torch.zeros(2, 4), "layer")
 
 
+def test_an_agent_that_writes_into_its_observations_is_refused_and_they_are_left_as_they_were():
+    class Scaling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.head = nn.Linear(4, 3), nn.Linear(3, 2)
+
+        def forward(self, obs):
+            return self.head(self.layer(obs.div_(255)))
+
+    obs = torch.randn(5, 4)
+    given = obs.clone()
+    with pytest.raises(HookError, match="'layer' can't be run again from: the agent writes into its observations"):
+        PartialForward(wrap(Scaling(), {"layer": ("layer", "B D")}), obs, "layer")
+    assert torch.equal(obs, given)
+
+
 class Looking(nn.Module):
     """Looks a vector up by a choice, through which no derivative passes, and may rule an action out."""
 

@@ -6,6 +6,7 @@ import torch
 
 from rl_interp.core.errors import UserError
 from rl_interp.sae import SAEConfig, encode_rows, fit_crosscoder, side_by_side
+from rl_interp.sae.training.feed import Feed
 from rl_interp.sae.training.whiten import Whitening
 
 RNG = np.random.default_rng(0)
@@ -85,3 +86,33 @@ def test_sources_may_be_wider_together_than_what_can_be_whitened(monkeypatch):
     assert coder.widths == (16, 24)
     with pytest.raises(UserError, match="41 numbers a sample given, of which at most 30"):
         fit_crosscoder([*sources, RNG.normal(size=(200, 41)).astype(np.float32)], CONFIG)
+
+
+def test_the_order_of_rows_makes_no_difference_and_those_left_out_none_either():
+    sources, _ = planted(300)
+    rows = np.arange(0, 300, 2)
+    config = SAEConfig(latents=24, k=3, epochs=2, batch_size=64, held_out=0)
+    plain, shuffled, alone = (
+        fit_crosscoder(given, config, each).sae.W_dec
+        for given, each in (
+            (sources, rows), (sources, RNG.permutation(rows)), ([each[rows] for each in sources], None),
+        )
+    )  # fmt: skip
+    assert torch.equal(plain, shuffled)
+    torch.testing.assert_close(plain, alone)
+
+
+def test_wide_samples_are_brought_to_one_scale_block_by_block():
+    rows = RNG.normal(size=(50, 1100)).astype(np.float32) * np.linspace(1, 3, 1100, dtype=np.float32) + 5
+    z = rows.copy()
+    Whitening.scale(z)
+    wanted = (rows - rows.mean(0)) / np.sqrt(rows.var(0).mean())
+    np.testing.assert_allclose(z, wanted, atol=1e-4)
+
+
+def test_a_feed_of_data_that_were_whitened_before_is_not_taken_up_again():
+    rows = RNG.normal(size=(50, 4)).astype(np.float32)
+    whitened = Whitening.of(rows, SAEConfig().ridge)
+    feed = Feed(whitened.apply(rows), SAEConfig(), whitened=whitened)
+    with pytest.raises(UserError, match="whitened before can't be taken up again"):
+        feed.load_state_dict(feed.state_dict())
