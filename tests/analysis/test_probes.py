@@ -158,6 +158,19 @@ def test_what_is_constant_where_it_is_fitted_is_left_out_wherever_it_lies(width)
     assert probe(values, {"linear": linear}, concepts, episodes)["linear"] == plain
 
 
+def test_a_unit_that_hardly_fires_where_it_is_fitted_does_not_decide_the_score():
+    """As a dormant unit of a network does: once by 1e-3 in fitted episodes, and once by 1 in one that is held out."""
+    rng = np.random.default_rng(3)
+    values, episodes = rng.standard_normal((4000, 30)).astype(np.float32), np.repeat(np.arange(40), 100)
+    linear = values[:, 0] + rng.standard_normal(4000)
+    values[:, 2] = 0
+    concepts, order = {"linear": CONCEPTS["linear"]}, np.random.default_rng(0).permutation(40)
+    plain = probe(values, {"linear": linear}, concepts, episodes)["linear"]
+    for episode, fires in ((order[-1], 1e-3), (order[0], 1.0)):
+        values[np.flatnonzero(episodes == episode)[0], 2] = fires
+    assert probe(values, {"linear": linear}, concepts, episodes)["linear"].value == pytest.approx(plain.value, abs=0.01)
+
+
 def test_wide_features_are_reduced_without_losing_what_varies():
     rng = np.random.default_rng(2)
     hidden = rng.standard_normal((1000, 5))

@@ -97,13 +97,16 @@ def _scorable(labels: NDArray[Any], concept: Concept, held_out: NDArray[np.bool_
 def _prepared(
     fitted: NDArray[np.floating], scored: NDArray[np.floating], seed: int
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Both sides standardised by the first, with at most `WIDEST` features."""
+    """Both sides standardised by the first, with at most `WIDEST` features. What is beyond the range of the first
+    counts as the end of it: of a unit that hardly fired there, and then fires, one row would be thousands of spreads
+    away, and alone decide a probe's R²."""
     # Summed in float64: in float32 a constant column's mean is not quite its value, and it would seem to vary.
     centre = fitted.mean(0, dtype=np.float64).astype(fitted.dtype)
     fitted, scored = fitted - centre, scored - centre
     spread = np.sqrt(np.square(fitted).mean(0, dtype=np.float64)).astype(fitted.dtype)
     live = spread > 1e-8 + 1e-6 * np.abs(centre)
     fitted, scored = (each[:, live] / spread[live] for each in (fitted, scored))
+    scored = scored.clip(fitted.min(0), fitted.max(0))
     if fitted.shape[1] <= WIDEST:
         return fitted, scored
     # Components from products of rows, of which 2 · WIDEST are enough: pictures have tens of thousands of columns.
