@@ -118,7 +118,7 @@ _SMALL: dict[str, object] = dict(
 DEFAULTS: dict[str, dict[str, object]] = {
     "atari": dict(
         clip_reward=False, reward_scale=0.1, rescale=True, priority=0.6, dueling=True, learning_rate=3e-4,
-        adam_eps=1.5e-5, epsilon_steps=100_000,
+        final_learning_rate=0.0, adam_eps=1.5e-5, epsilon_steps=100_000,
     ),
     "vector": {**_SMALL, "agent_steps": 100_000, "epsilon_steps": 10_000},
     "symbols": {**_SMALL, "agent_steps": 200_000, "epsilon_steps": 50_000},
