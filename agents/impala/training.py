@@ -53,7 +53,7 @@ class Training:
         load_start(self.agent, config)
         self.learner = Learner(self.agent, config, pick_device(device))
         self.actors = _make_actors(config, seed, self.agent, actors, ray_address, progress)
-        self._actors = max(1, actors)
+        self._players = max(1, actors)
         self._bonuses: dict[int, CBET] = {}
         self.agent_steps = 0
         self._clear()
@@ -100,9 +100,9 @@ class Training:
         if index not in self._bonuses:
             config = self.config
             assert config.cbet is not None
-            # All actors' environments take a step in as many calls as there are actors.
-            calls = self._actors if config.cbet.shared else 1
-            cbet = replace(config.cbet, reset_probability=config.cbet.reset_probability / calls)
+            # A table that actors share is asked by each of them, where its environments take one step.
+            sharing = self._players if config.cbet.shared else 1
+            cbet = replace(config.cbet, reset_probability=config.cbet.reset_probability / sharing)
             # Seeded alike, so that counts of different actors are of the same keys.
             self._bonuses[index] = CBET(
                 cbet, config.num_envs, config.env.observation_shape, config.env.scene_shape, self.seed

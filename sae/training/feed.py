@@ -57,12 +57,12 @@ class Feed:
         self.device = pick_device(device)
         self.raw = data if target is None else Paired(data, target)
         self.rows = np.arange(len(data)) if rows is None else _rising(np.asarray(rows))
-        if self._fits_in_memory(self.raw.width):
-            check_finite(self.raw, self.rows)  # elsewhere that would be a pass over a disk: see `check_finite`
         self._epoch, self._done = 0, 0
-        if whitened is not None:
+        if whitened is not None:  # whoever did it has seen that they are finite
             self.whitenings, self._data, self._order, self._batches = (whitened,), self.raw, self.rows, None
             return
+        if self._fits_in_memory(self.raw.width):
+            check_finite(self.raw, self.rows)  # elsewhere that would be a pass over a disk: see `check_finite`
         sample = self.raw.read(sample_rows(self.rows, _STATISTICS_ROWS, np.random.default_rng(config.data_seed)))
         if not np.isfinite(sample).all():
             check_finite(self.raw, self.rows)

@@ -191,6 +191,15 @@ def test_an_agent_that_writes_into_its_observations_is_refused_and_they_are_left
     assert torch.equal(obs, given)
 
 
+def test_an_agent_may_be_shown_what_is_not_a_number_if_it_knows_what_to_do_with_it():
+    module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    agent = wrap(module, {"layer": ("0", "B D")}, forward=lambda module, obs: module(obs.nan_to_num()))
+    obs = torch.zeros(3, 4)
+    obs[1, 2] = torch.nan
+    rerun = PartialForward(agent, obs, "layer")
+    torch.testing.assert_close(rerun(rerun.values).logits, agent.step(obs).logits)
+
+
 class Looking(nn.Module):
     """Looks a vector up by a choice, through which no derivative passes, and may rule an action out."""
 
