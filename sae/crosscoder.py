@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rl_interp.core.device import trim_memory
 from rl_interp.core.errors import UserError
 from rl_interp.sae.data import ArrayActivations, check_finite
 from rl_interp.sae.model import SAE
@@ -81,6 +82,7 @@ def fit_crosscoder(
     maps = [Whitening.of(each.read(chosen), config.ridge, config.centre) for each in layers]
     scales = [max(each.variance, torch.finfo(torch.float32).tiny) ** 0.5 for each in maps]
     inner = [each.to.shape[1] for each in maps]
+    trim_memory()
     whitened = np.empty((len(chosen), sum(inner)), np.float32)
     for layer, each, scale, part in zip(layers, maps, scales, _parts(whitened, inner), strict=True):
         part[:] = each.apply(layer.read(chosen)) / scale

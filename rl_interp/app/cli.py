@@ -67,6 +67,7 @@ COMMANDS: dict[str, Table] = {
     "Layers": {
         "collect": "collect:collect",
         "probe": "probe:probe_run",
+        "erase": "probe:erase",
         "maps": "maps:maps",
         "sae": {
             "fit": "sae:sae_fit",

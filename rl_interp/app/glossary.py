@@ -14,6 +14,7 @@ NAMES = {
     "bad_in_states": 1,
     "beats_all_controls_in": 1,
     "bits": 1,
+    "by_concept": 1,
     "by_hook": 2,
     "by_link": 1,
     "by_side": 1,

@@ -17,6 +17,7 @@ NEXT = {
     "study maze": "rl-interp maze field {run}/training/RUN",
     "collect": "rl-interp sae fit {run} --hook {hook}",
     "probe": "rl-interp collect {run} --hook HOOK",
+    "erase": "rl-interp collect {run} --hook {hook}",
     "maps": "rl-interp collect {run} --hook HOOK",
     "sae fit": "rl-interp sae evaluate {run}",
     "sae evaluate": "rl-interp sae report {run}",

@@ -60,6 +60,18 @@ TERMS = {
     "kind": "kind of agent",
     "hook_points": "layers that can be read and changed, by name",
     "checked": "largest difference to the outputs of the agent's own library; none if it was not compared",
+    # concepts erased
+    "by_concept": "what comes of erasing it from the layer, by concept",
+    "as_trained": "mean return with nothing changed, and its interval",
+    "known": "what a probe reads of a concept in a layer: AUROC, or R² of a number",
+    "known_after": "the same after the concept was erased, by a probe that is fitted anew",
+    "remains": "whether that is more than half of it, above chance, so that little follows if nothing changes",
+    "left": "what boosted trees then still read of it, which is there in no linear form",
+    "moved": "how far erasing moves the states, in their distance from their mean (root mean squares)",
+    "changed": "share of held-out states whose greedy action changes",
+    "changed_where": "the same where the concept holds; none of a number",
+    "erased": "the figure with the concept erased",
+    "lost": "by how much more its controls return, in the same episodes",
     # goals, and denoising
     "goals_reached": "goals that an episode reached, in their order, mean",
     "way_as_asked": "share of episodes whose goal names a way that took it",
@@ -169,7 +181,7 @@ TERMS = {
     "before": "probability of the actions before the intervention",
     "after": "probability of the actions after the intervention",
     "effect": "how much the actions' probability changes when the feature is set",
-    "control": "the same for random directions of the same length, or thinking where there is no cycle",
+    "control": "the same for other directions, along which states move as far, or thinking where there is no cycle",
     "value": "the figure; of an intervention, what the unit is set to",
     "dose": "values of the feature, each with its effect",
     # circuits

@@ -48,6 +48,15 @@ def keep_memory() -> None:
             libc.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def trim_memory() -> None:
+    """Have the C library give freed memory back to the system, where it is glibc. It keeps blocks of up to 32 MiB, in
+    which what is allocated next, and stays, leaves holes: of a layer's activations at many checkpoints, read one after
+    another, as much as they all are."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -104,7 +105,8 @@ class Feed:
                 arrays = batches(self._data, self._order, self.config.batch_size, rng)
                 for _ in range(self._done):
                     next(arrays)
-                on_device = map(self._to_device, arrays)
+                # Not by a method of this feed, which would then refer to itself, and its data would outlive it.
+                on_device = map(partial(send, device=self.device), arrays)
                 self._batches = on_device if self.device.type == "cpu" else ahead(on_device)
             batch = next(self._batches, None)
             if batch is not None:
@@ -114,7 +116,7 @@ class Feed:
 
     def draw(self, rng: np.random.Generator, count: int) -> tuple[Tensor, Tensor]:
         """Random samples, as `next` gives batches."""
-        return self._parts(self._to_device(self._data.read(sample_rows(self._order, count, rng))))
+        return self._parts(send(self._data.read(sample_rows(self._order, count, rng)), self.device))
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -156,9 +158,6 @@ class Feed:
 
     def _fits_in_memory(self, width: int) -> bool:
         return len(self.rows) * width * 4 <= _IN_MEMORY_BYTES
-
-    def _to_device(self, batch: NDArray[np.float32]) -> Tensor:
-        return send(batch, self.device)
 
     def _parts(self, both: Tensor) -> tuple[Tensor, Tensor]:
         width = self.into.to.shape[1]

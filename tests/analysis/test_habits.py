@@ -49,9 +49,7 @@ def test_a_habit_is_an_action_where_a_concept_holds(loaded):
     torch.manual_seed(0)
     sought = habit(loaded, "wall_ahead:Forward")
     shown = sought.shown(4, seed=0)
-    ahead = shown.bad.obs[
-        :, 0, 3, 5
-    ]  # the type of the cell before the agent, which stands at the bottom of what it sees
+    ahead = shown.bad.obs[:, 0, -2, 3]  # the kind of the cell before the agent, which stands at the bottom
     assert (ahead == 2).all()
     assert shown.actions.sum(1).tolist() == [1] * 4
     assert shown.actions[:, FORWARD].all()

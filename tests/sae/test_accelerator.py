@@ -155,7 +155,9 @@ def test_a_fit_is_the_dense_one_and_the_same_each_time():
 def test_a_fit_keeps_to_its_device(monkeypatch, variant, kernel):
     """On a device that is only pretended, with its sums by PyTorch: an operation on tensors of two devices raises."""
     monkeypatch.setattr("rl_interp.sae.training.feed.pick_device", lambda name: pretend.DEVICE)
-    monkeypatch.setattr(Feed, "_to_device", lambda feed, batch: pretend.Elsewhere(torch.from_numpy(batch)))
+    monkeypatch.setattr(
+        "rl_interp.sae.training.feed.send", lambda batch, device: pretend.Elsewhere(torch.from_numpy(batch))
+    )
     monkeypatch.setattr(accelerator, "bf16_pays", lambda device: False)
     monkeypatch.setattr(accelerator, "find_spec", lambda name: "there")
     monkeypatch.setattr(accelerator, "_loops", lambda: SimpleNamespace(dots=dots, sums=sums))

@@ -1,5 +1,7 @@
 """What a fit does besides its losses: the whitening behind which it works, and latents that start again."""
 
+import gc
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -114,3 +116,16 @@ def test_a_weighed_policy_is_kept_where_it_would_be_lost():
     assert random_dictionary(ArrayActivations(x), weighed, np.arange(2000)).d_sae == CONFIG.latents  # its control
     with pytest.raises(UserError, match="does not depend on these activations"):
         Whitening.of(x, 0.3, policy=torch.zeros(12, 12), policy_weight=1.0)
+
+
+def test_a_feed_is_gone_with_its_trainer():
+    """At once, and not when the garbage collector comes by: a crosscoder's data are large, and two are fitted."""
+    fit = trainer(CONFIG, data())
+    fit.step()
+    feed = weakref.ref(fit.feed)
+    gc.disable()
+    try:
+        del fit
+        assert feed() is None
+    finally:
+        gc.enable()

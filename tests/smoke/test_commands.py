@@ -71,6 +71,18 @@ def test_the_ground_truth_is_probed(run, place):
     assert "| player_x | R² |" in Path(result["table"]).read_text()
 
 
+def test_a_concept_is_erased_beside_its_controls(run, place):
+    status, found, error = run(
+        "erase tiny --hook fc.post --concepts player_x top_half --samples 800 --episodes 5 --controls 2"
+    )
+    assert status == 0, error
+    assert set(found["by_concept"]) == {"player_x", "top_half"}
+    column = found["by_concept"]["player_x"]
+    assert column["known_after"]["value"] < column["known"]["value"]
+    assert "control − erased" in Path(found["table"]).read_text()
+    assert Path(found["plot"]).stat().st_size > 3_000
+
+
 def test_an_autoencoder_is_fitted_measured_and_reported(run, place, capsys):
     status, fitted, shown = run("sae fit tiny --latents 64 --k 4 --epochs 2 --batch-size 128 --name other --episodes 2")
     assert status == 0

@@ -88,6 +88,9 @@ def test_probes_stand_beside_their_controls(run, place, agent, hooks, concept):
     assert set(result["means"]) == controls | set(names)
     table = Path(result["table"]).read_text()
     assert f"| {concept} | R² |" in table
+    status, found, error = run(f"erase {agent} --hook {names[0]} --concepts {concept} --samples 400 --episodes 2")
+    assert status == 0, error
+    assert set(found["by_concept"]) == {concept}
 
 
 @pytest.mark.usefixtures("agents")

@@ -87,6 +87,9 @@ class TestAnyAgent:
         assert status == 0, error
         assert f"random network: {hook}" in result["means"]
         assert f"| {concept} | R² |" in Path(result["table"]).read_text()
+        status, found, error = run(f"erase {agent} --hook lstm.h --concepts {concept} --samples 600 --episodes 0")
+        assert status == 0, error
+        assert set(found["by_concept"]) == {concept}
 
 
 @pytest.mark.usefixtures("agents")

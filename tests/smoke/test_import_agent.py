@@ -171,6 +171,7 @@ def test_the_commands_that_load_agents_take_it(run, folder):
     assert (folder / run("sae report mine-sae")[1]["report"]).is_file()
     assert run("saliency mine --steps 4")[1]["frames"] == 4
     assert "lstm.h" in run("probe mine --hooks lstm.h --samples 800")[1]["means"]
+    assert "x" in run("erase mine --hook lstm.h --concepts x --samples 800 --episodes 0")[1]["by_concept"]
 
 
 def test_of_a_layer_that_is_one_of_two_streams_effects_are_those_beside_what_the_other_sees(run, folder):

@@ -149,6 +149,9 @@ def test_what_serves_other_agents_serves_maze_agents(run, place):
     status, result, error = run("probe mouse --hooks fc.post --samples 300")
     assert status == 0, error
     assert "| row | R² |" in Path(result["table"]).read_text()
+    status, result, error = run("erase mouse --hook fc.post --concepts row --samples 300 --episodes 0")
+    assert status == 0, error
+    assert "row" in result["by_concept"]
 
 
 @pytest.mark.usefixtures("agents")

@@ -23,6 +23,7 @@ from rl_interp.analysis.probes.regression import probe
 from rl_interp.analysis.representations import cka, dormant, effective_rank
 from rl_interp.core.agent import Agent, HookPoint
 from rl_interp.core.config import to_plain
+from rl_interp.core.device import trim_memory
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.errors import UserError
 from rl_interp.core.files import write_json, write_text
@@ -117,19 +118,28 @@ def _followed(
     agents: Sequence[Agent], loaded: Loaded, hook: str, store: ActivationStore, progress: Progress
 ) -> list[Followed]:
     """What each agent makes of the stored episodes."""
-    parts: list[list[Followed]] = [[] for _ in agents]
+    found: list[Followed] = []
     done = 0
     with progress.bar("Following the episodes", store.samples, "steps") as update:
         for episode in replay(loaded.env, store):
-            for of_agent, agent in zip(parts, agents, strict=True):
-                of_agent.append(_follow(agent, episode, hook))
-            done += len(episode.actions)
+            parts = [_follow(agent, episode, hook) for agent in agents]
+            if not found:  # whole from the start: from pieces put together, the C library would keep the pieces' memory
+                found = [
+                    (_room_for(values, store.samples), _room_for(preferences, store.samples))
+                    for values, preferences in parts
+                ]
+            steps = slice(done, done + len(episode.actions))
+            for whole, part in zip(found, parts, strict=True):
+                for array, piece in zip(whole, part, strict=True):
+                    array[steps] = piece
+            done = steps.stop
             update(done)
-    found = []
-    while parts:  # each gives its parts back before the next takes its whole
-        values, preferences = zip(*parts.pop(0), strict=True)
-        found.append((np.concatenate(values), np.concatenate(preferences)))
+    trim_memory()
     return found
+
+
+def _room_for(part: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
+    return np.empty((samples, *part.shape[1:]), part.dtype)
 
 
 @torch.no_grad()
@@ -180,6 +190,7 @@ def _measure(
                 "probes": probe(each.flat, labels, concepts, episodes, settings.seed) if concepts else {},
             }
             update(number + 1)
+    trim_memory()
     if settings.latents:
         fit_dictionaries(checkpoints, episodes, settings, progress)
     return crosscode(checkpoints, episodes, settings, progress) if settings.crosscoder else None

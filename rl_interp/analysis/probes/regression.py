@@ -34,6 +34,7 @@ def probe(
     episodes: NDArray[np.integer],
     seed: int = 0,
     shuffles: int = 0,
+    trees: bool = False,
 ) -> dict[str, Estimate]:
     """Score a probe of each concept on features `[N, D]`, with the 95% interval of a bootstrap over held-out episodes;
     concepts too rare to be scored are left out.
@@ -44,6 +45,7 @@ def probe(
         seed: of the split and of the bootstrap.
         shuffles: for a control, fit on labels in random order this many times; the score is then the mean, and the
             interval holds 95% of them.
+        trees: let boosted regression trees do it instead, which also find what is there in no linear form.
 
     Raises:
         UserError: there are fewer than 4 episodes.
@@ -65,8 +67,11 @@ def probe(
     targets = (wanted - centre) / spread
     orders = [rng.permutation(len(fitted)) for _ in range(shuffles)] or [np.arange(len(fitted))]
     to_fit = np.concatenate([targets[~held_out][order] for order in orders], 1)
-    alphas = chosen_alphas(fitted, to_fit, episodes[~held_out])
-    predicted = _ridge(fitted, to_fit)(scored, alphas[None]).reshape(len(scored), len(orders), len(names))
+    if trees:
+        predicted = _grown(fitted, to_fit, seed)(scored)
+    else:
+        predicted = _ridge(fitted, to_fit)(scored, chosen_alphas(fitted, to_fit, episodes[~held_out])[None])
+    predicted = predicted.reshape(len(scored), len(orders), len(names))
     # The bootstrap draws episodes; its weights are how often each row is in a resample.
     which = np.unique(episodes[held_out], return_inverse=True)[1]
     count = which.max() + 1
@@ -139,16 +144,30 @@ def _ridge(
 ) -> Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.floating]]:
     """Ridge regression of `y [N, T]` on `x [N, D]` and a constant, for any strengths:
     `(rows [M, D], alphas [S, T] or [S, 1]) -> [S, M, T]`."""
+    centre, level = x.mean(0, dtype=np.float64), y.mean(0, dtype=np.float64)
+    weights = ridge_weights(x, y)
+    return lambda rows, alphas: (rows - centre) @ weights(alphas) + level
+
+
+def _grown(
+    x: NDArray[np.floating], y: NDArray[np.floating], seed: int
+) -> Callable[[NDArray[np.floating]], NDArray[np.floating]]:
+    """Boosted regression trees of each target of `y [N, T]` on `x [N, D]`: `rows [M, D] -> [M, T]`."""
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    grown = [HistGradientBoostingRegressor(random_state=seed).fit(x, target) for target in y.T]
+    return lambda rows: np.stack([each.predict(rows) for each in grown], 1)
+
+
+def ridge_weights(
+    x: NDArray[np.floating], y: NDArray[np.floating]
+) -> Callable[[NDArray[np.floating]], NDArray[np.float64]]:
+    """The same regression's weights, behind the mean of x: `(alphas [S, T] or [S, 1]) -> [S, D, T]`."""
     x, y = x.astype(np.float64), y.astype(np.float64)
-    centre, level = x.mean(0), y.mean(0)
-    variances, directions = np.linalg.eigh((x - centre).T @ (x - centre))
-    along = directions.T @ ((x - centre).T @ (y - level))
-
-    def predict(rows: NDArray[np.floating], alphas: NDArray[np.floating]) -> NDArray[np.floating]:
-        seen = (rows - centre) @ directions
-        return np.stack([seen @ (along / (variances.clip(0)[:, None] + alpha)) for alpha in alphas]) + level
-
-    return predict
+    x, y = x - x.mean(0), y - y.mean(0)
+    variances, directions = np.linalg.eigh(x.T @ x)
+    along = directions.T @ (x.T @ y)
+    return lambda alphas: np.stack([directions @ (along / (variances.clip(0)[:, None] + each)) for each in alphas])
 
 
 def r_squared(truth: NDArray[Any], guess: NDArray[Any], weights: NDArray[np.floating]) -> NDArray[np.floating]:
