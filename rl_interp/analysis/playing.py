@@ -22,7 +22,8 @@ from rl_interp.core.stats import bootstrap, iqm, mean, plain
 if TYPE_CHECKING:
     from rl_interp.core.store import ActivationStore
 
-_ENVS = 16
+ENVS = 16
+"""That play at once, at most."""
 _FEW_BOARDS = 5_000
 """Boards to look at in each of a user's levels before it is played: most dead ones show at once."""
 _NAMED = 5
@@ -48,7 +49,7 @@ def score(
         UserError: no episodes, or an agent whose preferences are not finite.
     """
     at_least_one(episodes=episodes)
-    env = make_vector(loaded.env, min(episodes, _ENVS))
+    env = make_vector(loaded.env, min(episodes, ENVS))
     with progress.bar("Playing", episodes, "episodes") as update:
         scores = rollout.evaluate(
             loaded.agent, env, episodes, seed=seed, epsilon=epsilon, interventions=interventions,

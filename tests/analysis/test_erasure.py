@@ -62,8 +62,9 @@ def test_a_control_moves_each_state_as_far_and_leaves_the_concept(data):
     torch.testing.assert_close((control(x) - x).norm(dim=1), (eraser(x) - x).norm(dim=1), rtol=1e-3, atol=1e-5)
     turns = eraser.instead(values, np.stack([np.roll(labels, 100), np.roll(labels, 200)]))
     torch.testing.assert_close(turns(x)[1::2], turns.alone(3)(x)[1::2])
-    left = np.corrcoef(control(x).numpy().T, labels)[-1, :-1]
-    assert np.abs(left).max() > 0.1
+    torch.testing.assert_close(
+        (control(x) - eraser.mean) @ eraser.read, (x - eraser.mean) @ eraser.read, rtol=0, atol=1e-3
+    )
 
 
 def test_states_beyond_what_was_learned_from_are_moved_no_further(data):
@@ -115,6 +116,12 @@ def test_what_can_not_be_erased_is_said(data):
     values, labels, episodes = data
     with pytest.raises(UserError, match="nothing in the layer varies with the concept"):
         Eraser.of(values, np.ones(len(values)), episodes)
+    with pytest.raises(UserError, match="one episode given"):
+        Eraser.of(values, labels, np.zeros(len(values), np.int64))
+    with pytest.raises(UserError, match="a layer of one unit given"):
+        Eraser.of(values[:, :1], labels, episodes).instead(values[:, :1], labels[None, ::-1])
+    with pytest.raises(UserError, match="controls=17 given; at most 16"):
+        Settings(controls=17)
     with pytest.raises(UserError, match=r"2,049 features given; .* at most 2,048"):
         Eraser.of(np.zeros((10, WIDEST + 1), np.float32), labels[:10], episodes[:10])
 
@@ -166,7 +173,7 @@ def test_an_agent_does_without_what_it_only_knows_and_not_without_what_it_goes_b
     assert goal["changed"]["erased"]["value"] == 0
     assert goal["returns"]["erased"]["value"] == found["as_trained"]["value"]
     difference = goal["returns"]["control"]["value"] - goal["returns"]["erased"]["value"]
-    assert goal["lost"]["value"] == pytest.approx(difference)
+    assert goal["lost"]["value"] == pytest.approx(difference, abs=0.01)
     with open(found["result"]) as file:
         assert json.load(file)["by_concept"] == found["by_concept"]
 
@@ -190,7 +197,7 @@ def test_all_concepts_that_are_common_enough_are_erased_and_drawn(loaded):
     [
         ("seen", (), 600, r"'seen' given, which has the axes B C H W; .* without positions"),
         ("h", ("wall_ahed",), 600, r"unknown concept 'wall_ahed'. Did you mean 'wall_ahead'"),
-        ("h", (), 4, r"the \d+ samples are of \d episodes, and 8 are needed; give more --samples"),
+        ("h", (), 4, r"the \d+ samples are of \d episodes in which .*; 8 are needed: give more --samples"),
         ("h", ("key_seen",), 200, r"no concept is there, and is not, often enough in the 200 samples"),
     ],
 )

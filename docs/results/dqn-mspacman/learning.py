@@ -23,6 +23,7 @@ CURVES = {
     "priority-alone": ("before, with priorities", "C5", 1),
     "now-seed1": ("now, seed 1", "C0", 2),
     "now-seed2": ("now, seed 2; the step size falls from 1.67 on", "C9", 2),
+    "now-seed3": ("now, seed 3", "C8", 2),
     "nearly-1": ("now, but Adam's ε of before and values in bf16", "C1", 1),
     "nearly-2": (None, "C1", 1),
     "nearly-3": (None, "C1", 1),

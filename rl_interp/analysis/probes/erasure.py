@@ -20,8 +20,8 @@ from rl_interp.analysis.probes.regression import chosen_alphas, ridge_weights
 from rl_interp.core.errors import UserError
 
 _DORMANT = 0.01
-"""Spread, in the mean of all units', below which a unit is left as it is. How it varies with a concept hangs on the few
-states in which it varies at all: moved by what is read of the concept, it would then tell it in all others."""
+"""Spread, in the median of the units that vary, below which a unit is left as it is. How it varies with a concept hangs
+on the few states in which it varies at all: moved by what is read of the concept, it would then tell it in others."""
 WIDEST = 2048
 """Features of a layer, at most: their covariance is computed and decomposed, for each concept some times."""
 
@@ -45,16 +45,19 @@ class Eraser:
         more.
 
         Raises:
-            UserError: the layer is too wide, or nothing in it varies with the labels.
+            UserError: the layer is too wide, nothing in it varies with the labels, or they are of one episode.
         """
         if values.shape[1] > WIDEST:
             raise UserError(
                 f"a layer of {values.shape[1]:,} features given; concepts can be erased from at most {WIDEST:,}."
             )
+        if len(np.unique(episodes)) < 2:
+            raise UserError("one episode given; what can be erased is learned from two or more.")
         mean = values.mean(0, dtype=np.float64)
         about, labels = values - mean, labels - labels.mean(dtype=np.float64)
         spread = np.sqrt(np.square(about).mean(0))
-        live = (spread > 1e-8 + 1e-6 * np.abs(mean)) & (spread >= _DORMANT * spread.mean())
+        varies = spread > 1e-8 + 1e-6 * np.abs(mean)
+        live = varies & (spread >= _DORMANT * np.median(spread[varies])) if varies.any() else varies
         along = live * (labels @ about / len(labels))
         if not labels.any() or not along.any():
             raise UserError("nothing in the layer varies with the concept, so there is nothing to erase.")
@@ -72,11 +75,19 @@ class Eraser:
         return x - distance[:, None] * along[torch.arange(len(x), device=x.device) % len(along)]
 
     def instead(self, values: NDArray[np.floating], labels: NDArray[np.floating]) -> "Eraser":
-        """A control, which moves each state as far as this does, but in the directions of other labels `[K, N]`."""
+        """A control, which moves each state as far as this does, but in the directions of other labels `[K, N]`, less
+        what the probe reads along them: it reads what it read before.
+
+        Raises:
+            UserError: a layer of one unit, in which there is no other direction.
+        """
         others = (labels - labels.mean(1, keepdims=True, dtype=np.float64)) @ (
             values - values.mean(0, dtype=np.float64)
         )
         others *= (self.along != 0).numpy()  # those that are left as they are, as they are
+        others -= (others @ self.read.double().numpy())[:, None] * self.along.double().numpy()
+        if np.count_nonzero(self.along) < 2:
+            raise UserError("a layer of one unit given, in which there is no direction to compare with.")
         others *= float(self.along.norm()) / np.linalg.norm(others, axis=1, keepdims=True)
         return replace(self, along=_tensor(others))
 

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from rl_interp.agents.load import Loaded
-from rl_interp.analysis.playing import collect_store, score
+from rl_interp.analysis.playing import ENVS, collect_store, score
 from rl_interp.analysis.probes.erasure import Eraser
-from rl_interp.analysis.probes.regression import probe
+from rl_interp.analysis.probes.regression import RARE, probe
 from rl_interp.core.agent import Agent
 from rl_interp.core.envs import make_labelled
 from rl_interp.core.envs.labelled import Concept
@@ -46,7 +46,8 @@ class Settings:
     episodes: int = 30
     """Number of whole episodes to play without each concept, and under its controls; 0 for none."""
     controls: int = 16
-    """Number of directions of each concept's control, which episodes take in turn."""
+    """Number of directions of each concept's control, at most 16. Recorded episodes take them in turn, and so do the
+    environments, of which 16 play at once."""
     seed: int = 0
     """Seed of the episodes, of what is learned from, and of the controls."""
     epsilon: float = 0.05
@@ -54,6 +55,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         require_numbers(self, at_least_1=("samples", "controls"), at_least_0=("episodes", "seed"), share=("epsilon",))
+        if self.controls > ENVS:
+            raise UserError(f"controls={self.controls} given; at most {ENVS} play, one in each environment.")
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,8 @@ class Beside:
 @dataclass(frozen=True)
 class Without:
     """What comes of erasing a concept. Decisions are those in states of episodes that nothing was learned from. A
-    control moves each state as far, along directions of the same labels out of step with the states."""
+    control moves each state as far, along directions of the same labels out of step with the states, less what the
+    probe reads along them."""
 
     known: Estimate
     """What a probe reads of it: AUROC, or R² of a number."""
@@ -76,11 +80,11 @@ class Without:
     remains: bool
     """Whether that is more than half of what was read, above chance: then nothing is known of what it does without."""
     left: Estimate
-    """What boosted trees then still read, which is there in no linear form: as where another concept holds, say."""
+    """What boosted trees then still read: what is there in no linear form, and what a linear probe still reads."""
     moved: float
     """Distance that states are moved: root mean square, in that of the states from their mean."""
     changed: Beside
-    """Share of states whose greedy action changes."""
+    """Share of an episode's states whose greedy action changes, mean over episodes."""
     changed_where: Beside | None
     """The same where the concept holds; None of a number."""
     returns: Beside | None
@@ -166,14 +170,14 @@ class _Study:
         self._concepts = make_labelled(loaded.env).concepts
         self._labels = {name: np.asarray(store.column(name), np.float64) for name in self._concepts}
         self._values, self._episodes = store.read(np.arange(store.samples)), store.column("episode")
-        numbers = np.random.default_rng(settings.seed).permutation(np.unique(self._episodes))
+        acts = self._labels.get("controllable", np.ones(store.samples)) > 0
+        numbers = np.random.default_rng(settings.seed).permutation(np.unique(self._episodes[acts]))
         if len(numbers) < _FEWEST:
             raise UserError(
-                f"the {settings.samples} samples are of {len(numbers)} episodes, and {_FEWEST} are needed; give more "
-                "--samples."
+                f"the {settings.samples} samples are of {len(numbers)} episodes in which actions make a difference; "
+                f"{_FEWEST} are needed: give more --samples."
             )
         learned, seen = np.split(numbers, [len(numbers) // 2])
-        acts = self._labels.get("controllable", np.ones(store.samples)) > 0
         self._fitted, self._seen = (np.flatnonzero(np.isin(self._episodes, each) & acts) for each in (learned, seen))
         self._played = list(replay(loaded.env, store, seen))
         self._acts = acts[np.isin(self._episodes, seen)]
@@ -181,8 +185,11 @@ class _Study:
 
     def knows(self, concept: str) -> bool:
         """Whether there is enough of it on either side to learn from and to score."""
-        varies = np.ptp(self._labels[concept][self._fitted]) > 0
-        return bool(varies and self._read(concept, self._values[self._seen]))
+        labels = self._labels[concept][self._fitted]
+        enough = np.ptp(labels) > 0
+        if self._concepts[concept].kind == "boolean":
+            enough = min((labels > 0).sum(), (labels <= 0).sum()) >= RARE
+        return bool(enough and self._read(concept, self._values[self._seen]))
 
     def as_trained(self, progress: Progress) -> Estimate | None:
         returns = self._returns(None, progress)
@@ -207,13 +214,13 @@ class _Study:
         return Without(
             known,
             known_after,
-            known_after.value - chance > 0.5 * (known.value - chance),
+            _reads(known, chance) and known_after.value - chance > 0.5 * (known.value - chance),
             self._read(concept, after, trees=True)[concept],
             float(np.sqrt(far / spread)),
             self._over_episodes(changed, np.ones_like(holds)),
             self._over_episodes(changed, holds) if boolean else None,
-            Beside(*(bootstrap([each], mean) for each in returns)) if played else None,
-            bootstrap([returns[1] - returns[0]], mean) if played else None,
+            Beside(bootstrap([returns[0]], mean), self._over_directions(returns[1])) if played else None,
+            self._over_directions(returns[1] - returns[0]) if played else None,
         )
 
     def _returns(self, eraser: Eraser | None, progress: Progress = SILENT) -> NDArray[np.float64]:
@@ -222,6 +229,13 @@ class _Study:
             return np.zeros(0)
         seed, interventions = self._settings.seed + 1000, self._interventions(eraser)
         return score(self._loaded, self._settings.episodes, seed, _EPSILON, progress, interventions).returns
+
+    def _over_directions(self, of_episodes: NDArray[np.float64]) -> Estimate:
+        """Of controls: all episodes of an environment have the same direction, and the interval is over directions."""
+        envs = min(len(of_episodes), ENVS)
+        parts = np.array_split(np.arange(len(of_episodes)), envs)  # as `rollout.evaluate` shares them
+        env = np.concatenate([np.full(len(part), number) for number, part in enumerate(parts)])
+        return bootstrap([by_group(of_episodes, env % self._settings.controls)], mean)
 
     def _decisions(self, eraser: Eraser | None) -> NDArray[np.int64]:
         """Greedy actions in the states that are decided in."""
@@ -243,6 +257,11 @@ class _Study:
     def _over_episodes(self, changed: Sequence[NDArray[np.bool_]], where: NDArray[np.bool_]) -> Beside:
         episodes = self._episodes[self._seen][where]
         return Beside(*(bootstrap([by_group(each[where].astype(float), episodes)], mean) for each in changed))
+
+
+def _reads(probe: Estimate, chance: float) -> bool:
+    """Whether a probe reads anything at all."""
+    return (probe.value if probe.low is None else probe.low) > chance
 
 
 @torch.no_grad()

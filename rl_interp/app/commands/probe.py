@@ -43,7 +43,8 @@ def erase(
 ) -> dict[str, Any]:
     """Take what a layer knows of a concept out of it, and measure how the agent then decides and plays.
 
-    Beside it stand directions of the same labels out of step with the states, which move each state as far. An agent
+    Beside it stand directions of the same labels out of step with the states, which move each state as far and leave
+    what is read of the concept. An agent
     that goes on as before may still go by the concept, in a form that no linear probe reads.
 
     Args:
@@ -52,7 +53,7 @@ def erase(
         concepts: Concepts of the environment's ground truth, each erased alone; by default all that are common enough.
         samples: Number of steps to play, half of them to learn from and half to decide in.
         episodes: Number of whole episodes to play without each concept, and as many under its controls; 0 for none.
-        controls: Number of directions of each concept's control, which episodes take in turn.
+        controls: Number of directions of each concept's control, at most 16, which episodes take in turn.
         seed: Seed of the episodes and of the controls.
         epsilon: Probability of a random action in the samples.
     """
