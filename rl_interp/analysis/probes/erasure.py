@@ -1,12 +1,12 @@
 """Concept erasure: what a layer knows of a concept, taken out, so that one sees what was done by it.
 
 Each state x moves along the direction in which the concept and the layer vary together, C = Cov(x, z), as far as a
-linear probe with weights β reads the concept z in it: x − C β·(x − mean) / β·C. No linear probe reads z then, as
-Cov(x, z) is 0, whatever β is. With the weights of least squares that is LEACE (Belrose et al. 2023, arXiv 2306.03819,
-theorem 4.3), which moves the states least. Here they are those of ridge regression, of the strength that predicts
-episodes best which it is not fitted on: least squares of a layer that hardly varies in most of its directions would
-move other episodes' states along all of them. That what is not read any more was used is to be shown by what is done
-without it, beside a control: Elazar et al. 2021, arXiv 2006.00995.
+linear probe with weights β reads the concept z in it: x − C β·(x − mean) / β·C. In the states that this was learned
+from no linear probe reads z then, as Cov(x, z) is 0, whatever β is. With the weights of least squares that is LEACE
+(Belrose et al. 2023, arXiv 2306.03819, theorem 4.3), which moves the states least. Here they are those of ridge
+regression, of the strength that predicts episodes best which it is not fitted on: least squares of a layer that
+hardly varies in most of its directions would move other episodes' states along all of them. That what is not read any
+more was used is to be shown by what is done without it, beside a control: Elazar et al. 2021, arXiv 2006.00995.
 """
 
 from dataclasses import dataclass, replace
@@ -81,13 +81,13 @@ class Eraser:
         Raises:
             UserError: a layer of one unit, in which there is no other direction.
         """
+        if np.count_nonzero(self.along) < 2:
+            raise UserError("a layer of one unit given, in which there is no direction to compare with.")
         others = (labels - labels.mean(1, keepdims=True, dtype=np.float64)) @ (
             values - values.mean(0, dtype=np.float64)
         )
         others *= (self.along != 0).numpy()  # those that are left as they are, as they are
         others -= (others @ self.read.double().numpy())[:, None] * self.along.double().numpy()
-        if np.count_nonzero(self.along) < 2:
-            raise UserError("a layer of one unit given, in which there is no direction to compare with.")
         others *= float(self.along.norm()) / np.linalg.norm(others, axis=1, keepdims=True)
         return replace(self, along=_tensor(others))
 

@@ -119,7 +119,8 @@ def play_without(
             loaded, hook, settings.samples, Path(folder) / "store", settings.seed, settings.epsilon, progress=progress
         )
         study = _Study(loaded, hook, store, settings)
-        names = [name for name in concepts or known if study.knows(name)]
+        reads = {name: study.known(name) for name in concepts or known}
+        names = {name: read for name, read in reads.items() if read is not None}
         if not names:
             raise UserError(
                 f"no concept is there, and is not, often enough in the {settings.samples} samples; collect more "
@@ -131,8 +132,8 @@ def play_without(
             )
         as_trained, found = study.as_trained(progress), {}
         with progress.bar("Erasing", len(names), "concepts") as update:
-            for name in names:
-                found[name] = study.without(name)
+            for name, read in names.items():
+                found[name] = study.without(name, read)
                 update(len(found))
     if remaining := [name for name, each in found.items() if each.remains]:
         progress.warn(
@@ -183,19 +184,19 @@ class _Study:
         self._acts = acts[np.isin(self._episodes, seen)]
         self._decided = self._decisions(None)
 
-    def knows(self, concept: str) -> bool:
-        """Whether there is enough of it on either side to learn from and to score."""
+    def known(self, concept: str) -> Estimate | None:
+        """What a probe reads of it; None where there is not enough of it on either side to learn from and to score."""
         labels = self._labels[concept][self._fitted]
         enough = np.ptp(labels) > 0
         if self._concepts[concept].kind == "boolean":
             enough = min((labels > 0).sum(), (labels <= 0).sum()) >= RARE
-        return bool(enough and self._read(concept, self._values[self._seen]))
+        return self._read(concept, self._values[self._seen]).get(concept) if enough else None
 
     def as_trained(self, progress: Progress) -> Estimate | None:
         returns = self._returns(None, progress)
         return bootstrap([returns], mean) if len(returns) else None
 
-    def without(self, concept: str) -> Without:
+    def without(self, concept: str, known: Estimate) -> Without:
         fitted, labels = self._values[self._fitted], self._labels[concept][self._fitted]
         eraser = Eraser.of(fitted, labels, self._episodes[self._fitted])
         least, rng = int(_OUT_OF_STEP * len(labels)), np.random.default_rng(self._settings.seed)
@@ -210,7 +211,7 @@ class _Study:
         played = bool(self._settings.episodes)
         boolean = self._concepts[concept].kind == "boolean"
         chance = 0.5 if boolean else 0.0
-        known, known_after = (self._read(concept, each)[concept] for each in (before, after))
+        known_after = self._read(concept, after)[concept]
         return Without(
             known,
             known_after,

@@ -44,8 +44,8 @@ def erase(
     """Take what a layer knows of a concept out of it, and measure how the agent then decides and plays.
 
     Beside it stand directions of the same labels out of step with the states, which move each state as far and leave
-    what is read of the concept. An agent
-    that goes on as before may still go by the concept, in a form that no linear probe reads.
+    what is read of the concept. An agent that goes on as before may still go by the concept, in a form that no linear
+    probe reads.
 
     Args:
         agent: The agent to look into.
